@@ -1,0 +1,109 @@
+// What it is: the interface every protocol implements, and its contract: offer, drive, settle.
+// Who calls it: delivery; the host only waits on the interests.
+// Never: a driver never logs, never retries, never blocks and never knows another driver.
+//
+// The contract
+//  1. A driver lives for one connection. It starts to connect when made; once drive() has said `down` it is
+//     finished: settle() is drained and the driver destroyed. Back-off and the next attempt are delivery's.
+//  2. Every ticket that offer() accepted settles exactly once. When the link goes down, all open ones settle
+//     `unknown`, before drive() returns `down`.
+//  3. What an Outgoing points to is borrowed until its ticket settles (the Outgoing itself only during offer()).
+//  4. Settlements may come in any order. Within a lane, messages go out in the order in which they were offered.
+//  5. Nothing blocks: name look-ups, connects, TLS, logins, reads and writes are all driven by drive().
+//  6. One lane's failure (a missing exchange) leaves the tickets of other lanes alone.
+//  7. offer() only queues; drive() writes. One call of drive() writes what is queued in as few system calls as
+//     the socket takes.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "core/event.hpp"
+#include "core/settings.hpp"
+#include "core/settlement.hpp"
+
+namespace eventbus::broker {
+
+using Clock = std::chrono::steady_clock;
+using TimePoint = Clock::time_point;
+
+// A file descriptor to wait on, and for what.
+struct Interest {
+    int fd = -1;
+    bool read = false;
+    bool write = false;
+};
+
+// What the host found ready. Drivers stand spurious readiness.
+struct Ready {
+    bool read = false;
+    bool write = false;
+};
+
+enum class LinkState : std::uint8_t {
+    connecting,
+    up,
+    blocked,  // up, but the broker asked us to hold our messages (connection.blocked)
+    down,     // for good: make a new driver
+};
+
+struct Link {
+    LinkState state = LinkState::connecting;
+    Remedy remedy = Remedy::none;  // when down: retry, or fix_settings (login refused, certificate refused)
+    std::string reason;            // when down or blocked: the broker's or the system's words, without secrets
+};
+
+// How a route addresses its messages; the same object for all messages of a route.
+struct Addressing {
+    std::string kind;            // "stream", "exchange" …: one of the module's kinds
+    bool persistent = true;      // AMQP: delivery mode 2
+    std::int64_t maxlen = 0;     // Redis stream: approximate trimming; 0 is none
+    int qos = 1;                 // MQTT
+    bool retain = false;         // MQTT
+};
+
+// One ticket.
+struct Outgoing {
+    std::uint64_t ticket = 0;
+    std::uint32_t lane = 0;       // the route's id: order holds within it, failures stay within it
+    const Event* event = nullptr;
+    const Addressing* addressing = nullptr;
+    std::string_view name;        // the destination's name, rendered: exchange, queue, channel, stream, list, MQTT topic
+    std::string_view routing_key; // AMQP, rendered; empty elsewhere
+};
+
+class Driver {
+ public:
+    virtual ~Driver() = default;
+    virtual std::span<const Interest> interests() const = 0;        // valid until the next drive()
+    virtual TimePoint wake_at() const = 0;                          // drive() by then, readiness or not; max() is never
+    virtual Link drive(Ready ready, TimePoint now) = 0;             // connect, read, write
+    virtual bool offer(const Outgoing& outgoing) = 0;               // false: window full, or the link is not up
+    virtual std::size_t settle(std::span<Settlement> out) = 0;      // how many were written; 0 when drained
+};
+
+// The face of a protocol's module: its one extern "C" symbol returns this.
+inline constexpr int module_abi = 1;
+
+struct Module {
+    int abi = module_abi;
+    const char* protocol = nullptr;                       // "redis"
+    std::uint16_t default_port = 0;                       // of the plain scheme
+    std::uint16_t default_tls_port = 0;                   // of the scheme with TLS
+    std::span<const std::string_view> kinds;              // destination kinds: "channel", "stream", "list"
+    std::span<const std::string_view> route_options;      // route options that only some protocols know: "maxlen"
+    // Throws BadInput when the URL or an option makes no sense for this protocol. No I/O.
+    void (*check)(const BrokerSettings& settings) = nullptr;
+    // A driver that starts to connect to one of the hosts: attempt 0, 1, 2 … takes them in turn.
+    std::unique_ptr<Driver> (*connect)(const BrokerSettings& settings, unsigned attempt, TimePoint now) = nullptr;
+};
+
+using ModuleFunction = const Module* (*)();
+inline constexpr const char* module_symbol = "eventbus_driver_module";
+
+}  // namespace eventbus::broker

@@ -1,0 +1,22 @@
+// What it is: one event, as every room after the log sees it.
+// Who calls it: the log's reader fills it; router, delivery and drivers read it.
+// Never: owns memory. The views stay valid while the chunk that carries the event is lent.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace eventbus {
+
+struct Event {
+    std::int64_t id = 0;            // unique in its database, rising in publishing order
+    std::int64_t published_at = 0;  // microseconds since 1970-01-01 00:00:00 UTC
+    std::string_view topic;         // words joined by dots, 1 to 255 bytes
+    std::optional<std::string_view> key;
+    std::string_view payload;
+    std::string_view content_type;  // "application/json" for eventbus.publish
+    std::string_view headers;       // a JSON object, or empty where there are none
+};
+
+}  // namespace eventbus

@@ -1,0 +1,72 @@
+// What it is: a broker's settings as the drivers take them: the parsed URL and the checked options.
+// Who calls it: create_broker (to check), the sender (to connect).
+// Never: prints a password; redacted() is the only way to show a URL.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace eventbus {
+
+struct Host {
+    std::string name;        // a DNS name, an IPv4 or IPv6 address (without brackets), or an absolute path of a unix socket
+    std::uint16_t port = 0;  // 0 for unix sockets
+    bool is_unix() const { return !name.empty() && name.front() == '/'; }
+    std::string shown() const;  // host:port, [v6]:port or the path
+};
+
+// scheme://[user[:password]@]host[:port][,host[:port]…][/path][?name=value&…]; every part is percent-decoded.
+// A unix socket is an empty host with the socket's path (redis:///run/redis.sock?db=1), or its path
+// percent-encoded as the host (redis://%2Frun%2Fredis.sock/1).
+struct Url {
+    std::string scheme;  // lower case
+    std::string user;
+    std::string password;
+    bool has_user = false;
+    bool has_password = false;
+    std::vector<Host> hosts;  // at least one
+    std::string path;         // without its leading slash; decoded
+    bool has_path = false;    // "amqp://h" and "amqp://h/" differ: the latter names the empty vhost
+    std::map<std::string, std::string> query;
+};
+
+// Throws BadInput; its message never quotes the text, which may hold a password.
+// default_port fills in hosts without a port.
+Url parse_url(std::string_view text, std::uint16_t default_port);
+
+// The scheme alone, lower case; throws BadInput where there is none.
+std::string url_scheme(std::string_view text);
+
+// The same URL with the password replaced by "***"; of an unparsable text nothing but the scheme is shown.
+std::string redact_url(std::string_view text);
+
+// Broker options after checking. Names that a protocol does not know are refused by read_broker_options.
+struct BrokerOptions {
+    std::string password_file;
+    std::string ca_file;
+    std::string cert_file;
+    std::string key_file;
+    bool verify = true;                       // check the server's certificate and host name
+    std::uint32_t connect_timeout_ms = 10000; // "connect_timeout", seconds: TCP, TLS and login together
+    std::uint32_t heartbeat_s = 30;           // "heartbeat", seconds: 0 turns it off
+    std::uint32_t window = 0;                 // "window": most unacknowledged messages; 0 is the driver's default
+};
+
+struct BrokerSettings {
+    std::string name;
+    Url url;
+    BrokerOptions options;
+    std::string password;  // the URL's, or the password file's contents trimmed; set by load_password
+    std::string source;    // eventbus.source: who we are, for app_id and its like
+};
+
+// options_json: a JSON object. Throws BadInput that lists the known names on an unknown one or a wrong type.
+BrokerOptions read_broker_options(std::string_view options_json);
+
+// Fills settings.password from the URL or the password file. Throws BadInput when the file can't be read.
+void load_password(BrokerSettings& settings);
+
+}  // namespace eventbus

@@ -1,0 +1,151 @@
+// What it is: delivery to one broker: windows, per-key order, retry, back-off, holding of routes.
+// Who calls it: the sender, in its loop: lend chunks, drive, take the report.
+// Never: touches PostgreSQL, sleeps, or writes a dead letter itself; it reports by value.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "broker/driver.hpp"
+#include "core/backoff.hpp"
+#include "core/event.hpp"
+#include "core/settlement.hpp"
+#include "router/route.hpp"
+
+namespace eventbus::delivery {
+
+using broker::TimePoint;
+using RouteId = std::uint32_t;
+using StreamId = std::uint32_t;
+using ChunkId = std::uint64_t;
+
+// Events read together from a source, in the order in which they are to be offered. Lent by the host until its
+// id comes back in Report::finished. An empty chunk is fine: it only moves cursors.
+struct Chunk {
+    ChunkId id = 0;  // rising within a stream
+    std::span<const Event> events;
+};
+
+// "Everything of the chunks before `chunk`, and of this chunk the events before `index`, is settled."
+struct Position {
+    ChunkId chunk = 0;
+    std::uint32_t index = 0;
+    auto operator<=>(const Position&) const = default;
+};
+
+enum class RouteState : std::uint8_t {
+    active,      // the link is up
+    connecting,  // the first attempts of a link
+    retrying,    // the broker is down: waiting for the next attempt
+    blocked,     // the broker asked us to wait
+    held,        // refused by the broker until settings are mended; tried again slowly
+    paused,
+};
+
+struct RouteStatus {
+    RouteId route = 0;
+    RouteState state = RouteState::connecting;
+    StreamId stream = 0;
+    bool idle = true;               // nothing of its stream's lent chunks is unsettled for it
+    Position settled;               // the low-water mark
+    std::uint64_t delivered = 0;    // since the dispatcher was made
+    std::uint64_t dead = 0;
+    std::uint64_t retries = 0;      // tickets offered again
+    std::uint32_t in_flight = 0;
+    std::int64_t oldest_published_at = 0;   // of the oldest unsettled event among the lent ones; 0: none
+    std::int64_t last_delivered_at = 0;     // microseconds since the Unix epoch; 0: never
+    std::int64_t last_error_at = 0;
+    std::string_view last_error;            // valid until the next call
+};
+
+struct DeadLetter {
+    RouteId route = 0;
+    StreamId stream = 0;
+    const Event* event = nullptr;   // valid until release()
+    std::string error;              // the broker's own words
+    std::uint32_t attempts = 0;
+};
+
+struct Notice {  // a change of state, once per change; the host logs it
+    enum class Level : std::uint8_t { log, warning } level = Level::log;
+    std::string text;
+    std::string hint;
+};
+
+// What happened since the last report. The host stores the dead letters durably before it writes any cursor
+// that this report moves, then frees the finished chunks.
+struct Report {
+    std::vector<DeadLetter> dead;
+    std::vector<Notice> notices;
+    struct Finished {
+        StreamId stream;
+        ChunkId chunk;
+    };
+    std::vector<Finished> finished;
+    bool moved = false;  // some route's settled position or counters changed
+    void clear();
+};
+
+struct DispatcherLimits {
+    std::size_t events = 20000;          // a stream is hungry while it has fewer events lent …
+    std::size_t bytes = 8 * 1024 * 1024; // … and fewer bytes
+    Backoff::Duration link_first{100};   // reconnects
+    Backoff::Duration link_most{1600};
+    Backoff::Duration event_first{100};  // refused, retry
+    Backoff::Duration event_most{30000};
+    Backoff::Duration hold_first{1000};  // refused, fix_settings
+    Backoff::Duration hold_most{30000};
+    std::chrono::milliseconds healthy{10000};  // a link or route that worked this long starts its back-off anew
+};
+
+// Wall-clock time in microseconds since the Unix epoch; tests put their own.
+using WallClock = std::function<std::int64_t()>;
+// A new connection; attempt counts from 0 and picks the host.
+using Connect = std::function<std::unique_ptr<broker::Driver>(unsigned attempt, TimePoint now)>;
+
+class Dispatcher {
+ public:
+    // broker_shown: "broker \"cache\" (redis://127.0.0.1:6379)", for notices; has no password in it.
+    Dispatcher(std::string broker_shown, Connect connect, WallClock wall, DispatcherLimits limits = {},
+               std::uint32_t seed = 1);
+    ~Dispatcher();
+    Dispatcher(const Dispatcher&) = delete;
+    Dispatcher& operator=(const Dispatcher&) = delete;
+
+    // Routes. A route belongs to one stream at a time: it takes what is lent on it from then on.
+    void add_route(router::Route route, StreamId stream);
+    void change_route(router::Route route);   // same id: new topics, destination, options for events not yet offered
+    void remove_route(RouteId id);            // its open tickets are forgotten when they settle
+    void pause_route(RouteId id, bool paused);// open tickets still settle, no new ones are offered
+    void release_route(RouteId id);           // an operator mended something: a held route is tried at once
+    // Moves an idle route to another stream; the host has made sure that both stand at the same place.
+    void move_route(RouteId id, StreamId stream);
+
+    // Feeding.
+    bool hungry(StreamId stream) const;       // lend more
+    void lend(StreamId stream, const Chunk& chunk);
+
+    // The network.
+    std::span<const broker::Interest> interests() const;
+    TimePoint wake_at() const;                // now or earlier: there is work that waits for no file descriptor
+    void drive(broker::Ready ready, TimePoint now);
+
+    // What happened. Views and event pointers in the report are valid until release().
+    void report(Report& into);
+    void release(std::span<const Report::Finished> finished);
+    RouteStatus status(RouteId id) const;
+    broker::LinkState link() const;
+    std::string_view link_error() const;
+
+ private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace eventbus::delivery

@@ -1,0 +1,94 @@
+// What it is: a route: which topics go to which destination, with its options, parsed and checked once.
+// Who calls it: create_route (to check), delivery (to match and to address).
+// Never: knows a protocol; which kinds and options are valid is told by the broker's module.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "broker/driver.hpp"
+#include "core/event.hpp"
+
+namespace eventbus::router {
+
+enum class Order : std::uint8_t {
+    key,     // events of one key are offered in order, several may be under way
+    strict,  // at most one open ticket per key
+};
+
+struct RouteOptions {
+    std::string routing_key;                          // template; AMQP
+    Order order = Order::key;
+    std::uint32_t max_attempts = 0;                   // 0: no limit
+    std::optional<std::chrono::milliseconds> max_age; // since published_at
+    bool earliest = false;                            // "start": "earliest"
+    bool persistent = true;
+    std::int64_t maxlen = 0;
+    int qos = 1;
+    bool retain = false;
+};
+
+// options_json: a JSON object. Throws BadInput that lists the known names.
+// "max_age" is a number of seconds or a text like "90 s", "15 min", "2 h", "1 d".
+RouteOptions read_route_options(std::string_view options_json, const broker::Module& module);
+
+// 1 to 255 bytes, words joined by dots, no empty word, none of * # + and no control characters; else BadInput.
+void check_topic(std::string_view topic);
+
+// Comma-separated patterns in AMQP's language: words joined by dots, `*` one word, `#` zero or more.
+class TopicFilter {
+ public:
+    explicit TopicFilter(std::string_view patterns);  // throws BadInput
+    bool matches(std::string_view topic) const;
+
+ private:
+    std::vector<std::vector<std::string>> patterns_;
+    bool everything_ = false;
+};
+
+// Text with {topic}, {topic/} (dots become slashes), {key} (empty where there is none), {header:NAME}.
+// {{ and }} stand for the braces themselves.
+class Template {
+ public:
+    Template() = default;
+    explicit Template(std::string_view text);         // throws BadInput that lists the placeholders
+    bool is_constant() const { return constant_; }
+    // The result is a view of `scratch`, of the template or of the event.
+    std::string_view render(const Event& event, std::string& scratch) const;
+
+ private:
+    enum class Part : std::uint8_t { text, topic, topic_slashes, key, header };
+    struct Piece {
+        Part part;
+        std::string text;  // the text itself, or the header's name
+    };
+    std::vector<Piece> pieces_;
+    bool constant_ = true;
+};
+
+// "kind:template"
+struct Destination {
+    std::string kind;
+    Template name;
+};
+Destination parse_destination(std::string_view text, const broker::Module& module);  // throws BadInput
+
+// Everything that delivery needs of a route.
+struct Route {
+    Route(std::uint32_t id, std::string name, std::string_view destination, std::string_view topics,
+          std::string_view options_json, const broker::Module& module);  // throws BadInput
+
+    std::uint32_t id;
+    std::string name;
+    TopicFilter topics;
+    Destination destination;
+    RouteOptions options;
+    Template routing_key;
+    broker::Addressing addressing;
+};
+
+}  // namespace eventbus::router
