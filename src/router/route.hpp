@@ -21,11 +21,11 @@ enum class Order : std::uint8_t {
 };
 
 struct RouteOptions {
-    std::string routing_key;                          // template; AMQP
+    std::optional<std::string> routing_key;  // template; AMQP; empty is a valid key
     Order order = Order::key;
-    std::uint32_t max_attempts = 0;                   // 0: no limit
-    std::optional<std::chrono::milliseconds> max_age; // since published_at
-    bool earliest = false;                            // "start": "earliest"
+    std::uint32_t max_attempts = 0;                    // 0: no limit
+    std::optional<std::chrono::milliseconds> max_age;  // since published_at
+    bool earliest = false;                             // "start": "earliest"
     bool persistent = true;
     std::int64_t maxlen = 0;
     int qos = 1;
@@ -44,9 +44,14 @@ class TopicFilter {
  public:
     explicit TopicFilter(std::string_view patterns);  // throws BadInput
     bool matches(std::string_view topic) const;
+    bool matches_everything() const { return everything_; }
 
  private:
-    std::vector<std::vector<std::string>> patterns_;
+    struct Pattern {
+        std::string text;
+        std::vector<std::string> words;  // empty where the text has no wildcard: it is compared as a whole
+    };
+    std::vector<Pattern> patterns_;
     bool everything_ = false;
 };
 
@@ -55,7 +60,7 @@ class TopicFilter {
 class Template {
  public:
     Template() = default;
-    explicit Template(std::string_view text);         // throws BadInput that lists the placeholders
+    explicit Template(std::string_view text);  // throws BadInput that lists the placeholders
     bool is_constant() const { return constant_; }
     // The result is a view of `scratch`, of the template or of the event.
     std::string_view render(const Event& event, std::string& scratch) const;

@@ -1,0 +1,134 @@
+// What it is: the options of a route: names, types and ranges.
+// Who calls it: Route's constructor, and create_route through it.
+// Never: knows which protocol has which option; the module says so.
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "core/bad_input.hpp"
+#include "router/route.hpp"
+
+namespace eventbus::router {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::array<std::string_view, 4> common_names = {"order", "max_attempts", "max_age", "start"};
+constexpr std::array<std::string_view, 5> protocol_names = {"routing_key", "qos", "retain", "maxlen", "persistent"};
+
+template <typename List>
+bool has(const List& list, std::string_view name) {
+    return std::find(list.begin(), list.end(), name) != list.end();
+}
+
+std::string known_options(const broker::Module& module) {
+    std::string text = "Route options for " + std::string(module.protocol) + " are ";
+    std::string names;
+    const auto add = [&](std::string_view name) {
+        if (!names.empty()) names += ", ";
+        names += name;
+    };
+    for (const auto name : common_names) add(name);
+    for (const auto name : module.route_options) add(name);
+    return text + names + '.';
+}
+
+[[noreturn]] void bad_value(std::string_view name, std::string hint) {
+    throw BadInput("invalid value for route option \"" + std::string(name) + '"', {}, std::move(hint));
+}
+
+std::string text_value(const json& value, std::string_view name, const char* hint) {
+    if (!value.is_string()) bad_value(name, hint);
+    return value.get<std::string>();
+}
+
+bool bool_value(const json& value, std::string_view name) {
+    if (!value.is_boolean()) bad_value(name, "It is true or false.");
+    return value.get<bool>();
+}
+
+std::int64_t integer_value(const json& value, std::string_view name, std::int64_t least, std::int64_t most) {
+    const bool fits = value.is_number_integer() &&
+                      !(value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(most)) &&
+                      value.get<std::int64_t>() >= least && value.get<std::int64_t>() <= most;
+    if (!fits)
+        bad_value(name, "It is a whole number from " + std::to_string(least) + " to " + std::to_string(most) + '.');
+    return value.get<std::int64_t>();
+}
+
+std::chrono::milliseconds duration_value(const json& value, std::string_view name) {
+    constexpr double most_seconds = 100 * 365.25 * 86400;
+    constexpr std::array<std::pair<std::string_view, double>, 6> units = {
+        {{"", 1}, {"ms", 0.001}, {"s", 1}, {"min", 60}, {"h", 3600}, {"d", 86400}}};
+    double seconds = -1;
+    if (value.is_number()) {
+        seconds = value.get<double>();
+    } else if (value.is_string()) {
+        const auto& text = value.get_ref<const std::string&>();
+        double number = 0;
+        const bool digit = !text.empty() && text.front() >= '0' && text.front() <= '9';
+        const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
+        std::string_view unit(parsed.ptr, static_cast<std::size_t>(text.data() + text.size() - parsed.ptr));
+        while (unit.starts_with(' ')) unit.remove_prefix(1);
+        const auto found = std::find_if(units.begin(), units.end(), [&](const auto& u) { return u.first == unit; });
+        if (digit && parsed.ec == std::errc() && found != units.end()) seconds = number * found->second;
+    }
+    if (!(seconds >= 0.001 && seconds <= most_seconds)) {
+        bad_value(name,
+                  "It is a number of seconds, or a text with a unit of ms, s, min, h or d, such as \"90 s\" or \"15 "
+                  "min\".");
+    }
+    return std::chrono::milliseconds(std::llround(seconds * 1000));
+}
+
+void take(RouteOptions& options, std::string_view name, const json& value) {
+    if (name == "order") {
+        const auto text = text_value(value, name, "It is \"key\" or \"strict\".");
+        if (text != "key" && text != "strict") bad_value(name, "It is \"key\" or \"strict\".");
+        options.order = text == "strict" ? Order::strict : Order::key;
+    } else if (name == "start") {
+        const auto text = text_value(value, name, "It is \"now\" or \"earliest\".");
+        if (text != "now" && text != "earliest") bad_value(name, "It is \"now\" or \"earliest\".");
+        options.earliest = text == "earliest";
+    } else if (name == "max_attempts") {
+        constexpr auto most = std::numeric_limits<std::int32_t>::max();
+        options.max_attempts = static_cast<std::uint32_t>(integer_value(value, name, 1, most));
+    } else if (name == "max_age") {
+        options.max_age = duration_value(value, name);
+    } else if (name == "routing_key") {
+        options.routing_key = text_value(value, name, "It is a template, such as \"{topic}\".");
+    } else if (name == "qos") {
+        options.qos = static_cast<int>(integer_value(value, name, 0, 2));
+    } else if (name == "retain") {
+        options.retain = bool_value(value, name);
+    } else if (name == "maxlen") {
+        options.maxlen = integer_value(value, name, 0, std::numeric_limits<std::int64_t>::max());
+    } else if (name == "persistent") {
+        options.persistent = bool_value(value, name);
+    }
+}
+
+}  // namespace
+
+RouteOptions read_route_options(std::string_view options_json, const broker::Module& module) {
+    const auto object = json::parse(options_json, nullptr, false);
+    if (!object.is_object()) throw BadInput("route options must be a JSON object", {}, known_options(module));
+    RouteOptions options;
+    for (const auto& [name, value] : object.items()) {
+        const bool another_protocols = has(protocol_names, name) && !has(module.route_options, name);
+        if (another_protocols) {
+            throw BadInput("route option \"" + name + "\" is not for " + module.protocol, {}, known_options(module));
+        }
+        if (!has(protocol_names, name) && !has(common_names, name)) {
+            throw BadInput("unknown route option \"" + name + '"', {}, known_options(module));
+        }
+        take(options, name, value);
+    }
+    return options;
+}
+
+}  // namespace eventbus::router

@@ -1,0 +1,68 @@
+// What it is: destinations, and the route put together from its texts.
+// Who calls it: create_route (to check), the sender (to deliver).
+// Never: knows a protocol beyond what its module lists.
+#include "router/route.hpp"
+
+#include <algorithm>
+
+#include "core/bad_input.hpp"
+
+namespace eventbus::router {
+
+namespace {
+
+std::string known_kinds(const broker::Module& module) {
+    std::string text = "Destinations for " + std::string(module.protocol) + " are ";
+    for (std::size_t i = 0; i < module.kinds.size(); ++i) {
+        if (i > 0) text += i + 1 == module.kinds.size() ? " and " : ", ";
+        text += std::string(module.kinds[i]) + ":NAME";
+    }
+    return text + '.';
+}
+
+Template routing_key_of(const Destination& destination, const RouteOptions& options) {
+    const bool exchange = destination.kind == "exchange";
+    if (!options.routing_key) return exchange ? Template("{topic}") : Template();
+    if (!exchange) {
+        throw BadInput("route option \"routing_key\" is only for exchanges", {},
+                       "Use a destination of the form exchange:NAME, or leave the option out.");
+    }
+    return options.routing_key->empty() ? Template() : Template(*options.routing_key);
+}
+
+}  // namespace
+
+Destination parse_destination(std::string_view text, const broker::Module& module) {
+    const auto colon = text.find(':');
+    // A colon that only belongs to a placeholder is no separator.
+    if (colon == std::string_view::npos || text.find('{') < colon) {
+        throw BadInput("destination \"" + std::string(text) + "\" has no kind", "A destination has the form kind:name.",
+                       known_kinds(module));
+    }
+    const auto kind = text.substr(0, colon);
+    if (std::find(module.kinds.begin(), module.kinds.end(), kind) == module.kinds.end()) {
+        throw BadInput("unknown kind of destination \"" + std::string(kind) + '"', {}, known_kinds(module));
+    }
+    return {std::string(kind), Template(text.substr(colon + 1))};
+}
+
+Route::Route(std::uint32_t route_id, std::string route_name, std::string_view destination_text,
+             std::string_view patterns, std::string_view options_json, const broker::Module& module)
+    : id(route_id),
+      name(std::move(route_name)),
+      topics(patterns),
+      destination(parse_destination(destination_text, module)),
+      options(read_route_options(options_json, module)),
+      routing_key(routing_key_of(destination, options)) {
+    if (options.maxlen > 0 && destination.kind != "stream") {
+        throw BadInput("route option \"maxlen\" is only for streams", {},
+                       "Use a destination of the form stream:KEY, or leave the option out.");
+    }
+    addressing.kind = destination.kind;
+    addressing.persistent = options.persistent;
+    addressing.maxlen = options.maxlen;
+    addressing.qos = options.qos;
+    addressing.retain = options.retain;
+}
+
+}  // namespace eventbus::router

@@ -1,0 +1,246 @@
+// What it is: tests of templates, destinations and route options.
+// Who calls it: make -C test/unit router.
+// Never: needs a server.
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "core/bad_input.hpp"
+#include "router/route.hpp"
+
+namespace eventbus::router {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::array<std::string_view, 2> amqp_kinds = {"exchange", "queue"};
+constexpr std::array<std::string_view, 2> amqp_options = {"routing_key", "persistent"};
+constexpr std::array<std::string_view, 3> redis_kinds = {"channel", "stream", "list"};
+constexpr std::array<std::string_view, 1> redis_options = {"maxlen"};
+constexpr std::array<std::string_view, 1> mqtt_kinds = {"topic"};
+constexpr std::array<std::string_view, 2> mqtt_options = {"qos", "retain"};
+
+broker::Module module_of(const char* protocol, std::span<const std::string_view> kinds,
+                         std::span<const std::string_view> options) {
+    broker::Module module;
+    module.protocol = protocol;
+    module.kinds = kinds;
+    module.route_options = options;
+    return module;
+}
+broker::Module amqp() {
+    return module_of("amqp", amqp_kinds, amqp_options);
+}
+broker::Module redis() {
+    return module_of("redis", redis_kinds, redis_options);
+}
+broker::Module mqtt() {
+    return module_of("mqtt", mqtt_kinds, mqtt_options);
+}
+
+template <typename F>
+BadInput error_of(F&& f) {
+    try {
+        f();
+    } catch (const BadInput& e) {
+        return e;
+    }
+    ADD_FAILURE() << "nothing was thrown";
+    return BadInput("");
+}
+
+std::string render(std::string_view text, const Event& event) {
+    std::string scratch = "left over";
+    return std::string(Template(text).render(event, scratch));
+}
+
+Event sample() {
+    Event event;
+    event.topic = "shop.order.created";
+    event.key = "order-17";
+    event.headers = R"({"tenant":"acme","n":42,"x":1.5,"yes":true,"nothing":null,"uni":"gr\u00fc\u00df"})";
+    return event;
+}
+
+TEST(Template, Renders) {
+    const auto event = sample();
+    EXPECT_EQ(render("orders", event), "orders");
+    EXPECT_EQ(render("{topic}", event), "shop.order.created");
+    EXPECT_EQ(render("a/{topic/}/b", event), "a/shop/order/created/b");
+    EXPECT_EQ(render("{topic/}", event), "shop/order/created");
+    EXPECT_EQ(render("{key}", event), "order-17");
+    EXPECT_EQ(render("{key}:{topic}", event), "order-17:shop.order.created");
+    EXPECT_EQ(render("{header:tenant}.{header:n}.{header:x}.{header:yes}", event), "acme.42.1.5.true");
+    EXPECT_EQ(render("<{header:nothing}{header:missing}>", event), "<>");
+    EXPECT_EQ(render("{header:uni}", event), "grüß");
+    EXPECT_EQ(render("{{{topic}}}", event), "{shop.order.created}");
+    EXPECT_EQ(render("a{{b}}c", event), "a{b}c");
+    Event bare;
+    bare.topic = "t";
+    EXPECT_EQ(render("{key}", bare), "");
+    EXPECT_EQ(render("x{key}{header:a}y", bare), "xy");
+    bare.headers = "not json";
+    EXPECT_EQ(render("x{header:a}y", bare), "xy");
+    bare.headers = "[1]";
+    EXPECT_EQ(render("x{header:a}y", bare), "xy");
+}
+
+TEST(Template, CheapCasesAreViews) {
+    const auto event = sample();
+    std::string scratch;
+    const Template constant("orders");
+    EXPECT_TRUE(constant.is_constant());
+    EXPECT_EQ(constant.render(event, scratch).data(), constant.render(event, scratch).data());
+    const Template topic("{topic}");
+    EXPECT_FALSE(topic.is_constant());
+    EXPECT_EQ(topic.render(event, scratch).data(), event.topic.data());
+    EXPECT_EQ(Template("{key}").render(event, scratch).data(), event.key->data());
+    EXPECT_TRUE(scratch.empty());
+    EXPECT_EQ(Template().render(event, scratch), "");
+}
+
+TEST(Template, Errors) {
+    for (const auto* text : {"{nope}", "{}", "{header:}", "{Topic}", "{header}", "{ topic }"}) {
+        const auto error = error_of([&] { Template t(text); });
+        EXPECT_NE(error.detail().find("Unknown placeholder"), std::string::npos) << text;
+        for (const auto* name : {"{topic}", "{topic/}", "{key}", "{header:NAME}"}) {
+            EXPECT_NE(error.hint().find(name), std::string::npos) << text;
+        }
+    }
+    for (const auto* text : {"a{topic", "a{", "{to{topic}", "{{{topic"}) {
+        EXPECT_EQ(error_of([&] { Template t(text); }).detail(), "An opening brace has no closing one.") << text;
+    }
+    for (const auto* text : {"a}", "topic}", "{topic}}", "}"}) {
+        EXPECT_EQ(error_of([&] { Template t(text); }).detail(), "A closing brace has no opening one.") << text;
+    }
+    EXPECT_EQ(error_of([&] { Template t(""); }).detail(), "The template is empty.");
+}
+
+TEST(Destination, KindAndName) {
+    const auto d = parse_destination("stream:events:{topic}", redis());
+    EXPECT_EQ(d.kind, "stream");
+    std::string scratch;
+    EXPECT_EQ(d.name.render(sample(), scratch), "events:shop.order.created");
+}
+
+TEST(Destination, Errors) {
+    const auto unknown = error_of([] { parse_destination("topic:x", amqp()); });
+    EXPECT_EQ(unknown.message(), "unknown kind of destination \"topic\"");
+    EXPECT_EQ(unknown.hint(), "Destinations for amqp are exchange:NAME and queue:NAME.");
+    EXPECT_EQ(error_of([] { parse_destination("nope:x", redis()); }).hint(),
+              "Destinations for redis are channel:NAME, stream:NAME and list:NAME.");
+    for (const auto* text : {"orders", "", "{header:x}"}) {
+        const auto error = error_of([&] { parse_destination(text, amqp()); });
+        EXPECT_EQ(error.detail(), "A destination has the form kind:name.");
+        EXPECT_NE(error.hint().find("queue:NAME"), std::string::npos);
+    }
+    EXPECT_EQ(error_of([] { parse_destination("queue:", amqp()); }).detail(), "The template is empty.");
+    EXPECT_EQ(error_of([] { parse_destination(":x", amqp()); }).message(), "unknown kind of destination \"\"");
+    EXPECT_NE(error_of([] { parse_destination("queue:{x}", amqp()); }).hint().find("{header:NAME}"), std::string::npos);
+}
+
+TEST(RouteOptions, Defaults) {
+    const auto o = read_route_options("{}", amqp());
+    EXPECT_EQ(o.order, Order::key);
+    EXPECT_EQ(o.max_attempts, 0U);
+    EXPECT_FALSE(o.max_age);
+    EXPECT_FALSE(o.earliest);
+    EXPECT_TRUE(o.persistent);
+    EXPECT_EQ(o.qos, 1);
+    EXPECT_FALSE(o.retain);
+    EXPECT_EQ(o.maxlen, 0);
+    EXPECT_FALSE(o.routing_key);
+}
+
+TEST(RouteOptions, Values) {
+    const auto o = read_route_options(
+        R"({"order":"strict","max_attempts":2147483647,"max_age":"15 min","start":"earliest","persistent":false,
+            "routing_key":"{key}"})",
+        amqp());
+    EXPECT_EQ(o.order, Order::strict);
+    EXPECT_EQ(o.max_attempts, 2147483647U);
+    EXPECT_EQ(o.max_age, 15min);
+    EXPECT_TRUE(o.earliest);
+    EXPECT_FALSE(o.persistent);
+    EXPECT_EQ(o.routing_key, "{key}");
+    const auto m = read_route_options(R"({"qos":2,"retain":true})", mqtt());
+    EXPECT_EQ(m.qos, 2);
+    EXPECT_TRUE(m.retain);
+    EXPECT_EQ(read_route_options(R"({"maxlen":1000000})", redis()).maxlen, 1000000);
+}
+
+TEST(RouteOptions, MaxAge) {
+    const auto age = [](const std::string& value) {
+        return *read_route_options("{\"max_age\":" + value + '}', amqp()).max_age;
+    };
+    EXPECT_EQ(age("90"), 90s);
+    EXPECT_EQ(age("0.25"), 250ms);
+    EXPECT_EQ(age("\"90 s\""), 90s);
+    EXPECT_EQ(age("\"90s\""), 90s);
+    EXPECT_EQ(age("\"90\""), 90s);
+    EXPECT_EQ(age("\"250 ms\""), 250ms);
+    EXPECT_EQ(age("\"1.5 h\""), 90min);
+    EXPECT_EQ(age("\"1 d\""), 24h);
+    for (const auto* bad :
+         {"0", "-1", "\"\"", "\"s\"", "\"1 week\"", "\"inf\"", "\"-3 s\"", "true", "null", "1e300", "\"1 s s\""}) {
+        EXPECT_EQ(error_of([&] { age(bad); }).message(), "invalid value for route option \"max_age\"") << bad;
+    }
+}
+
+TEST(RouteOptions, WrongValues) {
+    for (const auto* bad :
+         {R"({"order":"none"})", R"({"order":1})", R"({"start":"later"})", R"({"max_attempts":0})",
+          R"({"max_attempts":2147483648})", R"({"max_attempts":18446744073709551615})", R"({"max_attempts":1.5})",
+          R"({"max_attempts":"3"})", R"({"persistent":"yes"})", R"({"routing_key":7})"}) {
+        const auto error = error_of([&] { read_route_options(bad, amqp()); });
+        EXPECT_NE(error.message().find("invalid value for route option"), std::string::npos) << bad;
+        EXPECT_FALSE(error.hint().empty()) << bad;
+    }
+    for (const auto* bad : {R"({"qos":3})", R"({"qos":-1})", R"({"retain":1})"}) {
+        EXPECT_THROW(read_route_options(bad, mqtt()), BadInput) << bad;
+    }
+    for (const auto* bad : {"", "[]", "nope", "7", "null"}) {
+        EXPECT_EQ(error_of([&] { read_route_options(bad, amqp()); }).message(), "route options must be a JSON object");
+    }
+}
+
+TEST(RouteOptions, UnknownAndAnotherProtocols) {
+    const auto unknown = error_of([] { read_route_options(R"({"ttl":5})", redis()); });
+    EXPECT_EQ(unknown.message(), "unknown route option \"ttl\"");
+    EXPECT_EQ(unknown.hint(), "Route options for redis are order, max_attempts, max_age, start, maxlen.");
+    const auto other = error_of([] { read_route_options(R"({"qos":1})", redis()); });
+    EXPECT_EQ(other.message(), "route option \"qos\" is not for redis");
+    EXPECT_EQ(other.hint(), "Route options for redis are order, max_attempts, max_age, start, maxlen.");
+}
+
+TEST(Route, PutTogether) {
+    const Route route(7, "orders", "exchange:shop", "shop.#", R"({"persistent":false})", amqp());
+    EXPECT_EQ(route.id, 7U);
+    EXPECT_EQ(route.name, "orders");
+    EXPECT_TRUE(route.topics.matches("shop.x"));
+    EXPECT_EQ(route.addressing.kind, "exchange");
+    EXPECT_FALSE(route.addressing.persistent);
+    std::string scratch;
+    EXPECT_EQ(route.routing_key.render(sample(), scratch), "shop.order.created");
+    const Route queue(8, "q", "queue:shop", "#", "{}", amqp());
+    EXPECT_EQ(queue.routing_key.render(sample(), scratch), "");
+    const Route fanout(9, "f", "exchange:shop", "#", R"({"routing_key":""})", amqp());
+    EXPECT_EQ(fanout.routing_key.render(sample(), scratch), "");
+    const Route by_key(9, "f", "exchange:shop", "#", R"({"routing_key":"k.{key}"})", amqp());
+    EXPECT_EQ(by_key.routing_key.render(sample(), scratch), "k.order-17");
+    const Route stream(9, "s", "stream:shop", "#", R"({"maxlen":5})", redis());
+    EXPECT_EQ(stream.addressing.maxlen, 5);
+    const Route sensor(9, "m", "topic:{topic/}", "#", R"({"qos":0,"retain":true})", mqtt());
+    EXPECT_EQ(sensor.addressing.qos, 0);
+    EXPECT_TRUE(sensor.addressing.retain);
+}
+
+TEST(Route, OptionsThatDoNotFitTheKind) {
+    EXPECT_THROW(Route(1, "q", "queue:x", "#", R"({"routing_key":"a"})", amqp()), BadInput);
+    EXPECT_THROW(Route(1, "q", "list:x", "#", R"({"maxlen":5})", redis()), BadInput);
+    EXPECT_THROW(Route(1, "q", "queue:x", "a..b", "{}", amqp()), BadInput);
+    EXPECT_THROW(Route(1, "q", "exchange:x", "#", R"({"routing_key":"{nope}"})", amqp()), BadInput);
+}
+
+}  // namespace
+}  // namespace eventbus::router
