@@ -35,18 +35,18 @@ class Stream {
     Stream& operator=(const Stream&) = delete;
 
     State state() const;
-    Interest interest() const;          // fd and what to wait for, write included only while bytes are queued
-    const std::string& error() const;   // why it is closed: "connection refused", "certificate has expired" …
-    bool is_settings_error() const;     // certificate or key trouble rather than the network's
+    Interest interest() const;         // fd and what to wait for, write included only while bytes are queued
+    const std::string& error() const;  // why it is closed: "connection refused", "certificate has expired" …
+    bool is_settings_error() const;    // certificate or key trouble rather than the network's
 
     // Moves things on: connect, handshake, flush what is queued, read what has come. Returns state().
     State drive(Ready ready);
 
     // Queues bytes; drive() or flush() sends them.
     void write(std::string_view bytes);
-    std::string& outbox();              // append to it directly; the same queue as write()
-    void flush();                       // sends as much as the socket takes now
-    std::size_t unsent() const;         // bytes queued and not yet taken by the socket
+    std::string& outbox();       // append to it directly; the same queue as write()
+    void flush();                // sends as much as the socket takes now
+    std::size_t unsent() const;  // bytes queued and not yet taken by the socket
 
     // Received bytes not yet consumed.
     std::string_view inbox() const;
