@@ -1,0 +1,240 @@
+# What it is: the demo: a marketplace's inserts arrive at a cache refresh (Redis) and a search indexer (RabbitMQ).
+# Who calls it: demo/run, after building and installing.
+# Never: touches a server that is not its own, or ends well when an expected message has not arrived.
+import contextlib
+import datetime
+import json
+import os
+import sys
+import threading
+import time
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "test", "lib"))
+
+import pika  # noqa: E402
+
+from database import Database  # noqa: E402
+from servers import (PostgresCluster, RabbitNode, RedisServer, eventually, release_all, still_runs)  # noqa: E402
+
+KEPT = os.path.join(HERE, "..", "build", "demo.json")
+KEEP = os.environ.get("KEEP", "") not in ("", "0")
+COLOURS = {"shop": "36", "cache refresh": "33", "search indexer": "35", "demo": "1", "good": "32", "bad": "31"}
+TOPIC, EXCHANGE, QUEUE = "shop.product.listed", "shop", "search-index"
+_print_lock = threading.Lock()
+
+
+def paint(kind, text):
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\033[{COLOURS[kind]}m{text}\033[0m"
+
+
+def tell(who, what):
+    """One line of the live picture."""
+    now = datetime.datetime.now().strftime("%H:%M:%S.%f")[:-3]
+    with _print_lock:
+        print(f"  {now}  {paint(who, f'{who:<14}')}  {what}", flush=True)
+
+
+def headline(text):
+    with _print_lock:
+        print(f"\n{paint('demo', text)}", flush=True)
+
+
+class Shop:
+    """Lists products; remembers when each one was committed."""
+
+    def __init__(self, database):
+        self.database, self.committed, self.rolled_back = database, {}, set()
+
+    def list_product(self, sku, name, price):
+        self.database.run("INSERT INTO inventory VALUES (%s, %s, %s)", sku, name, price)
+        self.committed[sku] = time.time()
+        tell("shop", f"COMMIT    {sku}  {name}, {price:.2f}")
+
+    def think_better_of(self, sku, name, price):
+        self.rolled_back.add(sku)
+        self.database.run("BEGIN")
+        self.database.run("INSERT INTO inventory VALUES (%s, %s, %s)", sku, name, price)
+        self.database.run("ROLLBACK")
+        tell("shop", f"ROLLBACK  {sku}  {name}, {price:.2f}   (nobody may hear of this one)")
+
+
+class Consumer(threading.Thread):
+    """Prints each product that it hears of."""
+
+    def __init__(self, who, shop, receive):
+        super().__init__(daemon=True)
+        self.who, self.shop, self.receive = who, shop, receive
+        self.ready, self.heard, self.stopping = threading.Event(), [], threading.Event()
+
+    def run(self):
+        while not self.stopping.is_set():
+            with contextlib.suppress(pika.exceptions.AMQPError, OSError):
+                self.receive(self)
+            self.stopping.wait(0.2)
+
+    def hear(self, body, where):
+        product = json.loads(body)
+        sku = product["sku"]
+        self.heard.append(sku)
+        passed = (time.time() - self.shop.committed.get(sku, time.time())) * 1000
+        when = f"{passed:7.1f} ms" if passed < 1000 else f"{passed / 1000:7.1f} s "
+        tell(self.who, f"received  {sku}  {product['name']:<20}  {when} after COMMIT   {where}")
+
+
+def listen_on_redis(redis):
+    def receive(consumer):
+        with redis.client().pubsub() as subscription:
+            subscription.subscribe(TOPIC)
+            while not consumer.stopping.is_set():
+                message = subscription.get_message(timeout=0.2)
+                if message and message["type"] == "subscribe":
+                    consumer.ready.set()
+                elif message:
+                    consumer.hear(message["data"], f"channel {TOPIC}")
+    return receive
+
+
+def consume_from_rabbitmq(rabbit):
+    def receive(consumer):
+        channel = rabbit.connection().channel()
+        messages = channel.consume(QUEUE, inactivity_timeout=0.2)
+        consumer.ready.set()
+        for method, properties, body in messages:
+            if consumer.stopping.is_set():
+                return
+            if method is not None:
+                consumer.hear(body, f"queue {QUEUE}, message_id {properties.message_id}")
+                channel.basic_ack(method.delivery_tag)
+    return receive
+
+
+def show_status(database):
+    rows = database.run("SELECT route, broker, state, delivered, dead, retries, in_flight, "
+                        "coalesce(date_trunc('milliseconds', lag)::text, '-'), coalesce(last_error, '-') "
+                        "FROM eventbus.status ORDER BY route")
+    table = [("route", "broker", "state", "delivered", "dead", "retries", "in_flight", "lag", "last_error")]
+    table += [tuple(map(str, row)) for row in rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    with _print_lock:
+        print()
+        for row in table:
+            print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        print(flush=True)
+
+
+def set_up(database, redis, rabbit):
+    with open(os.path.join(HERE, "marketplace.sql")) as text:
+        database.run(text.read())
+    rabbit.declare(QUEUE, EXCHANGE, "shop.product.*")
+    for call in (f"create_broker('cache', '{redis.url}')", f"create_broker('rabbit', '{rabbit.url}')",
+                 "create_route('cache-refresh', 'cache', 'channel:{topic}', 'shop.product.*')",
+                 f"create_route('search-index', 'rabbit', 'exchange:{EXCHANGE}', 'shop.product.*')"):
+        database.run(f"SELECT eventbus.{call}")
+        tell("demo", f"SELECT eventbus.{call};")
+
+
+def all_arrived(shop, consumers, deadline):
+    """True when every consumer has heard of every committed product, in order, and of nothing else."""
+    expected = list(shop.committed)
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: all(set(consumer.heard) >= set(expected) for consumer in consumers), deadline)
+    fine = True
+    for consumer in consumers:
+        heard = list(dict.fromkeys(consumer.heard))
+        lost = [sku for sku in expected if sku not in heard]
+        phantom = [sku for sku in heard if sku not in shop.committed]
+        good = heard == expected
+        fine = fine and good
+        tell("demo", f"{consumer.who:<14}  {len(heard)} of {len(expected)} expected, {len(lost)} lost, "
+             f"{len(phantom)} phantom, {'in order' if good else 'NOT as expected'}  "
+             + paint("good" if good else "bad", "OK" if good else f"lost {lost}, phantom {phantom}"))
+    return fine
+
+
+def play(database, redis, rabbit, stack):
+    headline("Setting up: an inventory table with a trigger, two brokers, two routes")
+    set_up(database, redis, rabbit)
+    shop = Shop(database)
+    consumers = [Consumer("cache refresh", shop, listen_on_redis(redis)),
+                 Consumer("search indexer", shop, consume_from_rabbitmq(rabbit))]
+    for consumer in consumers:
+        consumer.start()
+        stack.callback(consumer.join, 5)
+        stack.callback(consumer.stopping.set)
+        consumer.ready.wait(10)
+    for route in ("cache-refresh", "search-index"):
+        database.wait_state(route, "active")
+
+    headline("Products are listed; both consumers hear of each one")
+    for number, (name, price) in enumerate([("walnut desk", 349.0), ("green tea, 100 g", 7.5), ("brass lamp", 89.9),
+                                            ("wool blanket", 59.0)], 1):
+        shop.list_product(f"SKU-{number:03}", name, price)
+        arrived = f"SKU-{number:03}"
+        with contextlib.suppress(AssertionError):
+            eventually(lambda sku=arrived: all(sku in consumer.heard for consumer in consumers), 10)
+    fine = all_arrived(shop, consumers, 15)
+    show_status(database)
+
+    headline("The promise: RabbitMQ is killed; the shop goes on, the cache goes on, one insert is rolled back")
+    rabbit.kill()
+    tell("demo", "RabbitMQ is gone (kill -9)")
+    shop.list_product("SKU-005", "bicycle bell", 12.0)
+    shop.think_better_of("SKU-006", "perpetual motion", 999.0)
+    shop.list_product("SKU-007", "garden chair", 45.0)
+    shop.list_product("SKU-008", "paper lantern", 9.0)
+    eventually(lambda: database.status("search-index")["state"] != "active", 15, "status knows that RabbitMQ is gone")
+    show_status(database)
+    tell("demo", "RabbitMQ is started again …")
+    rabbit.start()
+    fine = all_arrived(shop, consumers, 30) and fine
+    eventually(lambda: database.status("search-index")["state"] == "active", 15, "the route is active again")
+    show_status(database)
+    return fine
+
+
+def keep(cluster, redis, rabbit):
+    kept = release_all()
+    os.makedirs(os.path.dirname(KEPT), exist_ok=True)
+    with open(KEPT, "w") as text:
+        json.dump(kept, text)
+    print("Left running (KEEP=1):\n"
+          f"  PostgreSQL  psql -h {cluster.directory} -p {cluster.port} -U postgres shop\n"
+          f"  Redis       redis-cli -p {redis.port} subscribe {TOPIC}\n"
+          f"  RabbitMQ    {rabbit.url}   (queue {QUEUE})\n"
+          "Try             INSERT INTO inventory VALUES ('SKU-100', 'your own', 1.00);\n"
+          "and             SELECT * FROM eventbus.status;\n"
+          "Stop it with    demo/stop")
+
+
+def main():
+    if os.path.exists(KEPT):
+        with open(KEPT) as text:
+            if still_runs(json.load(text)):
+                sys.exit("a demo is already running; stop it with demo/stop")
+    headline("Starting a private PostgreSQL, Redis and RabbitMQ")
+    servers = contextlib.ExitStack()
+    with servers, contextlib.ExitStack() as stack:
+        cluster = PostgresCluster(name="demo", config={"log_min_messages": "warning"})
+        servers.callback(cluster.remove)
+        cluster.start()
+        tell("demo", f"PostgreSQL is up, socket in {cluster.directory}, shared_preload_libraries = 'pg_eventbus'")
+        redis = servers.enter_context(RedisServer())
+        tell("demo", f"Redis is up, 127.0.0.1:{redis.port}")
+        rabbit = servers.enter_context(RabbitNode())
+        tell("demo", f"RabbitMQ is up, 127.0.0.1:{rabbit.port}")
+        fine = play(Database(cluster, "shop", extension=False), redis, rabbit, stack)
+        print(paint("good", "Every committed event arrived at both consumers, and nothing else did.") if fine
+              else paint("bad", "Something is missing: see above."))
+        if KEEP:
+            keep(cluster, redis, rabbit)
+            servers.pop_all()
+    if not KEEP:
+        print("Everything is stopped and removed.")
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+# What it is: a private Redis server and a private RabbitMQ node.
+# Who calls it: the live tests, the demo, the bench.
+# Never: uses a default port, another node's directory or a shared epmd.
+import json
+import os
+import signal
+import socket
+import uuid
+
+import pika
+import redis
+
+from processes import Process, free_port, make_directory, remove_directory
+
+
+class Broker:
+    """What both have in common: a directory, a process, and being killed, frozen and thawed."""
+
+    process = None
+    directory = None
+
+    def kill(self):
+        self.process.end(signal.SIGKILL)
+
+    def freeze(self):
+        self.process.signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.signal(signal.SIGCONT)
+
+    def stop(self):
+        if self.process and self.process.running():
+            self.thaw()
+            self.process.end()
+
+    def remove(self):
+        if self.process and self.process.running():
+            self.kill()
+        remove_directory(self.directory)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.remove()
+
+
+class RedisServer(Broker):
+    """config: redis.conf directives, name -> value; repeated ones (user) as a list."""
+
+    def __init__(self, config=None, certificates=None, password=None):
+        self.directory = make_directory("redis")
+        self.port = free_port()
+        self.socket = os.path.join(self.directory, "redis.sock")
+        self.password = password
+        self.tls_port = free_port() if certificates else None
+        settings = {"port": self.port, "bind": "127.0.0.1", "unixsocket": self.socket, "unixsocketperm": "777",
+                    "dir": self.directory, "save": '""', "appendonly": "no", "daemonize": "no"}
+        if certificates:
+            settings.update({"tls-port": self.tls_port, "tls-cert-file": certificates.server_cert,
+                             "tls-key-file": certificates.server_key, "tls-ca-cert-file": certificates.ca,
+                             "tls-auth-clients": "optional"})
+        if password:
+            settings["requirepass"] = password
+        settings.update(config or {})
+        self.config_path = os.path.join(self.directory, "redis.conf")
+        with open(self.config_path, "w") as text:
+            for name, value in settings.items():
+                for line in value if isinstance(value, list) else [value]:
+                    text.write(f"{name} {line}\n")
+
+    @classmethod
+    def durable(cls, **more):
+        """What it acknowledged is still there after kill -9."""
+        return cls({"appendonly": "yes", "appendfsync": "always"}, **more)
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self):
+        self.process = Process(["redis-server", self.config_path], os.path.join(self.directory, "log"))
+        self.process.wait_ready(self._answers)
+        return self
+
+    def _answers(self):
+        try:
+            return self.client().ping()
+        except redis.ConnectionError:  # BusyLoadingError is one, too
+            return False
+
+    def client(self, db=0, **more):
+        return redis.Redis(host="127.0.0.1", port=self.port, db=db, **{"password": self.password, **more})
+
+    def stream(self, key, db=0):
+        """The entries of a stream: a list of dictionaries, names as text, values as bytes."""
+        return [{name.decode(): value for name, value in fields.items()}
+                for _, fields in self.client(db).xrange(key)]
+
+    def stream_ids(self, key):
+        return [int(entry["id"]) for entry in self.stream(key)]
+
+
+class RabbitNode(Broker):
+    """users: name -> (password, pattern of what it may write). guest/guest may do everything."""
+
+    def __init__(self, certificates=None, users=None):
+        self.directory = make_directory("rabbit")
+        self.port, self.distribution_port, self.epmd_port = free_port(), free_port(), free_port()
+        self.tls_port = free_port() if certificates else None
+        self.node = f"eventbus{uuid.uuid4().hex[:8]}@localhost"
+        self.epmd = None
+        lines = ["loopback_users = none", "disk_free_limit.absolute = 50MB",
+                 f"load_definitions = {self._write('definitions.json', self._definitions(users or {}))}"]
+        if certificates:
+            lines += [f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}", f"ssl_options.cacertfile = {certificates.ca}",
+                      f"ssl_options.certfile = {certificates.server_cert}",
+                      f"ssl_options.keyfile = {certificates.server_key}",
+                      "ssl_options.verify = verify_peer", "ssl_options.fail_if_no_peer_cert = false"]
+        self._config = self._write("rabbitmq.conf", "\n".join(lines) + "\n")
+        self._plugins = self._write("enabled_plugins", "[].\n")
+
+    @staticmethod
+    def _definitions(users):
+        everybody = {"guest": ("guest", ".*"), **users}
+        return json.dumps({
+            "vhosts": [{"name": "/"}, {"name": "second"}],
+            "users": [{"name": name, "password": password, "tags": "administrator" if name == "guest" else ""}
+                      for name, (password, _) in everybody.items()],
+            "permissions": [{"user": name, "vhost": vhost, "configure": ".*", "write": write, "read": ".*"}
+                            for name, (_, write) in everybody.items() for vhost in ("/", "second")]})
+
+    def _write(self, name, text):
+        path = os.path.join(self.directory, name)
+        with open(path, "w") as out:
+            out.write(text)
+        return path
+
+    @property
+    def url(self):
+        return f"amqp://guest:guest@127.0.0.1:{self.port}"
+
+    def _environment(self):
+        return {
+            "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": self.directory,
+            "RABBITMQ_NODENAME": self.node, "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1", "RABBITMQ_DIST_PORT": str(self.distribution_port),
+            "ERL_EPMD_PORT": str(self.epmd_port), "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": os.path.join(self.directory, "mnesia"),
+            "RABBITMQ_LOG_BASE": os.path.join(self.directory, "log"), "RABBITMQ_CONFIG_FILE": self._config,
+            "RABBITMQ_ENABLED_PLUGINS_FILE": self._plugins,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+
+    def start(self):
+        output = os.path.join(self.directory, "output")
+        if self.epmd is None:  # started here, so that the node finds one and starts none that outlives it
+            self.epmd = Process(["epmd"], output, environment=self._environment())
+            self.epmd.wait_ready(self._epmd_listens)
+        self.process = Process(["/usr/lib/rabbitmq/bin/rabbitmq-server"], output, environment=self._environment(),
+                               directory=self.directory)
+        self.process.wait_ready(self._answers, 120)
+        return self
+
+    def _epmd_listens(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.epmd_port)) == 0
+
+    def _answers(self):
+        try:
+            self.connection().close()
+            return True
+        except (pika.exceptions.AMQPError, OSError):
+            return False
+
+    def remove(self):
+        if self.epmd and self.epmd.running():
+            self.epmd.end(signal.SIGKILL)
+        super().remove()
+
+    def connection(self, vhost="/"):
+        return pika.BlockingConnection(pika.ConnectionParameters(
+            "127.0.0.1", self.port, vhost, pika.PlainCredentials("guest", "guest"), socket_timeout=10,
+            blocked_connection_timeout=30, heartbeat=0))
+
+    def declare(self, queue, exchange=None, binding="#", kind="topic", vhost="/"):
+        """A durable queue, and a durable exchange that it is bound to where one is named."""
+        connection = self.connection(vhost)
+        channel = connection.channel()
+        channel.queue_declare(queue, durable=True)
+        if exchange:
+            channel.exchange_declare(exchange, kind, durable=True)
+            channel.queue_bind(queue, exchange, binding)
+        connection.close()
+
+    def do(self, action):
+        """action(channel), on a connection of its own."""
+        connection = self.connection()
+        try:
+            return action(connection.channel())
+        finally:
+            connection.close()
+
+    def depth(self, queue):
+        return self.do(lambda channel: channel.queue_declare(queue, passive=True).method.message_count)
+
+    def take(self, queue, count, deadline=30, vhost="/"):
+        """Consumes `count` messages, each as (properties, body, method); AssertionError when fewer come."""
+        connection = self.connection(vhost)
+        taken = []
+        try:
+            channel = connection.channel()
+            for method, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=deadline):
+                if method is None:
+                    raise AssertionError(f"queue {queue} gave {len(taken)} of {count} messages within {deadline} s")
+                taken.append((properties, body, method))
+                if len(taken) == count:
+                    return taken
+        finally:
+            connection.close()
+
+    def take_until_idle(self, queue, idle=1.0):
+        """Everything that is there, until nothing more comes for a while."""
+        connection = self.connection()
+        taken = []
+        try:
+            channel = connection.channel()
+            for method, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=idle):
+                if method is None:
+                    return taken
+                taken.append((properties, body, method))
+        finally:
+            connection.close()

@@ -1,0 +1,164 @@
+# What it is: a private PostgreSQL cluster, from initdb to its removal.
+# Who calls it: the live tests, the demo, the bench.
+# Never: touches a cluster that it did not make, or listens on a TCP port.
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import psycopg2
+
+import guardian
+from processes import Process, eventually, free_port, make_directory, remove_directory, tail
+
+MODES = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+DEFAULTS = {
+    "listen_addresses": "''",
+    "max_connections": 60,
+    "max_worker_processes": 40,
+    "fsync": "off",
+    "log_line_prefix": "'%m [%p] %d '",
+    "log_statement": "none",
+    "max_prepared_transactions": 10,
+    "shared_buffers": "'64MB'",
+}
+
+
+def bin_directory():
+    return subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], check=True,
+                          stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def unprivileged_user():
+    """PostgreSQL refuses to run as root; everybody else runs it as himself."""
+    return "postgres" if os.geteuid() == 0 else None
+
+
+class PostgresCluster:
+    """config: a dictionary of settings as they stand in postgresql.conf (texts in quotes). None removes one."""
+
+    def __init__(self, preload=True, config=None, name="pg", copy_of=None):
+        self.user = unprivileged_user()
+        self.superuser = "postgres"
+        self.port = free_port()
+        self.directory = make_directory(name, self.user)
+        self.data = os.path.join(self.directory, "data")
+        self.log_path = os.path.join(self.directory, "log")
+        self.process = None
+        self.config = dict(DEFAULTS, unix_socket_directories=f"'{self.directory}'", port=self.port)
+        if preload:
+            self.config["shared_preload_libraries"] = "'pg_eventbus'"
+        self.config.update(config or {})
+        if copy_of:
+            self._run("pg_basebackup", "-D", self.data, "-R", "-c", "fast", "-h", copy_of.directory,
+                      "-p", str(copy_of.port), "-U", self.superuser)
+        else:
+            self._run("initdb", "-D", self.data, "-U", self.superuser, "-A", "trust", "-N", "-E", "UTF8",
+                      "--locale=C.UTF-8", "--no-instructions")
+            with open(os.path.join(self.data, "postgresql.conf"), "a") as text:
+                text.write("include 'test.conf'\n")
+        self.write_config()
+
+    def _run(self, program, *arguments):
+        process = Process([os.path.join(bin_directory(), program), *arguments], self.log_path, self.user,
+                          directory=self.directory)
+        process.wait(120)
+        if process.child.returncode != 0:
+            raise RuntimeError(f"{program} failed:\n{tail(self.log_path)}")
+
+    def write_config(self, **changes):
+        """Settings of this and the next start; a running server takes them at reload()."""
+        self.config.update(changes)
+        path = os.path.join(self.data, "test.conf")
+        with open(path, "w") as text:
+            text.writelines(f"{name} = {value}\n" for name, value in self.config.items() if value is not None)
+        shutil.copymode(os.path.join(self.data, "postgresql.conf"), path)
+        if self.user:
+            shutil.chown(path, self.user, self.user)
+
+    def reload(self, **changes):
+        self.write_config(**changes)
+        os.kill(self.process.pid, signal.SIGHUP)
+
+    def start(self, wait=True):
+        # A postmaster that was asked to go quickly leaves its children to themselves: SIGQUIT tells them.
+        self.process = Process([os.path.join(bin_directory(), "postgres"), "-D", self.data], self.log_path,
+                               self.user, gentle=signal.SIGQUIT, directory=self.directory)
+        if wait:
+            self.process.wait_ready(self.accepts)
+        return self
+
+    def accepts(self):
+        try:
+            self.connect().close()
+            return True
+        except psycopg2.OperationalError:
+            return False
+
+    def stop(self, mode="fast", seconds=60):
+        """How long it took, in seconds."""
+        return self.process.end(MODES[mode], seconds) if self.process else 0.0
+
+    def restart(self, mode="fast", seconds=60):
+        self.stop(mode, seconds)
+        return self.start()
+
+    def kill_postmaster(self):
+        """kill -9; every child must then leave by itself."""
+        children = {pid: guardian.start_time(pid) for pid in self.children()}
+        self.process.end(signal.SIGKILL)
+        eventually(lambda: not any(guardian.start_time(pid) == start for pid, start in children.items() if start),
+                   30, "the children of a killed postmaster leave")
+
+    def children(self):
+        found = []
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as stat:
+                    if int(stat.read().rpartition(b")")[2].split()[1]) == self.process.pid:
+                        found.append(int(entry))
+            except OSError:
+                continue
+        return found
+
+    def wait_recovered(self, seconds=60):
+        """After a crash of a child: until the server takes connections again."""
+        eventually(self.accepts, seconds, "the server recovers from a crash")
+
+    def remove(self):
+        if self.process and self.process.running():
+            self.stop("immediate")
+        remove_directory(self.directory)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.remove()
+
+    def connect(self, database="postgres", autocommit=True, **more):
+        connection = psycopg2.connect(host=self.directory, port=self.port, dbname=database,
+                                      **{"user": self.superuser, **more})
+        connection.autocommit = autocommit
+        return connection
+
+    def execute(self, sql, *arguments, database="postgres"):
+        connection = self.connect(database)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, arguments or None)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def log_size(self):
+        return os.path.getsize(self.log_path)
+
+    def log_text(self, since=0):
+        with open(self.log_path, "rb") as text:
+            text.seek(since)
+            return text.read().decode(errors="replace")
+
+    def wait_log(self, pattern, since=0, deadline=30):
+        eventually(lambda: re.search(pattern, self.log_text(since)), deadline, f"the server's log says {pattern!r}")

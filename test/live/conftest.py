@@ -1,0 +1,123 @@
+# What it is: what all live tests share: one cluster, one Redis, one RabbitMQ node a run; a database a test.
+# Who calls it: pytest.
+# Never: a default port, a server that outlives the run.
+import os
+import re
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
+
+from database import Database  # noqa: E402
+from servers import Certificates, PostgresCluster, RabbitNode, RedisServer, eventually  # noqa: E402
+
+REDIS_USERS = ["default on nopass ~* &* +@all", "app on >s3cret-of-app ~* &* +@all"]
+RABBIT_USERS = {"app": ("s3cret-of-app", ".*"), "limited": ("s3cret-of-limited", "^allowed.*")}
+DISASTER = re.compile(r"PANIC|TRAP:|signal 11|signal 6\b|stuck spinlock|terminate called")
+
+
+@pytest.fixture(scope="session")
+def certificates():
+    made = Certificates()
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="session")
+def redis_server(certificates):
+    with RedisServer({"user": REDIS_USERS}, certificates) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbit(certificates):
+    with RabbitNode(certificates, RABBIT_USERS) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    with PostgresCluster() as server:
+        yield server
+
+
+@pytest.fixture
+def durable_redis():
+    """A Redis of the test's own, to be killed and restarted."""
+    with RedisServer.durable() as server:
+        yield server
+
+
+@pytest.fixture
+def frozen_redis(durable_redis):
+    """A Redis of the test's own that the test freezes; thawed at the end, so that it can go."""
+    yield durable_redis
+    durable_redis.thaw()
+
+
+@pytest.fixture
+def name(request):
+    """A name for queues, streams and the like that no other test uses."""
+    return re.sub(r"\W+", "_", request.node.name.removeprefix("test_"))[:48].strip("_").lower()
+
+
+@pytest.fixture
+def make_database(cluster, name, log_from_here):
+    """Databases of this test: make_database() or make_database("second"); dropped at the end."""
+    made = []
+
+    def make(suffix="", **more):
+        database = Database(cluster, f"{name}_{suffix}" if suffix else name, **more)
+        made.append(database)
+        return database
+
+    yield make
+    if not cluster.process.running():
+        cluster.start()
+    cluster.wait_recovered()
+    for database in made:
+        database.drop()
+
+
+@pytest.fixture
+def db(make_database):
+    """A fresh database with the extension."""
+    return make_database()
+
+
+@pytest.fixture
+def log_from_here(cluster):
+    """Where this test's part of the server log begins; whatever happened, no process may have crashed by itself."""
+    begin = cluster.log_size()
+    yield begin
+    found = DISASTER.search(cluster.log_text(begin))
+    assert not found, f"the server's log has {found.group(0)!r}:\n{cluster.log_text(begin)[-4000:]}"
+
+
+@pytest.fixture
+def stream(db, redis_server, name):
+    """A route "out" for all topics into a Redis stream; returns the entries when called."""
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"stream:{name}")
+
+    def entries(count=None, deadline=30):
+        """All entries, or as soon as there are `count` of them."""
+        if count is not None:
+            eventually(lambda: redis_server.client().xlen(name) >= count, deadline,
+                       f"{count} entries in stream {name}, there are {redis_server.client().xlen(name)}")
+        found = redis_server.stream(name)
+        assert count is None or len(found) == count, f"{len(found)} entries instead of {count}"
+        return found
+
+    entries.key = name
+    return entries
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows what the server said meanwhile."""
+    report = (yield).get_result()
+    if report.failed and "log_from_here" in item.funcargs:
+        log = item.funcargs["cluster"].log_text(item.funcargs["log_from_here"])
+        report.sections.append(("PostgreSQL's log", log[-6000:]))

@@ -1,0 +1,248 @@
+# What it is: things die: brokers, senders, the whole server; nothing is lost, nothing invented, nothing disordered.
+# Who calls it: pytest.
+# Never: accepts a duplicate in a Redis stream, or one with another id elsewhere.
+import os
+import random
+import signal
+import threading
+
+import psycopg2
+import pytest
+
+from servers import eventually
+
+
+class Load:
+    """Publishers that write each event's id into a table in the same transaction: what the table holds in the end
+    is what was committed, whatever a client heard of it. Every third one commits asynchronously, every fifth
+    transaction is rolled back, each key counts up under a row lock."""
+
+    KEYS = 4
+
+    def __init__(self, db, publishers=4):
+        self.db, self.stopping, self.count = db, threading.Event(), 0
+        db.run("CREATE TABLE sent (id bigint PRIMARY KEY, key text, n int)")
+        db.run("CREATE TABLE counters (key text PRIMARY KEY, n int)")
+        db.run("INSERT INTO counters SELECT 'k' || g, 0 FROM generate_series(1, %s) g", self.KEYS)
+        self.threads = [threading.Thread(target=self._publish, args=(number,)) for number in range(publishers)]
+
+    def _publish(self, number):
+        dice = random.Random(number)
+        while not self.stopping.is_set():
+            try:
+                connection = self.db.connect(autocommit=False)
+                with connection.cursor() as cursor:
+                    if number % 3 == 2:
+                        cursor.execute("SET synchronous_commit = off")
+                        connection.commit()
+                    while not self.stopping.is_set():
+                        self._one(cursor, dice)
+                        if dice.random() < 0.2:
+                            connection.rollback()
+                        else:
+                            connection.commit()
+                            self.count += 1
+                connection.close()
+            except psycopg2.Error:
+                self.stopping.wait(0.05)
+
+    def _one(self, cursor, dice):
+        key = f"k{dice.randint(1, self.KEYS)}"
+        cursor.execute("""WITH counted AS (UPDATE counters SET n = n + 1 WHERE key = %s RETURNING key, n)
+                          INSERT INTO sent SELECT eventbus.publish('load', to_jsonb(n), key), key, n FROM counted""",
+                       (key,))
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def wait_more(self, count):
+        target = self.count + count
+        eventually(lambda: self.count >= target, 60, f"{count} more transactions")
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+    def committed(self):
+        """id -> (key, n)"""
+        self.db.reconnect()
+        return {row[0]: (row[1], row[2]) for row in self.db.run("SELECT * FROM sent")}
+
+
+def check(received, committed, duplicates_allowed):
+    """received: (id, key, n) in the order of arrival."""
+    ids = [row[0] for row in received]
+    assert set(committed) - set(ids) == set(), "lost"
+    assert set(ids) - set(committed) == set(), "phantom"
+    assert duplicates_allowed or len(ids) == len(set(ids)), f"{len(ids) - len(set(ids))} duplicates"
+    first_seen = {}
+    for event, key, n in received:
+        assert committed[event] == (key, n), "the same id, another event"
+        first_seen.setdefault(key, {}).setdefault(event, n)
+    for key, events in first_seen.items():
+        order = list(events.values())
+        assert order == sorted(order), f"key {key} is out of order"
+
+
+def from_stream(server, key):
+    return [(int(entry["id"]), entry["key"].decode(), int(entry["payload"])) for entry in server.stream(key)]
+
+
+def all_in_stream(server, key, committed):
+    eventually(lambda: set(server.stream_ids(key)) >= set(committed), 60, "every committed event is in the stream")
+    return from_stream(server, key)
+
+
+@pytest.fixture
+def durable(db, durable_redis, name):
+    """A route "out" into a stream of a Redis that keeps what it acknowledged."""
+    db.broker("redis", durable_redis.url)
+    db.route("out", "redis", f"stream:{name}")
+    return durable_redis
+
+
+def test_redis_killed_and_restarted_under_load(db, durable, name):
+    with Load(db) as load:
+        for _ in range(3):
+            load.wait_more(150)
+            durable.kill()
+            load.wait_more(100)
+            durable.start()
+    committed = load.committed()
+    check(all_in_stream(durable, name, committed), committed, duplicates_allowed=False)
+    db.wait_status("out", state="active", in_flight=0, dead=0)
+
+
+def test_redis_killed_and_restarted_list(db, durable_redis, name):
+    """A list cannot tell a duplicate: at least once, in order, nothing invented."""
+    db.broker("redis", durable_redis.url)
+    db.route("out", "redis", f"list:{name}")
+    db.publish("t", 0)
+    for n in range(1, 300):
+        if n == 100:
+            durable_redis.kill()
+        if n == 200:
+            durable_redis.start()
+        db.publish("t", n)
+    eventually(lambda: b"299" in durable_redis.client().lrange(name, -1, -1))
+    got = [int(value) for value in durable_redis.client().lrange(name, 0, -1)]
+    assert list(dict.fromkeys(got)) == list(range(300))
+
+
+def test_redis_frozen_and_thawed_under_load(db, durable, name):
+    with Load(db) as load:
+        load.wait_more(100)
+        durable.freeze()
+        load.wait_more(300)
+        durable.thaw()
+        load.wait_more(50)
+    committed = load.committed()
+    check(all_in_stream(durable, name, committed), committed, duplicates_allowed=False)
+
+
+def test_rabbit_killed_and_restarted_under_load(db, rabbit, name):
+    rabbit.declare(name)
+    db.broker("rabbit", rabbit.url)
+    db.route("out", "rabbit", f"queue:{name}")
+    with Load(db) as load:
+        load.wait_more(200)
+        rabbit.kill()
+        load.wait_more(200)
+        db.wait_state("out", "retrying", "connecting")
+        rabbit.start()
+        load.wait_more(100)
+    committed = load.committed()
+    db.wait_status("out", 60, state="active", in_flight=0, lag=lambda lag: not lag)
+    received = [(int(properties.message_id), properties.headers["event-key"], int(body))
+                for properties, body, _ in rabbit.take_until_idle(name, 2)]
+    check(received, committed, duplicates_allowed=True)
+
+
+def test_rabbit_connection_closed_by_an_operator(db, rabbit, name):
+    """The broker ends the connection in an orderly way: the sender comes back by itself."""
+    rabbit.declare(name)
+    db.broker("rabbit", rabbit.url)
+    db.route("out", "rabbit", f"queue:{name}")
+    db.publish("t", 1)
+    rabbit.take(name, 1)
+    rabbit.stop()
+    db.publish("t", 2)
+    db.wait_state("out", "retrying", "connecting")
+    rabbit.start()
+    assert [body for _, body, _ in rabbit.take(name, 1)] == [b"2"]
+
+
+def test_sender_terminated_comes_back(db, durable, name):
+    with Load(db) as load:
+        for _ in range(3):
+            load.wait_more(100)
+            pid = db.sender("out")
+            db.run("SELECT pg_terminate_backend(%s)", pid)
+            db.wait_status("out", sender_pid=lambda now, before=pid: now not in (None, before))
+    committed = load.committed()
+    check(all_in_stream(durable, name, committed), committed, duplicates_allowed=False)
+
+
+def test_sender_killed_restarts_the_server_and_loses_nothing(db, durable, name, cluster):
+    with Load(db) as load:
+        load.wait_more(200)
+        os.kill(db.sender("out"), signal.SIGKILL)
+        cluster.wait_recovered()
+        load.wait_more(200)
+    committed = load.committed()
+    check(all_in_stream(durable, name, committed), committed, duplicates_allowed=False)
+
+
+def test_backend_killed_under_load(db, durable, name, cluster):
+    with Load(db) as load:
+        load.wait_more(200)
+        os.kill(cluster.execute("SELECT pid FROM pg_stat_activity WHERE datname = %s AND query LIKE %s LIMIT 1",
+                                db.name, "%INSERT INTO sent%")[0][0], signal.SIGKILL)
+        cluster.wait_recovered()
+        load.wait_more(200)
+    committed = load.committed()
+    check(all_in_stream(durable, name, committed), committed, duplicates_allowed=False)
+
+
+def test_immediate_restart_under_load(db, durable, rabbit, name, cluster):
+    """Twice; Redis gets everything once, RabbitMQ at least once and with the same id."""
+    rabbit.declare(name)
+    db.broker("rabbit", rabbit.url)
+    db.route("copy", "rabbit", f"queue:{name}")
+    with Load(db) as load:
+        for _ in range(2):
+            load.wait_more(300)
+            cluster.restart("immediate")
+        load.wait_more(200)
+    committed = load.committed()
+    check(all_in_stream(durable, name, committed), committed, duplicates_allowed=False)
+    db.wait_status("copy", 60, in_flight=0, lag=lambda lag: not lag)
+    received = [(int(properties.message_id), properties.headers["event-key"], int(body))
+                for properties, body, _ in rabbit.take_until_idle(name, 1)]
+    check(received, committed, duplicates_allowed=True)
+
+
+def test_killed_postmaster_under_load(db, durable, name, cluster):
+    with Load(db) as load:
+        load.wait_more(200)
+        cluster.kill_postmaster()
+        cluster.start()
+        load.wait_more(100)
+    committed = load.committed()
+    check(all_in_stream(durable, name, committed), committed, duplicates_allowed=False)
+
+
+def test_clean_restart_sends_nothing_twice(db, rabbit, name, cluster):
+    rabbit.declare(name)
+    db.broker("rabbit", rabbit.url)
+    db.route("out", "rabbit", f"queue:{name}")
+    ids = [str(db.publish("t", n)) for n in range(100)]
+    db.wait_status("out", delivered=100, in_flight=0)
+    cluster.restart("fast")
+    db.reconnect()
+    ids.append(str(db.publish("t", 100)))
+    assert [properties.message_id for properties, _, _ in rabbit.take(name, 101)] == ids
+    assert rabbit.take_until_idle(name, 0.5) == []

@@ -1,0 +1,297 @@
+# What it is: brokers that say no, talk nonsense or say nothing: what is on status, what becomes a dead letter.
+# Who calls it: pytest.
+# Never: accepts a lost event, or a healthy broker that was held up.
+import socket
+import threading
+
+import pytest
+
+from servers import eventually, free_port, stays
+
+
+class FakeBroker:
+    """A TCP server that is no broker. manner: garbage, closes, silent."""
+
+    def __init__(self, manner):
+        self.manner = manner
+        self.accepted = 0
+        self._connections = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def _serve(self):
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            if self.manner == "garbage":
+                connection.sendall(b"\x00\xff\x13garbage, and no protocol at all\r\n" * 50)
+            if self.manner == "closes":
+                connection.close()
+            else:
+                self._connections.append(connection)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._connections:
+            connection.close()
+        self._thread.join()
+
+
+class Target:
+    """One protocol's broker for the tests that run over both."""
+
+    def __init__(self, protocol, server, name):
+        self.protocol, self.server, self.name = protocol, server, name
+        self.url = server.url
+        self.destination = f"stream:{name}:healed" if protocol == "redis" else f"queue:{name}"
+        if protocol == "amqp":
+            server.declare(name)
+
+    def bad_url(self, port):
+        return f"{self.protocol}://127.0.0.1:{port}"
+
+    def received(self, count):
+        if self.protocol == "redis":
+            eventually(lambda: self.server.client().xlen(f"{self.name}:healed") >= count)
+            return self.server.stream_ids(f"{self.name}:healed")
+        return [int(properties.message_id) for properties, _, _ in self.server.take(self.name, count)]
+
+
+@pytest.fixture(params=["redis", "amqp"])
+def target(request, name):
+    server = request.getfixturevalue("redis_server" if request.param == "redis" else "rabbit")
+    return Target(request.param, server, name)
+
+
+def publish_past_a_bad_broker(db, stream, target, url, states, **options):
+    """A bad broker beside a good one; then the bad one's settings are mended. Returns its last error."""
+    db.broker("bad", url, **options)
+    db.route("bad", "bad", target.destination)
+    ids = [db.publish("t", n) for n in range(20)]
+    assert [int(entry["id"]) for entry in stream(20, 10)] == ids, "the good broker goes on"
+    db.wait_state("bad", *states)
+    row = db.wait_status("bad", last_error=lambda text: bool(text), delivered=0)
+    assert row["last_error_at"] is not None and row["dead"] == 0
+    assert any(check["level"] != "ok" and "bad" in f"{check['name']} {check['detail']}" for check in db.health())
+    db.run("SELECT eventbus.alter_broker('bad', %s)", target.url)
+    assert target.received(20) == ids, "nothing is lost"
+    db.wait_status("bad", state="active", delivered=20)
+    return row["last_error"]
+
+
+@pytest.mark.parametrize("manner", ["garbage", "closes", "silent"])
+def test_broker_that_is_none(db, stream, target, manner):
+    with FakeBroker(manner) as fake:
+        error = publish_past_a_bad_broker(db, stream, target, target.bad_url(fake.port),
+                                          ("connecting", "retrying", "held"), connect_timeout=1)
+        assert fake.accepted >= 1
+        assert "garbage" not in error or error.isprintable()
+
+
+def test_broker_that_is_not_there(db, stream, target):
+    error = publish_past_a_bad_broker(db, stream, target, target.bad_url(free_port()), ("connecting", "retrying"))
+    assert "refused" in error.lower()
+
+
+def test_refused_login(db, stream, target):
+    url = target.url.replace("guest:guest@", "").replace("://", "://app:wr0ng-password@")
+    error = publish_past_a_bad_broker(db, stream, target, url, ("held", "retrying"))
+    assert "wr0ng-password" not in error
+    assert any(word in error for word in ("WRONGPASS", "ACCESS_REFUSED", "refused"))
+
+
+def test_state_is_logged_once_and_not_per_attempt(db, name, cluster, log_from_here):
+    with FakeBroker("closes") as fake:
+        db.broker("bad", f"redis://127.0.0.1:{fake.port}")
+        db.route("bad", "bad", f"stream:{name}")
+        db.publish("t", 1)
+        eventually(lambda: fake.accepted >= 6, 60, "several attempts")
+    lines = [line for line in cluster.log_text(log_from_here).splitlines()
+             if '"bad"' in line and " STATEMENT: " not in line and " HINT: " not in line]
+    assert 1 <= len(lines) <= 3, lines
+
+
+# Unroutable: basic.return
+
+
+@pytest.fixture
+def unroutable(db, rabbit, name):
+    """Two dead letters of the route "out", whose exchange has no queue, and a delivered event."""
+    rabbit.declare(f"{name}_other", name, "bound.#")
+    db.broker("rabbit", rabbit.url)
+    db.route("out", "rabbit", f"exchange:{name}")
+    ids = [db.publish("lost.cause", {"n": 1}, "k", {"h": "v"}), db.publish("lost.again", {"n": 2})]
+    fine = db.publish("bound.fine", {"n": 3})
+    assert [properties.message_id for properties, _, _ in rabbit.take(f"{name}_other", 1)] == [str(fine)]
+    db.wait_dead("out", 2)
+    return ids
+
+
+def bind_everything(rabbit, name):
+    def act(channel):
+        channel.queue_declare(name, durable=True)
+        channel.queue_bind(name, name, "lost.#")
+    rabbit.do(act)
+
+
+def test_unroutable_event_is_a_dead_letter_in_the_brokers_words(db, unroutable):
+    letters = db.dead("out")
+    assert [letter["event_id"] for letter in letters] == unroutable
+    first = letters[0]
+    assert "NO_ROUTE" in first["error"]
+    assert (first["route"], first["topic"], first["key"], first["headers"]) == ("out", "lost.cause", "k", {"h": "v"})
+    assert first["attempts"] == 1
+    db.wait_status("out", dead=2, delivered=1, state="active")
+
+
+def test_redeliver_after_the_queue_is_declared(db, rabbit, unroutable, name):
+    bind_everything(rabbit, name)
+    assert db.one("SELECT eventbus.redeliver('out')") == 2
+    taken = rabbit.take(name, 2)
+    assert sorted(int(properties.message_id) for properties, _, _ in taken) == unroutable
+    by_id = {int(properties.message_id): (properties, body) for properties, body, _ in taken}
+    properties, body = by_id[unroutable[0]]
+    assert body == b'{"n": 1}' and properties.type == "lost.cause"
+    assert properties.headers["event-key"] == "k" and properties.headers["h"] == "v"
+    db.wait_dead("out", 0)
+
+
+def test_redeliver_of_one_event(db, rabbit, unroutable, name):
+    bind_everything(rabbit, name)
+    assert db.one("SELECT eventbus.redeliver(NULL, %s)", unroutable[1]) == 1
+    assert [properties.message_id for properties, _, _ in rabbit.take(name, 1)] == [str(unroutable[1])]
+    assert [letter["event_id"] for letter in db.wait_dead("out", 1)] == [unroutable[0]]
+
+
+def test_redelivered_and_refused_again_is_a_dead_letter_again(db, unroutable):
+    assert db.one("SELECT eventbus.redeliver('out')") == 2
+    def back():
+        letters = db.dead("out")
+        assert len(letters) == 2 and all(letter["attempts"] >= 2 for letter in letters), letters
+        return True
+    eventually(back, why="both are dead letters again")
+    assert [letter["event_id"] for letter in db.dead("out")] == unroutable
+
+
+def test_rolled_back_redelivery_sends_nothing(db, rabbit, unroutable, name):
+    bind_everything(rabbit, name)
+    db.run("BEGIN")
+    assert db.one("SELECT eventbus.redeliver('out')") == 2
+    db.run("ROLLBACK")
+    assert len(db.dead("out")) == 2
+    stays(lambda: rabbit.depth(name) == 0, 1, "nothing was sent")
+
+
+def test_discard(db, unroutable):
+    assert db.one("SELECT eventbus.discard('out', %s)", unroutable[0]) == 1
+    assert [letter["event_id"] for letter in db.dead("out")] == [unroutable[1]]
+    assert db.one("SELECT eventbus.discard()") == 1
+    assert db.dead("out") == []
+    assert db.one("SELECT eventbus.discard('out')") == 0
+
+
+def test_missing_queue_is_unroutable(db, rabbit, name):
+    db.broker("rabbit", rabbit.url)
+    db.route("out", "rabbit", f"queue:{name}")
+    event = db.publish("t", 1)
+    [letter] = db.wait_dead("out")
+    assert letter["event_id"] == event and "NO_ROUTE" in letter["error"]
+    rabbit.declare(name)
+    db.one("SELECT eventbus.redeliver()")
+    assert [properties.message_id for properties, _, _ in rabbit.take(name, 1)] == [str(event)]
+
+
+def test_missing_exchange_holds_only_its_route_and_heals_by_itself(db, rabbit, name):
+    rabbit.declare(f"{name}_good", f"{name}_exchange")
+    db.broker("rabbit", rabbit.url)
+    db.route("good", "rabbit", f"exchange:{name}_exchange")
+    db.route("held", "rabbit", f"exchange:{name}_missing")
+    ids = [str(db.publish("t", n)) for n in range(50)]
+    assert [properties.message_id for properties, _, _ in rabbit.take(f"{name}_good", 50, 10)] == ids
+    row = db.wait_state("held", "held")
+    assert "no exchange" in row["last_error"] and f"{name}_missing" in row["last_error"]
+    assert (row["delivered"], row["dead"]) == (0, 0)
+    ids.append(str(db.publish("t", 50)))
+    assert [properties.message_id for properties, _, _ in rabbit.take(f"{name}_good", 1, 10)] == ids[-1:]
+    rabbit.declare(f"{name}_healed", f"{name}_missing")
+    assert [properties.message_id for properties, _, _ in rabbit.take(f"{name}_healed", 51, 60)] == ids
+    db.wait_status("held", state="active", delivered=51, dead=0)
+    assert rabbit.take_until_idle(f"{name}_good", 0.5) == [], "the good route sent nothing twice"
+
+
+def test_write_permission_refused_holds_the_route(db, rabbit, name):
+    rabbit.declare(f"allowed_{name}", f"allowed_{name}")
+    rabbit.declare(f"forbidden_{name}", f"forbidden_{name}")
+    db.broker("rabbit", rabbit.url.replace("guest:guest", "limited:s3cret-of-limited"))
+    db.route("fine", "rabbit", f"exchange:allowed_{name}")
+    db.route("held", "rabbit", f"exchange:forbidden_{name}")
+    event = str(db.publish("t", 1))
+    assert [properties.message_id for properties, _, _ in rabbit.take(f"allowed_{name}", 1)] == [event]
+    row = db.wait_state("held", "held")
+    assert "ACCESS_REFUSED" in row["last_error"] or "access" in row["last_error"]
+    assert row["dead"] == 0
+    db.run("SELECT eventbus.alter_broker('rabbit', %s)", rabbit.url)
+    assert [properties.message_id for properties, _, _ in rabbit.take(f"forbidden_{name}", 1, 60)] == [event]
+
+
+def test_full_queue_that_rejects_is_tried_again(db, rabbit, name):
+    """A nack (reject-publish) is no dead letter: the event waits and arrives when there is room."""
+    rabbit.do(lambda channel: channel.queue_declare(name, durable=True, arguments={
+        "x-max-length": 1, "x-overflow": "reject-publish"}))
+    db.broker("rabbit", rabbit.url)
+    db.route("out", "rabbit", f"queue:{name}")
+    first = db.publish("t", 1, "k")
+    db.wait_status("out", delivered=1)
+    second = db.publish("t", 2, "k")
+    db.wait_status("out", retries=lambda n: n >= 1, dead=0)
+    assert [properties.message_id for properties, _, _ in rabbit.take(name, 2, 60)] == [str(first), str(second)]
+    db.wait_status("out", delivered=2, dead=0)
+
+
+def test_max_attempts_ends_in_the_dead_letters(db, rabbit, name):
+    rabbit.do(lambda channel: channel.queue_declare(name, durable=True, arguments={
+        "x-max-length": 1, "x-overflow": "reject-publish"}))
+    db.broker("rabbit", rabbit.url)
+    db.route("out", "rabbit", f"queue:{name}", max_attempts=2)
+    db.publish("t", 1)
+    db.wait_status("out", delivered=1)
+    second = db.publish("t", 2)
+    [letter] = db.wait_dead("out")
+    assert letter["event_id"] == second and letter["attempts"] == 2 and letter["error"]
+
+
+def test_expired_message_of_an_exclusive_use(db, rabbit, name):
+    """A broken priority or expiration is the event's own fault: a dead letter, and the link goes on."""
+    rabbit.declare(name)
+    db.broker("rabbit", rabbit.url)
+    db.route("out", "rabbit", f"queue:{name}")
+    bad = db.publish("t", 1, None, {"expiration": "tomorrow"})
+    fine = db.publish("t", 2)
+    assert [properties.message_id for properties, _, _ in rabbit.take(name, 1)] == [str(fine)]
+    [letter] = db.wait_dead("out")
+    assert letter["event_id"] == bad and "expiration" in letter["error"].lower()
+
+
+def test_redis_out_of_memory_is_tried_again(db, durable_redis, name):
+    durable_redis.client().config_set("maxmemory-policy", "noeviction")
+    db.broker("redis", durable_redis.url)
+    db.route("out", "redis", f"stream:{name}")
+    db.publish("t", 1, "k")
+    eventually(lambda: durable_redis.client().xlen(name) == 1)
+    durable_redis.client().config_set("maxmemory", "1")
+    for n in range(2, 6):
+        db.publish("t", n, "k")
+    row = db.wait_status("out", retries=lambda n: n >= 1, dead=0)
+    assert "OOM" in row["last_error"]
+    durable_redis.client().config_set("maxmemory", "0")
+    eventually(lambda: durable_redis.client().xlen(name) == 5)
+    assert [entry["payload"] for entry in durable_redis.stream(name)] == [b"1", b"2", b"3", b"4", b"5"]
