@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import uuid
 
 import pika
@@ -201,33 +202,38 @@ class RabbitNode(Broker):
         finally:
             connection.close()
 
+    def control(self, *arguments):
+        subprocess.run(["/usr/lib/rabbitmq/bin/rabbitmqctl", "-q", *arguments], check=True, timeout=60,
+                       env=self._environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
     def depth(self, queue):
         return self.do(lambda channel: channel.queue_declare(queue, passive=True).method.message_count)
 
     def take(self, queue, count, deadline=30, vhost="/"):
         """Consumes `count` messages, each as (properties, body, method); AssertionError when fewer come."""
+        taken = self._consume(queue, count, deadline, vhost)
+        assert len(taken) == count, f"queue {queue} gave {len(taken)} of {count} messages within {deadline} s"
+        return taken
+
+    def take_until_idle(self, queue, idle=1.0):
+        """Everything that is there, until nothing more comes for a while."""
+        return self._consume(queue, None, idle)
+
+    def _consume(self, queue, count, idle, vhost="/"):
+        """What is not taken stays in the queue: messages are acknowledged one by one."""
         connection = self.connection(vhost)
         taken = []
         try:
             channel = connection.channel()
-            for method, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=deadline):
+            channel.basic_qos(prefetch_count=min(count or 500, 500))
+            for method, properties, body in channel.consume(queue, inactivity_timeout=idle):
                 if method is None:
-                    raise AssertionError(f"queue {queue} gave {len(taken)} of {count} messages within {deadline} s")
+                    break
+                channel.basic_ack(method.delivery_tag)
                 taken.append((properties, body, method))
                 if len(taken) == count:
-                    return taken
-        finally:
-            connection.close()
-
-    def take_until_idle(self, queue, idle=1.0):
-        """Everything that is there, until nothing more comes for a while."""
-        connection = self.connection()
-        taken = []
-        try:
-            channel = connection.channel()
-            for method, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=idle):
-                if method is None:
-                    return taken
-                taken.append((properties, body, method))
+                    break
+            channel.cancel()
+            return taken
         finally:
             connection.close()

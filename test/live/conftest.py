@@ -38,8 +38,25 @@ def rabbit(certificates):
 
 @pytest.fixture(scope="session")
 def cluster():
-    with PostgresCluster() as server:
+    # Small segments that change often, so that every test has rotation going on beside it.
+    with PostgresCluster(config={"eventbus.rotation_period": 1, "eventbus.segment_size": "'1MB'"}) as server:
         yield server
+
+
+@pytest.fixture
+def setting(cluster):
+    """setting(name, value) changes the running server's configuration until the test's end."""
+    changed = set()
+
+    def change(name, value):
+        changed.add(name)
+        cluster.execute(f"ALTER SYSTEM SET {name} = %s", value)
+        cluster.execute("SELECT pg_reload_conf()")
+
+    yield change
+    for name in changed:
+        cluster.execute(f"ALTER SYSTEM RESET {name}")
+    cluster.execute("SELECT pg_reload_conf()")
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ UNICODE = "żółw 🐢 \u202e 漢字 \"quoted\" back\\slash"
 
 def test_stream_entry_carries_every_field(db, stream, cluster):
     before = db.one("SELECT clock_timestamp()")
-    event = db.publish("shop.order.created", {"total": 12.5, "lines": [1, 2]}, "order-17", {"traceparent": "00-ab-cd-01"})
+    event = db.publish("shop.order.created", {"total": 12.5, "lines": [1, 2]}, "order-17",
+                       {"traceparent": "00-ab-cd-01"})
     [entry] = stream(1)
     assert int(entry["id"]) == event
     assert entry["topic"] == b"shop.order.created"
@@ -138,20 +139,15 @@ def test_maxlen_trims_the_stream(db, redis_server, name):
     assert redis_server.stream(name)[-1]["payload"] == b"5000"
 
 
-def test_source_is_what_the_setting_says(db, stream, cluster):
-    try:
-        cluster.execute("ALTER SYSTEM SET eventbus.source = 'urn:shop:main'")
-        cluster.execute("SELECT pg_reload_conf()")
-        seen = []
+def test_source_is_what_the_setting_says(db, stream, setting):
+    setting("eventbus.source", "urn:shop:main")
+    seen = []
 
-        def renamed():
-            db.publish("t", len(seen))
-            seen.append(stream(len(seen) + 1)[-1]["source"])
-            return seen[-1] == b"urn:shop:main"
-        eventually(renamed, why="the new source on a message")
-    finally:
-        cluster.execute("ALTER SYSTEM RESET eventbus.source")
-        cluster.execute("SELECT pg_reload_conf()")
+    def renamed():
+        db.publish("t", len(seen))
+        seen.append(stream(len(seen) + 1)[-1]["source"])
+        return seen[-1] == b"urn:shop:main"
+    eventually(renamed, why="the new source on a message")
 
 
 def test_wrong_type_of_key_is_a_dead_letter_of_that_event_only(db, redis_server, name):

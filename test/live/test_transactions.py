@@ -74,7 +74,8 @@ def test_savepoints(db, stream):
     assert texts(stream(4)) == ["one", "two", "three", "four"]
 
 
-def test_two_phase_commit(db, stream, name):
+def test_two_phase_commit(db, stream, name, setting):
+    setting("eventbus.safety_poll", "1s")  # which is what notices a COMMIT PREPARED at the latest
     for end in ("ROLLBACK", "COMMIT"):
         db.run("BEGIN")
         publish_text(db, end)
@@ -86,7 +87,8 @@ def test_two_phase_commit(db, stream, name):
     assert texts(stream(2)) == ["between", "COMMIT"]
 
 
-def test_prepared_transaction_outlives_a_restart(db, stream, cluster, name):
+def test_prepared_transaction_outlives_a_restart(db, stream, cluster, name, setting):
+    setting("eventbus.safety_poll", "1s")
     db.run("BEGIN")
     publish_text(db, "prepared")
     db.run(f"PREPARE TRANSACTION '{name}'")
