@@ -1,0 +1,96 @@
+// What it is: the face of the Redis module: its schemes, kinds and options, the check of settings, the connector.
+// Who calls it: whoever loads pg_eventbus_redis.so: create_broker and the sender.
+// Never: does I/O in check().
+#include <array>
+#include <charconv>
+
+#include "broker/driver.hpp"
+#include "broker/redis/redis_driver.hpp"
+#include "core/bad_input.hpp"
+
+namespace eventbus::broker::redis {
+
+namespace {
+
+constexpr const char* url_form =
+    "Write redis://[[user]:password@]host[:port][,host[:port]...][/db], rediss://... for TLS, or "
+    "redis:///path/of/socket?db=number.";
+
+[[noreturn]] void refuse(std::string message, std::string detail = {}, std::string hint = url_form) {
+    throw BadInput(std::move(message), std::move(detail), std::move(hint));
+}
+
+void check_tls_options(const BrokerOptions& options, bool tls) {
+    if (options.cert_file.empty() != options.key_file.empty())
+        refuse("broker options \"cert_file\" and \"key_file\" belong together", "Only one of them is given.",
+               "Give the client's certificate and its key, or neither.");
+    if (tls) return;
+    const char* misplaced = !options.ca_file.empty()     ? "ca_file"
+                            : !options.cert_file.empty() ? "cert_file"
+                            : !options.verify            ? "verify"
+                                                         : nullptr;
+    if (misplaced)
+        refuse(std::string("broker option \"") + misplaced + "\" needs TLS", "The scheme redis:// is without TLS.",
+               "Use rediss:// for TLS, or leave the option out.");
+}
+
+void check(const BrokerSettings& settings) {
+    const Url& url = settings.url;
+    const bool tls = url.scheme == "rediss";
+    if (!tls && url.scheme != "redis") refuse("broker URL's scheme is not one of Redis");
+    for (const auto& parameter : url.query) {
+        if (parameter.first != "db")
+            refuse("unknown parameter in a Redis URL", {},
+                   "The only parameter is \"db\". Everything else is a broker option.");
+    }
+    database_number(url);
+    if (url.has_user && !url.has_password && settings.options.password_file.empty())
+        refuse("Redis URL has a user without a password",
+               "A password alone stands after a colon, redis://:password@host.",
+               "Write redis://user:password@host, or use the option \"password_file\".");
+    for (const Host& host : url.hosts) {
+        if (tls && host.is_unix())
+            refuse("TLS over a unix socket makes no sense", {}, "Use redis:// with unix sockets.");
+    }
+    check_tls_options(settings.options, tls);
+}
+
+std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
+    return std::make_unique<RedisDriver>(settings, attempt, now);
+}
+
+constexpr std::array<std::string_view, 4> kinds{"channel", "list", "stream", "topic"};
+constexpr std::array<std::string_view, 1> route_options{"maxlen"};
+
+}  // namespace
+
+unsigned database_number(const Url& url) {
+    const auto parameter = url.query.find("db");
+    const bool asked = parameter != url.query.end();
+    if (asked && !url.path.empty()) refuse("Redis URL names two databases", "One is in its path and one in \"db\".");
+    if (!asked && url.path.empty()) return 0;
+    const std::string& text = asked ? parameter->second : url.path;
+    unsigned number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (text.empty() || error != std::errc() || end != text.data() + text.size() || number > 1'000'000)
+        refuse("invalid database in a Redis URL", "Databases of Redis are numbers from 0.");
+    return number;
+}
+
+}  // namespace eventbus::broker::redis
+
+extern "C" __attribute__((visibility("default"))) const eventbus::broker::Module* eventbus_driver_module() {
+    using namespace eventbus::broker;
+    static const Module module = [] {
+        Module made;
+        made.protocol = "redis";
+        made.default_port = 6379;
+        made.default_tls_port = 6379;
+        made.kinds = redis::kinds;
+        made.route_options = redis::route_options;
+        made.check = redis::check;
+        made.connect = redis::connect;
+        return made;
+    }();
+    return &module;
+}

@@ -1,0 +1,190 @@
+// What it is: the Redis driver; see redis_driver.hpp.
+// Who calls it: module.cpp makes it, delivery drives it.
+// Never: sends anything while nothing is offered, or shows a password.
+#include "broker/redis/redis_driver.hpp"
+
+#include <utility>
+
+#include "broker/redis/commands.hpp"
+
+namespace eventbus::broker::redis {
+
+namespace {
+
+constexpr std::size_t default_window = 10'000;
+constexpr std::size_t most_open_bytes = 1024 * 1024;
+
+std::string seconds_text(std::chrono::milliseconds time) {
+    const auto ms = time.count();
+    std::string text = std::to_string(ms / 1000);
+    if (ms % 1000 != 0) {
+        text += "." + std::to_string(1000 + ms % 1000).substr(1);
+        text.erase(text.find_last_not_of('0') + 1);
+    }
+    return text + " s";
+}
+
+}  // namespace
+
+void OpenTickets::grow() {
+    std::vector<Open> larger(slots_.empty() ? 1024 : slots_.size() * 2);
+    for (std::size_t i = 0; i < count_; ++i) larger[i] = slots_[(first_ + i) & (slots_.size() - 1)];
+    slots_.swap(larger);
+    first_ = 0;
+}
+
+RedisDriver::RedisDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now)
+    : host_(settings.url.hosts[attempt % settings.url.hosts.size()]),
+      stream_(host_, tls_settings(settings, settings.url.scheme == "rediss")),
+      source_(settings.source),
+      window_(settings.options.window ? settings.options.window : default_window),
+      heartbeat_(settings.options.heartbeat_s),
+      connect_timeout_(settings.options.connect_timeout_ms),
+      connect_deadline_(now + connect_timeout_),
+      quiet_since_(now) {
+    greet(settings);
+}
+
+// The login waits in the outbox for the connection.
+void RedisDriver::greet(const BrokerSettings& settings) {
+    std::string& outbox = stream_.outbox();
+    if (settings.url.has_user) {
+        write_command(outbox, {"AUTH", settings.url.user, settings.password});
+        login_.push_back(Step::auth);
+    } else if (!settings.password.empty()) {
+        write_command(outbox, {"AUTH", settings.password});
+        login_.push_back(Step::auth);
+    }
+    if (const unsigned database = database_number(settings.url); database != 0) {
+        write_command(outbox, {"SELECT", std::to_string(database)});
+        login_.push_back(Step::select);
+    }
+    write_command(outbox, {"CLIENT", "SETNAME", "pg_eventbus"});
+    login_.push_back(Step::set_name);
+}
+
+std::span<const Interest> RedisDriver::interests() const {
+    interest_[0] = stream_.interest();
+    return interest_[0].fd < 0 ? std::span<const Interest>() : interest_;
+}
+
+TimePoint RedisDriver::wake_at() const {
+    if (link_.state == LinkState::connecting) return connect_deadline_;
+    if (link_.state == LinkState::up && watching_ && heartbeat_.count() > 0) return quiet_since_ + heartbeat_;
+    return TimePoint::max();
+}
+
+Link RedisDriver::drive(Ready ready, TimePoint now) {
+    if (link_.state == LinkState::down) return link_;
+    const bool moved = move_bytes(ready);
+    read_replies();
+    if (link_.state != LinkState::down && stream_.state() == Stream::State::closed)
+        go_down(stream_.is_settings_error() ? Remedy::fix_settings : Remedy::retry, stream_.error());
+    watch(moved, now);
+    return link_;
+}
+
+// Whether the server gave or took anything.
+bool RedisDriver::move_bytes(Ready ready) {
+    const std::size_t unsent = stream_.unsent();
+    stream_.drive(ready);
+    return stream_.unsent() < unsent || !stream_.inbox().empty();
+}
+
+void RedisDriver::read_replies() {
+    const std::string_view bytes = stream_.inbox();
+    const bool understood = replies_.read(bytes, [this](const Reply& reply) { take(reply); });
+    stream_.consume(bytes.size());
+    if (!understood) go_down(Remedy::retry, "the server sent something that is not Redis protocol");
+}
+
+void RedisDriver::take(const Reply& reply) {
+    if (link_.state == LinkState::connecting) {
+        take_login(reply);
+    } else if (link_.state == LinkState::up) {
+        take_answer(reply);
+    }
+}
+
+void RedisDriver::take_login(const Reply& reply) {
+    const Step step = login_[login_answered_++];
+    if (reply.kind == Reply::Kind::error) {
+        // A server that refuses the name alone (an ACL without CLIENT, a proxy) still takes messages.
+        const bool refused = step == Step::set_name ? needs_login(reply.words) : refuses_login(reply.words);
+        const bool ignored = step == Step::set_name && !refused && refuses_login(reply.words);
+        if (!ignored) return go_down(refused ? Remedy::fix_settings : Remedy::retry, reply.words);
+    }
+    if (login_answered_ == login_.size()) link_.state = LinkState::up;
+}
+
+void RedisDriver::take_answer(const Reply& reply) {
+    if (open_.empty()) return go_down(Remedy::retry, "the server sent a reply to nothing");
+    switch (reply.kind) {
+        case Reply::Kind::integer:
+        case Reply::Kind::string:
+            settled_.push_back({open_.front().ticket, Verdict::delivered, Remedy::none, {}});
+            break;
+        case Reply::Kind::error:
+            settled_.push_back({open_.front().ticket, Verdict::refused, remedy_of(reply.words), reply.words});
+            break;
+        default:
+            return go_down(Remedy::retry, "the server sent an unexpected kind of reply");
+    }
+    open_bytes_ -= open_.front().bytes;
+    open_.pop();
+}
+
+// Deadlines: for the whole of connecting, then for a server that owes us replies and is silent.
+void RedisDriver::watch(bool moved, TimePoint now) {
+    if (link_.state == LinkState::connecting && now >= connect_deadline_) {
+        const bool connected = stream_.state() == Stream::State::open;
+        go_down(Remedy::retry,
+                (connected ? "no answer to the login within " : "no connection to " + host_.shown() + " within ") +
+                    seconds_text(connect_timeout_));
+    }
+    if (link_.state != LinkState::up) return;
+    if (moved || !watching_) quiet_since_ = now;
+    watching_ = !open_.empty();
+    if (watching_ && heartbeat_.count() > 0 && now >= quiet_since_ + heartbeat_)
+        go_down(Remedy::retry, "no reply for " + seconds_text(heartbeat_));
+}
+
+void RedisDriver::go_down(Remedy remedy, std::string reason) {
+    if (link_.state == LinkState::down) return;
+    link_ = {LinkState::down, remedy, std::move(reason)};
+    for (; !open_.empty(); open_.pop())
+        settled_.push_back({open_.front().ticket, Verdict::unknown, Remedy::retry, link_.reason});
+    open_bytes_ = 0;
+    stream_.close(link_.reason);
+}
+
+bool RedisDriver::offer(const Outgoing& outgoing) {
+    if (link_.state != LinkState::up || open_.size() >= window_) return false;
+    if (!open_.empty() && open_bytes_ + command_room(outgoing, source_) > most_open_bytes) return false;
+    std::string& outbox = stream_.outbox();
+    const std::size_t before = outbox.size();
+    const std::string_view kind = outgoing.addressing->kind;
+    if (kind == "stream") {
+        write_stream_add(outbox, outgoing, source_);
+    } else if (kind == "list") {
+        write_push(outbox, outgoing);
+    } else {
+        write_publish(outbox, outgoing);
+    }
+    const std::size_t bytes = outbox.size() - before;
+    open_.push({outgoing.ticket, bytes});
+    open_bytes_ += bytes;
+    return true;
+}
+
+std::size_t RedisDriver::settle(std::span<Settlement> out) {
+    std::size_t count = 0;
+    while (count < out.size() && settled_taken_ < settled_.size()) out[count++] = std::move(settled_[settled_taken_++]);
+    if (settled_taken_ == settled_.size()) {
+        settled_.clear();
+        settled_taken_ = 0;
+    }
+    return count;
+}
+
+}  // namespace eventbus::broker::redis

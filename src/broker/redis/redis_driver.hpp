@@ -1,0 +1,89 @@
+// What it is: the Redis driver: one connection, commands pipelined, replies matched in order.
+// Who calls it: module.cpp makes it, delivery drives it.
+// Never: sends anything while nothing is offered, or shows a password.
+#pragma once
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "broker/driver.hpp"
+#include "broker/redis/replies.hpp"
+#include "broker/stream/stream.hpp"
+
+namespace eventbus::broker::redis {
+
+// The number in the URL's path or its "db" parameter; 0 without either. Throws BadInput.
+unsigned database_number(const Url& url);
+
+// Open tickets in the order of their commands.
+class OpenTickets {
+ public:
+    struct Open {
+        std::uint64_t ticket;
+        std::size_t bytes;  // of its command
+    };
+    bool empty() const { return count_ == 0; }
+    std::size_t size() const { return count_; }
+    const Open& front() const { return slots_[first_]; }
+    void push(Open open) {
+        if (count_ == slots_.size()) grow();
+        slots_[(first_ + count_++) & (slots_.size() - 1)] = open;
+    }
+    void pop() {
+        first_ = (first_ + 1) & (slots_.size() - 1);
+        --count_;
+    }
+
+ private:
+    void grow();
+    std::vector<Open> slots_;  // their number is a power of two
+    std::size_t first_ = 0;
+    std::size_t count_ = 0;
+};
+
+class RedisDriver final : public Driver {
+ public:
+    RedisDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now);
+
+    std::span<const Interest> interests() const override;
+    TimePoint wake_at() const override;
+    Link drive(Ready ready, TimePoint now) override;
+    bool offer(const Outgoing& outgoing) override;
+    std::size_t settle(std::span<Settlement> out) override;
+
+ private:
+    enum class Step : std::uint8_t { auth, select, set_name };
+
+    void greet(const BrokerSettings& settings);
+    bool move_bytes(Ready ready);
+    void read_replies();
+    void take(const Reply& reply);
+    void take_login(const Reply& reply);
+    void take_answer(const Reply& reply);
+    void watch(bool moved, TimePoint now);
+    void go_down(Remedy remedy, std::string reason);
+
+    Host host_;
+    Stream stream_;
+    ReplyReader replies_;
+    Link link_;
+    std::vector<Step> login_;  // steps not yet answered
+    std::size_t login_answered_ = 0;
+
+    std::string source_;
+    std::size_t window_;
+    std::chrono::seconds heartbeat_;
+    std::chrono::milliseconds connect_timeout_;
+    TimePoint connect_deadline_;
+    TimePoint quiet_since_;  // since when the server owes us a byte
+    bool watching_ = false;  // tickets were open at the end of the last drive()
+
+    OpenTickets open_;
+    std::size_t open_bytes_ = 0;
+    std::vector<Settlement> settled_;
+    std::size_t settled_taken_ = 0;
+    mutable std::array<Interest, 1> interest_;
+};
+
+}  // namespace eventbus::broker::redis

@@ -1,0 +1,147 @@
+// What it is: tests of what needs no connection: the module's face, its check, commands' bytes, errors' meanings.
+// Who calls it: make -C test/unit redis.
+// Never: opens a socket.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "broker/redis/commands.hpp"
+#include "broker/redis/redis_driver.hpp"
+#include "redis_support.hpp"
+
+using namespace eventbus;
+using namespace eventbus::broker;
+using namespace eventbus::test;
+
+namespace {
+
+std::string refusal(const std::string& url, const std::string& options = "{}") {
+    BrokerSettings settings = redis_settings(url);
+    settings.options = read_broker_options(options);
+    try {
+        eventbus_driver_module()->check(settings);
+    } catch (const BadInput& error) {
+        EXPECT_FALSE(error.hint().empty());
+        EXPECT_EQ((error.message() + error.detail() + error.hint()).find("hunter2"), std::string::npos);
+        return error.message();
+    }
+    return "";
+}
+
+}  // namespace
+
+TEST(RedisModule, Face) {
+    const Module* module = eventbus_driver_module();
+    EXPECT_EQ(module->abi, module_abi);
+    EXPECT_STREQ(module->protocol, "redis");
+    EXPECT_EQ(module->default_port, 6379);
+    EXPECT_EQ(std::string(module->kinds[2]), "stream");
+    EXPECT_EQ(module->kinds.size(), 4u);
+    ASSERT_EQ(module->route_options.size(), 1u);
+    EXPECT_EQ(module->route_options[0], "maxlen");
+}
+
+TEST(RedisModule, CheckTakesWhatMakesSense) {
+    for (const char* url :
+         {"redis://h", "redis://h/", "redis://h/3", "redis://h?db=3", "redis://a,b:1/0", "rediss://u:p@h/1",
+          "redis:///run/r.sock?db=2", "redis://%2Frun%2Fr.sock/2", "redis://:p@h", "redis://u:@h"})
+        EXPECT_EQ(refusal(url), "") << url;
+    EXPECT_EQ(refusal("rediss://h", R"({"ca_file":"/c","cert_file":"/c","key_file":"/k","verify":false})"), "");
+    EXPECT_EQ(refusal("redis://u@h", R"({"password_file":"/p"})"), "");
+}
+
+TEST(RedisModule, CheckRefusesTheRest) {
+    EXPECT_EQ(refusal("amqp://h"), "broker URL's scheme is not one of Redis");
+    for (const char* url : {"redis://u:hunter2@h/x", "redis://u:hunter2@h/-1", "redis://u:hunter2@h/1/2",
+                            "redis://h?db=", "redis://h?db=1x", "redis://h/99999999999", "redis://h/1000001"})
+        EXPECT_EQ(refusal(url), "invalid database in a Redis URL") << url;
+    EXPECT_EQ(refusal("redis://h/1?db=2"), "Redis URL names two databases");
+    EXPECT_EQ(refusal("redis://h?hunter2=1"), "unknown parameter in a Redis URL");
+    EXPECT_EQ(refusal("redis://hunter2@h"), "Redis URL has a user without a password");
+    EXPECT_EQ(refusal("rediss:///run/r.sock"), "TLS over a unix socket makes no sense");
+    EXPECT_EQ(refusal("redis://h", R"({"ca_file":"/c"})"), "broker option \"ca_file\" needs TLS");
+    EXPECT_EQ(refusal("redis://h", R"({"verify":false})"), "broker option \"verify\" needs TLS");
+    EXPECT_EQ(refusal("redis://h", R"({"cert_file":"/c","key_file":"/k"})"), "broker option \"cert_file\" needs TLS");
+    EXPECT_EQ(refusal("rediss://h", R"({"cert_file":"/c"})"),
+              "broker options \"cert_file\" and \"key_file\" belong together");
+    EXPECT_EQ(refusal("rediss://h", R"({"key_file":"/c"})"),
+              "broker options \"cert_file\" and \"key_file\" belong together");
+}
+
+TEST(RedisCommands, Bytes) {
+    Event event = event_of(42, "{}");
+    Addressing addressing;
+    addressing.kind = "stream";
+    const Outgoing outgoing{1, 1, &event, &addressing, "s", {}};
+    std::string outbox = "before";
+    redis::write_stream_add(outbox, outgoing, "src");
+    const std::string tail =
+        "$2\r\nid\r\n$2\r\n42\r\n$5\r\ntopic\r\n$18\r\nshop.order.created\r\n$7\r\npayload\r\n$2\r\n{}\r\n"
+        "$12\r\ncontent_type\r\n$16\r\napplication/json\r\n$4\r\ntime\r\n$27\r\n2026-11-20T04:53:00.123456Z\r\n"
+        "$6\r\nsource\r\n$3\r\nsrc\r\n";
+    EXPECT_EQ(outbox, "before*15\r\n$4\r\nXADD\r\n$1\r\ns\r\n$1\r\n*\r\n" + tail);
+
+    outbox.clear();
+    event.key = "";
+    event.headers = R"({"a":1})";
+    addressing.maxlen = 1000;
+    redis::write_stream_add(outbox, outgoing, "src");
+    EXPECT_EQ(
+        outbox.find("*22\r\n$4\r\nXADD\r\n$1\r\ns\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n$4\r\n1000\r\n$1\r\n*\r\n$2\r\nid"),
+        0u);
+    EXPECT_NE(outbox.find("created\r\n$3\r\nkey\r\n$0\r\n\r\n$7\r\npayload"), std::string::npos);
+    EXPECT_TRUE(outbox.ends_with("$3\r\nsrc\r\n$7\r\nheaders\r\n$7\r\n{\"a\":1}\r\n"));
+
+    outbox.clear();
+    redis::write_push(outbox, outgoing);
+    EXPECT_EQ(outbox, "*3\r\n$5\r\nRPUSH\r\n$1\r\ns\r\n$2\r\n{}\r\n");
+    outbox.clear();
+    redis::write_publish(outbox, outgoing);
+    EXPECT_EQ(outbox, "*3\r\n$7\r\nPUBLISH\r\n$1\r\ns\r\n$2\r\n{}\r\n");
+    outbox.clear();
+    redis::write_command(outbox, {"AUTH", "", "p"});
+    EXPECT_EQ(outbox, "*3\r\n$4\r\nAUTH\r\n$0\r\n\r\n$1\r\np\r\n");
+}
+
+TEST(RedisCommands, RoomIsEnoughForTheLongestNumbers) {
+    Event event = event_of(INT64_MIN, "");
+    event.key = "";
+    event.headers = "x";
+    event.published_at = INT64_MAX;
+    Addressing addressing;
+    addressing.maxlen = INT64_MAX;
+    const Outgoing outgoing{1, 1, &event, &addressing, "", {}};
+    std::string outbox;
+    redis::write_stream_add(outbox, outgoing, "");
+    EXPECT_LT(outbox.size(), redis::command_room(outgoing, ""));
+    EXPECT_NE(outbox.find("$20\r\n-9223372036854775808\r\n"), std::string::npos);
+    EXPECT_NE(outbox.find("$19\r\n9223372036854775807\r\n"), std::string::npos);
+}
+
+TEST(RedisReplies, Remedies) {
+    using redis::remedy_of;
+    for (const char* words :
+         {"OOM command not allowed", "LOADING Redis is loading", "READONLY You can't", "BUSY Redis is", "TRYAGAIN x",
+          "CLUSTERDOWN x", "MASTERDOWN x", "NOREPLICAS x", "MISCONF x"})
+        EXPECT_EQ(remedy_of(words), Remedy::retry) << words;
+    for (const char* words :
+         {"NOAUTH x", "NOPERM x", "WRONGPASS x", "MOVED 1 h:1", "ASK 1 h:1", "ERR unknown command 'XADD'"})
+        EXPECT_EQ(remedy_of(words), Remedy::fix_settings) << words;
+    for (const char* words : {"WRONGTYPE x", "ERR anything", "BUSYGROUP x", "", "ERR"})
+        EXPECT_EQ(remedy_of(words), Remedy::park) << words;
+}
+
+TEST(RedisReplies, OpenTicketsWrapAndGrow) {
+    redis::OpenTickets open;
+    std::uint64_t in = 0, out = 0;
+    for (int round = 0; round < 200; ++round) {
+        for (int i = 0; i < 100 + round; ++i) open.push({in++, 1});
+        for (int i = 0; i < 90; ++i) {
+            ASSERT_EQ(open.front().ticket, out++);
+            open.pop();
+        }
+    }
+    EXPECT_EQ(open.size(), in - out);
+    for (; !open.empty(); open.pop()) ASSERT_EQ(open.front().ticket, out++);
+    EXPECT_EQ(in, out);
+}
