@@ -52,23 +52,23 @@ struct RouteStatus {
     RouteId route = 0;
     RouteState state = RouteState::connecting;
     StreamId stream = 0;
-    bool idle = true;               // nothing of its stream's lent chunks is unsettled for it
-    Position settled;               // the low-water mark
-    std::uint64_t delivered = 0;    // since the dispatcher was made
+    bool idle = true;             // nothing of its stream's lent chunks is unsettled for it
+    Position settled;             // the low-water mark
+    std::uint64_t delivered = 0;  // since the dispatcher was made
     std::uint64_t dead = 0;
-    std::uint64_t retries = 0;      // tickets offered again
+    std::uint64_t retries = 0;  // tickets offered again
     std::uint32_t in_flight = 0;
-    std::int64_t oldest_published_at = 0;   // of the oldest unsettled event among the lent ones; 0: none
-    std::int64_t last_delivered_at = 0;     // microseconds since the Unix epoch; 0: never
+    std::int64_t oldest_published_at = 0;  // of the oldest unsettled event among the lent ones; 0: none
+    std::int64_t last_delivered_at = 0;    // microseconds since the Unix epoch; 0: never
     std::int64_t last_error_at = 0;
-    std::string_view last_error;            // valid until the next call
+    std::string_view last_error;  // valid until the next call
 };
 
 struct DeadLetter {
     RouteId route = 0;
     StreamId stream = 0;
-    const Event* event = nullptr;   // valid until release()
-    std::string error;              // the broker's own words
+    const Event* event = nullptr;  // valid until release()
+    std::string error;             // the broker's own words
     std::uint32_t attempts = 0;
 };
 
@@ -93,9 +93,9 @@ struct Report {
 };
 
 struct DispatcherLimits {
-    std::size_t events = 20000;          // a stream is hungry while it has fewer events lent …
-    std::size_t bytes = 8 * 1024 * 1024; // … and fewer bytes
-    Backoff::Duration link_first{100};   // reconnects
+    std::size_t events = 20000;           // a stream is hungry while it has fewer events lent …
+    std::size_t bytes = 8 * 1024 * 1024;  // … and fewer bytes
+    Backoff::Duration link_first{100};    // reconnects
     Backoff::Duration link_most{1600};
     Backoff::Duration event_first{100};  // refused, retry
     Backoff::Duration event_most{30000};
@@ -120,20 +120,20 @@ class Dispatcher {
 
     // Routes. A route belongs to one stream at a time: it takes what is lent on it from then on.
     void add_route(router::Route route, StreamId stream);
-    void change_route(router::Route route);   // same id: new topics, destination, options for events not yet offered
-    void remove_route(RouteId id);            // its open tickets are forgotten when they settle
-    void pause_route(RouteId id, bool paused);// open tickets still settle, no new ones are offered
-    void release_route(RouteId id);           // an operator mended something: a held route is tried at once
+    void change_route(router::Route route);     // same id: new topics, destination, options for events not yet offered
+    void remove_route(RouteId id);              // its open tickets are forgotten when they settle
+    void pause_route(RouteId id, bool paused);  // open tickets still settle, no new ones are offered
+    void release_route(RouteId id);             // an operator mended something: a held route is tried at once
     // Moves an idle route to another stream; the host has made sure that both stand at the same place.
     void move_route(RouteId id, StreamId stream);
 
     // Feeding.
-    bool hungry(StreamId stream) const;       // lend more
+    bool hungry(StreamId stream) const;  // lend more
     void lend(StreamId stream, const Chunk& chunk);
 
     // The network.
     std::span<const broker::Interest> interests() const;
-    TimePoint wake_at() const;                // now or earlier: there is work that waits for no file descriptor
+    TimePoint wake_at() const;  // now or earlier: there is work that waits for no file descriptor
     void drive(broker::Ready ready, TimePoint now);
 
     // What happened. Views and event pointers in the report are valid until release().

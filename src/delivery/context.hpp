@@ -1,0 +1,40 @@
+// What it is: what all parts of a dispatcher share: the limits, the time of this drive, the dice, the report.
+// Who calls it: the dispatcher fills it; link and route queues read it and add to the report.
+// Never: has a life of its own.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+
+#include "delivery/dispatcher.hpp"
+
+namespace eventbus::delivery {
+
+struct Context {
+    std::string broker_shown;
+    DispatcherLimits limits;
+    std::uint32_t dice_state = 1;
+    TimePoint now{};
+    std::int64_t wall_now = 0;
+    bool delivered = false;  // something was, since the dispatcher last looked
+    Report report{};
+
+    std::uint32_t dice() {  // xorshift32
+        dice_state ^= dice_state << 13;
+        dice_state ^= dice_state >> 17;
+        dice_state ^= dice_state << 5;
+        return dice_state;
+    }
+    void notice(Notice::Level level, std::string text, std::string hint = {}) {
+        report.notices.push_back({level, std::move(text), std::move(hint)});
+    }
+};
+
+inline std::string seconds_text(broker::Clock::duration duration) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.1f s", std::chrono::duration<double>(duration).count());
+    return text;
+}
+
+}  // namespace eventbus::delivery

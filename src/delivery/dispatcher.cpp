@@ -1,0 +1,315 @@
+// What it is: delivery to one broker: the loop of drive, settle and offer over routes, feeds and the link.
+// Who calls it: the sender.
+// Never: stays in drive() for longer than a few milliseconds.
+#include "delivery/dispatcher.hpp"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <stdexcept>
+
+#include "delivery/context.hpp"
+#include "delivery/feed.hpp"
+#include "delivery/link.hpp"
+#include "delivery/route_queue.hpp"
+
+namespace eventbus::delivery {
+
+using broker::LinkState;
+
+namespace {
+
+constexpr unsigned number_bits = 48;  // of a ticket; above them stands the route's slot
+constexpr std::uint64_t number_mask = (std::uint64_t{1} << number_bits) - 1;
+constexpr std::size_t most_slots = std::size_t{1} << (64 - number_bits);
+constexpr std::size_t quantum = 64;  // tickets a route offers in its turn
+constexpr std::size_t offers_before_drive = 1024;
+constexpr std::size_t tickets_a_drive = 4096;
+constexpr std::chrono::milliseconds longest_drive{5};
+
+}  // namespace
+
+void Report::clear() {
+    dead.clear();
+    notices.clear();
+    finished.clear();
+    moved = false;
+}
+
+struct Dispatcher::Impl {
+    struct Slot {
+        std::unique_ptr<RouteQueue> queue;
+        std::uint64_t first_number = 0;  // of the next route here; never falls, so that old tickets stay unknown
+    };
+
+    Impl(std::string broker_shown, Connect connect, WallClock wall_clock, DispatcherLimits limits, std::uint32_t seed)
+        : wall(std::move(wall_clock)),
+          context{std::move(broker_shown), limits, seed == 0 ? 1 : seed},
+          link(std::move(connect), context) {}
+
+    WallClock wall;
+    Context context;
+    LinkKeeper link;
+    std::vector<Slot> slots;
+    std::map<StreamId, Feed> feeds;
+    std::size_t next_slot = 0;
+    std::array<Settlement, 256> settlements;
+
+    RouteQueue* find(RouteId id) const {
+        for (const auto& slot : slots) {
+            if (slot.queue && !slot.queue->is_removed() && slot.queue->id() == id) return slot.queue.get();
+        }
+        return nullptr;
+    }
+    RouteQueue& get(RouteId id) const {
+        auto* found = find(id);
+        if (found == nullptr) throw std::logic_error("delivery has no route " + std::to_string(id));
+        return *found;
+    }
+    std::size_t free_slot() {
+        for (std::size_t i = 0; i < slots.size(); ++i) {
+            if (!slots[i].queue) return i;
+        }
+        if (slots.size() == most_slots) throw std::length_error("too many routes on one broker");
+        slots.emplace_back();
+        return slots.size() - 1;
+    }
+    void drop_removed() {
+        for (auto& slot : slots) {
+            if (!slot.queue || !slot.queue->is_removed() || slot.queue->in_flight() > 0) continue;
+            slot.first_number = slot.queue->next_number();
+            slot.queue.reset();
+        }
+    }
+
+    void drop_unused_feed(StreamId stream) {
+        const auto found = feeds.find(stream);
+        if (found == feeds.end() || !found->second.empty()) return;
+        const bool used = std::any_of(slots.begin(), slots.end(),
+                                      [&](const Slot& slot) { return slot.queue && slot.queue->stream() == stream; });
+        if (!used) feeds.erase(found);
+    }
+
+    // The place that all routes of the stream have passed, removed ones with open tickets included.
+    Place lowest(StreamId stream, const Feed& feed) const {
+        Place place = feed.end();
+        for (const auto& slot : slots) {
+            if (slot.queue && slot.queue->stream() == stream) place = std::min(place, slot.queue->settled());
+        }
+        return place;
+    }
+    std::size_t events_waiting() const {
+        std::size_t events = 0;
+        for (const auto& [stream, feed] : feeds) events += feed.events_from(lowest(stream, feed));
+        return events;
+    }
+
+    bool hungry(StreamId stream) const {
+        bool any = false;
+        bool flowing = false;
+        for (const auto& slot : slots) {
+            if (!slot.queue || slot.queue->is_removed() || slot.queue->stream() != stream) continue;
+            any = true;
+            flowing = flowing || slot.queue->is_flowing();
+        }
+        if (!any) return false;
+        const auto found = feeds.find(stream);
+        if (found == feeds.end()) return true;
+        const auto place = lowest(stream, found->second);
+        if (place == found->second.end()) return true;
+        if (link.state() != LinkState::up || !flowing) return false;
+        return found->second.events_from(place) < context.limits.events &&
+               found->second.bytes_from(place) < context.limits.bytes;
+    }
+
+    void settle() {
+        auto& driver = *link.driver();
+        while (const auto count = driver.settle(settlements)) {
+            for (std::size_t i = 0; i < count; ++i) {
+                auto& settlement = settlements[i];
+                const auto slot = settlement.ticket >> number_bits;
+                if (slot < slots.size() && slots[slot].queue) {
+                    slots[slot].queue->settle(settlement.ticket & number_mask, settlement);
+                }
+            }
+        }
+        if (context.delivered) link.worked();
+        context.delivered = false;
+    }
+
+    // In turn, so that one busy route does not keep others waiting. A route whose turn ended at the driver's no
+    // goes last the next time, one that got nothing goes first.
+    std::size_t offer() {
+        std::size_t offered = 0;
+        std::size_t idle = 0;
+        std::size_t next = slots.size();
+        std::size_t at = next_slot < slots.size() ? next_slot : 0;
+        while (idle < slots.size() && offered < offers_before_drive) {
+            auto* queue = slots[at].queue.get();
+            const auto follower = at + 1 < slots.size() ? at + 1 : 0;
+            std::size_t count = 0;
+            if (queue != nullptr && !queue->window_full()) {
+                count = queue->offer(*link.driver(), std::min(quantum, offers_before_drive - offered));
+                if (queue->window_full() && next == slots.size()) next = count > 0 ? follower : at;
+            }
+            offered += count;
+            idle = count > 0 ? 0 : idle + 1;
+            at = follower;
+        }
+        next_slot = next < slots.size() ? next : at;
+        return offered;
+    }
+
+    void lost() {
+        for (auto& slot : slots) {
+            if (slot.queue) slot.queue->link_lost();
+        }
+        drop_removed();
+        link.lost(events_waiting());
+    }
+
+    void drive(broker::Ready ready, TimePoint now) {
+        const auto started = broker::Clock::now();
+        context.now = now;
+        context.wall_now = wall();
+        link.connect_if_due(link.driver() != nullptr ? 0 : events_waiting());
+        std::size_t tickets = 0;
+        for (bool last = false; link.driver() != nullptr;) {
+            const auto state = link.drive(ready);
+            settle();
+            for (auto& slot : slots) {
+                if (slot.queue) slot.queue->new_drive();
+            }
+            if (state == LinkState::down) lost();
+            if (state != LinkState::up || last) break;
+            const auto offered = offer();
+            if (offered == 0) break;
+            tickets += offered;
+            last = tickets >= tickets_a_drive || broker::Clock::now() - started >= longest_drive;
+            ready = {false, true};
+        }
+        drop_removed();
+    }
+
+    TimePoint wake_at() const {
+        auto due = link.wake_at();
+        if (link.driver() == nullptr || link.state() != LinkState::up) return due;
+        for (const auto& slot : slots) {
+            if (slot.queue) due = std::min(due, slot.queue->wake_at());
+        }
+        return due;
+    }
+
+    RouteState route_state() const {
+        switch (link.state()) {
+            case LinkState::up:
+                return RouteState::active;
+            case LinkState::blocked:
+                return RouteState::blocked;
+            default:
+                return link.is_in_trouble() ? RouteState::retrying : RouteState::connecting;
+        }
+    }
+};
+
+Dispatcher::Dispatcher(std::string broker_shown, Connect connect, WallClock wall, DispatcherLimits limits,
+                       std::uint32_t seed)
+    : impl_(std::make_unique<Impl>(std::move(broker_shown), std::move(connect), std::move(wall), limits, seed)) {}
+
+Dispatcher::~Dispatcher() = default;
+
+void Dispatcher::add_route(router::Route route, StreamId stream) {
+    if (impl_->find(route.id) != nullptr) {
+        throw std::logic_error("delivery has route " + std::to_string(route.id) + " already");
+    }
+    const auto at = impl_->free_slot();
+    auto& slot = impl_->slots[at];
+    slot.queue = std::make_unique<RouteQueue>(std::move(route), impl_->context, impl_->feeds[stream], stream,
+                                              std::uint64_t{at} << number_bits, slot.first_number);
+}
+
+void Dispatcher::change_route(router::Route route) {
+    auto& queue = impl_->get(route.id);
+    queue.change(std::move(route));
+}
+
+void Dispatcher::remove_route(RouteId id) {
+    impl_->get(id).remove();
+    impl_->drop_removed();
+}
+
+void Dispatcher::pause_route(RouteId id, bool paused) {
+    impl_->get(id).pause(paused);
+}
+
+void Dispatcher::release_route(RouteId id) {
+    impl_->get(id).release_hold();
+    impl_->link.hurry();
+}
+
+void Dispatcher::move_route(RouteId id, StreamId stream) {
+    auto& queue = impl_->get(id);
+    if (!queue.is_idle()) throw std::logic_error("route " + std::to_string(id) + " is moved while it is busy");
+    const auto before = queue.stream();
+    queue.move(impl_->feeds[stream], stream);
+    impl_->drop_unused_feed(before);
+}
+
+bool Dispatcher::hungry(StreamId stream) const {
+    return impl_->hungry(stream);
+}
+
+void Dispatcher::lend(StreamId stream, const Chunk& chunk) {
+    impl_->feeds[stream].lend(chunk);
+    for (auto& slot : impl_->slots) {
+        if (slot.queue && slot.queue->stream() == stream) slot.queue->lent();
+    }
+}
+
+std::span<const broker::Interest> Dispatcher::interests() const {
+    const auto* driver = impl_->link.driver();
+    return driver != nullptr ? driver->interests() : std::span<const broker::Interest>();
+}
+
+TimePoint Dispatcher::wake_at() const {
+    return impl_->wake_at();
+}
+
+void Dispatcher::drive(broker::Ready ready, TimePoint now) {
+    impl_->drive(ready, now);
+}
+
+void Dispatcher::report(Report& into) {
+    auto& made = impl_->context.report;
+    for (auto& [stream, feed] : impl_->feeds) {
+        feed.finish_before(impl_->lowest(stream, feed), stream, made.finished);
+    }
+    into.clear();
+    std::swap(into, made);
+}
+
+void Dispatcher::release(std::span<const Report::Finished> finished) {
+    for (const auto& [stream, chunk] : finished) {
+        if (const auto found = impl_->feeds.find(stream); found != impl_->feeds.end()) found->second.release(chunk);
+        impl_->drop_unused_feed(stream);
+    }
+}
+
+RouteStatus Dispatcher::status(RouteId id) const {
+    auto status = impl_->get(id).status(impl_->route_state());
+    if (impl_->link.last_error_at() > status.last_error_at) {
+        status.last_error_at = impl_->link.last_error_at();
+        status.last_error = impl_->link.last_error();
+    }
+    return status;
+}
+
+broker::LinkState Dispatcher::link() const {
+    return impl_->link.state();
+}
+
+std::string_view Dispatcher::link_error() const {
+    return impl_->link.error();
+}
+
+}  // namespace eventbus::delivery

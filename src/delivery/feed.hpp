@@ -1,0 +1,63 @@
+// What it is: the chunks that are lent on one stream, in order, and the places within them.
+// Who calls it: the dispatcher lends and releases; route queues walk along.
+// Never: knows routes or tickets.
+#pragma once
+
+#include <compare>
+#include <deque>
+#include <vector>
+
+#include "delivery/dispatcher.hpp"
+
+namespace eventbus::delivery {
+
+// Chunks are counted from 0 as they are lent. A settled place points at an event, or is Feed::end().
+struct Place {
+    std::uint64_t chunk = 0;
+    std::uint32_t index = 0;
+    auto operator<=>(const Place&) const = default;
+};
+
+class Feed {
+ public:
+    void lend(const Chunk& chunk);
+    bool empty() const { return chunks_.empty(); }
+
+    Place end() const { return {first_ + chunks_.size(), 0}; }
+    // The event at `place`, which is moved over the ends of chunks; nullptr at the end.
+    const Event* at(Place& place) const {
+        while (place.chunk - first_ < chunks_.size()) {
+            const auto& events = chunks_[place.chunk - first_].events;
+            if (place.index < events.size()) return &events[place.index];
+            ++place.chunk;
+            place.index = 0;
+        }
+        return nullptr;
+    }
+    Position shown(Place place) const;
+
+    // How much is lent from `place` on: events exactly, bytes by whole chunks.
+    std::size_t events_from(Place place) const;
+    std::size_t bytes_from(Place place) const;
+
+    // Appends the chunks before `lowest` that were not appended earlier.
+    void finish_before(Place lowest, StreamId stream, std::vector<Report::Finished>& finished);
+    void release(ChunkId chunk);
+
+ private:
+    struct Lent {
+        ChunkId id;
+        std::span<const Event> events;
+        std::uint64_t events_before;
+        std::uint64_t bytes_before;
+        bool released;
+    };
+    std::deque<Lent> chunks_;
+    std::uint64_t first_ = 0;     // the number of chunks_.front()
+    std::uint64_t finished_ = 0;  // chunks before this number were reported
+    std::uint64_t events_ = 0;    // lent ever
+    std::uint64_t bytes_ = 0;
+    Position end_shown_;
+};
+
+}  // namespace eventbus::delivery

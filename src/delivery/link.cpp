@@ -1,0 +1,132 @@
+// What it is: connecting, losing, waiting and coming back, with one notice a change.
+// Who calls it: the dispatcher.
+// Never: shows anything of the broker but what the dispatcher was given to show.
+#include "delivery/link.hpp"
+
+#include <algorithm>
+
+#include "core/bad_input.hpp"
+
+namespace eventbus::delivery {
+
+using broker::LinkState;
+
+namespace {
+
+std::string waiting_text(std::size_t events) {
+    if (events == 0) return {};
+    return events == 1 ? ", 1 event waits" : ", " + std::to_string(events) + " events wait";
+}
+
+}  // namespace
+
+LinkKeeper::LinkKeeper(Connect connect, Context& context)
+    : connect_(std::move(connect)),
+      context_(context),
+      backoff_(context.limits.link_first, context.limits.link_most),
+      slow_backoff_(context.limits.hold_first, context.limits.hold_most) {}
+
+void LinkKeeper::connect_if_due(std::size_t events_waiting) {
+    if (driver_ || context_.now < retry_at_) return;
+    state_ = LinkState::connecting;
+    const auto attempt = attempt_++;
+    try {
+        driver_ = connect_(attempt, context_.now);
+        if (!driver_) failed(Remedy::retry, "no driver was made", events_waiting);
+    } catch (const BadInput& e) {
+        failed(Remedy::fix_settings, e.message(), events_waiting);
+    } catch (const std::exception& e) {
+        failed(Remedy::retry, e.what(), events_waiting);
+    }
+}
+
+LinkState LinkKeeper::drive(broker::Ready ready) {
+    auto link = driver_->drive(ready, context_.now);
+    const auto before = state_;
+    state_ = link.state;
+    switch (state_) {
+        case LinkState::connecting:
+            break;
+        case LinkState::up:
+            if (before == LinkState::blocked) {
+                error_.clear();
+                context_.notice(Notice::Level::log, context_.broker_shown + " takes messages again after " +
+                                                        seconds_text(context_.now - blocked_since_));
+            } else if (before != LinkState::up) {
+                came_up();
+            } else if (context_.now - up_since_ >= context_.limits.healthy) {
+                worked();
+            }
+            break;
+        case LinkState::blocked:
+            if (before == LinkState::connecting) came_up();
+            if (before != LinkState::blocked) became_blocked(link.reason);
+            break;
+        case LinkState::down:
+            down_ = std::move(link);
+            break;
+    }
+    return state_;
+}
+
+void LinkKeeper::lost(std::size_t events_waiting) {
+    driver_.reset();
+    failed(down_.remedy, down_.reason.empty() ? "the connection was lost" : down_.reason, events_waiting);
+}
+
+void LinkKeeper::hurry() {
+    if (driver_) return;
+    retry_at_ = TimePoint::min();
+    worked();
+}
+
+void LinkKeeper::worked() {
+    backoff_.reset();
+    slow_backoff_.reset();
+}
+
+void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_waiting) {
+    const bool settings = remedy == Remedy::fix_settings;
+    const auto pause = (settings ? slow_backoff_ : backoff_).next(context_.dice());
+    state_ = LinkState::down;
+    retry_at_ = context_.now + pause;
+    error_ = reason;
+    last_error_ = reason;
+    last_error_at_ = context_.wall_now;
+    if (!in_trouble_) {
+        in_trouble_ = true;
+        trouble_since_ = context_.now;
+        told_.clear();
+    }
+    // Hosts tried in turn may fail with reasons in turn: each is told once until the link is up again.
+    constexpr std::size_t most_told = 8;
+    if (told_.size() == most_told || std::find(told_.begin(), told_.end(), reason) != told_.end()) return;
+    context_.notice(Notice::Level::warning,
+                    context_.broker_shown + ": " + reason + "; next attempt in " + seconds_text(pause) +
+                        waiting_text(events_waiting),
+                    settings ? "Correct the broker's URL, credentials or options with eventbus.alter_broker, or mend "
+                               "the broker; attempts go on by themselves."
+                             : "");
+    told_.push_back(std::move(reason));
+}
+
+void LinkKeeper::came_up() {
+    up_since_ = context_.now;
+    error_.clear();
+    if (!in_trouble_) return;
+    in_trouble_ = false;
+    context_.notice(Notice::Level::log,
+                    context_.broker_shown + " is back after " + seconds_text(context_.now - trouble_since_));
+}
+
+void LinkKeeper::became_blocked(const std::string& reason) {
+    blocked_since_ = context_.now;
+    error_ = reason;
+    last_error_ = reason;
+    last_error_at_ = context_.wall_now;
+    context_.notice(Notice::Level::warning,
+                    context_.broker_shown + " takes no messages for now" + (reason.empty() ? "" : ": " + reason),
+                    "The broker asked us to wait, as it does when memory or disk run short there.");
+}
+
+}  // namespace eventbus::delivery

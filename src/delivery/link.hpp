@@ -1,0 +1,57 @@
+// What it is: the connection to the broker over time: makes drivers, waits between attempts, tells of changes.
+// Who calls it: the dispatcher.
+// Never: knows routes or tickets.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "delivery/context.hpp"
+
+namespace eventbus::delivery {
+
+class LinkKeeper {
+ public:
+    LinkKeeper(Connect connect, Context& context);
+
+    void connect_if_due(std::size_t events_waiting);
+    // Drives the driver. After `down` settle() is to be drained and lost() called.
+    broker::LinkState drive(broker::Ready ready);
+    void lost(std::size_t events_waiting);
+    void hurry();   // the next attempt at once
+    void worked();  // something was delivered
+
+    broker::Driver* driver() const { return driver_.get(); }
+    broker::LinkState state() const { return state_; }
+    bool is_in_trouble() const { return in_trouble_; }
+    TimePoint wake_at() const { return driver_ ? driver_->wake_at() : retry_at_; }
+    const std::string& error() const { return error_; }  // empty while up
+    const std::string& last_error() const { return last_error_; }
+    std::int64_t last_error_at() const { return last_error_at_; }
+
+ private:
+    void failed(Remedy remedy, std::string reason, std::size_t events_waiting);
+    void came_up();
+    void became_blocked(const std::string& reason);
+
+    Connect connect_;
+    Context& context_;
+    std::unique_ptr<broker::Driver> driver_;
+    broker::LinkState state_ = broker::LinkState::connecting;
+    broker::Link down_;  // what drive() said last, when down
+    unsigned attempt_ = 0;
+    TimePoint retry_at_ = TimePoint::min();
+    TimePoint up_since_{};
+    TimePoint trouble_since_{};
+    TimePoint blocked_since_{};
+    bool in_trouble_ = false;
+    std::vector<std::string> told_;  // reasons already told during this trouble
+    Backoff backoff_;
+    Backoff slow_backoff_;
+    std::string error_;
+    std::string last_error_;
+    std::int64_t last_error_at_ = 0;
+};
+
+}  // namespace eventbus::delivery

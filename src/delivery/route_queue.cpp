@@ -1,0 +1,234 @@
+// What it is: one route's way forward: walking along the feed, choosing what is next, offering it.
+// Who calls it: the dispatcher.
+// Never: decides what a settlement means; that is route_settle.cpp.
+#include "delivery/route_queue.hpp"
+
+#include <algorithm>
+
+namespace eventbus::delivery {
+
+RouteQueue::RouteQueue(router::Route route, Context& context, Feed& feed, StreamId stream, std::uint64_t ticket_base,
+                       std::uint64_t first_number)
+    : id_(route.id),
+      route_(std::make_unique<router::Route>(std::move(route))),
+      context_(context),
+      feed_(&feed),
+      stream_(stream),
+      ticket_base_(ticket_base),
+      next_(feed.end()),
+      base_(first_number),
+      hold_backoff_(context.limits.hold_first, context.limits.hold_most) {}
+
+void RouteQueue::change(router::Route route) {
+    former_.push_back({next_number(), std::move(route_)});
+    route_ = std::make_unique<router::Route>(std::move(route));
+    last_topic_.clear();
+    if (!removed_) seek();
+    draining_ = is_strict() && in_flight_ > 0;  // tickets of the old order have no lines
+    pop_done();
+    release_hold();
+}
+
+void RouteQueue::remove() {
+    removed_ = true;
+    next_ = feed_->end();
+    next_event_ = nullptr;
+    ready_ = {};
+    timers_ = {};
+    lines_.clear();
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+        if (items_[i].state != State::open) items_[i].state = State::done;
+    }
+    pop_done();
+}
+
+void RouteQueue::move(Feed& feed, StreamId stream) {
+    feed_ = &feed;
+    stream_ = stream;
+    next_ = feed.end();
+    next_event_ = nullptr;
+}
+
+void RouteQueue::release_hold() {
+    held_until_ = TimePoint{};
+    hold_backoff_.reset();
+}
+
+bool RouteQueue::matches(std::string_view topic) {
+    if (route_->topics.matches_everything()) return true;
+    if (topic != last_topic_ || last_topic_.empty()) {
+        last_topic_ = topic;
+        last_verdict_ = route_->topics.matches(topic);
+    }
+    return last_verdict_;
+}
+
+void RouteQueue::seek() {
+    while ((next_event_ = feed_->at(next_)) != nullptr && !matches(next_event_->topic)) ++next_.index;
+}
+
+void RouteQueue::lent() {
+    if (removed_) {
+        next_ = feed_->end();
+    } else if (next_event_ == nullptr) {
+        seek();
+        context_.report.moved |= items_.empty() && next_event_ == nullptr;
+    }
+}
+
+Place RouteQueue::settled() const {
+    return items_.empty() ? next_ : items_.front().place;
+}
+
+RouteQueue::Extra& RouteQueue::extra(Item& of) {
+    if (!of.extra) of.extra = take_extra();
+    return *of.extra;
+}
+
+std::unique_ptr<RouteQueue::Extra> RouteQueue::take_extra() {
+    if (spare_.empty()) return std::make_unique<Extra>();
+    auto taken = std::move(spare_.back());
+    spare_.pop_back();
+    return taken;
+}
+
+void RouteQueue::return_extra(Item& of) {
+    constexpr std::size_t most_spare = 4096;
+    if (!of.extra) return;
+    of.extra->reason.clear();
+    if (spare_.size() < most_spare) spare_.push_back(std::move(of.extra));
+    of.extra.reset();
+}
+
+void RouteQueue::wake_timers() {
+    while (!timers_.empty() && timers_.top().first <= context_.now) {
+        const auto number = timers_.top().second;
+        timers_.pop();
+        const auto* due = find(number);
+        if (due != nullptr && due->state == State::waiting && due->not_before <= context_.now) activate(number);
+    }
+}
+
+// The next number to try, taken from the ready ones or new; nobody when there is none.
+std::uint64_t RouteQueue::candidate() {
+    while (!ready_.empty()) {
+        const auto number = ready_.top();
+        ready_.pop();
+        const auto* due = find(number);
+        if (due == nullptr || due->state != State::ready) continue;
+        if (auto* line = line_of(*due); line != nullptr && is_blocked(*line, number)) {
+            stand_in_line(*line, number);
+            continue;
+        }
+        return number;
+    }
+    while (next_event_ != nullptr) {
+        const auto number = next_number();
+        Item fresh;
+        fresh.event = next_event_;
+        fresh.place = next_;
+        items_.push_back(std::move(fresh));
+        ++next_.index;
+        seek();
+        auto* line = line_of(item(number));
+        if (line == nullptr || !is_blocked(*line, number)) return number;
+        stand_in_line(*line, number);
+    }
+    return nobody;
+}
+
+std::size_t RouteQueue::offer(broker::Driver& driver, std::size_t most) {
+    std::size_t offered = 0;
+    if (draining_) draining_ = in_flight_ > 0;
+    if (paused_ || removed_ || draining_) return 0;
+    wake_timers();
+    while (offered < most) {
+        if (held_ && !may_probe()) break;
+        const auto number = candidate();
+        if (number == nobody) break;
+        const auto outcome = try_offer(number, driver);
+        if (outcome == Offer::full) {
+            ready_.push(number);
+            window_full_ = true;
+            break;
+        }
+        if (outcome == Offer::taken) ++offered;
+    }
+    return offered;
+}
+
+RouteQueue::Offer RouteQueue::try_offer(std::uint64_t number, broker::Driver& driver) {
+    auto& it = item(number);
+    const Event& event = *it.event;
+    if (is_too_old(event)) {
+        dead(number, too_old_text(it));
+        return Offer::dead;
+    }
+    if (!scratch_ && !it.extra) scratch_ = take_extra();
+    auto& text = it.extra ? *it.extra : *scratch_;
+    broker::Outgoing outgoing;
+    outgoing.ticket = ticket_base_ + number;
+    outgoing.lane = id_;
+    outgoing.event = &event;
+    outgoing.addressing = &route_->addressing;
+    outgoing.name = route_->destination.name.render(event, text.name);
+    outgoing.routing_key = route_->routing_key.render(event, text.routing_key);
+    if (outgoing.name.empty()) {
+        dead(number, "the destination's name is empty for this event");
+        return Offer::dead;
+    }
+    if (!driver.offer(outgoing)) return Offer::full;
+    const bool borrowed =
+        outgoing.name.data() == text.name.data() || outgoing.routing_key.data() == text.routing_key.data();
+    if (!it.extra && borrowed) it.extra = std::move(scratch_);
+    opened(number);
+    return Offer::taken;
+}
+
+void RouteQueue::opened(std::uint64_t number) {
+    auto& it = item(number);
+    it.state = State::open;
+    ++in_flight_;
+    if (it.offered++ > 0) ++retries_;
+    if (held_) probe_ = number;
+    if (!it.event->key) return;
+    if (auto* line = lines_.find(*it.event->key)) {
+        if (line->has(number)) {
+            line->erase(number);
+            line->open = number;
+        }
+    } else if (is_strict()) {
+        lines_.make(*it.event->key).open = number;
+    }
+}
+
+TimePoint RouteQueue::wake_at() const {
+    constexpr auto at_once = TimePoint::min();
+    constexpr auto never = TimePoint::max();
+    if (paused_ || removed_ || (draining_ && in_flight_ > 0)) return never;
+    TimePoint due = timers_.empty() ? never : timers_.top().first;
+    if (!window_full_ && has_candidate()) due = at_once;
+    if (!held_) return due;
+    return in_flight_ > 0 || due == never ? never : std::max(due, held_until_);
+}
+
+RouteStatus RouteQueue::status(RouteState link_state) const {
+    RouteStatus status;
+    status.route = id_;
+    status.state = paused_ ? RouteState::paused : held_ ? RouteState::held : link_state;
+    status.stream = stream_;
+    status.idle = is_idle();
+    status.settled = feed_->shown(settled());
+    status.delivered = delivered_;
+    status.dead = dead_;
+    status.retries = retries_;
+    status.in_flight = in_flight_;
+    const Event* oldest = items_.empty() ? next_event_ : items_.front().event;
+    status.oldest_published_at = oldest != nullptr ? oldest->published_at : 0;
+    status.last_delivered_at = last_delivered_at_;
+    status.last_error_at = last_error_at_;
+    status.last_error = last_error_;
+    return status;
+}
+
+}  // namespace eventbus::delivery

@@ -1,0 +1,162 @@
+// What it is: one route's tickets: what is under way, what waits, what comes next, and whether the route is held.
+// Who calls it: the dispatcher.
+// Never: sleeps, logs or talks to a link; it offers to the driver that it is given.
+//
+// An item is an event of this route from the moment it is taken from the feed until everything before it is settled
+// as well. Items are numbered; the number is the ticket. An item is
+//   ready   in the heap of what is to be offered, oldest first, before anything new is taken
+//   open    with the driver
+//   waiting for its back-off
+//   queued  behind another event of its key
+//   done    settled
+#pragma once
+
+#include <memory>
+#include <queue>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "delivery/context.hpp"
+#include "delivery/feed.hpp"
+#include "delivery/key_lines.hpp"
+#include "delivery/ring.hpp"
+
+namespace eventbus::delivery {
+
+class RouteQueue {
+ public:
+    // Tickets are ticket_base + number; numbers start at first_number.
+    RouteQueue(router::Route route, Context& context, Feed& feed, StreamId stream, std::uint64_t ticket_base,
+               std::uint64_t first_number);
+
+    void change(router::Route route);
+    void remove();
+    void pause(bool paused) { paused_ = paused; }
+    void release_hold();
+    void move(Feed& feed, StreamId stream);
+    void lent();  // the feed has grown
+
+    // Offers at most `most` tickets and says how many were taken. Stops at the driver's first no, which
+    // window_full() tells until new_drive().
+    std::size_t offer(broker::Driver& driver, std::size_t most);
+    void settle(std::uint64_t number, Settlement& settlement);
+    void link_lost();  // what the driver did not settle comes back as well
+    void new_drive() { window_full_ = false; }
+
+    RouteId id() const { return id_; }
+    StreamId stream() const { return stream_; }
+    bool window_full() const { return window_full_; }
+    bool is_removed() const { return removed_; }
+    bool is_idle() const { return items_.empty() && next_event_ == nullptr; }
+    bool is_flowing() const { return !paused_ && !held_ && !removed_; }
+    std::uint32_t in_flight() const { return in_flight_; }
+    std::uint64_t next_number() const { return base_ + items_.size(); }
+    Place settled() const;
+    TimePoint wake_at() const;  // while the link is up
+    RouteStatus status(RouteState link_state) const;
+
+ private:
+    static constexpr std::uint64_t nobody = KeyLine::nobody;
+    enum class State : std::uint8_t { ready, open, waiting, queued, done };
+    enum class Offer : std::uint8_t { taken, full, dead };
+    struct Extra {  // what few items need
+        std::string name;
+        std::string routing_key;
+        std::string reason;
+        Backoff backoff{Backoff::Duration(0), Backoff::Duration(0)};
+    };
+    struct Item {
+        const Event* event = nullptr;
+        Place place;
+        TimePoint not_before{};
+        std::uint32_t offered = 0;
+        std::uint32_t refused = 0;
+        State state = State::ready;
+        std::unique_ptr<Extra> extra;
+    };
+    struct Former {  // a route before it was changed; open tickets may point into it
+        std::uint64_t until;
+        std::unique_ptr<const router::Route> route;
+    };
+    using Timer = std::pair<TimePoint, std::uint64_t>;
+    template <typename T>
+    using Earliest = std::priority_queue<T, std::vector<T>, std::greater<>>;
+
+    bool matches(std::string_view topic);
+    void seek();
+    bool is_strict() const { return route_->options.order == router::Order::strict; }
+    Item& item(std::uint64_t number) { return items_[number - base_]; }
+    Item* find(std::uint64_t number) { return number - base_ < items_.size() ? &item(number) : nullptr; }
+    Extra& extra(Item& of);
+    std::unique_ptr<Extra> take_extra();
+    void return_extra(Item& of);
+
+    void wake_timers();
+    bool may_probe() const { return in_flight_ == 0 && context_.now >= held_until_; }
+    bool has_candidate() const { return !ready_.empty() || next_event_ != nullptr; }
+    std::uint64_t candidate();
+    Offer try_offer(std::uint64_t number, broker::Driver& driver);
+    void opened(std::uint64_t number);
+
+    bool is_blocked(const KeyLine& line, std::uint64_t number) const;
+    KeyLine* line_of(const Item& of) { return of.event->key ? lines_.find(*of.event->key) : nullptr; }
+    void stand_in_line(KeyLine& line, std::uint64_t number);
+    void leave_line(std::uint64_t number);
+    void advance(KeyLine& line, std::string_view key);
+    void activate(std::uint64_t number);
+
+    void come_back(std::uint64_t number);
+    void refused(std::uint64_t number, Settlement& settlement);
+    void wait(std::uint64_t number, const std::string& reason);
+    void hold(const std::string& reason);
+    void heal();
+    void dead(std::uint64_t number, std::string error);
+    void done(std::uint64_t number);
+    void pop_done();
+    bool is_too_old(const Event& event) const;
+    std::string too_old_text(const Item& of) const;
+    void note_error(const std::string& error);
+
+    RouteId id_;
+    std::unique_ptr<const router::Route> route_;
+    std::vector<Former> former_;
+    Context& context_;
+    Feed* feed_;
+    StreamId stream_;
+    std::uint64_t ticket_base_;
+
+    Place next_;                         // of next_event_
+    const Event* next_event_ = nullptr;  // the first event that matches and is not taken; nullptr: none is lent
+    std::string last_topic_;             // the last verdict of the filter
+    bool last_verdict_ = false;
+
+    Ring<Item> items_;
+    std::uint64_t base_;  // the number of items_.front()
+    Earliest<std::uint64_t> ready_;
+    Earliest<Timer> timers_;
+    KeyLines lines_;
+    std::unique_ptr<Extra> scratch_;
+    std::vector<std::unique_ptr<Extra>> spare_;
+    std::uint32_t in_flight_ = 0;
+    bool window_full_ = false;
+    bool paused_ = false;
+    bool removed_ = false;
+    bool draining_ = false;  // until nothing is under way: order became strict
+
+    bool held_ = false;
+    std::uint64_t probe_ = nobody;
+    TimePoint held_since_{};
+    TimePoint held_until_{};
+    TimePoint healed_at_{};
+    Backoff hold_backoff_;
+
+    std::uint64_t delivered_ = 0;
+    std::uint64_t dead_ = 0;
+    std::uint64_t retries_ = 0;
+    std::int64_t last_delivered_at_ = 0;
+    std::int64_t last_error_at_ = 0;
+    std::string last_error_;
+};
+
+}  // namespace eventbus::delivery

@@ -1,0 +1,236 @@
+// What it is: what becomes of a route's tickets when they settle: done, dead, again, in line, or the route held.
+// Who calls it: the dispatcher, with the driver's settlements.
+// Never: offers anything.
+#include <algorithm>
+#include <cstdio>
+
+#include "delivery/route_queue.hpp"
+
+namespace eventbus::delivery {
+
+void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
+    auto* it = find(number);
+    if (it == nullptr || it->state != State::open) return;
+    --in_flight_;
+    if (removed_) {
+        done(number);
+        return;
+    }
+    context_.report.moved = true;
+    switch (settlement.verdict) {
+        case Verdict::delivered:
+            ++delivered_;
+            last_delivered_at_ = context_.wall_now;
+            context_.delivered = true;
+            if (number == probe_) heal();
+            done(number);
+            break;
+        case Verdict::refused:
+            refused(number, settlement);
+            break;
+        case Verdict::unknown:
+            if (number == probe_) probe_ = nobody;
+            come_back(number);
+            break;
+    }
+}
+
+void RouteQueue::refused(std::uint64_t number, Settlement& settlement) {
+    note_error(settlement.reason);
+    const bool was_probe = number == probe_;
+    if (was_probe) probe_ = nobody;
+    switch (settlement.remedy) {
+        case Remedy::fix_settings:
+            if (was_probe || !held_) hold(settlement.reason);
+            come_back(number);
+            break;
+        case Remedy::retry:
+            if (was_probe) held_until_ = context_.now + hold_backoff_.next(context_.dice());
+            wait(number, settlement.reason);
+            break;
+        case Remedy::park:
+        case Remedy::none:
+            dead(number, std::move(settlement.reason));
+            break;
+    }
+}
+
+// Refused, but not for good: back-off, and its key waits with it.
+void RouteQueue::wait(std::uint64_t number, const std::string& reason) {
+    auto& it = item(number);
+    const auto& options = route_->options;
+    ++it.refused;
+    if (options.max_attempts > 0 && it.refused >= options.max_attempts) {
+        dead(number, "max_attempts (" + std::to_string(options.max_attempts) + ") reached: " + reason);
+        return;
+    }
+    auto& more = extra(it);
+    more.reason = reason;
+    if (is_too_old(*it.event)) {
+        dead(number, too_old_text(it));
+        return;
+    }
+    if (it.refused == 1) more.backoff = Backoff(context_.limits.event_first, context_.limits.event_most);
+    it.not_before = context_.now + more.backoff.next(context_.dice());
+    if (options.max_age) {
+        const auto age = std::chrono::microseconds(context_.wall_now - it.event->published_at);
+        it.not_before =
+            std::min<TimePoint>(it.not_before, context_.now + (*options.max_age - age) + std::chrono::microseconds(1));
+    }
+    if (!it.event->key) {
+        activate(number);
+        return;
+    }
+    auto* line = line_of(it);
+    if (line == nullptr) line = &lines_.make(*it.event->key);
+    if (line->open == number) line->open = nobody;
+    stand_in_line(*line, number);
+}
+
+// Not refused, or not by its own fault: offered again in its old order as soon as possible.
+void RouteQueue::come_back(std::uint64_t number) {
+    auto& it = item(number);
+    it.not_before = TimePoint{};
+    auto* line = line_of(it);
+    if (line == nullptr) {
+        activate(number);
+        return;
+    }
+    if (line->open == number) line->open = nobody;
+    stand_in_line(*line, number);
+}
+
+// Whether an older event of the key (any other one with strict order) has to be settled first.
+bool RouteQueue::is_blocked(const KeyLine& line, std::uint64_t number) const {
+    if (line.open != nobody && (is_strict() || line.open < number)) return true;
+    return !line.empty() && line.front() < number;
+}
+
+void RouteQueue::stand_in_line(KeyLine& line, std::uint64_t number) {
+    if (!line.empty() && line.front() > number) item(line.front()).state = State::queued;
+    line.insert(number);
+    item(number).state = State::queued;
+    advance(line, *item(number).event->key);
+}
+
+void RouteQueue::leave_line(std::uint64_t number) {
+    const auto& it = item(number);
+    auto* line = line_of(it);
+    if (line == nullptr) return;
+    if (line->open == number) {
+        line->open = nobody;
+    } else {
+        line->erase(number);
+    }
+    advance(*line, *it.event->key);
+}
+
+// Lets the first in line go, and those behind it that were never refused unless order is strict.
+// The line may be gone afterwards.
+void RouteQueue::advance(KeyLine& line, std::string_view key) {
+    if (!is_strict()) {
+        while (!line.empty() && item(line.front()).refused == 0 && !is_blocked(line, line.front())) {
+            const auto number = line.front();
+            line.pop_front();
+            activate(number);
+        }
+    }
+    if (line.open != nobody) return;
+    if (line.empty()) {
+        lines_.erase(key);
+    } else if (item(line.front()).state == State::queued) {
+        activate(line.front());
+    }
+}
+
+void RouteQueue::activate(std::uint64_t number) {
+    auto& it = item(number);
+    if (it.not_before > context_.now) {
+        it.state = State::waiting;
+        timers_.push({it.not_before, number});
+    } else {
+        it.state = State::ready;
+        ready_.push(number);
+    }
+}
+
+void RouteQueue::link_lost() {
+    probe_ = nobody;
+    if (in_flight_ == 0) return;
+    in_flight_ = 0;
+    for (auto number = base_; number < next_number(); ++number) {
+        if (item(number).state != State::open) continue;
+        if (removed_) {
+            item(number).state = State::done;
+        } else {
+            come_back(number);
+        }
+    }
+    pop_done();
+}
+
+void RouteQueue::hold(const std::string& reason) {
+    const bool is_new = !held_;
+    if (is_new && context_.now - healed_at_ >= context_.limits.healthy) hold_backoff_.reset();
+    const auto pause = hold_backoff_.next(context_.dice());
+    held_ = true;
+    held_until_ = context_.now + pause;
+    if (!is_new) return;
+    held_since_ = context_.now;
+    context_.notice(Notice::Level::warning,
+                    "route \"" + route_->name + "\" to " + context_.broker_shown + " is held: " + reason +
+                        "; trying again in " + seconds_text(pause) + ", its events stay in the log",
+                    "Mend the destination or the permissions on the broker, or change the route with "
+                    "eventbus.alter_route; the route goes on by itself.");
+}
+
+void RouteQueue::heal() {
+    probe_ = nobody;
+    held_ = false;
+    healed_at_ = context_.now;
+    context_.notice(Notice::Level::log, "route \"" + route_->name + "\" to " + context_.broker_shown +
+                                            " delivers again after " + seconds_text(context_.now - held_since_));
+}
+
+void RouteQueue::dead(std::uint64_t number, std::string error) {
+    const auto& it = item(number);
+    note_error(error);
+    context_.report.moved = true;
+    context_.report.dead.push_back({id_, stream_, it.event, std::move(error), it.offered});
+    ++dead_;
+    done(number);
+}
+
+void RouteQueue::done(std::uint64_t number) {
+    auto& it = item(number);
+    it.state = State::done;
+    return_extra(it);
+    if (it.event->key && !lines_.empty()) leave_line(number);
+    pop_done();
+}
+
+void RouteQueue::pop_done() {
+    for (; !items_.empty() && items_.front().state == State::done; ++base_) items_.pop_front();
+    if (former_.empty()) return;
+    if (in_flight_ == 0) former_.clear();
+    std::erase_if(former_, [&](const Former& former) { return former.until <= base_; });
+}
+
+bool RouteQueue::is_too_old(const Event& event) const {
+    const auto& max_age = route_->options.max_age;
+    return max_age && std::chrono::microseconds(context_.wall_now - event.published_at) > *max_age;
+}
+
+std::string RouteQueue::too_old_text(const Item& of) const {
+    char age[32];
+    std::snprintf(age, sizeof age, "%g", std::chrono::duration<double>(*route_->options.max_age).count());
+    const bool has_reason = of.extra && !of.extra->reason.empty();
+    return "max_age (" + std::string(age) + " s) reached: " + (has_reason ? of.extra->reason : "not delivered in time");
+}
+
+void RouteQueue::note_error(const std::string& error) {
+    last_error_ = error;
+    last_error_at_ = context_.wall_now;
+}
+
+}  // namespace eventbus::delivery
