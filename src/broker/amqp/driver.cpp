@@ -1,0 +1,215 @@
+// What it is: the AMQP 0-9-1 driver: what goes out, time, and the faces of broker::Driver; see driver.hpp.
+// Who calls it: delivery, through broker::Driver.
+// Never: blocks, logs or retries.
+#include "broker/amqp/driver.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace eventbus::broker::amqp {
+
+namespace {
+
+// Measured with RabbitMQ 3.10, see README.md: beyond 1000 there is nothing to gain but duplicates after a fault.
+constexpr std::size_t default_window = 1000;
+// Payloads that await their confirms, a lane; bytes that await the socket, in all. Both let the message through
+// that steps over the limit, so that the largest one always finds its way.
+constexpr std::size_t most_unconfirmed = 1 << 20;
+constexpr std::size_t most_unsent = 1 << 20;
+
+const Host& pick_host(const BrokerSettings& settings, unsigned attempt) {
+    return settings.url.hosts[attempt % settings.url.hosts.size()];
+}
+
+std::string seconds(std::uint32_t ms) {
+    return ms % 1000 == 0 ? std::to_string(ms / 1000) + " s" : std::to_string(ms) + " ms";
+}
+
+}  // namespace
+
+AmqpDriver::AmqpDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now)
+    : settings_(settings),
+      client_(settings),
+      stream_(pick_host(settings, attempt), tls_settings(settings, settings.url.scheme == "amqps")),
+      messages_(settings.source),
+      deadline_(now + std::chrono::milliseconds(client_.connect_timeout_ms)),
+      last_received_(now),
+      last_sent_(now),
+      channels_(1) {}
+
+// Says good-bye where that takes no waiting, so that the broker's log shows no connection cut off.
+AmqpDriver::~AmqpDriver() {
+    if (phase_ != Phase::up || stream_.state() != Stream::State::open || stream_.unsent() > 0) return;
+    const amqp_connection_close_t close{
+        .reply_code = AMQP_REPLY_SUCCESS, .reply_text = to_bytes("good-bye"), .class_id = 0, .method_id = 0};
+    send(0, AMQP_CONNECTION_CLOSE_METHOD, close);
+    stream_.flush();
+}
+
+std::span<const Interest> AmqpDriver::interests() const {
+    if (phase_ == Phase::down) return {};
+    interest_ = stream_.interest();
+    if (interest_.fd < 0) return {};
+    return {&interest_, 1};
+}
+
+TimePoint AmqpDriver::wake_at() const {
+    if (written_ || settled_ < settlements_.size()) return TimePoint::min();
+    if (phase_ == Phase::down) return TimePoint::max();
+    if (phase_ != Phase::up) return deadline_;
+    if (limits_.heartbeat_s == 0) return TimePoint::max();
+    const std::chrono::milliseconds interval(limits_.heartbeat_s * 1000);
+    const TimePoint silent = last_received_ + 2 * interval;
+    return stream_.unsent() > 0 ? silent : std::min(silent, last_sent_ + interval / 2);
+}
+
+Link AmqpDriver::drive(Ready ready, TimePoint now) {
+    if (phase_ == Phase::down) return link();
+    written_ = false;
+    const std::size_t unsent = stream_.unsent();
+    stream_.drive(ready);
+    if (stream_.unsent() < unsent) last_sent_ = now;
+    if (phase_ == Phase::stream && stream_.state() == Stream::State::open) {
+        stream_.write(protocol_header);
+        phase_ = Phase::start;
+    }
+    take_inbox(now);
+    if (phase_ != Phase::down) keep_time(now);
+    if (phase_ != Phase::down) flush(now);
+    if (phase_ != Phase::down && stream_.state() == Stream::State::closed) take_inbox(now);  // its last words
+    if (phase_ != Phase::down && stream_.state() == Stream::State::closed)
+        fail(stream_.is_settings_error() || phase_ == Phase::tune ? Remedy::fix_settings : Remedy::retry,
+             lost_stream());
+    return link();
+}
+
+// False when nothing has come.
+bool AmqpDriver::take_inbox(TimePoint now) {
+    if (stream_.inbox().size() == leftover_) return false;
+    last_received_ = now;
+    receive();
+    leftover_ = stream_.inbox().size();
+    return true;
+}
+
+std::string AmqpDriver::lost_stream() const {
+    switch (phase_) {
+        case Phase::start:
+            return "connection lost before the broker's greeting: " + stream_.error();
+        case Phase::tune:
+            return "login refused: the broker closed the connection: " + stream_.error();
+        case Phase::open_ok:
+            return "connection lost while the virtual host was opened: " + stream_.error();
+        default:
+            return stream_.error();
+    }
+}
+
+void AmqpDriver::flush(TimePoint now) {
+    const std::size_t unsent = stream_.unsent();
+    if (unsent == 0) return;
+    stream_.flush();
+    if (stream_.unsent() < unsent) last_sent_ = now;
+}
+
+void AmqpDriver::keep_time(TimePoint now) {
+    if (phase_ != Phase::up) {
+        if (now < deadline_) return;
+        const std::string limit = " within " + seconds(client_.connect_timeout_ms);
+        if (phase_ == Phase::stream) return fail(Remedy::retry, "could not connect" + limit);
+        if (phase_ == Phase::start) return fail(Remedy::retry, "the broker did not greet" + limit);
+        return fail(Remedy::retry, "the broker did not finish the login" + limit);
+    }
+    if (limits_.heartbeat_s == 0) return;
+    const std::chrono::milliseconds interval(limits_.heartbeat_s * 1000);
+    if (now >= last_received_ + 2 * interval) {
+        // Our own process may have slept: what has come meanwhile counts.
+        stream_.drive({.read = true, .write = false});
+        if (!take_inbox(now) && stream_.state() == Stream::State::open)
+            return fail(Remedy::retry, "no heartbeat for " + seconds(2000 * limits_.heartbeat_s));
+        if (phase_ == Phase::down || stream_.state() == Stream::State::closed) return;
+    }
+    if (now >= last_sent_ + interval / 2 && stream_.unsent() == 0) frames_.heartbeat(stream_.outbox());
+}
+
+void AmqpDriver::fail(Remedy remedy, std::string reason) {
+    phase_ = Phase::down;
+    remedy_ = remedy;
+    reason_ = std::move(reason);
+    for (auto& [id, lane] : lanes_) lane.lost(reason_, settlements_);
+    stream_.close(reason_);
+}
+
+Link AmqpDriver::link() const {
+    switch (phase_) {
+        case Phase::down:
+            return {LinkState::down, remedy_, reason_};
+        case Phase::up:
+            if (blocked_) return {LinkState::blocked, Remedy::none, reason_};
+            return {LinkState::up, Remedy::none, {}};
+        default:
+            return {};
+    }
+}
+
+bool AmqpDriver::offer(const Outgoing& outgoing) {
+    if (phase_ != Phase::up || blocked_ || stream_.unsent() >= most_unsent) return false;
+    Lane& lane = lanes_[outgoing.lane];
+    if (!lane.takes(settings_.options.window > 0 ? settings_.options.window : default_window, most_unconfirmed))
+        return false;
+    if (lane.channel == 0 && !open_channel(lane)) return false;
+    written_ = true;
+    std::string problem = messages_.write(frames_, stream_.outbox(), lane.channel, outgoing);
+    if (problem.empty())
+        lane.published(outgoing.ticket, outgoing.event->id, outgoing.event->payload.size(), exchange_of(outgoing));
+    else
+        settlements_.push_back({outgoing.ticket, Verdict::refused, Remedy::park, std::move(problem)});
+    return true;
+}
+
+// The answers to channel.open and confirm.select are not waited for: a channel works in order.
+bool AmqpDriver::open_channel(Lane& lane) {
+    std::uint16_t number = 0;
+    if (!free_channels_.empty()) {
+        number = free_channels_.back();
+        free_channels_.pop_back();
+    } else if (channels_.size() <= limits_.channel_max) {
+        number = static_cast<std::uint16_t>(channels_.size());
+        channels_.push_back(nullptr);
+    } else {
+        close_an_idle_channel();
+        return false;
+    }
+    channels_[number] = &lane;  // lanes stay where they are: unordered_map
+    lane.opened(number);
+    send(number, AMQP_CHANNEL_OPEN_METHOD, amqp_channel_open_t{});
+    send(number, AMQP_CONFIRM_SELECT_METHOD, amqp_confirm_select_t{.nowait = 0});
+    return true;
+}
+
+void AmqpDriver::close_an_idle_channel() {
+    if (closing_channel_) return;
+    const auto found =
+        std::find_if(channels_.begin(), channels_.end(), [](const Lane* lane) { return lane && lane->idle(); });
+    if (found == channels_.end()) return;
+    const amqp_channel_close_t close{
+        .reply_code = AMQP_REPLY_SUCCESS, .reply_text = to_bytes("idle"), .class_id = 0, .method_id = 0};
+    send((*found)->channel, AMQP_CHANNEL_CLOSE_METHOD, close);
+    (*found)->channel = 0;
+    *found = nullptr;
+    closing_channel_ = written_ = true;
+}
+
+std::size_t AmqpDriver::settle(std::span<Settlement> out) {
+    const std::size_t count = std::min(out.size(), settlements_.size() - settled_);
+    std::move(settlements_.begin() + static_cast<std::ptrdiff_t>(settled_),
+              settlements_.begin() + static_cast<std::ptrdiff_t>(settled_ + count), out.begin());
+    settled_ += count;
+    if (settled_ == settlements_.size()) {
+        settlements_.clear();
+        settled_ = 0;
+    }
+    return count;
+}
+
+}  // namespace eventbus::broker::amqp

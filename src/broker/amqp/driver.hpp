@@ -1,0 +1,86 @@
+// What it is: the AMQP 0-9-1 driver: one connection, one channel a lane, publisher confirms and mandatory returns.
+// Who calls it: delivery, through broker::Driver; the module makes it.
+// Never: blocks, logs or retries.
+#pragma once
+
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "broker/amqp/frame.hpp"
+#include "broker/amqp/lane.hpp"
+#include "broker/amqp/login.hpp"
+#include "broker/amqp/message.hpp"
+#include "broker/driver.hpp"
+#include "broker/stream/stream.hpp"
+
+namespace eventbus::broker::amqp {
+
+class AmqpDriver final : public Driver {
+ public:
+    AmqpDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now);
+    ~AmqpDriver() override;
+
+    std::span<const Interest> interests() const override;
+    TimePoint wake_at() const override;
+    Link drive(Ready ready, TimePoint now) override;
+    bool offer(const Outgoing& outgoing) override;
+    std::size_t settle(std::span<Settlement> out) override;
+
+ private:
+    // What we wait for.
+    enum class Phase : std::uint8_t { stream, start, tune, open_ok, up, down };
+
+    bool take_inbox(TimePoint now);
+    void receive();
+    void on_frame(const Frame& frame);
+    void on_connection_method(const FrameReader::Method& method);
+    void on_login_method(const FrameReader::Method& method);
+    void on_connection_close(const amqp_connection_close_t& close);
+    void on_lane_frame(Lane& lane, const Frame& frame);
+    void on_lane_method(Lane& lane, const FrameReader::Method& method);
+    void on_closing_channel(std::uint16_t channel, const Frame& frame);
+
+    bool open_channel(Lane& lane);
+    void close_an_idle_channel();
+    void keep_time(TimePoint now);
+    void flush(TimePoint now);
+    void fail(Remedy remedy, std::string reason);
+    std::string lost_stream() const;
+    Link link() const;
+
+    template <typename Fields>
+    void send(std::uint16_t channel, amqp_method_number_t id, const Fields& fields) {
+        frames_.method(stream_.outbox(), channel, id, &fields);
+    }
+
+    const BrokerSettings settings_;
+    const ClientSettings client_;
+    Stream stream_;
+    FrameReader reader_;
+    FrameWriter frames_;
+    MessageWriter messages_;
+    Limits limits_;
+
+    Phase phase_ = Phase::stream;
+    bool blocked_ = false;
+    Remedy remedy_ = Remedy::none;  // when down
+    std::string reason_;            // when down or blocked
+
+    TimePoint deadline_;  // for the connection to be up
+    TimePoint last_received_;
+    TimePoint last_sent_;
+    std::size_t leftover_ = 0;  // of the inbox: part of a frame
+    bool written_ = false;      // since the last drive(): it is to be called at once
+
+    std::unordered_map<std::uint32_t, Lane> lanes_;
+    std::vector<Lane*> channels_;  // by channel number; null: closing or free
+    std::vector<std::uint16_t> free_channels_;
+    bool closing_channel_ = false;
+
+    Settlements settlements_;
+    std::size_t settled_ = 0;  // of them, drained
+    mutable Interest interest_;
+};
+
+}  // namespace eventbus::broker::amqp

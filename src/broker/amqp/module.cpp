@@ -1,0 +1,54 @@
+// What it is: the face of the AMQP 0-9-1 module: what it is called, what it knows, how to connect.
+// Who calls it: whoever loads pg_eventbus_amqp.so: create_broker to check, the sender to connect.
+// Never: does I/O in check().
+#include <array>
+
+#include "broker/amqp/driver.hpp"
+#include "broker/amqp/login.hpp"
+#include "core/bad_input.hpp"
+
+namespace eventbus::broker::amqp {
+
+namespace {
+
+constexpr std::array<std::string_view, 2> kinds{"exchange", "queue"};
+constexpr std::array<std::string_view, 2> route_options{"routing_key", "persistent"};
+
+void check(const BrokerSettings& settings) {
+    const Url& url = settings.url;
+    if (url.scheme != "amqp" && url.scheme != "amqps")
+        throw BadInput("URL scheme \"" + url.scheme + "\" is not AMQP's", {}, "Valid schemes are: amqp, amqps.");
+    for (const Host& host : url.hosts)
+        if (host.is_unix())
+            throw BadInput("AMQP brokers are not reached through unix sockets", {}, "Write amqp://host:port/vhost.");
+    const BrokerOptions& options = settings.options;
+    if (url.scheme != "amqps" && !(options.ca_file.empty() && options.cert_file.empty() && options.key_file.empty()))
+        throw BadInput("TLS files are given, but the URL's scheme is amqp",
+                       "ca_file, cert_file and key_file are for connections with TLS.", "Use the scheme amqps.");
+    if (options.cert_file.empty() != options.key_file.empty())
+        throw BadInput("a client certificate needs both files", {}, "Give cert_file and key_file together.");
+    static_cast<void>(ClientSettings(settings));
+}
+
+std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
+    return std::make_unique<AmqpDriver>(settings, attempt, now);
+}
+
+const Module module{.abi = module_abi,
+                    .protocol = "amqp",
+                    .default_port = 5672,
+                    .default_tls_port = 5671,
+                    .kinds = kinds,
+                    .route_options = route_options,
+                    .check = check,
+                    .connect = connect};
+
+}  // namespace
+
+}  // namespace eventbus::broker::amqp
+
+extern "C" __attribute__((visibility("default"))) const eventbus::broker::Module* eventbus_driver_module();
+
+extern "C" const eventbus::broker::Module* eventbus_driver_module() {
+    return &eventbus::broker::amqp::module;
+}

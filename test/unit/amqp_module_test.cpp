@@ -1,0 +1,68 @@
+// What it is: the AMQP module's face: what it says of itself, and which settings it refuses.
+// Who calls it: make -C test/unit amqp.
+// Never: opens a socket.
+#include <algorithm>
+
+#include "amqp_harness.hpp"
+#include "core/bad_input.hpp"
+
+namespace eventbus::broker::amqp {
+namespace {
+
+std::string problem_of(const BrokerSettings& settings) {
+    try {
+        eventbus_driver_module()->check(settings);
+    } catch (const BadInput& bad) {
+        EXPECT_EQ(bad.message().find("secret"), std::string::npos);
+        return bad.message() + "|" + bad.hint();
+    }
+    return "";
+}
+
+std::string problem_of(const std::string& url) {
+    return problem_of(settings_for(url));
+}
+
+TEST(AmqpModule, SaysWhatItIs) {
+    const Module& module = *eventbus_driver_module();
+    EXPECT_EQ(module.abi, module_abi);
+    EXPECT_STREQ(module.protocol, "amqp");
+    EXPECT_EQ(module.default_port, 5672);
+    EXPECT_EQ(module.default_tls_port, 5671);
+    EXPECT_EQ(std::vector<std::string_view>(module.kinds.begin(), module.kinds.end()),
+              (std::vector<std::string_view>{"exchange", "queue"}));
+    EXPECT_EQ(std::vector<std::string_view>(module.route_options.begin(), module.route_options.end()),
+              (std::vector<std::string_view>{"routing_key", "persistent"}));
+}
+
+TEST(AmqpModule, TakesGoodUrls) {
+    for (const char* url : {"amqp://h", "amqps://u:p@h/", "amqp://u@a,b:5673/v%2Fh", "amqp://h/v?heartbeat=0",
+                            "amqp://h?heartbeat=10&connection_timeout=5000"})
+        EXPECT_EQ(problem_of(url), "") << url;
+}
+
+TEST(AmqpModule, RefusesWhatMakesNoSense) {
+    const auto contains = [](const std::string& text, const std::string& part) {
+        return text.find(part) != std::string::npos;
+    };
+    EXPECT_TRUE(contains(problem_of("redis://u:secret@h"), "amqp, amqps"));
+    EXPECT_TRUE(contains(problem_of("amqp://u:secret@h?vhost=x"), "heartbeat (seconds), connection_timeout"));
+    EXPECT_TRUE(contains(problem_of("amqp://h?heartbeat=often"), "\"heartbeat\" is not a number"));
+    EXPECT_TRUE(contains(problem_of("amqp://h?heartbeat=65536"), "0 to 65535"));
+    EXPECT_TRUE(contains(problem_of("amqp://h?connection_timeout=0"), "timeout"));
+    EXPECT_TRUE(contains(problem_of("amqp://%2Frun%2Fx.sock/"), "unix sockets"));
+    EXPECT_TRUE(contains(problem_of("amqp://h/" + std::string(256, 'v')), "virtual host"));
+    BrokerSettings settings = settings_for("amqp://h");
+    settings.options.ca_file = "/ca.pem";
+    EXPECT_TRUE(contains(problem_of(settings), "amqps"));
+    settings = settings_for("amqps://h");
+    settings.options.ca_file = "/ca.pem";
+    EXPECT_EQ(problem_of(settings), "");
+    settings.options.cert_file = "/cert.pem";
+    EXPECT_TRUE(contains(problem_of(settings), "key_file"));
+    settings.options.key_file = "/key.pem";
+    EXPECT_EQ(problem_of(settings), "");
+}
+
+}  // namespace
+}  // namespace eventbus::broker::amqp
