@@ -13,6 +13,7 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "test", "lib"))
 
 import pika  # noqa: E402
+import psycopg2  # noqa: E402
 
 from database import Database  # noqa: E402
 from servers import (PostgresCluster, RabbitNode, RedisServer, eventually, release_all, still_runs)  # noqa: E402
@@ -225,7 +226,11 @@ def main():
         tell("demo", f"Redis is up, 127.0.0.1:{redis.port}")
         rabbit = servers.enter_context(RabbitNode())
         tell("demo", f"RabbitMQ is up, 127.0.0.1:{rabbit.port}")
-        fine = play(Database(cluster, "shop", extension=False), redis, rabbit, stack)
+        try:
+            fine = play(Database(cluster, "shop", extension=False), redis, rabbit, stack)
+        except (AssertionError, psycopg2.Error) as error:
+            print(paint("bad", f"The demo stopped: {error}\nPostgreSQL's log ends with:\n{cluster.log_text()[-2000:]}"))
+            fine = False
         print(paint("good", "Every committed event arrived at both consumers, and nothing else did.") if fine
               else paint("bad", "Something is missing: see above."))
         if KEEP:

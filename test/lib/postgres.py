@@ -152,6 +152,14 @@ class PostgresCluster:
         finally:
             connection.close()
 
+    def program(self, name, *arguments, standard_input=None):
+        """Runs a client program of this server's version as the superuser; returns what it prints."""
+        done = subprocess.run([os.path.join(bin_directory(), name), "-h", self.directory, "-p", str(self.port), "-U",
+                               self.superuser, *arguments], input=standard_input, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{name} failed: {done.stderr}")
+        return done.stdout
+
     def log_size(self):
         return os.path.getsize(self.log_path)
 

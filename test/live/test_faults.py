@@ -14,13 +14,14 @@ from servers import eventually
 
 class Load:
     """Publishers that write each event's id into a table in the same transaction: what the table holds in the end
-    is what was committed, whatever a client heard of it. Every third one commits asynchronously, every fifth
-    transaction is rolled back, each key counts up under a row lock."""
+    is what was committed, whatever a client heard of it. Every fifth transaction is rolled back, each key counts up
+    under a row lock."""
 
     KEYS = 4
 
-    def __init__(self, db, publishers=4):
+    def __init__(self, db, publishers=4, synchronous_commit="on"):
         self.db, self.stopping, self.count = db, threading.Event(), 0
+        self.options = f"-c synchronous_commit={synchronous_commit}"
         db.run("CREATE TABLE sent (id bigint PRIMARY KEY, key text, n int)")
         db.run("CREATE TABLE counters (key text PRIMARY KEY, n int)")
         db.run("INSERT INTO counters SELECT 'k' || g, 0 FROM generate_series(1, %s) g", self.KEYS)
@@ -30,11 +31,8 @@ class Load:
         dice = random.Random(number)
         while not self.stopping.is_set():
             try:
-                connection = self.db.connect(autocommit=False)
+                connection = self.db.connect(autocommit=False, application_name="load", options=self.options)
                 with connection.cursor() as cursor:
-                    if number % 3 == 2:
-                        cursor.execute("SET synchronous_commit = off")
-                        connection.commit()
                     while not self.stopping.is_set():
                         self._one(cursor, dice)
                         if dice.random() < 0.2:
@@ -186,6 +184,23 @@ def test_sender_terminated_comes_back(db, durable, name):
     check(all_in_stream(durable, name, committed), committed, duplicates_allowed=False)
 
 
+def test_launcher_and_keeper_terminated_come_back(db, stream, make_database, cluster, redis_server, name):
+    db.publish("t", 1)
+    stream(1)
+    everybody = "SELECT pid FROM pg_stat_activity WHERE backend_type ILIKE '%eventbus%'"
+    before = {row[0] for row in cluster.execute(everybody)}
+    cluster.execute(f"SELECT pg_terminate_backend(pid) FROM ({everybody}) workers")
+    eventually(lambda: not before & {row[0] for row in cluster.execute(everybody)}, 10, "all of them obey SIGTERM")
+    db.publish("t", 2)
+    stream(2, 60)
+    second = make_database("second")
+    second.broker("redis", redis_server.url)
+    second.route("out", "redis", f"stream:{name}:second")
+    second.publish("t", 3)
+    eventually(lambda: redis_server.client().exists(f"{name}:second"), 60, "a new database is served")
+    eventually(lambda: db.one("SELECT count(*) FROM eventbus.event") == 0, 60, "rotation goes on")
+
+
 def test_sender_killed_restarts_the_server_and_loses_nothing(db, durable, name, cluster):
     with Load(db) as load:
         load.wait_more(200)
@@ -199,8 +214,8 @@ def test_sender_killed_restarts_the_server_and_loses_nothing(db, durable, name, 
 def test_backend_killed_under_load(db, durable, name, cluster):
     with Load(db) as load:
         load.wait_more(200)
-        os.kill(cluster.execute("SELECT pid FROM pg_stat_activity WHERE datname = %s AND query LIKE %s LIMIT 1",
-                                db.name, "%INSERT INTO sent%")[0][0], signal.SIGKILL)
+        os.kill(cluster.execute("SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name = 'load' "
+                                "LIMIT 1", db.name)[0][0], signal.SIGKILL)
         cluster.wait_recovered()
         load.wait_more(200)
     committed = load.committed()
@@ -223,6 +238,19 @@ def test_immediate_restart_under_load(db, durable, rabbit, name, cluster):
     received = [(int(properties.message_id), properties.headers["event-key"], int(body))
                 for properties, body, _ in rabbit.take_until_idle(name, 1)]
     check(received, committed, duplicates_allowed=True)
+
+
+def test_nothing_leaves_before_it_is_durable(db, durable, name, cluster, setting):
+    """Asynchronous commits that a crash takes back must not have been sent."""
+    setting("wal_writer_delay", "10s")
+    with Load(db, synchronous_commit="off") as load:
+        for _ in range(3):
+            load.wait_more(300)
+            cluster.restart("immediate")
+        load.wait_more(100)
+    committed = load.committed()
+    assert len(committed) < load.count, "the control: crashes did take back commits"
+    check(all_in_stream(durable, name, committed), committed, duplicates_allowed=False)
 
 
 def test_killed_postmaster_under_load(db, durable, name, cluster):

@@ -224,6 +224,25 @@ def test_two_databases_with_a_broker_each(make_database, redis_server, rabbit, n
     assert first.sender("out") != second.sender("out")
 
 
+def test_dump_and_restore_carry_brokers_and_routes(db, stream, make_database, cluster, redis_server, name):
+    """Not the log: what the dumped database has delivered does not come again."""
+    db.route("paused", "redis", f"list:{name}", "a.#", max_attempts=3)
+    db.run("SELECT eventbus.pause_route('paused')")
+    db.publish("t", "original")
+    stream(1)
+    dump = cluster.program("pg_dump", "-d", db.name)
+    restored = make_database("restored", extension=False)
+    cluster.program("psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", restored.name, standard_input=dump)
+    restored.run("SELECT eventbus.alter_route('out', %s)", f"stream:{name}:restored")
+    event = restored.publish("t", "restored")
+    eventually(lambda: redis_server.client().exists(f"{name}:restored"))
+    assert redis_server.stream_ids(f"{name}:restored") == [event]
+    restored.wait_state("paused", "paused")
+    assert len(stream()) == 1
+    restored.broker("another", redis_server.url)
+    restored.route("another", "another", f"list:{name}:another")
+
+
 def test_without_preload_publish_works_and_says_so_once(redis_server, name):
     with PostgresCluster(preload=False) as plain:
         db = Database(plain, name)

@@ -120,6 +120,16 @@ def test_drop_broker_in_use_needs_cascade_and_then_stops_the_sender(db, stream):
     assert db.status("out") is None
 
 
+def test_strict_order(db, redis_server, name):
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"list:{name}:{{key}}", order="strict")
+    db.run("SELECT eventbus.publish('t', to_jsonb(g), (g % 5)::text) FROM generate_series(1, 1000) g")
+    db.wait_status("out", delivered=1000)
+    for key in range(5):
+        assert [int(value) for value in redis_server.client().lrange(f"{name}:{key}", 0, -1)] == \
+            [n for n in range(1, 1001) if n % 5 == key]
+
+
 def test_status_row_of_a_healthy_route(db, stream):
     before = db.one("SELECT clock_timestamp()")
     for n in range(10):
