@@ -49,9 +49,9 @@ struct Dispatcher::Impl {
 
     WallClock wall;
     Context context;
-    LinkKeeper link;
     std::vector<Slot> slots;
     std::map<StreamId, Feed> feeds;
+    LinkKeeper link;  // goes first at the end: its driver borrows from the others
     std::size_t next_slot = 0;
     std::array<Settlement, 256> settlements;
 
@@ -164,7 +164,6 @@ struct Dispatcher::Impl {
         for (auto& slot : slots) {
             if (slot.queue) slot.queue->link_lost();
         }
-        drop_removed();
         link.lost(events_waiting());
     }
 

@@ -18,6 +18,16 @@ std::string waiting_text(std::size_t events) {
     return events == 1 ? ", 1 event waits" : ", " + std::to_string(events) + " events wait";
 }
 
+std::string reason_text(const BadInput& e) {
+    auto detail = e.detail();
+    if (detail.ends_with('.')) detail.pop_back();
+    return detail.empty() ? e.message() : e.message() + " (" + detail + ')';
+}
+
+constexpr const char* settings_hint =
+    "Correct the broker's URL, credentials or options with eventbus.alter_broker, or mend the broker; attempts go on "
+    "by themselves.";
+
 }  // namespace
 
 LinkKeeper::LinkKeeper(Connect connect, Context& context)
@@ -34,7 +44,7 @@ void LinkKeeper::connect_if_due(std::size_t events_waiting) {
         driver_ = connect_(attempt, context_.now);
         if (!driver_) failed(Remedy::retry, "no driver was made", events_waiting);
     } catch (const BadInput& e) {
-        failed(Remedy::fix_settings, e.message(), events_waiting);
+        failed(Remedy::fix_settings, reason_text(e), events_waiting);
     } catch (const std::exception& e) {
         failed(Remedy::retry, e.what(), events_waiting);
     }
@@ -76,7 +86,7 @@ void LinkKeeper::lost(std::size_t events_waiting) {
 
 void LinkKeeper::hurry() {
     if (driver_) return;
-    retry_at_ = TimePoint::min();
+    retry_at_ = TimePoint{};
     worked();
 }
 
@@ -104,9 +114,7 @@ void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_wa
     context_.notice(Notice::Level::warning,
                     context_.broker_shown + ": " + reason + "; next attempt in " + seconds_text(pause) +
                         waiting_text(events_waiting),
-                    settings ? "Correct the broker's URL, credentials or options with eventbus.alter_broker, or mend "
-                               "the broker; attempts go on by themselves."
-                             : "");
+                    settings ? settings_hint : "");
     told_.push_back(std::move(reason));
 }
 

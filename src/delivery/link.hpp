@@ -41,7 +41,7 @@ class LinkKeeper {
     broker::LinkState state_ = broker::LinkState::connecting;
     broker::Link down_;  // what drive() said last, when down
     unsigned attempt_ = 0;
-    TimePoint retry_at_ = TimePoint::min();
+    TimePoint retry_at_{};
     TimePoint up_since_{};
     TimePoint trouble_since_{};
     TimePoint blocked_since_{};

@@ -203,7 +203,7 @@ void RouteQueue::opened(std::uint64_t number) {
 }
 
 TimePoint RouteQueue::wake_at() const {
-    constexpr auto at_once = TimePoint::min();
+    constexpr auto at_once = TimePoint{};
     constexpr auto never = TimePoint::max();
     if (paused_ || removed_ || (draining_ && in_flight_ > 0)) return never;
     TimePoint due = timers_.empty() ? never : timers_.top().first;

@@ -36,6 +36,7 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
 }
 
 void RouteQueue::refused(std::uint64_t number, Settlement& settlement) {
+    if (settlement.reason.empty()) settlement.reason = "refused without a reason";
     note_error(settlement.reason);
     const bool was_probe = number == probe_;
     if (was_probe) probe_ = nobody;
@@ -211,6 +212,7 @@ void RouteQueue::done(std::uint64_t number) {
 
 void RouteQueue::pop_done() {
     for (; !items_.empty() && items_.front().state == State::done; ++base_) items_.pop_front();
+    if (items_.empty() && !timers_.empty()) timers_ = {};  // what is left of them is stale
     if (former_.empty()) return;
     if (in_flight_ == 0) former_.clear();
     std::erase_if(former_, [&](const Former& former) { return former.until <= base_; });

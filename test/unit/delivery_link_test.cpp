@@ -86,6 +86,25 @@ TEST(Link, OpenTicketsComeBackInOrderAndSettledOnesDoNot) {
     EXPECT_EQ(w.finished.size(), 2U);
 }
 
+TEST(Link, WhatADriverForgetsComesBackAllTheSame) {
+    World w;
+    w.broker.silent = true;
+    w.broker.forgets = true;
+    w.add(1, "#", R"({"order":"strict"})");
+    w.add(2);
+    w.lend_many(3, "k");
+    w.run();
+    w.broker.cut("gone");
+    w.dispatcher.remove_route(1);
+    w.run();
+    EXPECT_EQ(w.status(2).in_flight, 0U);
+    w.broker.silent = false;
+    w.run_for(1s);
+    EXPECT_EQ(w.broker.ids(1), (Ids{1}));
+    EXPECT_EQ(w.broker.ids(2), (Ids{1, 2, 3, 1, 2, 3}));
+    EXPECT_EQ(w.lent_chunks(), 0U);
+}
+
 TEST(Link, AWaitingRetrySurvivesTheLoss) {
     World w;
     w.broker.silent = true;
@@ -117,12 +136,12 @@ TEST(Link, SettingsTroubleIsRetriedSlowlyWithAHint) {
 TEST(Link, ConnectMayThrow) {
     World w;
     w.connect = [](unsigned) -> std::unique_ptr<broker::Driver> {
-        throw BadInput("could not read password file \"/x\"");
+        throw BadInput("could not read password file \"/x\"", "It is empty.");
     };
     w.add(1);
     w.run();
     EXPECT_EQ(w.dispatcher.link(), LinkState::down);
-    EXPECT_EQ(w.told("could not read password file \"/x\"; next attempt in"), 1U);
+    EXPECT_EQ(w.told("could not read password file \"/x\" (It is empty); next attempt in"), 1U);
     EXPECT_FALSE(w.notices[0].hint.empty());
     w.connect = [](unsigned) -> std::unique_ptr<broker::Driver> { throw std::runtime_error("no more threads"); };
     w.run_for(5s);

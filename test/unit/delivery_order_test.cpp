@@ -118,6 +118,16 @@ TEST(Delivery, ParkedEventsAreDeadLettersAndOthersPass) {
     EXPECT_EQ(w.finished.size(), 1U);
 }
 
+TEST(Delivery, ADeadLetterAlwaysSaysSomething) {
+    World w;
+    w.broker.on_message = [](const Sent&) { return park(""); };
+    w.add(1);
+    w.lend_many(1);
+    w.run();
+    ASSERT_EQ(w.dead.size(), 1U);
+    EXPECT_EQ(w.dead[0].error, "refused without a reason");
+}
+
 TEST(Delivery, DeadLettersStayReadableUntilTheirChunkIsReported) {
     World w;
     w.broker.on_message = [](const Sent&) { return park("no"); };

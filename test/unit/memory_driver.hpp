@@ -51,7 +51,12 @@ class MemoryBroker {
     std::function<std::optional<Answer>(const Sent&)> on_message;  // nothing: stays open until answer()
     std::optional<broker::Link> refuses_links;                     // a new driver is down at its first drive()
     std::optional<std::string> blocked;                            // the reason
+    bool forgets = false;                                          // a cut settles nothing, against the contract
     bool stalls = false;                                           // links stay connecting
+
+    // What it tells a test as it happens
+    std::function<void(const Sent&)> on_offer;
+    std::function<void(const Sent&, const Answer&)> on_settled;
 
     // What it has seen
     std::vector<Sent> sent;
@@ -110,6 +115,7 @@ class MemoryBroker {
             out.addressing->kind != open.addressing.kind || out.event->key != open.sent.key) {
             ++broken_borrows;
         }
+        if (on_settled) on_settled(open.sent, answer);
         settled_.push_back({open.sent.ticket, answer.verdict, answer.remedy, std::move(answer.reason)});
         open_.erase(open_.begin() + static_cast<std::ptrdiff_t>(i));
     }
@@ -121,12 +127,14 @@ class MemoryBroker {
         broker::TimePoint wake_at() const override { return broker::TimePoint::max(); }
         broker::Link drive(broker::Ready, broker::TimePoint) override {
             ++broker_.drives;
-            if (broker_.refuses_links) return *broker_.refuses_links;
+            if (broker_.refuses_links && !was_up_) return *broker_.refuses_links;
             if (broker_.cut_) {
+                if (broker_.forgets) broker_.open_.clear();
                 while (!broker_.open_.empty()) broker_.settle_now(broker_.open_.size() - 1, {Verdict::unknown, {}, {}});
                 return *broker_.cut_;
             }
             if (broker_.stalls) return {};
+            was_up_ = true;
             up_ = !broker_.blocked;
             answer_what_is_open();
             if (broker_.blocked) return {broker::LinkState::blocked, Remedy::none, *broker_.blocked};
@@ -143,6 +151,7 @@ class MemoryBroker {
                       std::string(out.routing_key),
                       static_cast<unsigned>(broker_.attempts.size())};
             if (out.event->key) sent.key = std::string(*out.event->key);
+            if (broker_.on_offer) broker_.on_offer(sent);
             broker_.sent.push_back(sent);
             broker_.open_.push_back({std::move(sent), out, *out.addressing});
             return true;
@@ -170,6 +179,7 @@ class MemoryBroker {
         }
         MemoryBroker& broker_;
         bool up_ = false;
+        bool was_up_ = false;
     };
 
     std::deque<Open> open_;
