@@ -3,9 +3,8 @@
 # Never: lets the programs send anything but what our own messages carry (a first event of ours is their model).
 import time
 
-from servers import eventually
-
 from harness import load, table
+from harness.world import eventually
 
 FIELDS = {"payload", "id", "topic", "content_type", "time", "source"}
 
