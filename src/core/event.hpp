@@ -17,6 +17,7 @@ struct Event {
     std::string_view payload;
     std::string_view content_type;  // "application/json" for eventbus.publish
     std::string_view headers;       // a JSON object, or empty where there are none
+    bool is_bytes = false;          // the payload is not text
 };
 
 }  // namespace eventbus

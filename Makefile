@@ -1,0 +1,90 @@
+# pg_eventbus: PGXS, plus a module for each broker protocol.
+#   make, make install, make installcheck      as for any extension (PG_CONFIG=… picks the server)
+#   make demo      installs what is missing, builds, and shows the main job on real brokers
+#   make check     installs what is missing, builds, and runs every test
+#   make bench     prints tables of ratios (ONLY=name,… picks figures)
+#   make format, make lint
+EXTENSION = pg_eventbus
+EXTVERSION = 0.1
+MODULE_big = pg_eventbus
+
+HOST_ROOMS = postgres settings intake log catalog worker status
+CORE_GUESTS = src/core src/router src/delivery src/broker
+sources = $(sort $(foreach room,$(1),$(wildcard $(room)/*.cpp)))
+
+OBJS = $(patsubst %.cpp,%.o,src/pg_eventbus.cpp $(call sources,$(HOST_ROOMS:%=src/%) $(CORE_GUESTS)))
+
+PROTOCOLS = amqp redis
+MODULES_BUILT = $(PROTOCOLS:%=pg_eventbus_%.so)
+STREAM_OBJS = $(patsubst %.cpp,%.o,$(call sources,src/core src/broker/stream))
+OBJS_amqp = $(patsubst %.cpp,%.o,$(call sources,src/broker/amqp)) $(STREAM_OBJS)
+OBJS_redis = $(patsubst %.cpp,%.o,$(call sources,src/broker/redis)) $(STREAM_OBJS)
+LIBS_amqp = -lrabbitmq -lssl -lcrypto
+LIBS_redis = -lhiredis -lssl -lcrypto
+
+SCHEMA = $(sort $(wildcard src/schema/*.sql))
+DATA_built = pg_eventbus--$(EXTVERSION).sql
+
+REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
+REGRESS_OPTS = --load-extension=pg_eventbus
+
+EXTRA_CLEAN = $(MODULES_BUILT) $(sort $(OBJS_amqp) $(OBJS_redis)) $(OBJS:.o=.d) $(OBJS_amqp:.o=.d) $(OBJS_redis:.o=.d) build
+
+PG_CONFIG ?= pg_config
+# JIT inlining of our functions would buy nothing, and its bitcode wants clang of the server's version.
+override with_llvm := no
+override CXX := $(if $(filter default undefined,$(origin CXX)),g++,$(CXX))
+WARNINGS = -Wall -Wextra $(if $(WERROR),-Werror)
+PG_CPPFLAGS = -Isrc -isystem $(shell $(PG_CONFIG) --includedir-server)
+PG_CXXFLAGS = -std=c++20 -fvisibility=hidden $(WARNINGS) -MMD -MP
+SHLIB_LINK = -lstdc++ -ldl
+
+# PGXS has a target of its own by the name of check, which only says that there is none.
+ifneq ($(filter check,$(MAKECMDGOALS)),)
+.PHONY: check
+check:
+	test/run-all
+else
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+# PGXS's own flags carry warnings that are C's, and an optimisation level.
+override CXXFLAGS := -O2 -g -fPIC $(PG_CXXFLAGS)
+
+-include $(wildcard $(OBJS:.o=.d) $(OBJS_amqp:.o=.d) $(OBJS_redis:.o=.d))
+
+# Guests do not even see the server's include directory.
+$(patsubst %.cpp,%.o,$(call sources,$(CORE_GUESTS) $(PROTOCOLS:%=src/broker/%) src/broker/stream)): %.o: %.cpp
+	$(CXX) $(CXXFLAGS) -DEVENTBUS_GUEST -Isrc -c -o $@ $<
+
+all: $(MODULES_BUILT)
+
+define module
+pg_eventbus_$(1).so: $$(OBJS_$(1))
+	$$(CXX) -shared -Wl,--as-needed -Wl,-z,defs -o $$@ $$^ $$(LIBS_$(1)) -lpthread
+endef
+$(foreach protocol,$(PROTOCOLS),$(eval $(call module,$(protocol))))
+
+$(DATA_built): $(SCHEMA)
+	cat $(SCHEMA) > $@
+
+install: install-modules
+install-modules: $(MODULES_BUILT) installdirs
+	$(INSTALL_SHLIB) $(MODULES_BUILT) '$(DESTDIR)$(pkglibdir)/'
+uninstall: uninstall-modules
+uninstall-modules:
+	rm -f $(MODULES_BUILT:%='$(DESTDIR)$(pkglibdir)/'%)
+
+endif
+
+.PHONY: demo bench format lint unit install-modules uninstall-modules
+demo:
+	demo/run
+unit:
+	$(MAKE) -C test/unit
+bench:
+	bench/run
+format:
+	clang-format-14 -i $(shell git ls-files '*.cpp' '*.hpp')
+lint:
+	test/lint/run

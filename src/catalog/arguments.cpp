@@ -1,0 +1,46 @@
+// What it is: see arguments.hpp.
+// Who calls it: see arguments.hpp.
+// Never: see arguments.hpp.
+#include "catalog/arguments.hpp"
+
+namespace eventbus::catalog {
+
+void refuse_null(const char* function, const char* argument) {
+    ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", argument),
+                    errdetail("eventbus.%s was called with a null %s.", function, argument),
+                    errhint("\\df+ eventbus.%s describes the arguments.", function)));
+    pg_unreachable();
+}
+
+char* required_text(FunctionCallInfo fcinfo, int index, const char* function, const char* argument) {
+    if (PG_ARGISNULL(index)) refuse_null(function, argument);
+    return text_to_cstring(PG_GETARG_TEXT_PP(index));
+}
+
+char* required_name(FunctionCallInfo fcinfo, int index, const char* function, const char* argument) {
+    char* name = required_text(fcinfo, index, function, argument);
+    bool printable = true;
+    for (const char* c = name; *c != '\0'; ++c) printable = printable && static_cast<unsigned char>(*c) >= 0x20 && *c != 0x7f;
+    if (*name == '\0' || strlen(name) >= NAMEDATALEN || !printable)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_NAME), errmsg("invalid %s name", argument),
+                        *name == '\0' ? errdetail("The name is empty.")
+                        : printable   ? errdetail("The name is %zu bytes long.", strlen(name))
+                                      : errdetail("The name has a control character in it."),
+                        errhint("A name is 1 to %d bytes long and has no control characters.", NAMEDATALEN - 1)));
+    return name;
+}
+
+char* optional_text(FunctionCallInfo fcinfo, int index) {
+    return PG_ARGISNULL(index) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(index));
+}
+
+char* object_text(FunctionCallInfo fcinfo, int index, const char* fallback) {
+    if (PG_ARGISNULL(index)) return fallback == nullptr ? nullptr : pstrdup(fallback);
+    Jsonb* json = PG_GETARG_JSONB_P(index);
+    if (!JB_ROOT_IS_OBJECT(json))
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("options must be a JSON object"),
+                        errhint("For example {\"heartbeat\": 10}.")));
+    return JsonbToCString(nullptr, &json->root, static_cast<int>(VARSIZE(json)));
+}
+
+}  // namespace eventbus::catalog

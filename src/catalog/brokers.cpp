@@ -1,0 +1,130 @@
+// What it is: create_broker, alter_broker, drop_broker.
+// Who calls it: operators, in SQL.
+// Never: shows a password, or talks to a broker: what needs the network is the sender's.
+#include "broker/loader.hpp"
+#include "catalog/arguments.hpp"
+#include "catalog/names.hpp"
+#include "core/settings.hpp"
+#include "intake/wake.hpp"
+#include "postgres/query.hpp"
+#include "router/route.hpp"
+
+extern "C" {
+#include "catalog/pg_authid.h"
+#include "utils/acl.h"
+}
+
+namespace eventbus::catalog {
+
+namespace {
+
+void check_broker(const char* name, const char* url, const char* options) {
+    bool names_files = call_guest([&] {
+        BrokerSettings settings = broker::read_broker(name, url, options, module_directory());
+        const BrokerOptions& o = settings.options;
+        return !(o.password_file.empty() && o.ca_file.empty() && o.cert_file.empty() && o.key_file.empty());
+    });
+    // The sender reads these files with the server's rights. The functions run as the extension's owner, so it is
+    // the caller who is asked.
+    if (names_files && !has_privs_of_role(GetOuterUserId(), ROLE_PG_READ_SERVER_FILES))
+        ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied to name files of the server"),
+                        errdetail("The options password_file, ca_file, cert_file and key_file are read by the server."),
+                        errhint("Grant pg_read_server_files to the role, or put the password into the URL.")));
+}
+
+// Routes were checked against the broker's protocol; another URL may mean another protocol.
+void check_routes(int32 broker_id, const char* url) {
+    run_query("SELECT name, destination, topics, options::text FROM eventbus.route_config WHERE broker_id = $1",
+              {Argument::of(broker_id)});
+    for (uint64 i = 0; i < SPI_processed; ++i) {
+        const char* name = text_at(i, 1);
+        const char* destination = text_at(i, 2);
+        const char* topics = text_at(i, 3);
+        const char* options = text_at(i, 4);
+        call_guest([&] {
+            const broker::Module& module = broker::load_module(url_scheme(url), module_directory());
+            router::Route(0, name, destination, topics, options, module);
+        });
+    }
+}
+
+}  // namespace
+
+}  // namespace eventbus::catalog
+
+extern "C" {
+EVENTBUS_SQL_FUNCTION(eventbus_create_broker);
+EVENTBUS_SQL_FUNCTION(eventbus_alter_broker);
+EVENTBUS_SQL_FUNCTION(eventbus_drop_broker);
+EVENTBUS_SQL_FUNCTION(eventbus_redacted_url);
+}
+
+using namespace eventbus;
+using namespace eventbus::catalog;
+
+Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
+    char* name = required_name(fcinfo, 0, "create_broker", "broker");
+    char* url = required_text(fcinfo, 1, "create_broker", "url");
+    char* options = object_text(fcinfo, 2, "{}");
+    check_broker(name, url, options);
+
+    SPI_connect();
+    run_query("INSERT INTO eventbus.broker_config (name, url, options) VALUES ($1, $2, $3::jsonb) ON CONFLICT DO NOTHING",
+              {Argument::of(name), Argument::of(url), Argument::of(options)});
+    if (SPI_processed == 0)
+        ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("broker \"%s\" already exists", name),
+                        errhint("Choose another name, or use eventbus.alter_broker.")));
+    SPI_finish();
+    intake::configuration_changed();
+    PG_RETURN_VOID();
+}
+
+Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
+    char* name = required_text(fcinfo, 0, "alter_broker", "name");
+    char* url = optional_text(fcinfo, 1);
+    char* options = object_text(fcinfo, 2, nullptr);
+
+    SPI_connect();
+    int32 id = find_broker(name);
+    run_query("SELECT coalesce($2, url), coalesce($3, options::text) FROM eventbus.broker_config WHERE id = $1 FOR UPDATE",
+              {Argument::of(id), Argument::of(static_cast<const char*>(url)), Argument::of(static_cast<const char*>(options))});
+    char* new_url = text_at(0, 1);
+    char* new_options = text_at(0, 2);
+    check_broker(name, new_url, new_options);
+    check_routes(id, new_url);
+    run_query("UPDATE eventbus.broker_config SET url = $2, options = $3::jsonb WHERE id = $1",
+              {Argument::of(id), Argument::of(new_url), Argument::of(new_options)});
+    SPI_finish();
+    intake::configuration_changed();
+    PG_RETURN_VOID();
+}
+
+Datum eventbus_drop_broker(PG_FUNCTION_ARGS) {
+    char* name = required_text(fcinfo, 0, "drop_broker", "name");
+    bool cascade = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+
+    SPI_connect();
+    int32 id = find_broker(name);
+    run_query("SELECT id FROM eventbus.broker_config WHERE id = $1 FOR UPDATE", {Argument::of(id)});
+    run_query("SELECT string_agg(name, ', ' ORDER BY name) FROM eventbus.route_config WHERE broker_id = $1", {Argument::of(id)});
+    char* routes = text_at(0, 1);
+    if (routes != nullptr && !cascade)
+        ereport(ERROR, (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST), errmsg("broker \"%s\" is used by routes", name),
+                        errdetail("Routes: %s.", routes),
+                        errhint("Drop the routes first, or call eventbus.drop_broker with cascade => true.")));
+    run_query("DELETE FROM eventbus.route_config WHERE broker_id = $1", {Argument::of(id)});
+    run_query("DELETE FROM eventbus.broker_config WHERE id = $1", {Argument::of(id)});
+    SPI_finish();
+    intake::configuration_changed();
+    PG_RETURN_VOID();
+}
+
+Datum eventbus_redacted_url(PG_FUNCTION_ARGS) {
+    std::string_view url = text_view(PG_GETARG_TEXT_PP(0));
+    char shown[2048];
+    std::size_t length = call_guest([&] {
+        std::string redacted = redact_url(url);
+        return redacted.copy(shown, sizeof shown);
+    });
+    PG_RETURN_TEXT_P(cstring_to_text_with_len(shown, static_cast<int>(pg_mbcliplen(shown, static_cast<int>(length), static_cast<int>(length)))));
+}

@@ -1,0 +1,47 @@
+// What it is: see catalog.hpp.
+// Who calls it: see catalog.hpp.
+// Never: checks what it reads; create_broker and create_route did.
+#include "catalog/catalog.hpp"
+
+#include "postgres/query.hpp"
+
+extern "C" {
+#include "commands/extension.h"
+}
+
+namespace eventbus::catalog {
+
+bool extension_exists() { return OidIsValid(get_extension_oid("pg_eventbus", true)); }
+
+static char* keep(uint64 row, int column, MemoryContext memory) { return MemoryContextStrdup(memory, text_at(row, column)); }
+
+int brokers_with_routes(int32** ids, MemoryContext memory) {
+    run_query("SELECT DISTINCT broker_id FROM eventbus.route_config ORDER BY 1", {}, true);
+    auto count = static_cast<int>(SPI_processed);
+    *ids = static_cast<int32*>(MemoryContextAlloc(memory, sizeof(int32) * (count + 1)));
+    for (int i = 0; i < count; ++i) (*ids)[i] = int4_at(i, 1);
+    return count;
+}
+
+bool read_broker(int32 id, Broker* broker, MemoryContext memory) {
+    run_query("SELECT name, url, options::text FROM eventbus.broker_config WHERE id = $1", {Argument::of(id)}, true);
+    if (SPI_processed == 0) return false;
+    *broker = {id, keep(0, 1, memory), keep(0, 2, memory), keep(0, 3, memory)};
+    return true;
+}
+
+int read_routes(int32 broker_id, Route** routes, MemoryContext memory) {
+    run_query(
+        "SELECT id, name, destination, topics, options::text, paused, "
+        "(SELECT count(*) FROM eventbus.dead_letter_store d WHERE d.route_id = r.id AND d.requeued) "
+        "FROM eventbus.route_config r WHERE broker_id = $1 ORDER BY id",
+        {Argument::of(broker_id)}, true);
+    auto count = static_cast<int>(SPI_processed);
+    *routes = static_cast<Route*>(MemoryContextAlloc(memory, sizeof(Route) * (count + 1)));
+    for (int i = 0; i < count; ++i)
+        (*routes)[i] = {int4_at(i, 1),         keep(i, 2, memory), keep(i, 3, memory), keep(i, 4, memory),
+                        keep(i, 5, memory), bool_at(i, 6),   int8_at(i, 7)};
+    return count;
+}
+
+}  // namespace eventbus::catalog

@@ -1,0 +1,36 @@
+// What it is: brokers and routes as the workers read them.
+// Who calls it: the keeper (which brokers need a sender), the sender (its broker and routes).
+// Never: hands a password to anything but the driver.
+#pragma once
+
+#include "postgres/prelude.hpp"
+
+namespace eventbus::catalog {
+
+struct Broker {
+    int32 id;
+    char* name;
+    char* url;
+    char* options;  // JSON text
+};
+
+struct Route {
+    int32 id;
+    char* name;
+    char* destination;
+    char* topics;
+    char* options;  // JSON text
+    bool paused;
+    int64 dead_letters_to_send;  // requeued ones
+};
+
+// Whether the extension exists in this database, and is of a version that this library serves.
+bool extension_exists();
+
+// These run between SPI_connect and SPI_finish, and allocate in `memory`.
+// Brokers that have routes.
+int brokers_with_routes(int32** ids, MemoryContext memory);
+bool read_broker(int32 id, Broker* broker, MemoryContext memory);
+int read_routes(int32 broker_id, Route** routes, MemoryContext memory);
+
+}  // namespace eventbus::catalog

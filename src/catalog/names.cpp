@@ -1,0 +1,24 @@
+// What it is: see names.hpp.
+// Who calls it: see names.hpp.
+// Never: see names.hpp.
+#include "catalog/names.hpp"
+
+#include "postgres/query.hpp"
+
+namespace eventbus::catalog {
+
+static int32 find(const char* noun, const char* table, const char* name) {
+    run_query(psprintf("SELECT id FROM eventbus.%s WHERE name = $1", table), {Argument::of(name)});
+    if (SPI_processed == 1) return int4_at(0, 1);
+    run_query(psprintf("SELECT string_agg(name, ', ' ORDER BY name) FROM (SELECT name FROM eventbus.%s ORDER BY name LIMIT 20) n", table));
+    char* known = text_at(0, 1);
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("%s \"%s\" does not exist", noun, name),
+                    known != nullptr ? errhint("Existing %ss: %s.", noun, known)
+                                     : errhint("There is no %s yet; eventbus.create_%s makes one.", noun, noun)));
+    pg_unreachable();
+}
+
+int32 find_broker(const char* name) { return find("broker", "broker_config", name); }
+int32 find_route(const char* name) { return find("route", "route_config", name); }
+
+}  // namespace eventbus::catalog

@@ -1,0 +1,17 @@
+// What it is: finding brokers and routes by name, with an error that lists those there are.
+// Who calls it: the catalog room's functions, between SPI_connect and SPI_finish.
+// Never: returns for a name that does not exist.
+#pragma once
+
+#include "postgres/prelude.hpp"
+
+extern "C" {
+#include "mb/pg_wchar.h"
+}
+
+namespace eventbus::catalog {
+
+int32 find_broker(const char* name);
+int32 find_route(const char* name);
+
+}  // namespace eventbus::catalog

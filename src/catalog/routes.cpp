@@ -1,0 +1,125 @@
+// What it is: create_route, alter_route, drop_route, pause_route, resume_route.
+// Who calls it: operators, in SQL.
+// Never: moves an existing route's cursor.
+#include "broker/loader.hpp"
+#include "catalog/arguments.hpp"
+#include "catalog/names.hpp"
+#include "core/settings.hpp"
+#include "intake/wake.hpp"
+#include "log/cursors.hpp"
+#include "postgres/query.hpp"
+#include "router/route.hpp"
+
+namespace eventbus::catalog {
+
+namespace {
+
+// Checks everything about a route; returns whether it begins with what the log still holds.
+bool check_route(const char* name, const char* url, const char* destination, const char* topics, const char* options) {
+    return call_guest([&] {
+        const broker::Module& module = broker::load_module(url_scheme(url), module_directory());
+        router::Route route(0, name, destination, topics, options, module);
+        return route.options.earliest;
+    });
+}
+
+char* url_of(int32 broker_id) {
+    run_query("SELECT url FROM eventbus.broker_config WHERE id = $1 FOR SHARE", {Argument::of(broker_id)});
+    return text_at(0, 1);
+}
+
+void set_paused(FunctionCallInfo fcinfo, const char* function, bool paused) {
+    char* name = required_text(fcinfo, 0, function, "name");
+    SPI_connect();
+    run_query("UPDATE eventbus.route_config SET paused = $2 WHERE id = $1", {Argument::of(find_route(name)), Argument::of(paused)});
+    SPI_finish();
+    intake::configuration_changed();
+}
+
+}  // namespace
+
+}  // namespace eventbus::catalog
+
+extern "C" {
+EVENTBUS_SQL_FUNCTION(eventbus_create_route);
+EVENTBUS_SQL_FUNCTION(eventbus_alter_route);
+EVENTBUS_SQL_FUNCTION(eventbus_drop_route);
+EVENTBUS_SQL_FUNCTION(eventbus_pause_route);
+EVENTBUS_SQL_FUNCTION(eventbus_resume_route);
+}
+
+using namespace eventbus;
+using namespace eventbus::catalog;
+
+Datum eventbus_create_route(PG_FUNCTION_ARGS) {
+    char* name = required_name(fcinfo, 0, "create_route", "route");
+    char* broker = required_text(fcinfo, 1, "create_route", "broker");
+    char* destination = required_text(fcinfo, 2, "create_route", "destination");
+    char* topics = required_text(fcinfo, 3, "create_route", "topics");
+    char* options = object_text(fcinfo, 4, "{}");
+
+    SPI_connect();
+    int32 broker_id = find_broker(broker);
+    bool earliest = check_route(name, url_of(broker_id), destination, topics, options);
+
+    // Until this transaction has committed, rotation must not let go of what the route will want: it needs these
+    // locks, and looks at the routes only once it has them.
+    const log::Relations& log = log::relations();
+    for (Oid segment : log.segments) LockRelationOid(segment, AccessShareLock);
+
+    run_query(
+        "INSERT INTO eventbus.route_config (name, broker_id, destination, topics, options) "
+        "VALUES ($1, $2, $3, $4, $5::jsonb) ON CONFLICT DO NOTHING RETURNING id",
+        {Argument::of(name), Argument::of(broker_id), Argument::of(destination), Argument::of(topics), Argument::of(options)});
+    if (SPI_processed == 0)
+        ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("route \"%s\" already exists", name),
+                        errhint("Choose another name, or use eventbus.alter_route.")));
+    log::make_cursor(int4_at(0, 1), earliest);
+    SPI_finish();
+    intake::configuration_changed();
+    PG_RETURN_VOID();
+}
+
+Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
+    char* name = required_text(fcinfo, 0, "alter_route", "name");
+    char* destination = optional_text(fcinfo, 1);
+    char* topics = optional_text(fcinfo, 2);
+    char* options = object_text(fcinfo, 3, nullptr);
+
+    SPI_connect();
+    int32 id = find_route(name);
+    run_query(
+        "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id "
+        "FROM eventbus.route_config WHERE id = $1 FOR UPDATE",
+        {Argument::of(id), Argument::of(static_cast<const char*>(destination)), Argument::of(static_cast<const char*>(topics)),
+         Argument::of(static_cast<const char*>(options))});
+    char* new_destination = text_at(0, 1);
+    char* new_topics = text_at(0, 2);
+    char* new_options = text_at(0, 3);
+    int32 broker_id = int4_at(0, 4);
+    check_route(name, url_of(broker_id), new_destination, new_topics, new_options);
+    run_query("UPDATE eventbus.route_config SET destination = $2, topics = $3, options = $4::jsonb WHERE id = $1",
+              {Argument::of(id), Argument::of(new_destination), Argument::of(new_topics), Argument::of(new_options)});
+    SPI_finish();
+    intake::configuration_changed();
+    PG_RETURN_VOID();
+}
+
+Datum eventbus_drop_route(PG_FUNCTION_ARGS) {
+    char* name = required_text(fcinfo, 0, "drop_route", "name");
+    SPI_connect();
+    run_query("DELETE FROM eventbus.route_config WHERE id = $1", {Argument::of(find_route(name))});
+    SPI_finish();
+    intake::configuration_changed();
+    PG_RETURN_VOID();
+}
+
+Datum eventbus_pause_route(PG_FUNCTION_ARGS) {
+    set_paused(fcinfo, "pause_route", true);
+    PG_RETURN_VOID();
+}
+
+Datum eventbus_resume_route(PG_FUNCTION_ARGS) {
+    set_paused(fcinfo, "resume_route", false);
+    PG_RETURN_VOID();
+}

@@ -1,0 +1,171 @@
+// What it is: eventbus.publish, publish_text and publish_bytes.
+// Who calls it: applications and triggers, inside their transactions.
+// Never: talks to a broker, or does anything that a rollback would not undo (ids excepted).
+#include "intake/wake.hpp"
+#include "log/log.hpp"
+#include "postgres/guest.hpp"
+#include "router/route.hpp"
+#include "settings/settings.hpp"
+#include "status/shared.hpp"
+
+extern "C" {
+#include "mb/pg_wchar.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+}
+
+namespace eventbus::intake {
+
+namespace {
+
+constexpr const char* topic_hint = "A topic is 1 to 255 bytes long: words joined by dots, such as shop.order.created.";
+
+// The rule of router::check_topic, by hand for the hot path; what fails here is explained there.
+bool topic_is_plain(std::string_view topic) {
+    if (topic.empty() || topic.size() > 255) return false;
+    char before = '.';
+    for (char c : topic) {
+        if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7f || c == '*' || c == '#' || c == '+') return false;
+        if (c == '.' && before == '.') return false;
+        before = c;
+    }
+    return before != '.';
+}
+
+[[noreturn]] void refuse_null(const char* function, const char* argument) {
+    ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", argument),
+                    errdetail("eventbus.%s was called with a null %s.", function, argument),
+                    std::strcmp(argument, "topic") == 0 ? errhint("%s", topic_hint)
+                                                        : errhint("Publish the JSON value null, or an empty text, where there is nothing to say.")));
+    pg_unreachable();
+}
+
+void check_size(Size bytes) {
+    if (bytes > static_cast<Size>(settings::max_payload))
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("payload of %zu bytes is larger than eventbus.max_payload", bytes),
+                        errdetail("The limit is %d bytes.", settings::max_payload),
+                        errhint("Publish a reference to the data instead of the data, or raise eventbus.max_payload (at most 256MB).")));
+}
+
+// What is delivered is the text of a jsonb. Only where its stored form is near the limit is the text made to be
+// measured: escapes make it up to six times as long.
+void check_json_size(Datum payload) {
+    Size stored = VARSIZE_ANY_EXHDR(DatumGetPointer(payload));
+    check_size(stored / 2);  // the text is never less than half of the stored form
+    if (stored * 8 < static_cast<Size>(settings::max_payload)) return;
+    Jsonb* json = DatumGetJsonbP(payload);
+    StringInfoData text;
+    initStringInfo(&text);
+    JsonbToCString(&text, &json->root, static_cast<int>(stored));
+    check_size(static_cast<Size>(text.len));
+    pfree(text.data);
+}
+
+void check_headers(Datum headers) {
+    Jsonb* json = DatumGetJsonbP(headers);
+    if (!JB_ROOT_IS_OBJECT(json))
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("headers must be a JSON object"),
+                        errhint("For example {\"traceparent\": \"00-…\", \"priority\": 5}.")));
+    if (VARSIZE(json) > 1024 * 1024)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("headers are larger than 1 MB"),
+                        errhint("Put the data into the payload.")));
+}
+
+// Events that are published where nobody will deliver them wait in the log; say so once a session.
+void warn_without_preload() {
+    static bool said = false;
+    if (said || status::shared() != nullptr) return;
+    said = true;
+    ereport(WARNING, (errmsg("pg_eventbus is not preloaded: events wait in the log and are not delivered"),
+                      errhint("Add pg_eventbus to shared_preload_libraries and restart the server.")));
+}
+
+constexpr int argument_topic = 0;
+constexpr int argument_payload = 1;
+constexpr int argument_key = 2;
+constexpr int argument_headers = 3;
+constexpr int argument_content_type = 4;
+
+int64 publish(FunctionCallInfo fcinfo, const char* function, log::Column payload_column) {
+    if (PG_ARGISNULL(argument_topic)) refuse_null(function, "topic");
+    if (PG_ARGISNULL(argument_payload)) refuse_null(function, "payload");
+    char name[64];
+    snprintf(name, sizeof name, "eventbus.%s()", function);
+    PreventCommandIfReadOnly(name);
+    PreventCommandDuringRecovery(name);
+
+    log::NewEvent event = {};
+    event.topic = PG_GETARG_TEXT_PP(argument_topic);
+    if (std::string_view topic = text_view(event.topic); !topic_is_plain(topic))
+        call_guest([&] { router::check_topic(topic); });
+
+    // Detoasted but in their packed form: what is stored is what came.
+    event.payload = PointerGetDatum(PG_DETOAST_DATUM_PACKED(PG_GETARG_DATUM(argument_payload)));
+    event.payload_column = payload_column;
+    if (payload_column == log::column_json)
+        check_json_size(event.payload);
+    else
+        check_size(VARSIZE_ANY_EXHDR(DatumGetPointer(event.payload)));
+
+    if (!PG_ARGISNULL(argument_key)) {
+        event.key = PG_GETARG_TEXT_PP(argument_key);
+        if (VARSIZE_ANY_EXHDR(event.key) > 1024)
+            ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("key is longer than 1024 bytes"),
+                            errhint("A key says what the event is about, such as order-17.")));
+    }
+    if (!PG_ARGISNULL(argument_headers)) {
+        event.headers = PointerGetDatum(PG_DETOAST_DATUM_PACKED(PG_GETARG_DATUM(argument_headers)));
+        event.has_headers = true;
+        check_headers(event.headers);
+    }
+
+    static text* json_type = nullptr;
+    if (payload_column == log::column_json) {
+        if (json_type == nullptr) {
+            MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+            json_type = cstring_to_text("application/json");
+            MemoryContextSwitchTo(before);
+        }
+        event.content_type = json_type;
+    } else {
+        if (PG_ARGISNULL(argument_content_type)) refuse_null(function, "content_type");
+        event.content_type = PG_GETARG_TEXT_PP(argument_content_type);
+        Size length = VARSIZE_ANY_EXHDR(event.content_type);
+        if (length == 0 || length > 255)
+            ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("content_type must be 1 to 255 bytes long"),
+                            errhint("For example text/plain, application/xml or application/octet-stream.")));
+    }
+
+    warn_without_preload();
+    return log::append(event);
+}
+
+}  // namespace
+
+}  // namespace eventbus::intake
+
+extern "C" {
+EVENTBUS_SQL_FUNCTION(eventbus_publish);
+EVENTBUS_SQL_FUNCTION(eventbus_publish_text);
+EVENTBUS_SQL_FUNCTION(eventbus_publish_bytes);
+EVENTBUS_SQL_FUNCTION(eventbus_wake_workers);
+
+Datum eventbus_publish(PG_FUNCTION_ARGS) {
+    PG_RETURN_INT64(eventbus::intake::publish(fcinfo, "publish", eventbus::log::column_json));
+}
+
+Datum eventbus_publish_text(PG_FUNCTION_ARGS) {
+    PG_RETURN_INT64(eventbus::intake::publish(fcinfo, "publish_text", eventbus::log::column_text));
+}
+
+Datum eventbus_publish_bytes(PG_FUNCTION_ARGS) {
+    PG_RETURN_INT64(eventbus::intake::publish(fcinfo, "publish_bytes", eventbus::log::column_bytes));
+}
+
+Datum eventbus_wake_workers(PG_FUNCTION_ARGS) {
+    (void)fcinfo;
+    eventbus::intake::configuration_changed();
+    PG_RETURN_VOID();
+}
+}

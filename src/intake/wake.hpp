@@ -1,0 +1,22 @@
+// What it is: telling the workers, at commit, what the transaction has done.
+// Who calls it: publish (through the log's flag), the configuration functions, the utility hook.
+// Never: wakes anybody before the transaction is visible to others.
+#pragma once
+
+#include "postgres/prelude.hpp"
+
+namespace eventbus::intake {
+
+// Registers the transaction callback; called once a process, from _PG_init.
+void register_wake();
+
+// At commit, workers of this database read brokers and routes anew, and the launcher looks at it.
+void configuration_changed();
+// At commit, the launcher looks for new and dropped databases.
+void databases_changed();
+// At commit or abort, senders of this database look into the log (COMMIT PREPARED).
+void log_changed();
+// At commit or abort, the database's workers may start again.
+void resume_at_end(Oid database);
+
+}  // namespace eventbus::intake

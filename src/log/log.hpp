@@ -1,0 +1,61 @@
+// What it is: the log's names and places: its segments, its sequences, which segment is current.
+// Who calls it: intake (to append), the sender (to read), the keeper (to rotate).
+// Never: decides who may read or write; the SQL functions' grants do.
+#pragma once
+
+#include "postgres/prelude.hpp"
+
+namespace eventbus::log {
+
+inline constexpr int segment_count = 4;
+
+// Columns of a segment. The first three are fixed-width and never null: the reader takes them from the raw tuple.
+enum Column {
+    column_id,
+    column_xid,
+    column_published_at,
+    column_topic,
+    column_key,
+    column_headers,
+    column_content_type,
+    column_json,
+    column_text,
+    column_bytes,
+    column_count,
+};
+
+// Where the log lives in this database.
+struct Relations {
+    Oid schema;
+    Oid segments[segment_count];
+    Oid event_id;     // the sequence of event ids
+    Oid generation;   // the sequence whose value is the current segment's generation
+};
+
+// The relations of this database's log, from a cache that DDL invalidates; errors where the extension is absent.
+const Relations& relations();
+// The same, or nullptr where the extension is absent.
+const Relations* relations_if_any();
+
+// Generation g lives in segment g % segment_count. The number only rises, outside of transactions.
+int64 current_generation(const Relations& log);
+inline int segment_of(int64 generation) { return static_cast<int>(generation % segment_count); }
+
+struct NewEvent {
+    const text* topic;
+    const text* key;           // or nullptr
+    Datum headers;             // jsonb; has_headers says whether
+    bool has_headers;
+    const text* content_type;
+    Column payload_column;     // column_json, column_text or column_bytes
+    Datum payload;             // detoasted
+};
+
+// Appends one event in the current transaction; returns its id.
+int64 append(const NewEvent& event);
+
+// True at commit time if this transaction appended something.
+bool appended_in_this_transaction();
+void forget_appended();
+
+}  // namespace eventbus::log

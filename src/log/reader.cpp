@@ -1,0 +1,443 @@
+// What it is: the reader: batches between two snapshots, in physical order, which is publishing order.
+// Who calls it: see reader.hpp.
+// Never: trusts a page it has not locked.
+//
+// The log has no index. Tuples are only ever added to a segment's last page (append.cpp), so what is before the
+// last page is final but for the fate of transactions that were still running when it was read. The reader
+// remembers, for each segment, the front (what is behind it need not be looked at again), and for each running
+// transaction the stretch of pages behind the front that holds its events. A batch then looks at the stretches of
+// the transactions that have finished since, and at what lies ahead of the front. All of this is only a shortcut:
+// the snapshots alone say what belongs to a batch, and a reader that starts anew with nothing but a cursor looks at
+// the whole log once.
+#include "log/reader.hpp"
+
+#include <algorithm>
+
+#include "log/tuple.hpp"
+#include "postgres/compat.hpp"
+
+extern "C" {
+#include "access/heapam.h"
+#include "access/transam.h"
+#include "access/xlog.h"
+}
+
+namespace eventbus::log {
+
+namespace {
+
+constexpr BlockNumber pages_a_call = 4096;   // look after other things after so many
+constexpr BlockNumber pages_for_ring = 512;
+constexpr OffsetNumber not_seen = 0xFFFF;    // of a front: the page has not been looked at yet
+
+struct Front {
+    uint32 file = 0;
+    BlockNumber block = 0;
+    OffsetNumber offset = FirstOffsetNumber;
+};
+
+struct Pending {  // events of a running transaction, behind the front
+    uint64 xid;
+    int segment;
+    BlockNumber first;
+    BlockNumber last;
+};
+
+struct Range {  // a stretch of pages that a batch looks at
+    int64 generation;
+    uint32 file;
+    BlockNumber first;
+    OffsetNumber first_offset;  // in the first page
+    BlockNumber end;
+};
+
+}  // namespace
+
+struct Reader {
+    MemoryContext parent;        // of its own memory and of its chunks'
+    MemoryContext memory;
+    Cursor place;
+    XLogRecPtr batch_lsn;        // all that the batch sees was written before this
+    Front fronts[segment_count];
+    Front next_fronts[segment_count];
+    Pending* pending;
+    int pending_count, pending_room;
+    Range* ranges;
+    int range_count, range_room;
+    int range;                   // the one being read; place.start stands in it
+    bool planned;
+};
+
+namespace {
+
+template <class T>
+T* grow(const Reader* reader, T* array, int* room, int need) {
+    if (need <= *room) return array;
+    int wider = std::max(need, *room * 2 + 8);
+    auto* copy = static_cast<T*>(MemoryContextAlloc(reader->memory, sizeof(T) * wider));
+    std::copy(array, array + *room, copy);
+    if (array != nullptr) pfree(array);
+    *room = wider;
+    return copy;
+}
+
+void add_range(Reader* reader, const Range& range) {
+    reader->ranges = grow(reader, reader->ranges, &reader->range_room, reader->range_count + 1);
+    reader->ranges[reader->range_count++] = range;
+}
+
+void add_pending(Reader* reader, uint64 xid, int segment, BlockNumber block) {
+    for (int i = reader->pending_count - 1; i >= 0; --i) {
+        Pending& known = reader->pending[i];
+        if (known.xid != xid || known.segment != segment) continue;
+        known.first = std::min(known.first, block);
+        known.last = std::max(known.last, block);
+        return;
+    }
+    reader->pending = grow(reader, reader->pending, &reader->pending_room, reader->pending_count + 1);
+    reader->pending[reader->pending_count++] = {xid, segment, block, block};
+}
+
+// Sorts the ranges from `from` on, all of one segment, and joins those that touch.
+void join_ranges(Reader* reader, int from) {
+    Range* first = reader->ranges + from;
+    Range* last = reader->ranges + reader->range_count;
+    if (last - first < 2) return;
+    std::sort(first, last, [](const Range& a, const Range& b) {
+        return a.first != b.first ? a.first < b.first : a.first_offset < b.first_offset;
+    });
+    Range* kept = first;
+    for (Range* range = first + 1; range != last; ++range) {
+        if (range->first <= kept->end)
+            kept->end = std::max(kept->end, range->end);
+        else
+            *++kept = *range;
+    }
+    reader->range_count = static_cast<int>(kept + 1 - reader->ranges);
+}
+
+// Puts the place into the range at hand, unless it stands in it already.
+void enter_range(Reader* reader) {
+    if (reader->range >= reader->range_count) return;
+    const Range& range = reader->ranges[reader->range];
+    Position first{range.generation, range.first, range.first_offset};
+    if (reader->place.start < first) reader->place.start = first;
+}
+
+// Finds the range in which the place stands.
+void seek(Reader* reader) {
+    const Position& start = reader->place.start;
+    reader->range = 0;
+    while (reader->range < reader->range_count) {
+        const Range& range = reader->ranges[reader->range];
+        if (range.generation > start.generation || (range.generation == start.generation && range.end > start.block)) break;
+        ++reader->range;
+    }
+    enter_range(reader);
+}
+
+// Which pages the running batch has to look at.
+void plan(Reader* reader) {
+    const Relations& log = relations();
+    const Position start = reader->place.start;
+    const bool resumed = start > Position();
+    int64 current = current_generation(log);
+    reader->range_count = 0;
+    reader->range = 0;
+
+    for (int64 generation = std::max<int64>(0, current - segment_count + 1); generation <= current; ++generation) {
+        int segment = segment_of(generation);
+        Relation rel = table_open(log.segments[segment], AccessShareLock);
+        uint32 file = compat::relation_file(rel);
+        BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+        table_close(rel, AccessShareLock);
+
+        Front& front = reader->fronts[segment];
+        bool renewed = front.file != file || front.block > blocks;
+        if (renewed) front = {file, 0, FirstOffsetNumber};
+
+        int from = reader->range_count;
+        int kept = 0;
+        for (int i = 0; i < reader->pending_count; ++i) {
+            const Pending pending = reader->pending[i];
+            if (pending.segment == segment && renewed) continue;
+            if (pending.segment == segment && finished(reader->place.batch, pending.xid)) {
+                add_range(reader, {generation, file, pending.first, FirstOffsetNumber, std::min(pending.last + 1, blocks)});
+                continue;
+            }
+            reader->pending[kept++] = pending;
+        }
+        reader->pending_count = kept;
+        if (front.block < blocks) add_range(reader, {generation, file, front.block, front.offset, blocks});
+        join_ranges(reader, from);
+
+        // A batch that goes on after a restart skips what lies before its start. Whatever running transactions
+        // have there is unknown, so the next batch looks at it again.
+        if (blocks == 0 || (resumed && generation <= start.generation))
+            reader->next_fronts[segment] = {file, 0, FirstOffsetNumber};
+        else
+            reader->next_fronts[segment] = {file, blocks - 1, not_seen};
+    }
+
+    reader->planned = true;
+    seek(reader);
+}
+
+void end_batch(Reader* reader) {
+    for (int i = 0; i < segment_count; ++i) {
+        reader->fronts[i] = reader->next_fronts[i];
+        if (reader->fronts[i].offset == not_seen) reader->fronts[i].offset = FirstOffsetNumber;
+    }
+    free_snapshot(&reader->place.done);
+    reader->place.done = reader->place.batch;
+    reader->place.batch = XidSnapshot();
+    reader->place.in_batch = false;
+    reader->place.start = reader->place.end = Position();
+    reader->place.settled_id = 0;
+}
+
+// What the page scan knows.
+struct Scan {
+    Reader* reader;
+    Snapshot snapshot;
+    TupleCopies copies;
+    uint32 most;
+    bool check_durable;
+    XLogRecPtr durable_from;
+    uint64 last_xid;
+    enum { old, candidate, running, later } last_class;
+};
+
+void classify(Scan& scan, uint64 xid) {
+    const Cursor& place = scan.reader->place;
+    scan.last_xid = xid;
+    if (finished(place.done, xid))
+        scan.last_class = Scan::old;
+    else if (finished(place.batch, xid))
+        scan.last_class = Scan::candidate;
+    else
+        scan.last_class = xid >= place.batch.xmax ? Scan::later : Scan::running;
+}
+
+bool is_ours(const Cursor& place, uint64 xid, int64 id) {
+    if (xid == place.creator_xid && id < place.creator_id) return false;
+    return !(id <= place.settled_id && place.start < place.end);
+}
+
+// Looks at one tuple of a locked page. Returns false when there is no room for it.
+bool look_at(Scan& scan, HeapTuple tuple, Buffer buffer) {
+    Reader* reader = scan.reader;
+    const Position& at = reader->place.start;
+    uint64 xid = raw_xid(tuple->t_data);
+    if (xid != scan.last_xid) classify(scan, xid);
+    switch (scan.last_class) {
+        case Scan::old:
+            return true;
+        case Scan::running:
+            add_pending(reader, xid, segment_of(at.generation), at.block);
+            return true;
+        case Scan::later: {
+            Front& front = reader->next_fronts[segment_of(at.generation)];
+            if (at.block < front.block || (at.block == front.block && at.offset < front.offset)) {
+                front.block = at.block;
+                front.offset = at.offset;
+            }
+            return true;
+        }
+        case Scan::candidate:
+            break;
+    }
+    if (!is_ours(reader->place, xid, raw_id(tuple->t_data))) return true;
+    if (scan.copies.count >= scan.most) return false;
+    if (!HeapTupleSatisfiesVisibility(tuple, scan.snapshot, buffer)) return true;
+    if (scan.check_durable) {
+        TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+        if (TransactionIdIsNormal(xmin)) scan.durable_from = std::max(scan.durable_from, TransactionIdGetCommitLSN(xmin));
+    }
+    copy_tuple(&scan.copies, tuple, at);
+    return true;
+}
+
+// Looks at one page from place.start.offset on. Returns false when there was no room before its end; place.start
+// then stands at the first tuple not looked at.
+bool scan_page(Scan& scan, Relation rel, BufferAccessStrategy ring) {
+    Reader* reader = scan.reader;
+    Position& at = reader->place.start;
+    Buffer buffer = ReadBufferExtended(rel, MAIN_FORKNUM, at.block, RBM_NORMAL, ring);
+    LockBuffer(buffer, BUFFER_LOCK_SHARE);
+    Page page = BufferGetPage(buffer);
+    OffsetNumber last = PageIsNew(page) ? InvalidOffsetNumber : PageGetMaxOffsetNumber(page);
+    bool room = true;
+    for (; at.offset <= last; ++at.offset) {
+        ItemId item = PageGetItemId(page, at.offset);
+        if (!ItemIdIsNormal(item)) continue;
+        HeapTupleData tuple;
+        tuple.t_data = reinterpret_cast<HeapTupleHeader>(PageGetItem(page, item));
+        tuple.t_len = ItemIdGetLength(item);
+        tuple.t_tableOid = RelationGetRelid(rel);
+        ItemPointerSet(&tuple.t_self, at.block, at.offset);
+        room = look_at(scan, &tuple, buffer);
+        if (!room) break;
+    }
+    if (room) {
+        // More will come on the segment's last page: the next batch goes on behind what was seen here.
+        Front& front = reader->next_fronts[segment_of(at.generation)];
+        if (at.block == front.block && front.offset == not_seen) front.offset = at.offset;
+    }
+    UnlockReleaseBuffer(buffer);
+    return room;
+}
+
+// Somebody has rewritten the segment since the batch was planned. The keeper does it only to a segment that all
+// routes have passed; after VACUUM FULL our events may stand anywhere in it, so all of it is looked at.
+void replan_segment(Reader* reader, Relation rel) {
+    Range& range = reader->ranges[reader->range];
+    range.file = compat::relation_file(rel);
+    range.first = 0;
+    range.first_offset = FirstOffsetNumber;
+    range.end = RelationGetNumberOfBlocks(rel);
+    int kept = reader->range + 1;
+    for (int i = kept; i < reader->range_count; ++i)
+        if (reader->ranges[i].generation != range.generation) reader->ranges[kept++] = reader->ranges[i];
+    reader->range_count = kept;
+    int segment = segment_of(range.generation);
+    if (range.end == 0)
+        reader->next_fronts[segment] = {range.file, 0, FirstOffsetNumber};
+    else
+        reader->next_fronts[segment] = {range.file, range.end - 1, not_seen};
+    reader->place.start = {range.generation, 0, FirstOffsetNumber};
+    reader->place.end = Position();
+}
+
+// Scans until there is no room, the batch is through or the call has taken long enough.
+void scan_ranges(Scan& scan) {
+    Reader* reader = scan.reader;
+    const Relations& log = relations();
+    BlockNumber budget = pages_a_call;
+    while (reader->range < reader->range_count) {
+        Position& at = reader->place.start;
+        Relation rel = table_open(log.segments[segment_of(reader->ranges[reader->range].generation)], AccessShareLock);
+        if (compat::relation_file(rel) != reader->ranges[reader->range].file) replan_segment(reader, rel);
+        const Range& range = reader->ranges[reader->range];
+        // Long stretches don't go through the whole buffer cache.
+        BufferAccessStrategy ring = range.end - at.block > pages_for_ring ? GetAccessStrategy(BAS_BULKREAD) : nullptr;
+        bool room = true;
+        while (at.block < range.end && budget > 0) {
+            CHECK_FOR_INTERRUPTS();
+            --budget;
+            room = scan_page(scan, rel, ring);
+            if (!room) break;
+            ++at.block;
+            at.offset = FirstOffsetNumber;
+        }
+        if (ring != nullptr) FreeAccessStrategy(ring);
+        bool through = at.block >= range.end;
+        table_close(rel, AccessShareLock);
+        if (!through) return;
+        ++reader->range;
+        enter_range(reader);
+    }
+}
+
+}  // namespace
+
+Reader* open_reader(const Cursor& cursor, MemoryContext parent) {
+    MemoryContext memory = AllocSetContextCreate(parent, "pg_eventbus reader", ALLOCSET_SMALL_SIZES);
+    auto* reader = static_cast<Reader*>(MemoryContextAllocZero(memory, sizeof(Reader)));
+    reader->parent = parent;
+    reader->memory = memory;
+    reader->place = cursor;
+    reader->place.done = copy_snapshot(cursor.done, memory);
+    reader->place.batch = copy_snapshot(cursor.batch, memory);
+    reader->batch_lsn = GetXLogInsertRecPtr();
+    return reader;
+}
+
+Reader* clone_reader(const Reader* reader) {
+    Reader* clone = open_reader(reader->place, reader->parent);
+    clone->batch_lsn = reader->batch_lsn;
+    std::copy(reader->fronts, reader->fronts + segment_count, clone->fronts);
+    std::copy(reader->next_fronts, reader->next_fronts + segment_count, clone->next_fronts);
+    clone->pending = grow(clone, clone->pending, &clone->pending_room, reader->pending_count);
+    std::copy(reader->pending, reader->pending + reader->pending_count, clone->pending);
+    clone->pending_count = reader->pending_count;
+    clone->ranges = grow(clone, clone->ranges, &clone->range_room, reader->range_count);
+    std::copy(reader->ranges, reader->ranges + reader->range_count, clone->ranges);
+    clone->range_count = reader->range_count;
+    clone->range = reader->range;
+    clone->planned = reader->planned;
+    return clone;
+}
+
+void close_reader(Reader* reader) { MemoryContextDelete(reader->memory); }
+
+const Cursor& place_of(const Reader* reader) { return reader->place; }
+
+bool in_batch(const Reader* reader) { return reader->place.in_batch; }
+
+bool same_place(const Reader* a, const Reader* b) {
+    const Cursor& x = a->place;
+    const Cursor& y = b->place;
+    auto creator_is_done = [](const Cursor& place) { return finished(place.done, place.creator_xid); };
+    return !x.in_batch && !y.in_batch && same(x.done, y.done) && creator_is_done(x) && creator_is_done(y);
+}
+
+void begin_batch(Reader* reader, const XidSnapshot& snapshot) {
+    reader->place.batch = copy_snapshot(snapshot, reader->memory);
+    reader->place.in_batch = true;
+    reader->place.start = reader->place.end = Position();
+    reader->place.settled_id = 0;
+    reader->batch_lsn = GetXLogInsertRecPtr();
+    reader->planned = false;
+}
+
+Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter) {
+    if (!reader->place.in_batch) return nullptr;
+    if (!reader->planned) plan(reader);
+
+    MemoryContext memory = AllocSetContextCreate(reader->parent, "pg_eventbus chunk", ALLOCSET_DEFAULT_SIZES);
+    Cursor before = reader->place;
+    before.done = copy_snapshot(before.done, memory);
+    before.batch = copy_snapshot(before.batch, memory);
+
+    Scan scan = {};
+    scan.reader = reader;
+    scan.snapshot = GetActiveSnapshot();
+    scan.copies.memory = memory;
+    scan.most = limits.events;
+    scan.check_durable = reader->batch_lsn > GetFlushRecPtr(nullptr);
+    scan.last_xid = 0;
+    scan.last_class = Scan::old;
+    scan_ranges(scan);
+
+    // With synchronous_commit = off a transaction is visible before it is durable. Nobody shall hear of an event
+    // that a crash could still undo.
+    if (!XLogRecPtrIsInvalid(scan.durable_from)) XLogFlush(scan.durable_from);
+
+    Chunk* chunk = make_chunk(&scan.copies, filter, limits.bytes, &reader->place.start);
+    chunk->before = before;
+    chunk->end = reader->place.start;
+    seek(reader);  // make_chunk may have taken less than was scanned
+    if (reader->range >= reader->range_count) {
+        chunk->end = {PG_INT64_MAX, 0, FirstOffsetNumber};  // behind everything of this batch
+        end_batch(reader);
+    }
+    if (chunk->count == 0) {
+        MemoryContextDelete(memory);
+        return nullptr;
+    }
+    return chunk;
+}
+
+void free_chunk(Chunk* chunk) { MemoryContextDelete(chunk->memory); }
+
+Cursor cursor_inside(const Chunk* chunk, uint32 index) {
+    Cursor cursor = chunk->before;
+    if (index > 0) {
+        cursor.end = chunk->end;
+        cursor.settled_id = chunk->events[index - 1].id;
+    }
+    return cursor;
+}
+
+}  // namespace eventbus::log

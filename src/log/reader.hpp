@@ -1,0 +1,83 @@
+// What it is: reading the log in batches: what one snapshot sees and an earlier one did not.
+// Who calls it: the sender, inside short transactions; the status functions for a route's lag.
+// Never: writes, keeps a lock or a snapshot between calls, or holds more in memory than one chunk.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "core/event.hpp"
+#include "log/log.hpp"
+#include "log/snapshot.hpp"
+
+namespace eventbus::log {
+
+// The next tuple to look at.
+struct Position {
+    int64 generation = 0;
+    BlockNumber block = 0;
+    OffsetNumber offset = FirstOffsetNumber;
+    auto operator<=>(const Position&) const = default;
+};
+
+// How far a route has got: everything that `done` sees is settled; of the running batch (what `batch` sees and
+// `done` does not) everything before `start` is, and from there to `end` the events up to settled_id.
+struct Cursor {
+    XidSnapshot done;
+    bool in_batch = false;
+    XidSnapshot batch;
+    Position start;
+    Position end;
+    int64 settled_id = 0;
+    // The transaction that created the route: what it published before that is not the route's.
+    uint64 creator_xid = 0;
+    int64 creator_id = 0;
+};
+
+// Events read together, in id order.
+struct Chunk {
+    MemoryContext memory;  // holds everything of the chunk
+    Event* events;
+    uint32 count;
+    Size bytes;
+    Cursor before;         // the place where the chunk begins
+    Position end;          // and where it ends
+};
+
+struct Limits {
+    uint32 events;
+    Size bytes;
+};
+
+// Whether anybody wants events of this topic; others are passed over before their payload is looked at.
+struct Filter {
+    bool (*wanted)(void* context, std::string_view topic);
+    void* context;
+};
+
+struct Reader;
+
+// The reader, and the chunks it makes, are allocated in `memory`.
+Reader* open_reader(const Cursor& cursor, MemoryContext memory);
+Reader* clone_reader(const Reader* reader);
+void close_reader(Reader* reader);
+
+// The place where reading goes on: the cursor of a route that has settled everything read so far.
+const Cursor& place_of(const Reader* reader);
+bool in_batch(const Reader* reader);
+// Both stand between batches at the same place.
+bool same_place(const Reader* a, const Reader* b);
+
+// These want a transaction with an active snapshot.
+// Begins a batch that ends with what `snapshot` sees; only between batches.
+void begin_batch(Reader* reader, const XidSnapshot& snapshot);
+// The next events of the batch, or nullptr when there are none for now: the batch is through (in_batch() is false
+// then), or a good stretch of the log held nothing for us and the caller should look after other things.
+// What it returns is durable.
+Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter);
+void free_chunk(Chunk* chunk);
+
+// The cursor of a route that has settled the first `index` events of the chunk.
+Cursor cursor_inside(const Chunk* chunk, uint32 index);
+
+}  // namespace eventbus::log

@@ -1,0 +1,151 @@
+// What it is: see tuple.hpp.
+// Who calls it: the reader, with the page already unlocked.
+// Never: leaves anything outside the chunk's memory context.
+#include "log/tuple.hpp"
+
+#include <algorithm>
+
+extern "C" {
+#include "access/detoast.h"
+#include "access/tupmacs.h"
+#include "mb/pg_wchar.h"
+#include "utils/jsonb.h"
+}
+
+namespace eventbus::log {
+
+namespace {
+
+constexpr Size block_bytes = 64 * 1024;
+constexpr Size largest_kept_text = 1024 * 1024;
+
+char* room_for(TupleCopies* copies, Size bytes) {
+    Size need = MAXALIGN(bytes);
+    if (need > copies->free_bytes) {
+        Size block = std::max(need, block_bytes);
+        copies->free = static_cast<char*>(MemoryContextAllocHuge(copies->memory, block));
+        copies->free_bytes = block;
+    }
+    char* room = copies->free;
+    copies->free += need;
+    copies->free_bytes -= need;
+    return room;
+}
+
+// A variable-length column of a copied tuple: detoasted where it must be, never copied where it needn't.
+struct varlena* whole(char* column) {
+    auto* value = reinterpret_cast<struct varlena*>(column);
+    return VARATT_IS_EXTERNAL(value) || VARATT_IS_COMPRESSED(value) ? detoast_attr(value) : value;
+}
+
+// Brokers get UTF-8 whatever the database's encoding is.
+std::string_view as_utf8(const char* bytes, Size length) {
+    if (GetDatabaseEncoding() != PG_UTF8) {
+        char* converted = pg_server_to_any(bytes, static_cast<int>(length), PG_UTF8);
+        if (converted != bytes) return {converted, strlen(converted)};
+    }
+    return {bytes, length};
+}
+
+std::string_view text_column(char* column) {
+    struct varlena* value = whole(column);
+    return as_utf8(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+}
+
+std::string_view bytes_column(char* column) {
+    struct varlena* value = whole(column);
+    return {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)};
+}
+
+std::string_view json_column(TupleCopies* copies, char* column) {
+    auto* value = reinterpret_cast<struct varlena*>(column);
+    // A container's header wants its alignment, which a short varlena does not have.
+    Jsonb* json = reinterpret_cast<Jsonb*>(VARATT_IS_EXTENDED(value) ? detoast_attr(value) : value);
+    // One buffer serves all, so that the chunk holds no more than the text.
+    static StringInfoData text = {};
+    if (text.data == nullptr) {
+        MemoryContext chunk = MemoryContextSwitchTo(TopMemoryContext);
+        initStringInfo(&text);
+        MemoryContextSwitchTo(chunk);
+    }
+    resetStringInfo(&text);
+    JsonbToCString(&text, &json->root, static_cast<int>(VARSIZE(json)));
+    auto length = static_cast<Size>(text.len);
+    char* copy = room_for(copies, length);
+    std::memcpy(copy, text.data, length);
+    if (length > largest_kept_text) {
+        pfree(text.data);
+        text.data = nullptr;
+    }
+    return as_utf8(copy, length);
+}
+
+// Finds the columns from topic on; nullptr where one is null.
+void find_columns(HeapTupleHeader tuple, char** columns) {
+    auto* at = reinterpret_cast<char*>(tuple) + tuple->t_hoff;
+    Size offset = 3 * sizeof(int64);
+    for (int i = column_topic; i < column_count; ++i) {
+        columns[i] = nullptr;
+        if ((tuple->t_infomask & HEAP_HASNULL) != 0 && att_isnull(i, tuple->t_bits)) continue;
+        offset = att_align_pointer(offset, TYPALIGN_INT, -1, at + offset);
+        columns[i] = at + offset;
+        offset += VARSIZE_ANY(at + offset);
+    }
+}
+
+}  // namespace
+
+void copy_tuple(TupleCopies* copies, HeapTuple tuple, const Position& at) {
+    char* room = room_for(copies, tuple->t_len);
+    if (copies->count == copies->room) {
+        copies->room = copies->room == 0 ? 64 : copies->room * 2;
+        Size bytes = sizeof(TupleCopy) * copies->room;
+        copies->items = static_cast<TupleCopy*>(copies->items == nullptr ? MemoryContextAlloc(copies->memory, bytes)
+                                                                         : repalloc(copies->items, bytes));
+    }
+    std::memcpy(room, tuple->t_data, tuple->t_len);
+    copies->items[copies->count++] = {at, tuple->t_len, reinterpret_cast<HeapTupleHeader>(room)};
+}
+
+Chunk* make_chunk(TupleCopies* copies, const Filter& filter, Size most_bytes, Position* next) {
+    MemoryContext caller = MemoryContextSwitchTo(copies->memory);
+    auto* chunk = static_cast<Chunk*>(palloc0(sizeof(Chunk)));
+    chunk->memory = copies->memory;
+    chunk->events = static_cast<Event*>(palloc(sizeof(Event) * (copies->count + 1)));
+
+    for (uint32 i = 0; i < copies->count; ++i) {
+        if (chunk->bytes >= most_bytes) {
+            *next = copies->items[i].at;
+            break;
+        }
+        HeapTupleHeader tuple = copies->items[i].data;
+        char* columns[column_count];
+        find_columns(tuple, columns);
+        std::string_view topic = text_column(columns[column_topic]);
+        if (filter.wanted != nullptr && !filter.wanted(filter.context, topic)) continue;
+
+        Event* event = new (&chunk->events[chunk->count++]) Event();
+        event->id = raw_id(tuple);
+        event->published_at = to_unix_us(raw_published_at(tuple));
+        event->topic = topic;
+        if (columns[column_key] != nullptr) event->key = text_column(columns[column_key]);
+        if (columns[column_headers] != nullptr) event->headers = json_column(copies, columns[column_headers]);
+        event->content_type = text_column(columns[column_content_type]);
+        if (columns[column_json] != nullptr)
+            event->payload = json_column(copies, columns[column_json]);
+        else if (columns[column_text] != nullptr)
+            event->payload = text_column(columns[column_text]);
+        else
+            event->payload = bytes_column(columns[column_bytes]);
+        event->is_bytes = columns[column_bytes] != nullptr;
+        chunk->bytes += event->payload.size() + event->headers.size() + copies->items[i].length;
+    }
+
+    auto by_id = [](const Event& a, const Event& b) { return a.id < b.id; };
+    if (!std::is_sorted(chunk->events, chunk->events + chunk->count, by_id))
+        std::sort(chunk->events, chunk->events + chunk->count, by_id);
+    MemoryContextSwitchTo(caller);
+    return chunk;
+}
+
+}  // namespace eventbus::log

@@ -1,0 +1,23 @@
+// What it is: the front door: _PG_init and nothing else.
+// Who calls it: PostgreSQL, when it loads the library: at server start, or in a backend that publishes without preload.
+// Never: fails because a broker's library is missing; those are in modules of their own.
+#include "intake/wake.hpp"
+#include "postgres/prelude.hpp"
+#include "settings/settings.hpp"
+#include "status/shared.hpp"
+#include "worker/process.hpp"
+#include "worker/suspend.hpp"
+
+extern "C" {
+PG_MODULE_MAGIC;
+PGDLLEXPORT void _PG_init(void);
+}
+
+void _PG_init(void) {
+    eventbus::settings::define();
+    eventbus::intake::register_wake();
+    if (!process_shared_preload_libraries_in_progress) return;
+    eventbus::status::request_shared_memory();
+    eventbus::worker::install_utility_hook();
+    eventbus::worker::register_launcher();
+}

@@ -1,0 +1,81 @@
+// What it is: what differs between PostgreSQL 15, 16, 17 and 18. The only file with PG_VERSION_NUM in it.
+// Who calls it: host rooms.
+// Never: holds logic of ours; it only gives one name to what has several.
+#pragma once
+
+#include "postgres/prelude.hpp"
+
+extern "C" {
+#include "catalog/pg_database.h"
+#include "storage/procarray.h"
+#include "utils/acl.h"
+#include "utils/wait_event.h"
+}
+
+#if PG_VERSION_NUM < 150000
+#error "pg_eventbus needs PostgreSQL 15 or newer"
+#endif
+
+namespace eventbus::compat {
+
+// The file behind a relation; changes when the relation is truncated or rewritten.
+inline uint32 relation_file(Relation rel) {
+#if PG_VERSION_NUM >= 160000
+    return rel->rd_locator.relNumber;
+#else
+    return rel->rd_node.relNode;
+#endif
+}
+
+// Adds one block to the main fork; returned pinned, locked exclusively and initialised as an empty heap page.
+inline Buffer extend_by_one(Relation rel) {
+#if PG_VERSION_NUM >= 160000
+    Buffer buffer = ExtendBufferedRel(BMR_REL(rel), MAIN_FORKNUM, nullptr, EB_LOCK_FIRST);
+#else
+    LockRelationForExtension(rel, ExclusiveLock);
+    Buffer buffer = ReadBufferExtended(rel, MAIN_FORKNUM, P_NEW, RBM_ZERO_AND_LOCK, nullptr);
+    UnlockRelationForExtension(rel, ExclusiveLock);
+#endif
+    PageInit(BufferGetPage(buffer), BufferGetPageSize(buffer), 0);
+    MarkBufferDirty(buffer);
+    return buffer;
+}
+
+// A process's place in the array of processes: stable while it lives, and enough to find its latch.
+inline int my_proc_number() {
+#if PG_VERSION_NUM >= 170000
+    return MyProcNumber;
+#else
+    return MyProc->pgprocno;
+#endif
+}
+
+inline Latch* latch_of(int proc_number) { return &ProcGlobal->allProcs[proc_number].procLatch; }
+
+inline bool owns_database(Oid database, Oid role) {
+#if PG_VERSION_NUM >= 160000
+    return object_ownercheck(DatabaseRelationId, database, role);
+#else
+    return pg_database_ownercheck(database, role);
+#endif
+}
+
+inline WaitEventSet* create_wait_event_set(int events) {
+#if PG_VERSION_NUM >= 170000
+    return CreateWaitEventSet(nullptr, events);
+#else
+    return CreateWaitEventSet(TopMemoryContext, events);
+#endif
+}
+
+// The name under which pg_stat_activity shows a wait of ours; 15 and 16 know only "Extension".
+inline uint32 wait_event(const char* name) {
+#if PG_VERSION_NUM >= 170000
+    return WaitEventExtensionNew(name);
+#else
+    (void)name;
+    return PG_WAIT_EXTENSION;
+#endif
+}
+
+}  // namespace eventbus::compat

@@ -1,0 +1,26 @@
+// What it is: the reporting half of the wall.
+// Who calls it: call_guest, once the handler has been left.
+// Never: runs with a C++ exception in flight.
+#include "postgres/guest.hpp"
+
+namespace eventbus {
+
+void report_guest_error(const GuestError& error) {
+    switch (error.kind) {
+        case GuestError::Kind::bad_input:
+            ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s", error.message),
+                            error.detail[0] != '\0' ? errdetail("%s", error.detail) : 0,
+                            error.hint[0] != '\0' ? errhint("%s", error.hint) : 0));
+            break;
+        case GuestError::Kind::out_of_memory:
+            ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+            break;
+        case GuestError::Kind::none:
+        case GuestError::Kind::other:
+            ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("pg_eventbus: %s", error.message)));
+            break;
+    }
+    pg_unreachable();
+}
+
+}  // namespace eventbus

@@ -1,0 +1,82 @@
+// What it is: see query.hpp.
+// Who calls it: host rooms.
+// Never: swallows an error.
+#include "postgres/query.hpp"
+
+extern "C" {
+#include "pgstat.h"
+#include "utils/backend_status.h"
+}
+
+namespace eventbus {
+
+uint64 run_query(const char* sql, std::initializer_list<Argument> params, bool read_only) {
+    constexpr int most = 24;
+    Oid types[most] = {};
+    Datum values[most] = {};
+    char nulls[most] = {};
+    int count = 0;
+    for (const Argument& param : params) {
+        if (count == most) elog(ERROR, "too many parameters");
+        types[count] = param.type;
+        values[count] = param.value;
+        nulls[count] = param.null ? 'n' : ' ';
+        ++count;
+    }
+    int result = SPI_execute_with_args(sql, count, types, values, nulls, read_only, 0);
+    if (result < 0) elog(ERROR, "query failed: %s", SPI_result_code_string(result));
+    return SPI_processed;
+}
+
+Datum datum_at(uint64 row, int column, bool* null) {
+    return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, null);
+}
+
+bool is_null_at(uint64 row, int column) {
+    bool null;
+    datum_at(row, column, &null);
+    return null;
+}
+
+char* text_at(uint64 row, int column) {
+    return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+}
+
+int32 int4_at(uint64 row, int column) {
+    bool null;
+    Datum value = datum_at(row, column, &null);
+    return null ? 0 : DatumGetInt32(value);
+}
+
+int64 int8_at(uint64 row, int column) {
+    bool null;
+    Datum value = datum_at(row, column, &null);
+    return null ? 0 : DatumGetInt64(value);
+}
+
+bool bool_at(uint64 row, int column) {
+    bool null;
+    Datum value = datum_at(row, column, &null);
+    return !null && DatumGetBool(value);
+}
+
+TimestampTz time_at(uint64 row, int column) {
+    bool null;
+    Datum value = datum_at(row, column, &null);
+    return null ? 0 : DatumGetTimestampTz(value);
+}
+
+void begin_transaction(const char* activity) {
+    SetCurrentStatementStartTimestamp();
+    StartTransactionCommand();
+    PushActiveSnapshot(GetTransactionSnapshot());
+    if (activity != nullptr) pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+void commit_transaction() {
+    PopActiveSnapshot();
+    CommitTransactionCommand();
+    pgstat_report_stat(false);
+}
+
+}  // namespace eventbus

@@ -1,0 +1,16 @@
+
+-- Publishing.
+CREATE FUNCTION eventbus.publish(topic text, payload jsonb, key text DEFAULT NULL, headers jsonb DEFAULT NULL)
+    RETURNS bigint LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_publish';
+COMMENT ON FUNCTION eventbus.publish(text, jsonb, text, jsonb) IS
+    'publishes a JSON event in the current transaction; returns its id. topic: words joined by dots, 1 to 255 bytes; payload: at most eventbus.max_payload; key: order is kept among events of one key; headers: a JSON object. Delivered after COMMIT, never after ROLLBACK';
+
+CREATE FUNCTION eventbus.publish_text(topic text, payload text, key text DEFAULT NULL, headers jsonb DEFAULT NULL, content_type text DEFAULT 'text/plain')
+    RETURNS bigint LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_publish_text';
+COMMENT ON FUNCTION eventbus.publish_text(text, text, text, jsonb, text) IS
+    'publishes a text event, sent as UTF-8; content_type: a MIME type, 1 to 255 bytes; otherwise as eventbus.publish';
+
+CREATE FUNCTION eventbus.publish_bytes(topic text, payload bytea, key text DEFAULT NULL, headers jsonb DEFAULT NULL, content_type text DEFAULT 'application/octet-stream')
+    RETURNS bigint LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_publish_bytes';
+COMMENT ON FUNCTION eventbus.publish_bytes(text, bytea, text, jsonb, text) IS
+    'publishes an event of arbitrary bytes, sent as they are; content_type: a MIME type, 1 to 255 bytes; otherwise as eventbus.publish';

@@ -1,0 +1,166 @@
+
+-- Brokers and routes. The tables hold passwords: nobody but superusers reads them; the views hide them.
+CREATE TABLE eventbus.broker_config (
+    id         integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text        NOT NULL UNIQUE,
+    url        text        NOT NULL,
+    options    jsonb       NOT NULL DEFAULT '{}',
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+COMMENT ON TABLE eventbus.broker_config IS 'brokers as the senders read them, passwords included; read eventbus.broker instead';
+
+CREATE TABLE eventbus.route_config (
+    id          integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name        text        NOT NULL UNIQUE,
+    broker_id   integer     NOT NULL REFERENCES eventbus.broker_config (id),
+    destination text        NOT NULL,
+    topics      text        NOT NULL,
+    options     jsonb       NOT NULL DEFAULT '{}',
+    paused      boolean     NOT NULL DEFAULT false,
+    created_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+CREATE INDEX route_config_broker_id ON eventbus.route_config (broker_id);
+COMMENT ON TABLE eventbus.route_config IS 'routes as the senders read them; read eventbus.route instead';
+
+SELECT pg_catalog.pg_extension_config_dump('eventbus.broker_config', '');
+SELECT pg_catalog.pg_extension_config_dump('eventbus.route_config', '');
+SELECT pg_catalog.pg_extension_config_dump('eventbus.broker_config_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('eventbus.route_config_id_seq', '');
+
+CREATE TABLE eventbus.cursor (
+    route_id         integer     PRIMARY KEY REFERENCES eventbus.route_config (id) ON DELETE CASCADE,
+    done             pg_snapshot NOT NULL,
+    batch            pg_snapshot,
+    start_generation bigint      NOT NULL DEFAULT 0,
+    start_block      bigint      NOT NULL DEFAULT 0,
+    start_offset     integer     NOT NULL DEFAULT 0,
+    end_generation   bigint      NOT NULL DEFAULT 0,
+    end_block        bigint      NOT NULL DEFAULT 0,
+    end_offset       integer     NOT NULL DEFAULT 0,
+    settled_id       bigint      NOT NULL DEFAULT 0,
+    creator_xid      xid8        NOT NULL DEFAULT '0',
+    creator_id       bigint      NOT NULL DEFAULT 0,
+    delivered        bigint      NOT NULL DEFAULT 0,
+    dead             bigint      NOT NULL DEFAULT 0,
+    retries          bigint      NOT NULL DEFAULT 0,
+    last_delivered_at timestamptz,
+    last_error       text,
+    last_error_at    timestamptz
+) WITH (fillfactor = 50);
+COMMENT ON TABLE eventbus.cursor IS 'how far each route has got in the log, and its counters; written by the senders';
+
+CREATE TABLE eventbus.dead_letter_store (
+    route_id      integer     NOT NULL REFERENCES eventbus.route_config (id) ON DELETE CASCADE,
+    event_id      bigint      NOT NULL,
+    topic         text        NOT NULL,
+    key           text,
+    headers       jsonb,
+    content_type  text        NOT NULL,
+    payload_text  text,
+    payload_bytes bytea,
+    published_at  timestamptz NOT NULL,
+    error         text        NOT NULL,
+    attempts      integer     NOT NULL,
+    failed_at     timestamptz NOT NULL,
+    requeued      boolean     NOT NULL DEFAULT false,
+    PRIMARY KEY (route_id, event_id)
+);
+CREATE INDEX dead_letter_store_requeued ON eventbus.dead_letter_store (route_id) WHERE requeued;
+COMMENT ON TABLE eventbus.dead_letter_store IS 'events that a broker refused for good, whole; read eventbus.dead_letter instead';
+
+CREATE FUNCTION eventbus.redacted_url(url text) RETURNS text
+    LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eventbus_redacted_url';
+COMMENT ON FUNCTION eventbus.redacted_url(text) IS 'the URL with its password replaced by ***';
+
+CREATE VIEW eventbus.broker AS
+    SELECT name, eventbus.redacted_url(url) AS url, options, created_at FROM eventbus.broker_config;
+COMMENT ON VIEW eventbus.broker IS 'the brokers, passwords hidden';
+COMMENT ON COLUMN eventbus.broker.name IS 'the broker''s name';
+COMMENT ON COLUMN eventbus.broker.url IS 'its URL, the password replaced by ***';
+COMMENT ON COLUMN eventbus.broker.options IS 'its options';
+COMMENT ON COLUMN eventbus.broker.created_at IS 'when it was created';
+
+CREATE VIEW eventbus.route AS
+    SELECT r.name, b.name AS broker, r.destination, r.topics, r.options, r.paused, r.created_at
+    FROM eventbus.route_config r JOIN eventbus.broker_config b ON b.id = r.broker_id;
+COMMENT ON VIEW eventbus.route IS 'the routes';
+COMMENT ON COLUMN eventbus.route.name IS 'the route''s name';
+COMMENT ON COLUMN eventbus.route.broker IS 'the broker it delivers to';
+COMMENT ON COLUMN eventbus.route.destination IS 'kind:template';
+COMMENT ON COLUMN eventbus.route.topics IS 'comma-separated topic patterns';
+COMMENT ON COLUMN eventbus.route.options IS 'its options';
+COMMENT ON COLUMN eventbus.route.paused IS 'whether delivery is paused';
+COMMENT ON COLUMN eventbus.route.created_at IS 'when it was created';
+
+CREATE VIEW eventbus.dead_letter AS
+    SELECT d.event_id, r.name AS route, d.topic, d.key,
+           coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
+           d.headers, d.error, d.attempts, d.failed_at
+    FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id
+    WHERE NOT d.requeued;
+COMMENT ON VIEW eventbus.dead_letter IS 'events that a broker refused for good, a row an event and route; see eventbus.redeliver and eventbus.discard';
+COMMENT ON COLUMN eventbus.dead_letter.event_id IS 'event id';
+COMMENT ON COLUMN eventbus.dead_letter.route IS 'the route on which it was refused';
+COMMENT ON COLUMN eventbus.dead_letter.topic IS 'the event''s topic';
+COMMENT ON COLUMN eventbus.dead_letter.key IS 'the event''s key';
+COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; bytes that are not text are shown in base64';
+COMMENT ON COLUMN eventbus.dead_letter.headers IS 'the event''s headers';
+COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said';
+COMMENT ON COLUMN eventbus.dead_letter.attempts IS 'how often it was offered to the broker';
+COMMENT ON COLUMN eventbus.dead_letter.failed_at IS 'when it was refused for good';
+
+CREATE FUNCTION eventbus.create_broker(name text, url text, options jsonb DEFAULT '{}') RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_create_broker';
+COMMENT ON FUNCTION eventbus.create_broker(text, text, jsonb) IS
+    'names a broker. url: scheme://[user[:password]@]host[:port][,host…][/path], scheme amqp, amqps, redis or rediss; options: password_file, ca_file, cert_file, key_file, verify, connect_timeout (s), heartbeat (s), window (messages)';
+
+CREATE FUNCTION eventbus.alter_broker(name text, url text DEFAULT NULL, options jsonb DEFAULT NULL) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_alter_broker';
+COMMENT ON FUNCTION eventbus.alter_broker(text, text, jsonb) IS
+    'changes a broker''s URL or options (all of them; NULL leaves what is); its sender reconnects within a second of the commit';
+
+CREATE FUNCTION eventbus.drop_broker(name text, cascade boolean DEFAULT false) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_drop_broker';
+COMMENT ON FUNCTION eventbus.drop_broker(text, boolean) IS
+    'forgets a broker; an error while routes use it, unless cascade, which drops them and their dead letters too';
+
+CREATE FUNCTION eventbus.create_route(name text, broker text, destination text, topics text DEFAULT '#', options jsonb DEFAULT '{}') RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_create_route';
+COMMENT ON FUNCTION eventbus.create_route(text, text, text, text, jsonb) IS
+    'sends events to a destination. destination: kind:template (exchange:, queue: · channel:, topic:, stream:, list:) with {topic}, {topic/}, {key}, {header:NAME}; topics: comma-separated patterns, * is one word, # zero or more; options: order, max_attempts, max_age, start, and what the broker''s protocol knows (routing_key, persistent · maxlen). Takes every event that becomes visible from now on; "start": "earliest" takes what the log still holds as well';
+
+CREATE FUNCTION eventbus.alter_route(name text, destination text DEFAULT NULL, topics text DEFAULT NULL, options jsonb DEFAULT NULL) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_alter_route';
+COMMENT ON FUNCTION eventbus.alter_route(text, text, text, jsonb) IS
+    'changes a route (NULL leaves what is); takes effect within a second of the commit for events not yet offered to the broker';
+
+CREATE FUNCTION eventbus.drop_route(name text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_drop_route';
+COMMENT ON FUNCTION eventbus.drop_route(text) IS 'forgets a route, its cursor and its dead letters';
+
+CREATE FUNCTION eventbus.pause_route(name text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_pause_route';
+COMMENT ON FUNCTION eventbus.pause_route(text) IS 'stops delivery on a route; its events wait in the log';
+
+CREATE FUNCTION eventbus.resume_route(name text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_resume_route';
+COMMENT ON FUNCTION eventbus.resume_route(text) IS 'goes on with a paused route where it stopped; tries a held route at once';
+
+CREATE FUNCTION eventbus.redeliver(route text DEFAULT NULL, event_id bigint DEFAULT NULL) RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_redeliver';
+COMMENT ON FUNCTION eventbus.redeliver(text, bigint) IS
+    'sends dead letters again, with the same event id; NULL means all. Returns how many were put back. Each leaves the dead letters once the broker has taken it, or returns to them when it is refused again';
+
+CREATE FUNCTION eventbus.discard(route text DEFAULT NULL, event_id bigint DEFAULT NULL) RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_discard';
+COMMENT ON FUNCTION eventbus.discard(text, bigint) IS 'deletes dead letters for good; NULL means all. Returns how many';

@@ -1,0 +1,47 @@
+
+-- What is going on.
+CREATE FUNCTION eventbus.route_status(
+        OUT route_id integer, OUT state text, OUT delivered bigint, OUT dead bigint, OUT retries bigint, OUT in_flight integer,
+        OUT lag interval, OUT last_delivered_at timestamptz, OUT last_error text, OUT last_error_at timestamptz, OUT sender_pid integer)
+    RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_route_status';
+COMMENT ON FUNCTION eventbus.route_status() IS 'what the senders of this database report of their routes; the view eventbus.status gives it names';
+
+CREATE VIEW eventbus.status AS
+    SELECT r.name AS route, b.name AS broker,
+           CASE WHEN s.sender_pid IS NULL AND r.paused THEN 'paused' ELSE s.state END AS state,
+           s.delivered, s.dead, s.retries, s.in_flight, s.lag, s.last_delivered_at, s.last_error, s.last_error_at, s.sender_pid
+    FROM eventbus.route_status() s
+    JOIN eventbus.route_config r ON r.id = s.route_id
+    JOIN eventbus.broker_config b ON b.id = r.broker_id;
+COMMENT ON VIEW eventbus.status IS 'a row a route: how delivery goes';
+COMMENT ON COLUMN eventbus.status.route IS 'the route''s name';
+COMMENT ON COLUMN eventbus.status.broker IS 'the broker''s name';
+COMMENT ON COLUMN eventbus.status.state IS 'active · connecting · retrying (the broker is down, we try again) · blocked (the broker asked us to wait) · held (refused until settings are mended, tried again slowly) · paused · stopped (no sender runs)';
+COMMENT ON COLUMN eventbus.status.delivered IS 'events that the broker has acknowledged';
+COMMENT ON COLUMN eventbus.status.dead IS 'events that went to the dead letters';
+COMMENT ON COLUMN eventbus.status.retries IS 'how often an event was offered again';
+COMMENT ON COLUMN eventbus.status.in_flight IS 'events offered to the broker and not yet acknowledged';
+COMMENT ON COLUMN eventbus.status.lag IS 'age of the oldest event that is not settled; 0 where there is none';
+COMMENT ON COLUMN eventbus.status.last_delivered_at IS 'when the broker last acknowledged an event';
+COMMENT ON COLUMN eventbus.status.last_error IS 'what last went wrong, in the broker''s words';
+COMMENT ON COLUMN eventbus.status.last_error_at IS 'when that was';
+COMMENT ON COLUMN eventbus.status.sender_pid IS 'process id of the sender; NULL where none runs';
+
+CREATE FUNCTION eventbus.health(OUT name text, OUT level text, OUT detail text, OUT hint text)
+    RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_health';
+COMMENT ON FUNCTION eventbus.health() IS 'a row a check: level is ok, warning or error; hint says what to do';
+
+-- Nobody but the owner has any rights until they are granted.
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA eventbus FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA eventbus FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA eventbus FROM PUBLIC;
+REVOKE ALL ON SCHEMA eventbus FROM PUBLIC;
+
+-- Tells the launcher, at commit, that there is something to serve here.
+CREATE FUNCTION eventbus.wake_workers() RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_wake_workers';
+COMMENT ON FUNCTION eventbus.wake_workers() IS 'at commit, makes the workers look at the configuration anew; every function that changes it calls it by itself';
+REVOKE ALL ON FUNCTION eventbus.wake_workers() FROM PUBLIC;
+SELECT eventbus.wake_workers();

@@ -1,0 +1,48 @@
+// What it is: the definitions of every GUC, in alphabetical order.
+// Who calls it: _PG_init.
+// Never: needs preloading; all of them can be set once the library is loaded.
+#include "settings/settings.hpp"
+
+#include "postgres/prelude.hpp"
+
+extern "C" {
+#include "utils/guc.h"
+}
+
+namespace eventbus::settings {
+
+int batch_events = 2000;
+int max_payload = 16 * 1024 * 1024;
+int retention = 0;
+int rotation_period = 30;
+int safety_poll = 15000;
+int segment_size = 64 * 1024;
+char* source = nullptr;
+
+void define() {
+    DefineCustomIntVariable("eventbus.batch_events", "Most events that a sender reads from the log at a time.",
+                            "A batch also ends at about 4 MB of payload.", &batch_events, 2000, 1, 100000, PGC_SIGHUP, 0,
+                            nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("eventbus.max_payload", "Largest payload that publish accepts.",
+                            "A larger one is an error of the publishing call.", &max_payload, 16 * 1024 * 1024, 1024,
+                            256 * 1024 * 1024, PGC_SUSET, GUC_UNIT_BYTE, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("eventbus.retention", "How long delivered events stay in the log.",
+                            "0 lets a segment go as soon as all routes have passed it.", &retention, 0, 0, INT_MAX / 2,
+                            PGC_SIGHUP, GUC_UNIT_S, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("eventbus.rotation_period",
+                            "Longest time that a segment with events in it stays the current one.", nullptr,
+                            &rotation_period, 30, 1, 86400, PGC_SIGHUP, GUC_UNIT_S, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("eventbus.safety_poll",
+                            "How often workers look for work that nobody woke them for.",
+                            "Delivery does not wait for it: a commit wakes the senders at once.", &safety_poll, 15000, 100,
+                            600000, PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("eventbus.segment_size", "Size at which the log goes on to its next segment.", nullptr,
+                            &segment_size, 64 * 1024, 64, 64 * 1024 * 1024, PGC_SIGHUP, GUC_UNIT_KB, nullptr, nullptr,
+                            nullptr);
+    DefineCustomStringVariable("eventbus.source", "What messages name as their origin.",
+                               "Empty means postgresql://<cluster_name or system identifier>/<database>.", &source, "",
+                               PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+    MarkGUCPrefixReserved("eventbus");
+}
+
+}  // namespace eventbus::settings

@@ -1,0 +1,211 @@
+// What it is: making and finding places in the shared memory.
+// Who calls it: see shared.hpp.
+// Never: keeps the lock while it waits for anything.
+#include "status/shared.hpp"
+
+#include <cstddef>
+#include <cstring>
+#include <new>
+
+extern "C" {
+#include "storage/latch.h"
+#include "storage/shmem.h"
+#include "storage/spin.h"
+}
+
+namespace eventbus::status {
+
+namespace {
+
+shmem_request_hook_type previous_request_hook = nullptr;
+shmem_startup_hook_type previous_startup_hook = nullptr;
+Shared* state = nullptr;
+Worker* my_worker = nullptr;
+
+void request() {
+    if (previous_request_hook != nullptr) previous_request_hook();
+    RequestAddinShmemSpace(sizeof(Shared));
+    RequestNamedLWLockTranche("pg_eventbus", 1);
+}
+
+void startup() {
+    if (previous_startup_hook != nullptr) previous_startup_hook();
+    bool found;
+    LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+    void* memory = ShmemInitStruct("pg_eventbus", sizeof(Shared), &found);
+    state = static_cast<Shared*>(memory);
+    if (!found) {
+        new (memory) Shared();
+        state->lock = &GetNamedLWLockTranche("pg_eventbus")->lock;
+        for (Route& route : state->routes) SpinLockInit(&route.mutex);
+    }
+    LWLockRelease(AddinShmemInitLock);
+}
+
+void detach_worker(int, Datum) {
+    if (my_worker == nullptr) return;
+    LWLockAcquire(state->lock, LW_EXCLUSIVE);
+    if (my_worker->kind == WorkerKind::sender)
+        for (Route& route : state->routes) {
+            SpinLockAcquire(&route.mutex);
+            if (route.sender_pid == MyProcPid) route.sender_pid = 0;
+            SpinLockRelease(&route.mutex);
+        }
+    my_worker->kind = WorkerKind::none;
+    my_worker->pid = 0;
+    my_worker = nullptr;
+    LWLockRelease(state->lock);
+}
+
+}  // namespace
+
+void request_shared_memory() {
+    previous_request_hook = shmem_request_hook;
+    shmem_request_hook = request;
+    previous_startup_hook = shmem_startup_hook;
+    shmem_startup_hook = startup;
+}
+
+Shared* shared() { return state; }
+
+Database* find_database(Oid oid, bool create) {
+    if (state == nullptr) return nullptr;
+    Database* found = nullptr;
+    Database* free = nullptr;
+    LWLockAcquire(state->lock, create ? LW_EXCLUSIVE : LW_SHARED);
+    for (Database& database : state->databases) {
+        if (database.oid == oid) {
+            found = &database;
+            break;
+        }
+        if (free == nullptr && database.oid == InvalidOid) free = &database;
+    }
+    if (found == nullptr && create && free != nullptr) {
+        free->commits = 0;
+        free->configuration = 0;
+        free->look = true;
+        free->has_extension = false;
+        free->suspended_by = 0;
+        free->missing_workers = 0;
+        free->oid = oid;
+        found = free;
+    }
+    LWLockRelease(state->lock);
+    return found;
+}
+
+Database* my_database() {
+    static Database* cached = nullptr;
+    if (cached == nullptr || cached->oid != MyDatabaseId) cached = find_database(MyDatabaseId, false);
+    return cached;
+}
+
+Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id) {
+    LWLockAcquire(state->lock, LW_EXCLUSIVE);
+    for (Worker& worker : state->workers) {
+        if (worker.pid != 0) continue;
+        worker.kind = kind;
+        worker.database = database;
+        worker.broker_id = broker_id;
+        worker.proc_number = compat::my_proc_number();
+        worker.sleeping = false;
+        worker.pid = MyProcPid;
+        my_worker = &worker;
+        break;
+    }
+    LWLockRelease(state->lock);
+    if (my_worker != nullptr) before_shmem_exit(detach_worker, 0);
+    return my_worker;
+}
+
+int pids_of_workers(Oid database, int* pids, int most) {
+    int count = 0;
+    LWLockAcquire(state->lock, LW_SHARED);
+    for (const Worker& worker : state->workers)
+        if (worker.pid != 0 && worker.database == database && count < most) pids[count++] = worker.pid;
+    LWLockRelease(state->lock);
+    return count;
+}
+
+static int pid_of(WorkerKind kind, Oid database, std::int32_t broker_id) {
+    int pid = 0;
+    LWLockAcquire(state->lock, LW_SHARED);
+    for (const Worker& worker : state->workers)
+        if (worker.pid != 0 && worker.kind == kind && worker.database == database && worker.broker_id == broker_id)
+            pid = worker.pid;
+    LWLockRelease(state->lock);
+    return pid;
+}
+
+int pid_of_sender(Oid database, std::int32_t broker_id) { return pid_of(WorkerKind::sender, database, broker_id); }
+int pid_of_keeper(Oid database) { return pid_of(WorkerKind::keeper, database, 0); }
+
+Route* claim_route(Oid database, std::int32_t route_id) {
+    Route* found = nullptr;
+    Route* free = nullptr;
+    LWLockAcquire(state->lock, LW_EXCLUSIVE);
+    for (Route& route : state->routes) {
+        if (route.database == database && route.route_id == route_id) {
+            found = &route;
+            break;
+        }
+        if (free == nullptr && route.database == InvalidOid) free = &route;
+    }
+    if (found == nullptr && free != nullptr) {
+        SpinLockAcquire(&free->mutex);
+        slock_t* mutex = &free->mutex;
+        std::memset(reinterpret_cast<char*>(free) + offsetof(Route, database), 0, sizeof(Route) - offsetof(Route, database));
+        free->database = database;
+        free->route_id = route_id;
+        SpinLockRelease(mutex);
+        found = free;
+    }
+    LWLockRelease(state->lock);
+    return found;
+}
+
+void free_route(Oid database, std::int32_t route_id) {
+    LWLockAcquire(state->lock, LW_EXCLUSIVE);
+    for (Route& route : state->routes) {
+        if (route.database != database || (route_id != 0 && route.route_id != route_id)) continue;
+        SpinLockAcquire(&route.mutex);
+        route.database = InvalidOid;
+        SpinLockRelease(&route.mutex);
+    }
+    LWLockRelease(state->lock);
+}
+
+bool copy_route(Oid database, std::int32_t route_id, Route* copy) {
+    if (state == nullptr) return false;
+    bool found = false;
+    LWLockAcquire(state->lock, LW_SHARED);
+    for (Route& route : state->routes) {
+        if (route.database != database || route.route_id != route_id) continue;
+        SpinLockAcquire(&route.mutex);
+        std::memcpy(static_cast<void*>(copy), &route, sizeof route);
+        SpinLockRelease(&route.mutex);
+        found = true;
+        break;
+    }
+    LWLockRelease(state->lock);
+    return found;
+}
+
+void wake_launcher() {
+    if (state != nullptr && state->launcher_pid != 0) SetLatch(compat::latch_of(state->launcher_proc_number));
+}
+
+void wake_workers_of(Oid database, bool sleeping_senders_only) {
+    if (state == nullptr) return;
+    // No lock: a worker that comes or goes meanwhile looks for itself, and a stray SetLatch does no harm.
+    for (Worker& worker : state->workers) {
+        if (worker.pid == 0 || worker.database != database) continue;
+        if (sleeping_senders_only) {
+            if (worker.kind != WorkerKind::sender || !worker.sleeping.load(std::memory_order_relaxed)) continue;
+            if (!worker.sleeping.exchange(false)) continue;  // somebody else wakes it
+        }
+        SetLatch(compat::latch_of(worker.proc_number));
+    }
+}
+
+}  // namespace eventbus::status

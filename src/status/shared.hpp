@@ -1,0 +1,90 @@
+// What it is: the shared memory of pg_eventbus: who runs, who sleeps, what happened to each route.
+// Who calls it: intake (to wake senders), worker (to run), the status functions (to show).
+// Never: holds anything that must survive a restart; that is in the database.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "postgres/compat.hpp"
+
+namespace eventbus::status {
+
+inline constexpr int max_databases = 512;
+inline constexpr int max_workers = 512;
+inline constexpr int max_routes = 2048;
+
+enum class WorkerKind : std::uint8_t { none, keeper, sender };
+
+// What the launcher knows of a database.
+struct Database {
+    Oid oid;                                  // InvalidOid: free
+    std::atomic<std::uint64_t> commits;       // commits that published something; senders compare it before they sleep
+    std::atomic<std::uint32_t> configuration; // rises when brokers, routes or the extension change
+    std::atomic<bool> look;                   // the launcher should start a keeper to look at it
+    std::atomic<bool> has_extension;          // as the last keeper found it
+    std::atomic<int> suspended_by;            // pid of a backend that needs the database to itself, or 0
+    std::atomic<int> missing_workers;         // workers that found no slot in max_worker_processes
+};
+
+// A running keeper or sender.
+struct Worker {
+    WorkerKind kind;
+    Oid database;
+    std::int32_t broker_id;
+    int pid;                                  // 0: free
+    int proc_number;
+    std::atomic<bool> sleeping;               // set its latch at commit only if this is true
+};
+
+// What a sender says of a route. Guarded by the spinlock: readers copy it whole.
+struct Route {
+    slock_t mutex;
+    Oid database;                             // InvalidOid: free
+    std::int32_t route_id;
+    int sender_pid;                           // 0: nobody serves it now
+    char state[16];
+    std::uint64_t delivered;
+    std::uint64_t dead;
+    std::uint64_t retries;
+    std::uint32_t in_flight;
+    TimestampTz oldest;                       // when the oldest unsettled event was published; 0: none
+    TimestampTz last_delivered_at;            // 0: never
+    TimestampTz last_error_at;
+    char last_error[512];
+};
+
+struct Shared {
+    LWLock* lock;                             // guards the allocation of the arrays' places
+    int launcher_pid;
+    int launcher_proc_number;
+    Database databases[max_databases];
+    Worker workers[max_workers];
+    Route routes[max_routes];
+};
+
+// Called from _PG_init while the server preloads libraries.
+void request_shared_memory();
+// nullptr where the library was not preloaded.
+Shared* shared();
+
+// The place of a database; with `create`, one is made. nullptr: none, or the array is full.
+Database* find_database(Oid oid, bool create);
+Database* my_database();  // this backend's, cached; nullptr where nobody serves it
+
+// A worker's own place; freed by a callback at exit. nullptr: the array is full.
+Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id);
+// Calls visit for every running worker of the database; a copy is passed, no lock is held.
+int pids_of_workers(Oid database, int* pids, int most);
+int pid_of_sender(Oid database, std::int32_t broker_id);
+int pid_of_keeper(Oid database);
+
+// A route's place; nullptr: the array is full.
+Route* claim_route(Oid database, std::int32_t route_id);
+void free_route(Oid database, std::int32_t route_id);
+bool copy_route(Oid database, std::int32_t route_id, Route* copy);
+
+void wake_launcher();
+void wake_workers_of(Oid database, bool sleeping_senders_only);
+
+}  // namespace eventbus::status

@@ -1,0 +1,236 @@
+// What it is: the functions behind eventbus.status and eventbus.health().
+// Who calls it: operators and monitoring, in SQL.
+// Never: shows a password; wakes or changes anything.
+#include "catalog/catalog.hpp"
+#include "log/cursors.hpp"
+#include "postgres/guest.hpp"
+#include "postgres/query.hpp"
+#include "router/route.hpp"
+#include "settings/settings.hpp"
+#include "status/shared.hpp"
+
+extern "C" {
+#include "access/xlog.h"
+#include "funcapi.h"
+}
+
+namespace eventbus::status {
+
+namespace {
+
+bool matches(void* filter, std::string_view topic) {
+    bool match = true;
+    GuestError error;
+    catch_guest(error, [&] { match = static_cast<router::TopicFilter*>(filter)->matches(topic); });
+    return match;
+}
+
+// When the oldest event behind the cursor was published, or 0; for a route that nobody serves, so that only the log
+// can tell.
+TimestampTz oldest_behind(const log::Cursor& cursor, const char* topics) {
+    auto* filter = call_guest([&] { return new router::TopicFilter(topics); });
+    auto* callback = static_cast<MemoryContextCallback*>(palloc0(sizeof(MemoryContextCallback)));
+    callback->arg = filter;
+    callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };
+    MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+
+    TimestampTz oldest = 0;
+    log::Reader* reader = log::open_reader(cursor, CurrentMemoryContext);
+    log::Limits limits{100, 1024 * 1024};
+    for (int batch = 0; batch < 2 && oldest == 0; ++batch) {  // the one that runs, then what has come since
+        if (batch == 1) log::begin_batch(reader, log::take_snapshot(GetActiveSnapshot(), CurrentMemoryContext));
+        while (log::in_batch(reader) && oldest == 0) {
+            log::Chunk* chunk = log::read_chunk(reader, limits, {matches, filter});
+            if (chunk != nullptr) oldest = from_unix_us(chunk->events[0].published_at);
+        }
+    }
+    log::close_reader(reader);
+    return oldest;
+}
+
+Interval* interval_since(TimestampTz time) {
+    auto* interval = static_cast<Interval*>(palloc0(sizeof(Interval)));
+    if (time != 0) interval->time = std::max<int64>(0, GetCurrentTimestamp() - time);
+    return interval;
+}
+
+enum StatusColumn {
+    status_route_id, status_state, status_delivered, status_dead, status_retries, status_in_flight, status_lag,
+    status_last_delivered_at, status_last_error, status_last_error_at, status_sender_pid, status_column_count
+};
+
+struct RouteLine {
+    int32 id;
+    bool paused;
+    char* topics;
+};
+
+void put_status(ReturnSetInfo* result, const RouteLine& line) {
+    Datum values[status_column_count] = {};
+    bool nulls[status_column_count] = {};
+    log::StoredCursor stored;
+    log::load_cursor(line.id, CurrentMemoryContext, &stored);
+    log::Counters counters = stored.counters;
+    const char* state = line.paused ? "paused" : "stopped";
+    TimestampTz oldest = 0;
+    int32 in_flight = 0;
+
+    Route route;
+    bool served = copy_route(MyDatabaseId, line.id, &route) && route.sender_pid != 0;
+    if (served) {
+        counters.delivered = static_cast<int64>(route.delivered);
+        counters.dead = static_cast<int64>(route.dead);
+        counters.retries = static_cast<int64>(route.retries);
+        counters.last_delivered_at = route.last_delivered_at;
+        counters.last_error_at = route.last_error_at;
+        counters.last_error = route.last_error[0] != '\0' ? pstrdup(route.last_error) : nullptr;
+        state = pstrdup(route.state);
+        in_flight = static_cast<int32>(route.in_flight);
+        oldest = route.oldest;
+    } else if (stored.exists) {
+        oldest = oldest_behind(stored.cursor, line.topics);
+    }
+
+    auto time = [&](int column, TimestampTz t) {
+        values[column] = TimestampTzGetDatum(t);
+        nulls[column] = t == 0;
+    };
+    values[status_route_id] = Int32GetDatum(line.id);
+    values[status_state] = CStringGetTextDatum(state);
+    values[status_delivered] = Int64GetDatum(counters.delivered);
+    values[status_dead] = Int64GetDatum(counters.dead);
+    values[status_retries] = Int64GetDatum(counters.retries);
+    values[status_in_flight] = Int32GetDatum(in_flight);
+    values[status_lag] = IntervalPGetDatum(interval_since(oldest));
+    time(status_last_delivered_at, counters.last_delivered_at);
+    nulls[status_last_error] = counters.last_error == nullptr;
+    if (counters.last_error != nullptr) values[status_last_error] = CStringGetTextDatum(counters.last_error);
+    time(status_last_error_at, counters.last_error_at);
+    values[status_sender_pid] = Int32GetDatum(route.sender_pid);
+    nulls[status_sender_pid] = !served;
+    tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+class Checks {
+ public:
+    explicit Checks(ReturnSetInfo* result) : result_(result) {}
+    void put(const char* name, const char* level, const char* detail, const char* hint) {
+        Datum values[4] = {CStringGetTextDatum(name), CStringGetTextDatum(level), CStringGetTextDatum(detail), Datum(0)};
+        bool nulls[4] = {false, false, false, hint == nullptr};
+        if (hint != nullptr) values[3] = CStringGetTextDatum(hint);
+        tuplestore_putvalues(result_->setResult, result_->setDesc, values, nulls);
+    }
+
+ private:
+    ReturnSetInfo* result_;
+};
+
+void check_workers(Checks& checks) {
+    if (shared() == nullptr) {
+        checks.put("preload", "error", "pg_eventbus is not in shared_preload_libraries: events wait in the log",
+                   "Set shared_preload_libraries = 'pg_eventbus' in postgresql.conf and restart the server.");
+        return;
+    }
+    checks.put("preload", "ok", "pg_eventbus is preloaded", nullptr);
+    if (RecoveryInProgress()) {
+        checks.put("workers", "ok", "this server is a standby: delivery begins when it is promoted", nullptr);
+        return;
+    }
+    if (shared()->launcher_pid == 0)
+        checks.put("launcher", "error", "the launcher does not run", "Look for it in the server log; it starts again within 5 seconds.");
+    else
+        checks.put("launcher", "ok", psprintf("process %d", shared()->launcher_pid), nullptr);
+
+    Database* database = find_database(MyDatabaseId, false);
+    int missing = database == nullptr ? 0 : database->missing_workers.load();
+    if (missing > 0)
+        checks.put("worker slots", "error", psprintf("%d of our workers found no free slot; max_worker_processes is %d", missing, max_worker_processes),
+                   psprintf("Set max_worker_processes = %d in postgresql.conf and restart the server.", max_worker_processes + missing + 1));
+    else
+        checks.put("worker slots", "ok", psprintf("max_worker_processes is %d", max_worker_processes), nullptr);
+
+    int keeper = pid_of_keeper(MyDatabaseId);
+    if (keeper == 0)
+        checks.put("keeper", "error", "no keeper runs in this database", missing > 0 ? "See worker slots." : "It starts within a second; if not, look into the server log.");
+    else
+        checks.put("keeper", "ok", psprintf("process %d", keeper), nullptr);
+}
+
+void check_routes(Checks& checks) {
+    run_query(
+        "SELECT r.name, b.name, s.state, s.last_error, s.sender_pid, extract(epoch FROM s.lag)::bigint "
+        "FROM eventbus.route_status() s JOIN eventbus.route_config r ON r.id = s.route_id "
+        "JOIN eventbus.broker_config b ON b.id = r.broker_id ORDER BY 1");
+    for (uint64 i = 0; i < SPI_processed; ++i) {
+        char* name = psprintf("route %s", text_at(i, 1));
+        const char* broker = text_at(i, 2);
+        const char* state = text_at(i, 3);
+        const char* error = text_at(i, 4);
+        if (error == nullptr) error = "no reason known";
+        int64 lag = int8_at(i, 6);
+        if (strcmp(state, "active") == 0)
+            checks.put(name, "ok", psprintf("delivers to broker %s; the oldest undelivered event is " INT64_FORMAT " s old", broker, lag), nullptr);
+        else if (strcmp(state, "paused") == 0)
+            checks.put(name, "warning", psprintf("paused; the oldest event that waits is " INT64_FORMAT " s old", lag), "eventbus.resume_route goes on with it.");
+        else if (strcmp(state, "held") == 0)
+            checks.put(name, "error", psprintf("held by broker %s: %s", broker, error), "Mend what the broker complains of; the route is tried again by itself.");
+        else if (strcmp(state, "blocked") == 0)
+            checks.put(name, "warning", psprintf("broker %s asked us to wait: %s", broker, error), "Look at the broker's memory and disk.");
+        else if (strcmp(state, "retrying") == 0)
+            checks.put(name, "error", psprintf("broker %s cannot be reached: %s", broker, error), "Events wait in the log; delivery goes on when the broker is back.");
+        else if (strcmp(state, "stopped") == 0)
+            checks.put(name, "error", psprintf("no sender runs for broker %s", broker), "See the other checks.");
+        else
+            checks.put(name, "ok", psprintf("connecting to broker %s", broker), nullptr);
+    }
+}
+
+void check_storage(Checks& checks) {
+    run_query("SELECT count(*), string_agg(DISTINCT route, ', ') FROM eventbus.dead_letter");
+    int64 dead = int8_at(0, 1);
+    if (dead > 0)
+        checks.put("dead letters", "warning", psprintf(INT64_FORMAT " dead letters on: %s", dead, text_at(0, 2)),
+                   "See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.");
+    else
+        checks.put("dead letters", "ok", "none", nullptr);
+    run_query(
+        "SELECT pg_size_pretty(sum(pg_total_relation_size(c.oid))) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = 'eventbus' AND c.relname ~ '^log_[0-9]+$'");
+    checks.put("log", "ok", psprintf("%s on disk", text_at(0, 1)), nullptr);
+}
+
+}  // namespace
+
+}  // namespace eventbus::status
+
+extern "C" {
+EVENTBUS_SQL_FUNCTION(eventbus_route_status);
+EVENTBUS_SQL_FUNCTION(eventbus_health);
+}
+
+using namespace eventbus;
+using namespace eventbus::status;
+
+Datum eventbus_route_status(PG_FUNCTION_ARGS) {
+    InitMaterializedSRF(fcinfo, 0);
+    auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
+    SPI_connect();
+    run_query("SELECT id, paused, topics FROM eventbus.route_config ORDER BY id");
+    auto count = static_cast<int>(SPI_processed);
+    auto* lines = static_cast<RouteLine*>(palloc(sizeof(RouteLine) * (count + 1)));
+    for (int i = 0; i < count; ++i) lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3)};
+    for (int i = 0; i < count; ++i) put_status(result, lines[i]);
+    SPI_finish();
+    PG_RETURN_NULL();
+}
+
+Datum eventbus_health(PG_FUNCTION_ARGS) {
+    InitMaterializedSRF(fcinfo, 0);
+    Checks checks(reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo));
+    SPI_connect();
+    check_workers(checks);
+    check_routes(checks);
+    check_storage(checks);
+    SPI_finish();
+    PG_RETURN_NULL();
+}

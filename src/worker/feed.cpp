@@ -1,0 +1,221 @@
+// What it is: feeding the dispatcher: chunks of the log in, finished chunks out, streams split and joined.
+// Who calls it: the sender's loop.
+// Never: keeps a transaction open while events are on their way.
+#include <algorithm>
+
+#include "catalog/dead_letters.hpp"
+#include "postgres/guest.hpp"
+#include "postgres/query.hpp"
+#include "settings/settings.hpp"
+#include "worker/sender.hpp"
+
+namespace eventbus::worker {
+
+namespace {
+
+constexpr Size chunk_bytes = 2 * 1024 * 1024;
+constexpr int redelivered_at_a_time = 100;
+
+// Whether some route of the stream takes the topic. An event that nobody takes is not even converted.
+bool wanted(void* context, std::string_view topic) {
+    auto* stream = static_cast<LogStream*>(context);
+    bool found = false;
+    GuestError error;
+    catch_guest(error, [&] {
+        ListCell* cell;
+        foreach (cell, sender.routes) {
+            auto* route = static_cast<SenderRoute*>(lfirst(cell));
+            if (route->stream == stream && route->filter->matches(topic)) found = true;
+        }
+    });
+    return found || error.kind != GuestError::Kind::none;
+}
+
+void lend(LogStream* stream, log::Chunk* chunk) {
+    MemoryContext before = MemoryContextSwitchTo(sender.memory);
+    auto* lent = static_cast<Lent*>(palloc(sizeof(Lent)));
+    *lent = {stream->next_chunk++, chunk};
+    stream->lent = lappend(stream->lent, lent);
+    MemoryContextSwitchTo(before);
+    call_guest([&] { sender.dispatcher->lend(stream->id, {lent->id, {chunk->events, chunk->count}}); });
+}
+
+bool wants_to_read(const LogStream* stream, std::uint64_t commits) {
+    if (!log::in_batch(stream->reader) && !stream->must_look && stream->seen_commits == commits) return false;
+    return call_guest([&] { return sender.dispatcher->hungry(stream->id); });
+}
+
+bool is_idle(const SenderRoute* route) {
+    return call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id)).idle; });
+}
+
+void move(SenderRoute* route, LogStream* to) {
+    call_guest([&] { sender.dispatcher->move_route(static_cast<delivery::RouteId>(route->id), to->id); });
+    route->stream = to;
+    route->saved = {};
+    sender.unsaved = true;
+}
+
+void close_unused_streams() {
+    ListCell* cell;
+    foreach (cell, sender.streams) {
+        auto* stream = static_cast<LogStream*>(lfirst(cell));
+        bool used = stream->lent != NIL;
+        ListCell* inner;
+        foreach (inner, sender.routes)
+            if (static_cast<SenderRoute*>(lfirst(inner))->stream == stream) used = true;
+        if (used) continue;
+        log::close_reader(stream->reader);
+        sender.streams = foreach_delete_current(sender.streams, cell);
+        pfree(stream);
+    }
+}
+
+// A stream is full because one of its routes is slow; those that have delivered everything go on by themselves.
+void split(LogStream* full) {
+    LogStream* fresh = nullptr;
+    bool someone_stays = false;
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->stream == full && !is_idle(route)) someone_stays = true;
+    }
+    if (!someone_stays) return;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->stream != full || !is_idle(route)) continue;
+        if (fresh == nullptr) {
+            fresh = make_stream(log::clone_reader(full->reader));
+            fresh->seen_commits = full->seen_commits;
+            fresh->must_look = full->must_look;
+        }
+        move(route, fresh);
+    }
+}
+
+// Joins what stands at the same place: reading it twice would be a waste.
+void join(LogStream* stream) {
+    ListCell* cell;
+    foreach (cell, sender.streams) {
+        auto* other = static_cast<LogStream*>(lfirst(cell));
+        if (other == stream) return;  // only with earlier ones
+        if (!log::same_place(other->reader, stream->reader)) continue;
+        ListCell* inner;
+        foreach (inner, sender.routes) {
+            auto* route = static_cast<SenderRoute*>(lfirst(inner));
+            if (route->stream == stream && is_idle(route)) move(route, other);
+        }
+        return;
+    }
+}
+
+}  // namespace
+
+LogStream* make_stream(log::Reader* reader) {
+    MemoryContext before = MemoryContextSwitchTo(sender.memory);
+    auto* stream = static_cast<LogStream*>(palloc0(sizeof(LogStream)));
+    stream->id = ++sender.next_stream;
+    stream->reader = reader;
+    stream->next_chunk = 1;
+    stream->must_look = true;
+    sender.streams = lappend(sender.streams, stream);
+    MemoryContextSwitchTo(before);
+    return stream;
+}
+
+bool feed_streams() {
+    std::uint64_t commits = sender.place->commits;  // before the snapshot: what is counted, it sees
+    bool any = false;
+    ListCell* cell;
+    foreach (cell, sender.streams) any = any || wants_to_read(static_cast<LogStream*>(lfirst(cell)), commits);
+    if (!any) return false;
+
+    bool more = false;
+    begin_transaction(nullptr);
+    log::XidSnapshot now = log::take_snapshot(GetActiveSnapshot(), CurTransactionContext);
+    foreach (cell, sender.streams) {
+        auto* stream = static_cast<LogStream*>(lfirst(cell));
+        if (!wants_to_read(stream, commits)) continue;
+        if (!log::in_batch(stream->reader)) {
+            log::begin_batch(stream->reader, now);
+            stream->seen_commits = commits;
+            stream->must_look = false;
+        }
+        log::Limits limits{static_cast<uint32>(settings::batch_events), chunk_bytes};
+        log::Chunk* chunk = log::read_chunk(stream->reader, limits, {wanted, stream});
+        sender.unsaved = true;
+        if (chunk != nullptr) lend(stream, chunk);
+        more = more || log::in_batch(stream->reader);
+    }
+    commit_transaction();
+    return more;
+}
+
+void give_back(const delivery::Report& report) {
+    if (report.finished.empty()) return;
+    call_guest([&] { sender.dispatcher->release(report.finished); });
+    for (const delivery::Report::Finished& finished : report.finished) {
+        ListCell* cell;
+        foreach (cell, sender.streams) {
+            auto* stream = static_cast<LogStream*>(lfirst(cell));
+            if (stream->id != finished.stream) continue;
+            ListCell* inner;
+            foreach (inner, stream->lent) {
+                auto* lent = static_cast<Lent*>(lfirst(inner));
+                if (lent->id != finished.chunk) continue;
+                stream->lent = foreach_delete_current(stream->lent, inner);
+                log::free_chunk(lent->chunk);
+                pfree(lent);
+                break;
+            }
+        }
+        foreach (cell, sender.routes) {
+            auto* route = static_cast<SenderRoute*>(lfirst(cell));
+            if (route->redelivery != nullptr && route->redelivery->stream == finished.stream) feed_redelivery(route);
+        }
+    }
+}
+
+void arrange_streams() {
+    ListCell* cell;
+    foreach (cell, sender.streams) {
+        auto* stream = static_cast<LogStream*>(lfirst(cell));
+        if (stream->lent != NIL && !call_guest([&] { return sender.dispatcher->hungry(stream->id); })) split(stream);
+    }
+    if (list_length(sender.streams) < 2) return;
+    foreach (cell, sender.streams) join(static_cast<LogStream*>(lfirst(cell)));
+    close_unused_streams();
+}
+
+// Takes the next dead letters that are to be sent again; the ones before have arrived, or have been stored anew.
+void feed_redelivery(SenderRoute* route) {
+    Redelivery* redelivery = route->redelivery;
+    begin_transaction("sending dead letters again");
+    SPI_connect();
+    for (int i = 0; i < redelivery->count; ++i) catalog::forget_dead_letter(route->id, redelivery->events[i].id);
+    if (redelivery->memory != nullptr) MemoryContextDelete(redelivery->memory);
+    redelivery->memory = AllocSetContextCreate(sender.memory, "pg_eventbus redelivery", ALLOCSET_DEFAULT_SIZES);
+    redelivery->count =
+        catalog::take_requeued(route->id, redelivery->last_id, redelivered_at_a_time, &redelivery->events, redelivery->memory);
+    SPI_finish();
+    commit_transaction();
+
+    if (redelivery->count == 0) {
+        delivery::RouteStatus counted = call_guest([&] { return sender.dispatcher->status(redelivery_route(route->id)); });
+        route->base.delivered += static_cast<int64>(counted.delivered);
+        route->base.dead += static_cast<int64>(counted.dead);
+        route->base.retries += static_cast<int64>(counted.retries);
+        call_guest([&] { sender.dispatcher->remove_route(redelivery_route(route->id)); });
+        MemoryContextDelete(redelivery->memory);
+        pfree(redelivery);
+        route->redelivery = nullptr;
+        return;
+    }
+    redelivery->last_id = redelivery->events[redelivery->count - 1].id;
+    call_guest([&] {
+        sender.dispatcher->lend(redelivery->stream, {redelivery->next_chunk++,
+                                                     {redelivery->events, static_cast<std::size_t>(redelivery->count)}});
+    });
+}
+
+}  // namespace eventbus::worker

@@ -1,0 +1,221 @@
+// What it is: the keeper, one a database that has the extension: a sender for each broker, and the log's rotation.
+// Who calls it: the launcher.
+// Never: delivers, or stays where the extension is gone.
+#include "catalog/catalog.hpp"
+#include "core/backoff.hpp"
+#include "log/rotation.hpp"
+#include "postgres/query.hpp"
+#include "settings/settings.hpp"
+#include "worker/process.hpp"
+#include "worker/sleep.hpp"
+
+#include <csignal>
+
+extern "C" {
+#include "nodes/pg_list.h"
+#include "utils/backend_status.h"
+#include "utils/guc.h"
+}
+
+namespace eventbus::worker {
+
+namespace {
+
+struct Sender {
+    int32 broker_id;
+    BackgroundWorkerHandle* handle;
+    TimestampTz started_at;
+    TimestampTz retry_at;
+    Backoff backoff{Backoff::Duration(200), Backoff::Duration(30000)};
+};
+
+List* senders = NIL;
+status::Database* database = nullptr;
+bool warned_no_room = false;
+
+Sender* sender_of(int32 broker_id) {
+    ListCell* cell;
+    foreach (cell, senders) {
+        auto* sender = static_cast<Sender*>(lfirst(cell));
+        if (sender->broker_id == broker_id) return sender;
+    }
+    MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+    auto* sender = new (palloc0(sizeof(Sender))) Sender();
+    sender->broker_id = broker_id;
+    senders = lappend(senders, sender);
+    MemoryContextSwitchTo(before);
+    return sender;
+}
+
+void stop_sender(int32 broker_id) {
+    if (int pid = status::pid_of_sender(MyDatabaseId, broker_id)) kill(pid, SIGTERM);
+}
+
+struct Brokers {
+    int count = 0;
+    int32* ids = nullptr;
+    char** names = nullptr;
+    bool has(int32 id) const {
+        for (int i = 0; i < count; ++i)
+            if (ids[i] == id) return true;
+        return false;
+    }
+};
+
+// Reads which brokers need a sender; false where the extension is gone.
+bool read_brokers(Brokers* brokers, MemoryContext memory) {
+    MemoryContextReset(memory);
+    *brokers = Brokers();
+    begin_transaction("reading brokers");
+    bool exists = catalog::extension_exists() && log::relations_if_any() != nullptr;
+    if (exists) {
+        SPI_connect();
+        brokers->count = catalog::brokers_with_routes(&brokers->ids, memory);
+        brokers->names = static_cast<char**>(MemoryContextAllocZero(memory, sizeof(char*) * (brokers->count + 1)));
+        for (int i = 0; i < brokers->count; ++i) {
+            catalog::Broker broker;
+            brokers->names[i] = catalog::read_broker(brokers->ids[i], &broker, memory) ? broker.name : nullptr;
+        }
+        SPI_finish();
+    }
+    commit_transaction();
+    pgstat_report_activity(STATE_IDLE, nullptr);
+    return exists;
+}
+
+// Starts one sender if it is due; returns when to look again (0: no need).
+TimestampTz tend(int32 broker_id, const char* name, int* missing) {
+    Sender* sender = sender_of(broker_id);
+    TimestampTz now = GetCurrentTimestamp();
+    if (sender->handle != nullptr) {
+        if (state_of(sender->handle) != ChildState::gone) return 0;
+        pfree(sender->handle);
+        sender->handle = nullptr;
+        if (TimestampDifferenceExceeds(sender->started_at, now, 60000)) sender->backoff.reset();
+        sender->retry_at = TimestampTzPlusMilliseconds(now, sender->backoff.next(static_cast<uint32>(now)).count());
+    }
+    if (status::pid_of_sender(MyDatabaseId, broker_id) != 0)
+        return TimestampTzPlusMilliseconds(now, 1000);  // of an earlier keeper: nobody will tell us when it leaves
+    if (now < sender->retry_at) return sender->retry_at;
+    sender->handle = start_sender(MyDatabaseId, broker_id, name);
+    sender->started_at = now;
+    if (sender->handle != nullptr) return 0;
+    ++*missing;
+    sender->retry_at = TimestampTzPlusMilliseconds(now, 5000);
+    return sender->retry_at;
+}
+
+TimestampTz tend_all(const Brokers& brokers) {
+    TimestampTz next = 0;
+    int missing = 0;
+    for (int i = 0; i < brokers.count; ++i) {
+        if (brokers.names[i] == nullptr) continue;
+        TimestampTz want = tend(brokers.ids[i], brokers.names[i], &missing);
+        if (want != 0 && (next == 0 || want < next)) next = want;
+    }
+    ListCell* cell;
+    foreach (cell, senders) {
+        auto* sender = static_cast<Sender*>(lfirst(cell));
+        if (brokers.has(sender->broker_id)) continue;
+        stop_sender(sender->broker_id);
+        if (sender->handle != nullptr && state_of(sender->handle) != ChildState::gone) continue;
+        senders = foreach_delete_current(senders, cell);
+        pfree(sender);
+    }
+    if (missing > 0 && !warned_no_room)
+        ereport(WARNING, (errmsg("pg_eventbus cannot start %d of its senders: no background worker slot is free", missing),
+                          errdetail("Their events wait in the log. max_worker_processes is %d.", max_worker_processes),
+                          errhint("Set max_worker_processes to at least %d and restart the server.", max_worker_processes + missing)));
+    if (missing == 0 && database->missing_workers != 0) warned_no_room = false;
+    if (missing > 0) warned_no_room = true;
+    database->missing_workers = missing;
+    return next;
+}
+
+// When and how often to rotate.
+class Rotation {
+ public:
+    // Returns when to come again (0: when something has been published).
+    TimestampTz run_if_due() {
+        TimestampTz now = GetCurrentTimestamp();
+        std::uint64_t commits = database->commits;
+        if (commits != seen_commits_) {
+            seen_commits_ = commits;
+            pause_ms_ = 1000;
+            if (due_ == 0 || due_ > TimestampTzPlusMilliseconds(now, pause_ms_)) due_ = TimestampTzPlusMilliseconds(now, pause_ms_);
+        }
+        if (due_ == 0 || now < due_) return due_;
+
+        bool force = current_since_ != 0 && TimestampDifferenceExceeds(current_since_, now, settings::rotation_period * 1000);
+        log::RotationResult result = log::rotate(force);
+        pgstat_report_activity(STATE_IDLE, nullptr);
+        if (result.advanced || result.empty) current_since_ = 0;
+        if (current_since_ == 0 && !result.empty) current_since_ = now;
+        if (result.empty) return due_ = 0;
+        // Nothing moves while a route is paused or its broker down: look less and less often.
+        if (result.advanced || result.truncated > 0) pause_ms_ = 1000;
+        due_ = TimestampTzPlusMilliseconds(now, pause_ms_);
+        pause_ms_ = std::min(pause_ms_ * 2, 60000);
+        return due_;
+    }
+
+ private:
+    std::uint64_t seen_commits_ = 0;
+    TimestampTz due_ = 1;  // once at the start: the log may hold what an earlier life left
+    TimestampTz current_since_ = 0;
+    int pause_ms_ = 1000;
+};
+
+}  // namespace
+
+}  // namespace eventbus::worker
+
+using namespace eventbus;
+using namespace eventbus::worker;
+
+extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
+    Oid oid = DatumGetObjectId(argument);
+    set_up_signals();
+    if (status::pid_of_keeper(oid) != 0) proc_exit(0);
+    database = status::find_database(oid, true);
+    if (database == nullptr || status::attach_worker(status::WorkerKind::keeper, oid, 0) == nullptr) {
+        ereport(LOG, (errmsg("pg_eventbus: no room in shared memory for a keeper of database %u", oid)));
+        proc_exit(1);
+    }
+    // Attached first, looked second: whoever suspends the database either sees us here or is seen by us.
+    if (database->suspended_by != 0) proc_exit(0);
+    connect_to(oid);
+
+    MemoryContext memory = AllocSetContextCreate(TopMemoryContext, "pg_eventbus keeper", ALLOCSET_SMALL_SIZES);
+    std::uint32_t configuration = 0;
+    bool first = true;
+    Brokers brokers;
+    Rotation rotation;
+    for (;;) {
+        if (stop_requested()) proc_exit(0);
+        CHECK_FOR_INTERRUPTS();
+        reload_if_requested();
+
+        std::uint32_t now_configuration = database->configuration;
+        if (first || now_configuration != configuration) {
+            configuration = now_configuration;
+            if (!read_brokers(&brokers, memory)) {
+                database->has_extension = false;
+                int pids[64];
+                int count = status::pids_of_workers(oid, pids, 64);
+                for (int i = 0; i < count; ++i)
+                    if (pids[i] != MyProcPid) kill(pids[i], SIGTERM);
+                status::free_route(oid, 0);
+                proc_exit(0);
+            }
+            if (!database->has_extension.exchange(true)) status::wake_launcher();
+            first = false;
+        }
+
+        TimestampTz now = GetCurrentTimestamp();
+        TimestampTz next = TimestampTzPlusMilliseconds(now, settings::safety_poll);
+        for (TimestampTz want : {tend_all(brokers), rotation.run_if_due()})
+            if (want != 0 && want < next) next = want;
+        sleep_on_latch(std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)), "EventbusKeeperMain");
+    }
+}

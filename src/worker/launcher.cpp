@@ -1,0 +1,196 @@
+// What it is: the launcher, one a cluster: a keeper for each database that may have the extension.
+// Who calls it: the postmaster, once recovery is over; after a crash of its own again after 5 s.
+// Never: connects to a database; it looks at shared catalogs only.
+//
+// What happens, and what it does:
+//   server starts                   every database that takes connections is looked at once, two at a time, by a
+//                                   keeper that leaves at once where there is no extension
+//   CREATE EXTENSION commits        the database is marked (wake.cpp), a keeper starts; aborts: nothing
+//   DROP EXTENSION commits          the keeper is woken, stops its senders and leaves; aborts: it goes on
+//   CREATE DATABASE … TEMPLATE x    x's workers leave for as long as the command runs (suspend.cpp), and come back
+//                                   whether it commits or aborts; the new database is looked at
+//   DROP DATABASE x, ALTER … RENAME the same; after a commit of the drop nothing comes back
+//   a keeper dies                   it is started again with back-off; its senders go on meanwhile
+#include "core/backoff.hpp"
+#include "postgres/query.hpp"
+#include "settings/settings.hpp"
+#include "worker/process.hpp"
+#include "worker/sleep.hpp"
+
+extern "C" {
+#include "access/heapam.h"
+#include "access/tableam.h"
+#include "catalog/pg_database.h"
+#include "nodes/pg_list.h"
+}
+
+namespace eventbus::worker {
+
+namespace {
+
+struct Keeper {
+    Oid database;
+    BackgroundWorkerHandle* handle;  // of the one we started, while it is not known to be gone
+    bool must_run;
+    bool warned;
+    TimestampTz retry_at;
+    Backoff backoff{Backoff::Duration(1000), Backoff::Duration(60000)};
+};
+
+List* keepers = NIL;
+constexpr int most_at_once = 2;  // keepers that are only looking
+
+// The databases that take connections.
+List* list_databases() {
+    List* oids = NIL;
+    MemoryContext keep = CurrentMemoryContext;
+    StartTransactionCommand();
+    (void)GetTransactionSnapshot();
+    Relation rel = table_open(DatabaseRelationId, AccessShareLock);
+    TableScanDesc scan = table_beginscan_catalog(rel, 0, nullptr);
+    while (HeapTuple tuple = heap_getnext(scan, ForwardScanDirection)) {
+        auto database = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple));
+        if (!database->datallowconn || database->datconnlimit == -2) continue;  // -2: half dropped
+        MemoryContext before = MemoryContextSwitchTo(keep);
+        oids = lappend_oid(oids, database->oid);
+        MemoryContextSwitchTo(before);
+    }
+    table_endscan(scan);
+    table_close(rel, AccessShareLock);
+    CommitTransactionCommand();
+    MemoryContextSwitchTo(keep);
+    return oids;
+}
+
+Keeper* keeper_of(Oid database) {
+    ListCell* cell;
+    foreach (cell, keepers) {
+        auto* keeper = static_cast<Keeper*>(lfirst(cell));
+        if (keeper->database == database) return keeper;
+    }
+    MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+    auto* keeper = new (palloc0(sizeof(Keeper))) Keeper();
+    keeper->database = database;
+    keepers = lappend(keepers, keeper);
+    MemoryContextSwitchTo(before);
+    return keeper;
+}
+
+void forget_dropped(List* databases) {
+    for (status::Database& database : status::shared()->databases) {
+        if (database.oid == InvalidOid || list_member_oid(databases, database.oid)) continue;
+        int pid;
+        if (status::pids_of_workers(database.oid, &pid, 1) > 0) continue;
+        status::free_route(database.oid, 0);
+        LWLockAcquire(status::shared()->lock, LW_EXCLUSIVE);
+        database.oid = InvalidOid;
+        LWLockRelease(status::shared()->lock);
+    }
+    ListCell* cell;
+    foreach (cell, keepers) {
+        auto* keeper = static_cast<Keeper*>(lfirst(cell));
+        if (list_member_oid(databases, keeper->database) || keeper->handle != nullptr) continue;
+        keepers = foreach_delete_current(keepers, cell);
+        pfree(keeper);
+    }
+}
+
+void warn_no_room(Keeper* keeper, status::Database* database) {
+    database->missing_workers = 1;
+    if (!keeper->warned)
+        ereport(WARNING, (errmsg("pg_eventbus cannot start a keeper for database %u: no background worker slot is free", database->oid),
+                          errdetail("Its events wait in the log. max_worker_processes is %d.", max_worker_processes),
+                          errhint("Set max_worker_processes to at least %d (the launcher, and for each database a keeper and a sender for each broker) and restart the server.",
+                                  max_worker_processes + 2)));
+    keeper->warned = true;
+}
+
+// Looks after one database; returns when it wants to be looked at again (0: whenever somebody wakes us).
+TimestampTz tend(Oid oid, int* starting) {
+    static bool warned_full = false;
+    status::Database* database = status::find_database(oid, true);
+    if (database == nullptr) {
+        if (!warned_full)
+            ereport(WARNING, (errmsg("pg_eventbus serves at most %d databases of a cluster", status::max_databases)));
+        warned_full = true;
+        return 0;
+    }
+    Keeper* keeper = keeper_of(oid);
+    TimestampTz now = GetCurrentTimestamp();
+
+    if (keeper->handle != nullptr) {
+        ChildState state = state_of(keeper->handle);
+        if (state != ChildState::gone) {
+            if (!database->has_extension) ++*starting;
+            return 0;
+        }
+        pfree(keeper->handle);
+        keeper->handle = nullptr;
+        keeper->must_run = database->has_extension;
+        if (keeper->must_run && database->suspended_by == 0)
+            keeper->retry_at = TimestampTzPlusMilliseconds(now, keeper->backoff.next(static_cast<uint32>(now)).count());
+    }
+    if (status::pid_of_keeper(oid) != 0) return 0;  // of an earlier launcher
+    if (database->suspended_by != 0) {
+        keeper->must_run = true;
+        return TimestampTzPlusMilliseconds(now, 1000);
+    }
+    bool look = database->look;
+    if (!look && !keeper->must_run) return 0;
+    if (!look && now < keeper->retry_at) return keeper->retry_at;
+    if (*starting >= most_at_once) return TimestampTzPlusMilliseconds(now, 50);
+
+    database->look = false;
+    database->has_extension = false;
+    keeper->handle = start_keeper(oid);
+    if (keeper->handle == nullptr) {
+        warn_no_room(keeper, database);
+        keeper->must_run = true;
+        keeper->retry_at = TimestampTzPlusMilliseconds(now, 5000);
+        return keeper->retry_at;
+    }
+    database->missing_workers = 0;
+    keeper->warned = false;
+    ++*starting;
+    return 0;
+}
+
+void detach(int, Datum) {
+    status::shared()->launcher_pid = 0;
+}
+
+}  // namespace
+
+}  // namespace eventbus::worker
+
+using namespace eventbus;
+using namespace eventbus::worker;
+
+extern "C" PGDLLEXPORT void eventbus_launcher_main(Datum) {
+    set_up_signals();
+    status::shared()->launcher_proc_number = compat::my_proc_number();
+    status::shared()->launcher_pid = MyProcPid;
+    before_shmem_exit(detach, 0);
+    connect_to(InvalidOid);
+
+    MemoryContext round = AllocSetContextCreate(TopMemoryContext, "pg_eventbus launcher", ALLOCSET_DEFAULT_SIZES);
+    for (;;) {
+        if (stop_requested()) proc_exit(1);  // not 0: that would mean never again
+        CHECK_FOR_INTERRUPTS();
+        reload_if_requested();
+
+        MemoryContextSwitchTo(round);
+        List* databases = list_databases();
+        forget_dropped(databases);
+        int starting = 0;
+        TimestampTz now = GetCurrentTimestamp();
+        TimestampTz next = TimestampTzPlusMilliseconds(now, 60000);
+        ListCell* cell;
+        foreach (cell, databases) {
+            TimestampTz want = tend(lfirst_oid(cell), &starting);
+            if (want != 0 && want < next) next = want;
+        }
+        MemoryContextReset(round);
+        sleep_on_latch(std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)), "EventbusLauncherMain");
+    }
+}

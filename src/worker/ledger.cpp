@@ -1,0 +1,160 @@
+// What it is: what a sender writes down: dead letters, cursors, and its status in shared memory.
+// Who calls it: the sender's loop.
+// Never: moves a cursor past an event whose dead letter is not stored.
+#include <algorithm>
+
+#include "catalog/dead_letters.hpp"
+#include "postgres/guest.hpp"
+#include "postgres/query.hpp"
+#include "worker/sender.hpp"
+
+extern "C" {
+#include "mb/pg_wchar.h"
+}
+
+namespace eventbus::worker {
+
+namespace {
+
+delivery::RouteStatus status_of(delivery::RouteId id) {
+    return call_guest([&] { return sender.dispatcher->status(id); });
+}
+
+// The cursor of a route that has settled what lies before `settled`.
+log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled) {
+    ListCell* cell;
+    foreach (cell, stream->lent) {
+        auto* lent = static_cast<Lent*>(lfirst(cell));
+        if (lent->id < settled.chunk) continue;
+        if (lent->id == settled.chunk && settled.index >= lent->chunk->count) continue;
+        return log::cursor_inside(lent->chunk, lent->id == settled.chunk ? settled.index : 0);
+    }
+    return log::place_of(stream->reader);
+}
+
+void count(SenderRoute* route, const delivery::RouteStatus& status) {
+    log::Counters& counters = route->stored.counters;
+    counters.delivered = route->base.delivered + static_cast<int64>(status.delivered);
+    counters.dead = route->base.dead + static_cast<int64>(status.dead);
+    counters.retries = route->base.retries + static_cast<int64>(status.retries);
+    if (status.last_delivered_at != 0) counters.last_delivered_at = from_unix_us(status.last_delivered_at);
+    if (status.last_error_at != 0) counters.last_error_at = from_unix_us(status.last_error_at);
+}
+
+const char* name_of(delivery::RouteState state) {
+    switch (state) {
+        case delivery::RouteState::active:
+            return "active";
+        case delivery::RouteState::connecting:
+            return "connecting";
+        case delivery::RouteState::retrying:
+            return "retrying";
+        case delivery::RouteState::blocked:
+            return "blocked";
+        case delivery::RouteState::held:
+            return "held";
+        case delivery::RouteState::paused:
+            return "paused";
+    }
+    return "unknown";
+}
+
+// Text from outside, made safe to show: valid in the database's encoding, without control characters.
+void copy_words(char* to, Size room, std::string_view words) {
+    Size length = std::min<Size>(words.size(), room - 1);
+    memcpy(to, words.data(), length);
+    to[length] = '\0';
+    length = strlen(to);
+    for (Size i = 0; i < length; ++i)
+        if (static_cast<unsigned char>(to[i]) < 0x20 || to[i] == 0x7f) to[i] = ' ';
+    int valid = pg_encoding_verifymbstr(GetDatabaseEncoding(), to, static_cast<int>(length));
+    to[valid] = '\0';
+}
+
+void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t in_flight, std::string_view error) {
+    status::Route* shared = route->shared;
+    if (shared == nullptr) return;
+    const log::Counters& counters = route->stored.counters;
+    char words[sizeof shared->last_error];
+    copy_words(words, sizeof words, error);
+
+    SpinLockAcquire(&shared->mutex);
+    shared->sender_pid = MyProcPid;
+    strlcpy(shared->state, name_of(status.state), sizeof shared->state);
+    shared->delivered = counters.delivered;
+    shared->dead = counters.dead;
+    shared->retries = counters.retries;
+    shared->in_flight = in_flight;
+    shared->oldest = status.oldest_published_at != 0 ? from_unix_us(status.oldest_published_at) : 0;
+    shared->last_delivered_at = counters.last_delivered_at;
+    shared->last_error_at = counters.last_error_at;
+    if (status.last_error_at != 0) strlcpy(shared->last_error, words, sizeof shared->last_error);
+    SpinLockRelease(&shared->mutex);
+}
+
+// A route's own numbers and those of its dead letters on their way again.
+delivery::RouteStatus whole_status(SenderRoute* route) {
+    delivery::RouteStatus status = status_of(static_cast<delivery::RouteId>(route->id));
+    if (route->redelivery != nullptr) {
+        delivery::RouteStatus again = status_of(redelivery_route(route->id));
+        status.delivered += again.delivered;
+        status.dead += again.dead;
+        status.retries += again.retries;
+        status.in_flight += again.in_flight;
+        status.last_delivered_at = std::max(status.last_delivered_at, again.last_delivered_at);
+    }
+    return status;
+}
+
+}  // namespace
+
+void store_dead_letters() {
+    if (sender.report->dead.empty()) return;
+    begin_transaction("storing dead letters");
+    SPI_connect();
+    for (const delivery::DeadLetter& letter : sender.report->dead)
+        catalog::store_dead_letter(static_cast<int32>(letter.route & ~redelivery_bit), *letter.event, letter.error,
+                                   static_cast<int32>(letter.attempts));
+    SPI_finish();
+    commit_transaction();
+    sender.unsaved = true;
+}
+
+void save_cursors() {
+    begin_transaction("saving cursors");
+    SPI_connect();
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        delivery::RouteStatus status = whole_status(route);
+        log::StoredCursor& stored = route->stored;
+        stored.cursor = cursor_at(route->stream, status.settled);
+        count(route, status);
+        char words[512];
+        if (status.last_error_at != 0) {
+            copy_words(words, sizeof words, status.last_error);
+            stored.counters.last_error = words;
+        }
+        (void)log::save_cursor(&stored, CurTransactionContext);
+        if (stored.counters.last_error == words) stored.counters.last_error = nullptr;
+    }
+    SPI_finish();
+    commit_transaction();
+    sender.unsaved = false;
+    sender.delivered_since_save = 0;
+    sender.saved_at = GetCurrentTimestamp();
+}
+
+void publish_status() {
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        delivery::RouteStatus status = whole_status(route);
+        std::int64_t before = route->stored.counters.delivered;
+        count(route, status);
+        sender.delivered_since_save += static_cast<std::uint64_t>(route->stored.counters.delivered - before);
+        show(route, status, status.in_flight, status.last_error);
+    }
+}
+
+}  // namespace eventbus::worker

@@ -1,0 +1,114 @@
+// What it is: see process.hpp.
+// Who calls it: see process.hpp.
+// Never: see process.hpp.
+#include "worker/process.hpp"
+
+extern "C" {
+#include "postmaster/interrupt.h"
+#include "storage/procsignal.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+}
+
+#include <csignal>
+
+namespace eventbus::worker {
+
+void set_up_signals() {
+    // die() makes CHECK_FOR_INTERRUPTS leave whatever PostgreSQL is waiting for; our own loops look at
+    // stop_requested() first and leave in good order. SIGUSR1 stays PostgreSQL's.
+    pqsignal(SIGTERM, die);
+    pqsignal(SIGHUP, SignalHandlerForConfigReload);
+    BackgroundWorkerUnblockSignals();
+}
+
+void connect_to(Oid database) {
+    if (OidIsValid(database))
+        BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+    else
+        BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
+    struct Setting {
+        const char* name;
+        const char* value;
+    };
+    for (const Setting& setting : {
+             Setting{"search_path", "pg_catalog, pg_temp"},
+             Setting{"default_transaction_isolation", "read committed"},
+             Setting{"default_transaction_read_only", "off"},
+             Setting{"default_transaction_deferrable", "off"},
+             Setting{"statement_timeout", "0"},
+             Setting{"lock_timeout", "0"},
+             Setting{"idle_in_transaction_session_timeout", "0"},
+             Setting{"row_security", "off"},
+             Setting{"client_min_messages", "warning"},
+             Setting{"session_replication_role", "origin"},
+         })
+        SetConfigOption(setting.name, setting.value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+bool stop_requested() { return ProcDiePending; }
+
+void reload_if_requested() {
+    if (!ConfigReloadPending) return;
+    ConfigReloadPending = false;
+    ProcessConfigFile(PGC_SIGHUP);
+}
+
+static void fill(BackgroundWorker* worker, const char* function) {
+    *worker = BackgroundWorker();
+    worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+    worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+    strlcpy(worker->bgw_library_name, "pg_eventbus", BGW_MAXLEN);
+    strlcpy(worker->bgw_function_name, function, BGW_MAXLEN);
+}
+
+void register_launcher() {
+    BackgroundWorker worker;
+    fill(&worker, "eventbus_launcher_main");
+    worker.bgw_restart_time = 5;
+    strlcpy(worker.bgw_name, "pg_eventbus launcher", BGW_MAXLEN);
+    strlcpy(worker.bgw_type, "pg_eventbus launcher", BGW_MAXLEN);
+    RegisterBackgroundWorker(&worker);
+}
+
+static BackgroundWorkerHandle* start(BackgroundWorker* worker, Oid database) {
+    worker->bgw_restart_time = BGW_NEVER_RESTART;
+    worker->bgw_notify_pid = MyProcPid;
+    worker->bgw_main_arg = ObjectIdGetDatum(database);
+    BackgroundWorkerHandle* handle = nullptr;
+    MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+    bool registered = RegisterDynamicBackgroundWorker(worker, &handle);
+    MemoryContextSwitchTo(before);
+    return registered ? handle : nullptr;
+}
+
+BackgroundWorkerHandle* start_keeper(Oid database) {
+    BackgroundWorker worker;
+    fill(&worker, "eventbus_keeper_main");
+    snprintf(worker.bgw_name, BGW_MAXLEN, "pg_eventbus keeper of database %u", database);
+    strlcpy(worker.bgw_type, "pg_eventbus keeper", BGW_MAXLEN);
+    return start(&worker, database);
+}
+
+BackgroundWorkerHandle* start_sender(Oid database, int32 broker_id, const char* broker_name) {
+    BackgroundWorker worker;
+    fill(&worker, "eventbus_sender_main");
+    snprintf(worker.bgw_name, BGW_MAXLEN, "pg_eventbus sender to %s", broker_name);
+    strlcpy(worker.bgw_type, "pg_eventbus sender", BGW_MAXLEN);
+    memcpy(worker.bgw_extra, &broker_id, sizeof broker_id);
+    return start(&worker, database);
+}
+
+ChildState state_of(BackgroundWorkerHandle* handle) {
+    pid_t pid;
+    switch (GetBackgroundWorkerPid(handle, &pid)) {
+        case BGWH_STARTED:
+            return ChildState::running;
+        case BGWH_NOT_YET_STARTED:
+            return ChildState::starting;
+        default:
+            return ChildState::gone;
+    }
+}
+
+}  // namespace eventbus::worker

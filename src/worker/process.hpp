@@ -1,0 +1,34 @@
+// What it is: what launcher, keeper and sender have in common: coming up, being told to stop, starting children.
+// Who calls it: the worker room.
+// Never: sleeps; sleep.hpp does.
+#pragma once
+
+#include "status/shared.hpp"
+
+extern "C" {
+#include "postmaster/bgworker.h"
+}
+
+namespace eventbus::worker {
+
+// Signal handlers, before anything else. SIGTERM ends a wait at once; see stop_requested().
+void set_up_signals();
+
+// Connects to a database (InvalidOid: shared catalogs only) with settings that no user default can spoil.
+void connect_to(Oid database);
+
+// SIGTERM has come: save what there is to save, then proc_exit(0).
+bool stop_requested();
+// Reloads postgresql.conf if SIGHUP has come.
+void reload_if_requested();
+
+// Registers the static launcher; from _PG_init.
+void register_launcher();
+
+// Starts a child; nullptr when max_worker_processes leaves no room.
+BackgroundWorkerHandle* start_keeper(Oid database);
+BackgroundWorkerHandle* start_sender(Oid database, int32 broker_id, const char* broker_name);
+enum class ChildState : unsigned char { starting, running, gone };
+ChildState state_of(BackgroundWorkerHandle* handle);
+
+}  // namespace eventbus::worker

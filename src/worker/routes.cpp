@@ -1,0 +1,194 @@
+// What it is: following the configuration: the sender's broker and routes, as they are now.
+// Who calls it: the sender, at its start and whenever the configuration's generation has risen.
+// Never: reconnects for a change of routes; a change of the broker is a new process's business.
+#include "broker/loader.hpp"
+#include "catalog/arguments.hpp"
+#include "catalog/catalog.hpp"
+#include "postgres/guest.hpp"
+#include "postgres/query.hpp"
+#include "worker/sender.hpp"
+
+namespace eventbus::worker {
+
+namespace {
+
+SenderRoute* find_route(int32 id) {
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->id == id) return route;
+    }
+    return nullptr;
+}
+
+void keep_texts(SenderRoute* route, const catalog::Route& from) {
+    auto keep = [](char** mine, const char* theirs) {
+        if (*mine != nullptr) pfree(*mine);
+        *mine = MemoryContextStrdup(sender.memory, theirs);
+    };
+    keep(&route->name, from.name);
+    keep(&route->destination, from.destination);
+    keep(&route->topics, from.topics);
+    keep(&route->options, from.options);
+    route->paused = from.paused;
+}
+
+router::Route make_guest_route(const SenderRoute* route) {
+    return {static_cast<std::uint32_t>(route->id), route->name, route->destination, route->topics, route->options, *sender.module};
+}
+
+// Dead letters go the same way as events, but nothing makes them too old or unwanted.
+router::Route make_redelivery_route(const SenderRoute* route) {
+    router::Route again(redelivery_route(route->id), route->name, route->destination, "#", route->options, *sender.module);
+    again.options.max_age.reset();
+    return again;
+}
+
+void add(const catalog::Route& from) {
+    auto* route = static_cast<SenderRoute*>(MemoryContextAllocZero(sender.memory, sizeof(SenderRoute)));
+    route->id = from.id;
+    keep_texts(route, from);
+    log::load_cursor(route->id, sender.memory, &route->stored);
+    route->base = route->stored.counters;
+    route->stream = make_stream(log::open_reader(route->stored.cursor, sender.memory));
+    route->shared = status::claim_route(sender.database, route->id);
+    if (route->shared != nullptr && route->base.last_error != nullptr) {
+        SpinLockAcquire(&route->shared->mutex);
+        strlcpy(route->shared->last_error, route->base.last_error, sizeof route->shared->last_error);
+        SpinLockRelease(&route->shared->mutex);
+    }
+    route->stored.counters.last_error = nullptr;
+    call_guest([&] {
+        route->filter = new router::TopicFilter(route->topics);
+        sender.dispatcher->add_route(make_guest_route(route), route->stream->id);
+        if (route->paused) sender.dispatcher->pause_route(static_cast<delivery::RouteId>(route->id), true);
+    });
+    MemoryContext before = MemoryContextSwitchTo(sender.memory);
+    sender.routes = lappend(sender.routes, route);
+    MemoryContextSwitchTo(before);
+}
+
+void change(SenderRoute* route, const catalog::Route& from) {
+    bool same_way = strcmp(route->destination, from.destination) == 0 && strcmp(route->topics, from.topics) == 0 &&
+                    strcmp(route->options, from.options) == 0 && strcmp(route->name, from.name) == 0;
+    bool resumed = route->paused && !from.paused;
+    keep_texts(route, from);
+    call_guest([&] {
+        auto id = static_cast<delivery::RouteId>(route->id);
+        if (!same_way) {
+            auto* filter = new router::TopicFilter(route->topics);
+            delete route->filter;
+            route->filter = filter;
+            sender.dispatcher->change_route(make_guest_route(route));
+            if (route->redelivery != nullptr) sender.dispatcher->change_route(make_redelivery_route(route));
+        }
+        sender.dispatcher->pause_route(id, route->paused);
+        if (route->redelivery != nullptr) sender.dispatcher->pause_route(redelivery_route(route->id), route->paused);
+        if (!same_way || resumed || !route->paused) sender.dispatcher->release_route(id);
+    });
+}
+
+void begin_redelivery(SenderRoute* route) {
+    route->redelivery = static_cast<Redelivery*>(MemoryContextAllocZero(sender.memory, sizeof(Redelivery)));
+    route->redelivery->stream = ++sender.next_stream;
+    route->redelivery->next_chunk = 1;
+    call_guest([&] {
+        sender.dispatcher->add_route(make_redelivery_route(route), route->redelivery->stream);
+        if (route->paused) sender.dispatcher->pause_route(redelivery_route(route->id), true);
+    });
+}
+
+void remove(SenderRoute* route) {
+    call_guest([&] {
+        sender.dispatcher->remove_route(static_cast<delivery::RouteId>(route->id));
+        if (route->redelivery != nullptr) sender.dispatcher->remove_route(redelivery_route(route->id));
+        delete route->filter;
+    });
+    status::free_route(sender.database, route->id);
+    sender.routes = list_delete_ptr(sender.routes, route);
+    pfree(route);
+}
+
+[[noreturn]] void leave() {
+    commit_transaction();
+    proc_exit(0);
+}
+
+// The broker as it is now; a sender serves one broker with one URL all its life.
+void follow_broker() {
+    catalog::Broker broker;
+    if (!catalog::extension_exists() || log::relations_if_any() == nullptr) leave();
+    SPI_connect();
+    if (!catalog::read_broker(sender.broker_id, &broker, sender.memory)) {
+        SPI_finish();
+        leave();
+    }
+    if (sender.broker_url == nullptr) {
+        sender.broker_name = broker.name;
+        sender.broker_url = broker.url;
+        sender.broker_options = broker.options;
+        return;
+    }
+    bool same = strcmp(sender.broker_url, broker.url) == 0 && strcmp(sender.broker_options, broker.options) == 0 &&
+                strcmp(sender.broker_name, broker.name) == 0;
+    pfree(broker.name);
+    pfree(broker.url);
+    pfree(broker.options);
+    if (same) return;
+    SPI_finish();
+    commit_transaction();
+    save_cursors();
+    proc_exit(0);  // the keeper starts another one
+}
+
+}  // namespace
+
+void follow_broker_first() {
+    begin_transaction("reading the broker");
+    follow_broker();
+    SPI_finish();
+    commit_transaction();
+}
+
+void follow_configuration() {
+    sender.configuration = sender.place->configuration;  // before reading: what changes meanwhile is read again
+    begin_transaction("reading routes");
+    follow_broker();
+
+    catalog::Route* routes;
+    int count = catalog::read_routes(sender.broker_id, &routes, CurTransactionContext);
+    if (count == 0) {
+        SPI_finish();
+        leave();
+    }
+
+    ListCell* cell;
+    foreach (cell, sender.routes) static_cast<SenderRoute*>(lfirst(cell))->seen = false;
+    List* to_send = NIL;
+    for (int i = 0; i < count; ++i) {
+        SenderRoute* route = find_route(routes[i].id);
+        if (route == nullptr) {
+            add(routes[i]);
+            route = find_route(routes[i].id);
+        } else {
+            change(route, routes[i]);
+        }
+        route->seen = true;
+        if (routes[i].dead_letters_to_send > 0 && route->redelivery == nullptr) to_send = lappend(to_send, route);
+    }
+    foreach (cell, list_copy(sender.routes)) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (!route->seen) remove(route);
+    }
+    SPI_finish();
+    commit_transaction();
+
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->redelivery != nullptr || !list_member_ptr(to_send, route)) continue;
+        begin_redelivery(route);
+        feed_redelivery(route);
+    }
+}
+
+}  // namespace eventbus::worker

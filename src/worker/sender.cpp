@@ -1,0 +1,192 @@
+// What it is: the sender, one a broker: reads the log, hands events to delivery, keeps cursors, sleeps.
+// Who calls it: the keeper.
+// Never: blocks on a broker; has a transaction open while it waits; ends with a cursor ahead of an acknowledgement.
+#include "worker/sender.hpp"
+
+#include <algorithm>
+
+#include "broker/loader.hpp"
+#include "catalog/arguments.hpp"
+#include "postgres/guest.hpp"
+#include "postgres/query.hpp"
+#include "settings/settings.hpp"
+#include "worker/process.hpp"
+#include "worker/sleep.hpp"
+
+extern "C" {
+#include "access/xlog.h"
+#include "commands/dbcommands.h"
+#include "pgstat.h"
+#include "utils/backend_status.h"
+#include "utils/guc.h"
+}
+
+namespace eventbus::worker {
+
+Sender sender;
+
+namespace {
+
+constexpr std::uint64_t save_after_events = 10000;
+constexpr long save_after_ms = 100;
+constexpr long save_quietly_after_ms = 2000;  // when only others' events have gone by
+
+char* made_up_source() {
+    if (settings::source != nullptr && *settings::source != '\0') return pstrdup(settings::source);
+    const char* name = GetConfigOption("cluster_name", true, false);
+    char identifier[32];
+    if (name == nullptr || *name == '\0') {
+        snprintf(identifier, sizeof identifier, UINT64_FORMAT, GetSystemIdentifier());
+        name = identifier;
+    }
+    StartTransactionCommand();
+    MemoryContext before = MemoryContextSwitchTo(sender.memory);
+    char* source = psprintf("postgresql://%s/%s", name, get_database_name(MyDatabaseId));
+    MemoryContextSwitchTo(before);
+    CommitTransactionCommand();
+    return source;
+}
+
+void make_dispatcher() {
+    char* source = made_up_source();
+    call_guest([&] {
+        BrokerSettings broker =
+            broker::read_broker(sender.broker_name, sender.broker_url, sender.broker_options, catalog::module_directory());
+        sender.module = &broker::load_module(broker.url.scheme, catalog::module_directory());
+        broker.source = source;
+        std::string shown = "broker \"" + broker.name + "\" (" + redact_url(sender.broker_url) + ")";
+        auto connect = [broker](unsigned attempt, broker::TimePoint now) {
+            BrokerSettings with_password = broker;
+            load_password(with_password);
+            return sender.module->connect(with_password, attempt, now);
+        };
+        auto wall = [] { return to_unix_us(GetCurrentTimestamp()); };
+        sender.dispatcher = new delivery::Dispatcher(shown, connect, wall, {}, static_cast<std::uint32_t>(MyProcPid));
+        sender.report = new delivery::Report();
+    });
+}
+
+void log_notices() {
+    for (const delivery::Notice& notice : sender.report->notices)
+        ereport(notice.level == delivery::Notice::Level::warning ? WARNING : LOG,
+                (errmsg("pg_eventbus: %s", notice.text.c_str()), notice.hint.empty() ? 0 : errhint("%s", notice.hint.c_str())));
+}
+
+void take_report() {
+    call_guest([&] {
+        sender.report->clear();
+        sender.dispatcher->report(*sender.report);
+    });
+    log_notices();
+    store_dead_letters();
+    if (sender.report->moved) sender.unsaved = true;
+    if (sender.report->moved || !sender.report->notices.empty()) publish_status();
+    give_back(*sender.report);
+}
+
+// Returns in how many milliseconds the cursors are due; negative: they are not.
+long save_if_due() {
+    if (!sender.unsaved) return -1;
+    long since = TimestampDifferenceMilliseconds(sender.saved_at, GetCurrentTimestamp());
+    long wait = sender.delivered_since_save > 0 ? save_after_ms : save_quietly_after_ms;
+    if (sender.delivered_since_save < save_after_events && since < wait) return wait - since;
+    save_cursors();
+    pgstat_report_activity(STATE_IDLE, nullptr);
+    return -1;
+}
+
+// A last round for what is on its way, and the cursors; quick, whatever the broker does.
+[[noreturn]] void leave() {
+    call_guest([&] { sender.dispatcher->drive({true, true}, broker::Clock::now()); });
+    take_report();
+    if (sender.unsaved) save_cursors();
+    proc_exit(0);
+}
+
+// How long there is nothing to do, in milliseconds.
+long idle_time(long save_due) {
+    long most = settings::safety_poll;
+    if (save_due >= 0) most = std::min(most, save_due);
+    broker::TimePoint wake = call_guest([&] { return sender.dispatcher->wake_at(); });
+    if (wake != broker::TimePoint::max()) {
+        broker::TimePoint now = broker::Clock::now();
+        if (wake <= now) return 0;
+        auto until = std::chrono::ceil<std::chrono::milliseconds>(wake - now).count();
+        most = std::min<long>(most, until);
+    }
+    return most;
+}
+
+broker::Ready sleep_until_work(long milliseconds) {
+    broker::Interest interest;
+    call_guest([&] {
+        auto interests = sender.dispatcher->interests();
+        if (!interests.empty()) interest = interests.front();
+    });
+    // Say that we sleep, then look once more: a publisher that commits now either sees us asleep, or was counted
+    // before we looked.
+    sender.worker->sleeping.store(true);
+    std::uint64_t commits = sender.place->commits;
+    ListCell* cell;
+    foreach (cell, sender.streams) {
+        auto* stream = static_cast<LogStream*>(lfirst(cell));
+        if (stream->seen_commits != commits && call_guest([&] { return sender.dispatcher->hungry(stream->id); })) milliseconds = 0;
+    }
+    Readiness ready = sleep_on(interest.fd, interest.read, interest.write, milliseconds, "EventbusSenderMain");
+    sender.worker->sleeping.store(false);
+    if (!ready.latch && !ready.read && !ready.write && milliseconds >= settings::safety_poll)
+        foreach (cell, sender.streams) static_cast<LogStream*>(lfirst(cell))->must_look = true;
+    return {ready.read, ready.write};
+}
+
+void run() {
+    broker::Ready ready;
+    sender.configuration = sender.place->configuration - 1;
+    for (;;) {
+        if (stop_requested()) leave();
+        CHECK_FOR_INTERRUPTS();
+        reload_if_requested();
+        if (sender.place->configuration != sender.configuration) {
+            follow_configuration();
+            publish_status();
+            pgstat_report_activity(STATE_IDLE, nullptr);
+        }
+
+        bool more = feed_streams();
+        call_guest([&] { sender.dispatcher->drive(ready, broker::Clock::now()); });
+        take_report();
+        arrange_streams();
+        long save_due = save_if_due();
+        ready = sleep_until_work(more ? 0 : idle_time(save_due));
+    }
+}
+
+}  // namespace
+
+}  // namespace eventbus::worker
+
+using namespace eventbus;
+using namespace eventbus::worker;
+
+extern "C" PGDLLEXPORT void eventbus_sender_main(Datum argument) {
+    sender.database = DatumGetObjectId(argument);
+    memcpy(&sender.broker_id, MyBgworkerEntry->bgw_extra, sizeof sender.broker_id);
+    set_up_signals();
+    if (status::pid_of_sender(sender.database, sender.broker_id) != 0) proc_exit(0);
+    sender.place = status::find_database(sender.database, false);
+    if (sender.place == nullptr) proc_exit(0);
+    sender.worker = status::attach_worker(status::WorkerKind::sender, sender.database, sender.broker_id);
+    if (sender.worker == nullptr) {
+        ereport(LOG, (errmsg("pg_eventbus: no room in shared memory for a sender")));
+        proc_exit(1);
+    }
+    if (sender.place->suspended_by != 0) proc_exit(0);
+    connect_to(sender.database);
+    // What a crash undoes of our cursors is sent again; waiting for the disk would buy nothing.
+    SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+
+    sender.memory = AllocSetContextCreate(TopMemoryContext, "pg_eventbus sender", ALLOCSET_DEFAULT_SIZES);
+    follow_broker_first();
+    make_dispatcher();
+    run();
+}

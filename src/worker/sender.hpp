@@ -1,0 +1,105 @@
+// What it is: the sender's parts: its routes, the streams that feed them, and what it owes to the database.
+// Who calls it: sender.cpp runs the loop; feed.cpp reads, routes.cpp follows the configuration, ledger.cpp writes.
+// Never: is used by another process: there is one sender a process.
+#pragma once
+
+#include "delivery/dispatcher.hpp"
+#include "log/cursors.hpp"
+#include "log/reader.hpp"
+#include "router/route.hpp"
+#include "status/shared.hpp"
+
+extern "C" {
+#include "nodes/pg_list.h"
+}
+
+namespace eventbus::worker {
+
+// Events lent to the dispatcher, until it gives them back.
+struct Lent {
+    delivery::ChunkId id;
+    log::Chunk* chunk;
+};
+
+// Routes that stand at the same place share a stream: the log is read once for all of them.
+struct LogStream {
+    delivery::StreamId id;
+    log::Reader* reader;
+    List* lent;                    // of Lent*, oldest first
+    delivery::ChunkId next_chunk;
+    std::uint64_t seen_commits;    // of the database, when the running or last batch began
+    bool must_look;                // the safety poll, or the beginning
+};
+
+// Dead letters that an operator wants sent again: a stream of their own, so that they delay nothing.
+struct Redelivery {
+    delivery::StreamId stream;
+    delivery::ChunkId next_chunk;
+    MemoryContext memory;          // of the events under way
+    Event* events;
+    int count;
+    int64 last_id;
+};
+
+struct SenderRoute {
+    int32 id;
+    char* name;
+    char* destination;
+    char* topics;
+    char* options;
+    bool paused;
+    LogStream* stream;
+    router::TopicFilter* filter;   // guest's, never freed but with the route
+    log::StoredCursor stored;
+    log::Counters base;            // what the counters stood at when this sender began
+    Redelivery* redelivery;        // or nullptr
+    status::Route* shared;         // or nullptr where shared memory has no room
+    delivery::Position saved;      // the place that `stored` says
+    bool seen;                     // by the configuration just read
+};
+
+struct Sender {
+    Oid database;
+    int32 broker_id;
+    char* broker_name;
+    char* broker_url;
+    char* broker_options;
+    status::Database* place;
+    status::Worker* worker;
+    MemoryContext memory;
+    const broker::Module* module;
+    delivery::Dispatcher* dispatcher;
+    delivery::Report* report;
+    List* routes;                  // of SenderRoute*
+    List* streams;                 // of LogStream*
+    delivery::StreamId next_stream;
+    std::uint32_t configuration;   // the generation last read
+    bool unsaved;                  // some route has moved since the cursors were written
+    std::uint64_t delivered_since_save;
+    TimestampTz saved_at;
+};
+
+extern Sender sender;
+
+// Dispatcher's number for a route's dead letters on their way again.
+inline constexpr delivery::RouteId redelivery_bit = 0x80000000u;
+inline delivery::RouteId redelivery_route(int32 id) { return static_cast<delivery::RouteId>(id) | redelivery_bit; }
+
+// routes.cpp: reads broker and routes anew. Ends the process where there is nothing left to serve.
+void follow_broker_first();  // which broker it is
+void follow_configuration();
+
+// feed.cpp: reads what hungry streams can get. Returns true if there may be more at once.
+bool feed_streams();
+LogStream* make_stream(log::Reader* reader);
+void give_back(const delivery::Report& report);
+// Lets routes that have delivered all leave a stream that another route fills, and joins streams that have met.
+void arrange_streams();
+void feed_redelivery(SenderRoute* route);
+
+// ledger.cpp: what must be written down.
+void store_dead_letters();
+void save_cursors();
+void publish_status();
+
+}  // namespace eventbus::worker

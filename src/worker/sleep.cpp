@@ -1,0 +1,59 @@
+// What it is: see sleep.hpp.
+// Who calls it: see sleep.hpp.
+// Never: see sleep.hpp.
+#include "worker/sleep.hpp"
+
+#include <sys/stat.h>
+
+extern "C" {
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/backend_status.h"
+}
+
+namespace eventbus::worker {
+
+void sleep_on_latch(long milliseconds, const char* wait_event) { sleep_on(-1, false, false, milliseconds, wait_event); }
+
+Readiness sleep_on(int fd, bool read, bool write, long milliseconds, const char* wait_event) {
+    // The set is kept while the descriptor stays the same: making one costs several system calls.
+    static WaitEventSet* set = nullptr;
+    static int set_fd = -1;
+    static ino_t set_inode = 0;
+    static int fd_position = 0;
+    static uint32 fd_events = 0;
+    static uint32 event_id = 0;
+    if (event_id == 0) event_id = compat::wait_event(wait_event);
+
+    uint32 events = (read ? WL_SOCKET_READABLE : 0) | (write ? WL_SOCKET_WRITEABLE : 0);
+    if (fd < 0 || events == 0) fd = -1;
+    // The same number may be a new socket by now, which the kernel would not wait for; its inode tells.
+    struct stat status = {};
+    if (fd >= 0) fstat(fd, &status);
+    if (set == nullptr || fd != set_fd || status.st_ino != set_inode) {
+        if (set != nullptr) FreeWaitEventSet(set);
+        set = compat::create_wait_event_set(3);
+        AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
+        AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
+        if (fd >= 0) fd_position = AddWaitEventToSet(set, events, fd, nullptr, nullptr);
+        set_fd = fd;
+        set_inode = status.st_ino;
+        fd_events = events;
+    } else if (fd >= 0 && events != fd_events) {
+        ModifyWaitEvent(set, fd_position, events, nullptr);
+        fd_events = events;
+    }
+
+    Readiness ready;
+    WaitEvent occurred[3];
+    int count = WaitEventSetWait(set, milliseconds, occurred, 3, event_id);
+    for (int i = 0; i < count; ++i) {
+        if ((occurred[i].events & WL_LATCH_SET) != 0) ready.latch = true;
+        if ((occurred[i].events & WL_SOCKET_READABLE) != 0) ready.read = true;
+        if ((occurred[i].events & WL_SOCKET_WRITEABLE) != 0) ready.write = true;
+    }
+    if (ready.latch) ResetLatch(MyLatch);
+    return ready;
+}
+
+}  // namespace eventbus::worker

@@ -1,0 +1,21 @@
+// What it is: the one place that sleeps.
+// Who calls it: launcher, keeper and sender, at the end of each round.
+// Never: sleeps in a transaction.
+#pragma once
+
+#include "postgres/compat.hpp"
+
+namespace eventbus::worker {
+
+// Until the latch is set or milliseconds have gone by (negative: however long it takes). Ends with the latch reset.
+void sleep_on_latch(long milliseconds, const char* wait_event);
+
+// The same with a file descriptor to wait for; fd < 0 is none.
+struct Readiness {
+    bool latch = false;
+    bool read = false;
+    bool write = false;
+};
+Readiness sleep_on(int fd, bool read, bool write, long milliseconds, const char* wait_event);
+
+}  // namespace eventbus::worker

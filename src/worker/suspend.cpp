@@ -1,0 +1,137 @@
+// What it is: the utility hook.
+// Who calls it: PostgreSQL, for every utility command of every backend.
+// Never: touches a database that the caller has no rights to: that would let anybody stop its delivery.
+//
+// CREATE DATABASE … TEMPLATE, DROP DATABASE and ALTER DATABASE … RENAME or SET TABLESPACE fail while somebody else is
+// connected. Our workers leave before the command runs, and may come back when its transaction has ended, one way
+// or the other (wake.cpp).
+#include "worker/suspend.hpp"
+
+#include <csignal>
+
+#include "intake/wake.hpp"
+#include "status/shared.hpp"
+#include "worker/sleep.hpp"
+
+extern "C" {
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "nodes/parsenodes.h"
+#include "storage/latch.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/syscache.h"
+}
+
+namespace eventbus::worker {
+
+namespace {
+
+ProcessUtility_hook_type previous_hook = nullptr;
+constexpr int most_wait_ms = 10000;
+
+bool may_create_databases(Oid role) {
+    if (superuser_arg(role)) return true;
+    bool may = false;
+    HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+    if (HeapTupleIsValid(tuple)) {
+        may = reinterpret_cast<Form_pg_authid>(GETSTRUCT(tuple))->rolcreatedb;
+        ReleaseSysCache(tuple);
+    }
+    return may;
+}
+
+// Makes the workers of the database leave, and waits for it.
+void suspend(const char* name, bool as_template) {
+    Oid oid = get_database_oid(name, true);
+    if (!OidIsValid(oid)) return;
+    bool allowed = compat::owns_database(oid, GetUserId()) || (as_template && may_create_databases(GetUserId()));
+    status::Database* database = status::find_database(oid, false);
+    if (!allowed || database == nullptr) return;
+
+    intake::resume_at_end(oid);
+    int pids[64];
+    for (int waited = 0; waited < most_wait_ms; waited += 10) {
+        int nobody = 0;
+        bool ours = database->suspended_by.compare_exchange_strong(nobody, MyProcPid) || nobody == MyProcPid;
+        int count = status::pids_of_workers(oid, pids, 64);
+        if (ours && count == 0) return;
+        if (waited % 200 == 0)
+            for (int i = 0; i < count; ++i) kill(pids[i], SIGTERM);
+        (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+        ResetLatch(MyLatch);
+        CHECK_FOR_INTERRUPTS();
+    }
+}
+
+const char* option_value(List* options, const char* name) {
+    ListCell* cell;
+    foreach (cell, options) {
+        auto* option = lfirst_node(DefElem, cell);
+        if (strcmp(option->defname, name) == 0 && option->arg != nullptr) return defGetString(option);
+    }
+    return nullptr;
+}
+
+void before(Node* statement) {
+    switch (nodeTag(statement)) {
+        case T_CreatedbStmt: {
+            const char* from = option_value(reinterpret_cast<CreatedbStmt*>(statement)->options, "template");
+            suspend(from != nullptr ? from : "template1", true);
+            intake::databases_changed();
+            break;
+        }
+        case T_DropdbStmt:
+            suspend(reinterpret_cast<DropdbStmt*>(statement)->dbname, false);
+            intake::databases_changed();
+            break;
+        case T_RenameStmt:
+            if (reinterpret_cast<RenameStmt*>(statement)->renameType == OBJECT_DATABASE)
+                suspend(reinterpret_cast<RenameStmt*>(statement)->subname, false);
+            break;
+        case T_AlterDatabaseStmt: {
+            auto* alter = reinterpret_cast<AlterDatabaseStmt*>(statement);
+            if (option_value(alter->options, "tablespace") != nullptr) suspend(alter->dbname, false);
+            intake::databases_changed();  // ALLOW_CONNECTIONS may have changed
+            break;
+        }
+        case T_DropStmt: {
+            ObjectType type = reinterpret_cast<DropStmt*>(statement)->removeType;
+            if (type == OBJECT_EXTENSION || type == OBJECT_SCHEMA) intake::configuration_changed();
+            break;
+        }
+        case T_DropOwnedStmt:
+        case T_AlterExtensionStmt:
+            intake::configuration_changed();
+            break;
+        case T_TransactionStmt:
+            // The session that prepared the transaction knew what is in it; this one does not.
+            if (reinterpret_cast<TransactionStmt*>(statement)->kind == TRANS_STMT_COMMIT_PREPARED) {
+                intake::log_changed();
+                intake::configuration_changed();
+            }
+            break;
+        default:
+            break;
+    }
+}
+
+void hook(PlannedStmt* statement, const char* query, bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
+          QueryEnvironment* environment, DestReceiver* destination, QueryCompletion* completion) {
+    // The database commands want a transaction to look things up in; outside of one there is nothing to prepare.
+    if (status::shared() != nullptr && IsTransactionState()) before(statement->utilityStmt);
+    (previous_hook != nullptr ? previous_hook : standard_ProcessUtility)(statement, query, read_only_tree, context, params,
+                                                                         environment, destination, completion);
+}
+
+}  // namespace
+
+void install_utility_hook() {
+    previous_hook = ProcessUtility_hook;
+    ProcessUtility_hook = hook;
+}
+
+}  // namespace eventbus::worker
