@@ -94,7 +94,8 @@ class World:
         print(f"  {text}", flush=True)
 
     def cluster_log_tail(self, lines=20):
-        text = [line for line in self.cluster.log_text().splitlines() if "checkpoint" not in line]
+        text = self.cluster.log_text().partition("starting PostgreSQL")[2].splitlines()
+        text = [line for line in text if "checkpoint" not in line]
         return "the server's log ends:\n" + "\n".join(text[-lines:])
 
     # Brokers and routes
@@ -127,6 +128,9 @@ class World:
 
     def clear(self):
         """After a figure: no broker, no route, nothing kept."""
+        self.cluster.wait_recovered()
+        self.connection.close()
+        self.connection = self.cluster.connect()
         if self.sql("SELECT 1 FROM eventbus.broker WHERE name = 'bench'"):
             self.sql("SELECT eventbus.drop_broker('bench', true)")
         if "redis" in self.__dict__:
