@@ -34,7 +34,7 @@ bool topic_is_plain(std::string_view topic) {
 
 [[noreturn]] void refuse_null(const char* function, const char* argument) {
     ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", argument),
-                    errdetail("eventbus.%s was called with a null %s.", function, argument),
+                    errdetail("%s was called with a null %s.", function, argument),
                     std::strcmp(argument, "topic") == 0 ? errhint("%s", topic_hint)
                                                         : errhint("Publish the JSON value null, or an empty text, where there is nothing to say.")));
     pg_unreachable();
@@ -90,10 +90,8 @@ constexpr int argument_content_type = 4;
 int64 publish(FunctionCallInfo fcinfo, const char* function, log::Column payload_column) {
     if (PG_ARGISNULL(argument_topic)) refuse_null(function, "topic");
     if (PG_ARGISNULL(argument_payload)) refuse_null(function, "payload");
-    char name[64];
-    snprintf(name, sizeof name, "eventbus.%s()", function);
-    PreventCommandIfReadOnly(name);
-    PreventCommandDuringRecovery(name);
+    PreventCommandIfReadOnly(function);
+    PreventCommandDuringRecovery(function);
 
     log::NewEvent event = {};
     event.topic = PG_GETARG_TEXT_PP(argument_topic);
@@ -120,15 +118,7 @@ int64 publish(FunctionCallInfo fcinfo, const char* function, log::Column payload
         check_headers(event.headers);
     }
 
-    static text* json_type = nullptr;
-    if (payload_column == log::column_json) {
-        if (json_type == nullptr) {
-            MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
-            json_type = cstring_to_text("application/json");
-            MemoryContextSwitchTo(before);
-        }
-        event.content_type = json_type;
-    } else {
+    if (payload_column != log::column_json) {
         if (PG_ARGISNULL(argument_content_type)) refuse_null(function, "content_type");
         event.content_type = PG_GETARG_TEXT_PP(argument_content_type);
         Size length = VARSIZE_ANY_EXHDR(event.content_type);
@@ -137,6 +127,8 @@ int64 publish(FunctionCallInfo fcinfo, const char* function, log::Column payload
                             errhint("For example text/plain, application/xml or application/octet-stream.")));
     }
 
+    status::Database* database = status::my_database();
+    event.place = database != nullptr ? &database->log : nullptr;
     warn_without_preload();
     return log::append(event);
 }
@@ -152,15 +144,15 @@ EVENTBUS_SQL_FUNCTION(eventbus_publish_bytes);
 EVENTBUS_SQL_FUNCTION(eventbus_wake_workers);
 
 Datum eventbus_publish(PG_FUNCTION_ARGS) {
-    PG_RETURN_INT64(eventbus::intake::publish(fcinfo, "publish", eventbus::log::column_json));
+    PG_RETURN_INT64(eventbus::intake::publish(fcinfo, "eventbus.publish", eventbus::log::column_json));
 }
 
 Datum eventbus_publish_text(PG_FUNCTION_ARGS) {
-    PG_RETURN_INT64(eventbus::intake::publish(fcinfo, "publish_text", eventbus::log::column_text));
+    PG_RETURN_INT64(eventbus::intake::publish(fcinfo, "eventbus.publish_text", eventbus::log::column_text));
 }
 
 Datum eventbus_publish_bytes(PG_FUNCTION_ARGS) {
-    PG_RETURN_INT64(eventbus::intake::publish(fcinfo, "publish_bytes", eventbus::log::column_bytes));
+    PG_RETURN_INT64(eventbus::intake::publish(fcinfo, "eventbus.publish_bytes", eventbus::log::column_bytes));
 }
 
 Datum eventbus_wake_workers(PG_FUNCTION_ARGS) {

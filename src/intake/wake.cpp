@@ -36,6 +36,7 @@ void at_end(XactEvent event, void*) {
 
     if (configuration && event != XACT_EVENT_ABORT) {
         if (status::Database* database = status::find_database(MyDatabaseId, true)) {
+            database->log.forget();  // the extension may be another one now; the keeper will say
             database->configuration.fetch_add(1);
             database->look = true;
             status::wake_workers_of(MyDatabaseId, false);

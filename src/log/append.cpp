@@ -28,8 +28,9 @@ bool appended = false;
 // Heap inserts look for room where they like: a backend that remembers an older page, or that waited for its lock
 // while another one extended the table, puts its tuple there, behind the back of a reader that has already passed.
 // Ours go to the last page only, and the table is extended only under the last page's lock. So once a reader holds
-// the lock of a page that is not the last one, nobody will ever add to that page.
-Buffer lock_tail(Relation rel, Size need, Buffer* map_buffer) {
+// the lock of a page that is not the last one, nobody will ever add to that page. Whether a page is the last one
+// the file's length says; shared memory saves asking for it (the reader never passes what is noted there).
+Buffer lock_tail(Relation rel, Size need, std::atomic<BlockNumber>* tail, Buffer* map_buffer) {
     BlockNumber target = RelationGetTargetBlock(rel);
     for (;;) {
         if (target == InvalidBlockNumber) {
@@ -50,13 +51,15 @@ Buffer lock_tail(Relation rel, Size need, Buffer* map_buffer) {
         if (PageIsAllVisible(page)) visibilitymap_pin(rel, target, map_buffer);  // may read from disk: not under the lock
         LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
 
-        BlockNumber blocks = RelationGetNumberOfBlocks(rel);
-        bool last = target + 1 == blocks;
         bool map_missing = PageIsAllVisible(page) && !visibilitymap_pin_ok(target, *map_buffer);
-        if (!last || map_missing) {
-            UnlockReleaseBuffer(buffer);
-            target = blocks == 0 ? InvalidBlockNumber : blocks - 1;
-            continue;
+        bool known = tail != nullptr && tail->load(std::memory_order_relaxed) == target;
+        if (!known || map_missing) {
+            BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+            if (target + 1 != blocks || map_missing) {
+                UnlockReleaseBuffer(buffer);
+                target = blocks == 0 ? InvalidBlockNumber : blocks - 1;
+                continue;
+            }
         }
         if (PageIsNew(page)) {  // a crash came between the extension and the first insert
             PageInit(page, BufferGetPageSize(buffer), 0);
@@ -64,9 +67,12 @@ Buffer lock_tail(Relation rel, Size need, Buffer* map_buffer) {
         }
         if (PageGetHeapFreeSpace(page) < need) {
             Buffer next = compat::extend_by_one(rel);
+            target = BufferGetBlockNumber(next);
+            if (tail != nullptr) *tail = target;  // before anybody else can lock the old one
             UnlockReleaseBuffer(buffer);
             buffer = next;
-            target = BufferGetBlockNumber(next);
+        } else if (tail != nullptr && !known) {
+            *tail = target;
         }
         RelationSetTargetBlock(rel, target);
         return buffer;
@@ -105,7 +111,7 @@ void write_wal(Buffer buffer, HeapTuple tuple, bool map_cleared) {
     PageSetLSN(page, lsn);
 }
 
-void append_tuple(Relation rel, HeapTuple tuple) {
+void append_tuple(Relation rel, HeapTuple tuple, std::atomic<BlockNumber>* tail) {
     HeapTupleHeader header = tuple->t_data;
     header->t_infomask &= ~HEAP_XACT_MASK;
     header->t_infomask2 &= ~HEAP2_XACT_MASK;
@@ -121,7 +127,7 @@ void append_tuple(Relation rel, HeapTuple tuple) {
     CheckForSerializableConflictIn(rel, nullptr, InvalidBlockNumber);
 
     Buffer map_buffer = InvalidBuffer;
-    Buffer buffer = lock_tail(rel, MAXALIGN(tuple->t_len), &map_buffer);
+    Buffer buffer = lock_tail(rel, MAXALIGN(tuple->t_len), tail, &map_buffer);
     Page page = BufferGetPage(buffer);
     bool map_cleared = false;
 
@@ -141,6 +147,23 @@ void append_tuple(Relation rel, HeapTuple tuple) {
     pgstat_count_heap_insert(rel, 1);
 }
 
+// Opens a segment with the lock that a writer holds to the end of its transaction. A statement that publishes a
+// million events takes it once; a rolled back savepoint gives its locks up, so the cache is per subtransaction.
+Relation open_for_append(Oid segment) {
+    static Oid locked = InvalidOid;
+    static LocalTransactionId in_transaction = InvalidLocalTransactionId;
+    static SubTransactionId in_subtransaction = InvalidSubTransactionId;
+    LocalTransactionId transaction = compat::my_local_transaction();
+    SubTransactionId subtransaction = GetCurrentSubTransactionId();
+    if (locked == segment && in_transaction == transaction && in_subtransaction == subtransaction)
+        return table_open(segment, NoLock);
+    Relation rel = table_open(segment, RowExclusiveLock);
+    locked = segment;
+    in_transaction = transaction;
+    in_subtransaction = subtransaction;
+    return rel;
+}
+
 }  // namespace
 
 int64 append(const NewEvent& event) {
@@ -148,7 +171,10 @@ int64 append(const NewEvent& event) {
 
     // The id before the place: what was published before is then never behind what is published after.
     int64 id = nextval_internal(log.event_id, false);
-    Relation rel = table_open(log.segments[segment_of(current_generation(log))], RowExclusiveLock);
+    int64 generation = event.place != nullptr ? event.place->generation.load() : SharedPlace::unknown_generation;
+    if (generation == SharedPlace::unknown_generation) generation = current_generation(log);
+    int segment = segment_of(generation);
+    Relation rel = open_for_append(log.segments[segment]);
 
     Datum values[column_count] = {};
     bool nulls[column_count];
@@ -163,11 +189,11 @@ int64 append(const NewEvent& event) {
     set(column_topic, PointerGetDatum(event.topic));
     if (event.key != nullptr) set(column_key, PointerGetDatum(event.key));
     if (event.has_headers) set(column_headers, event.headers);
-    set(column_content_type, PointerGetDatum(event.content_type));
+    if (event.content_type != nullptr) set(column_content_type, PointerGetDatum(event.content_type));
     set(event.payload_column, event.payload);
 
     HeapTuple tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
-    append_tuple(rel, tuple);
+    append_tuple(rel, tuple, event.place != nullptr ? &event.place->tails[segment] : nullptr);
     heap_freetuple(tuple);
     table_close(rel, NoLock);  // the lock stays to the end of the transaction: it is what makes rotation safe
     appended = true;

@@ -3,6 +3,8 @@
 // Never: decides who may read or write; the SQL functions' grants do.
 #pragma once
 
+#include <atomic>
+
 #include "postgres/prelude.hpp"
 
 namespace eventbus::log {
@@ -17,7 +19,7 @@ enum Column {
     column_topic,
     column_key,
     column_headers,
-    column_content_type,
+    column_content_type,  // null: application/json
     column_json,
     column_text,
     column_bytes,
@@ -37,18 +39,33 @@ const Relations& relations();
 // The same, or nullptr where the extension is absent.
 const Relations* relations_if_any();
 
-// Generation g lives in segment g % segment_count. The number only rises, outside of transactions.
+// Generation g lives in segment g % segment_count. The number begins with segment_count, so that there is one for
+// each segment, and only rises, outside of transactions.
 int64 current_generation(const Relations& log);
 inline int segment_of(int64 generation) { return static_cast<int>(generation % segment_count); }
+
+// What publishers share to find their place without looking it up: kept in shared memory for a database that is
+// served, and worth nothing but time. Unknown after a restart.
+struct SharedPlace {
+    std::atomic<int64> generation;                // the current one; unknown_generation
+    std::atomic<BlockNumber> tails[segment_count];  // the last page of each segment; InvalidBlockNumber: unknown
+
+    void forget() {
+        generation = unknown_generation;
+        for (auto& tail : tails) tail = InvalidBlockNumber;
+    }
+    static constexpr int64 unknown_generation = -1;
+};
 
 struct NewEvent {
     const text* topic;
     const text* key;           // or nullptr
     Datum headers;             // jsonb; has_headers says whether
     bool has_headers;
-    const text* content_type;
+    const text* content_type;  // nullptr: application/json
     Column payload_column;     // column_json, column_text or column_bytes
     Datum payload;             // detoasted
+    SharedPlace* place;        // nullptr where nobody serves this database
 };
 
 // Appends one event in the current transaction; returns its id.

@@ -56,6 +56,7 @@ struct Range {  // a stretch of pages that a batch looks at
 struct Reader {
     MemoryContext parent;        // of its own memory and of its chunks'
     MemoryContext memory;
+    const SharedPlace* shared;
     Cursor place;
     XLogRecPtr batch_lsn;        // all that the batch sees was written before this
     Front fronts[segment_count];
@@ -136,6 +137,12 @@ void seek(Reader* reader) {
     enter_range(reader);
 }
 
+// The page from which on more may be added: the last one, or the one that publishers take for it.
+BlockNumber first_open_page(const Reader* reader, int segment, BlockNumber blocks) {
+    BlockNumber tail = reader->shared != nullptr ? reader->shared->tails[segment].load() : InvalidBlockNumber;
+    return std::min(blocks - 1, tail);
+}
+
 // Which pages the running batch has to look at.
 void plan(Reader* reader) {
     const Relations& log = relations();
@@ -145,7 +152,7 @@ void plan(Reader* reader) {
     reader->range_count = 0;
     reader->range = 0;
 
-    for (int64 generation = std::max<int64>(0, current - segment_count + 1); generation <= current; ++generation) {
+    for (int64 generation = current - segment_count + 1; generation <= current; ++generation) {
         int segment = segment_of(generation);
         Relation rel = table_open(log.segments[segment], AccessShareLock);
         uint32 file = compat::relation_file(rel);
@@ -176,7 +183,7 @@ void plan(Reader* reader) {
         if (blocks == 0 || (resumed && generation <= start.generation))
             reader->next_fronts[segment] = {file, 0, FirstOffsetNumber};
         else
-            reader->next_fronts[segment] = {file, blocks - 1, not_seen};
+            reader->next_fronts[segment] = {file, first_open_page(reader, segment, blocks), not_seen};
     }
 
     reader->planned = true;
@@ -304,7 +311,7 @@ void replan_segment(Reader* reader, Relation rel) {
     if (range.end == 0)
         reader->next_fronts[segment] = {range.file, 0, FirstOffsetNumber};
     else
-        reader->next_fronts[segment] = {range.file, range.end - 1, not_seen};
+        reader->next_fronts[segment] = {range.file, first_open_page(reader, segment, range.end), not_seen};
     reader->place.start = {range.generation, 0, FirstOffsetNumber};
     reader->place.end = Position();
 }
@@ -341,10 +348,11 @@ void scan_ranges(Scan& scan) {
 
 }  // namespace
 
-Reader* open_reader(const Cursor& cursor, MemoryContext parent) {
+Reader* open_reader(const Cursor& cursor, const SharedPlace* shared, MemoryContext parent) {
     MemoryContext memory = AllocSetContextCreate(parent, "pg_eventbus reader", ALLOCSET_SMALL_SIZES);
     auto* reader = static_cast<Reader*>(MemoryContextAllocZero(memory, sizeof(Reader)));
     reader->parent = parent;
+    reader->shared = shared;
     reader->memory = memory;
     reader->place = cursor;
     reader->place.done = copy_snapshot(cursor.done, memory);
@@ -354,7 +362,7 @@ Reader* open_reader(const Cursor& cursor, MemoryContext parent) {
 }
 
 Reader* clone_reader(const Reader* reader) {
-    Reader* clone = open_reader(reader->place, reader->parent);
+    Reader* clone = open_reader(reader->place, reader->shared, reader->parent);
     clone->batch_lsn = reader->batch_lsn;
     std::copy(reader->fronts, reader->fronts + segment_count, clone->fronts);
     std::copy(reader->next_fronts, reader->next_fronts + segment_count, clone->next_fronts);

@@ -57,8 +57,8 @@ struct Filter {
 
 struct Reader;
 
-// The reader, and the chunks it makes, are allocated in `memory`.
-Reader* open_reader(const Cursor& cursor, MemoryContext memory);
+// The reader, and the chunks it makes, are allocated in `memory`; `place` is nullptr where nobody serves the database.
+Reader* open_reader(const Cursor& cursor, const SharedPlace* place, MemoryContext memory);
 Reader* clone_reader(const Reader* reader);
 void close_reader(Reader* reader);
 

@@ -116,7 +116,7 @@ bool lock_if_free(Oid segment) {
     return false;
 }
 
-void truncate_if_passed(int segment, RotationResult* result) {
+void truncate_if_passed(int segment, SharedPlace* place, RotationResult* result) {
     begin_transaction("rotating the event log");
     SPI_connect();
     Oid oid = relations().segments[segment];
@@ -137,6 +137,7 @@ void truncate_if_passed(int segment, RotationResult* result) {
             bool unchanged = is_unchanged(rel, seen) && newest_route() == newest;
             table_close(rel, NoLock);
             if (unchanged) {
+                place->tails[segment] = InvalidBlockNumber;
                 run_query(psprintf("TRUNCATE eventbus.log_%d", segment));
                 ++result->truncated;
             } else {
@@ -152,7 +153,7 @@ void truncate_if_passed(int segment, RotationResult* result) {
 
 }  // namespace
 
-RotationResult rotate(bool force_advance) {
+RotationResult rotate(bool force_advance, SharedPlace* place) {
     RotationResult result;
 
     begin_transaction("looking at the event log");
@@ -168,6 +169,7 @@ RotationResult rotate(bool force_advance) {
             SPI_connect();
             run_query("SELECT setval('eventbus.log_generation', $1)", {Argument::of(generation + 1)});
             SPI_finish();
+            ++generation;
             current = next;
             result.advanced = true;
         } else {
@@ -175,11 +177,12 @@ RotationResult rotate(bool force_advance) {
         }
     }
     commit_transaction();
+    place->generation = generation;
 
     result.empty = true;
     for (int i = 0; i < segment_count; ++i) {
         if (blocks[i] > 0) result.empty = false;
-        if (i != current && blocks[i] > 0) truncate_if_passed(i, &result);
+        if (i != current && blocks[i] > 0) truncate_if_passed(i, place, &result);
     }
     return result;
 }

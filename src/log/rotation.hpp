@@ -16,6 +16,6 @@ struct RotationResult {
 
 // Each in a transaction of its own. `force_advance` is set once the current segment has been current for
 // eventbus.rotation_period.
-RotationResult rotate(bool force_advance);
+RotationResult rotate(bool force_advance, SharedPlace* place);
 
 }  // namespace eventbus::log

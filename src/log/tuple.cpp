@@ -130,7 +130,8 @@ Chunk* make_chunk(TupleCopies* copies, const Filter& filter, Size most_bytes, Po
         event->topic = topic;
         if (columns[column_key] != nullptr) event->key = text_column(columns[column_key]);
         if (columns[column_headers] != nullptr) event->headers = json_column(copies, columns[column_headers]);
-        event->content_type = text_column(columns[column_content_type]);
+        event->content_type =
+            columns[column_content_type] != nullptr ? text_column(columns[column_content_type]) : "application/json";
         if (columns[column_json] != nullptr)
             event->payload = json_column(copies, columns[column_json]);
         else if (columns[column_text] != nullptr)

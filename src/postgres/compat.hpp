@@ -50,6 +50,15 @@ inline int my_proc_number() {
 #endif
 }
 
+// Tells transactions of this process apart.
+inline LocalTransactionId my_local_transaction() {
+#if PG_VERSION_NUM >= 170000
+    return MyProc->vxid.lxid;
+#else
+    return MyProc->lxid;
+#endif
+}
+
 inline Latch* latch_of(int proc_number) { return &ProcGlobal->allProcs[proc_number].procLatch; }
 
 inline bool owns_database(Oid database, Oid role) {

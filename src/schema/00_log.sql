@@ -7,7 +7,7 @@ COMMENT ON SCHEMA eventbus IS 'pg_eventbus: events that are delivered to brokers
 -- ever updated or deleted. Columns up to published_at are read from the raw tuple (src/log/reader.cpp).
 CREATE SEQUENCE eventbus.event_id;
 COMMENT ON SEQUENCE eventbus.event_id IS 'ids of events; gaps are normal (rolled back transactions)';
-CREATE SEQUENCE eventbus.log_generation MINVALUE 0 START 0;
+CREATE SEQUENCE eventbus.log_generation START 4;
 COMMENT ON SEQUENCE eventbus.log_generation IS 'which segment is current: value modulo 4; set by the keeper when it rotates';
 
 DO $do$
@@ -21,7 +21,7 @@ BEGIN
                 topic        text        NOT NULL,
                 key          text,
                 headers      jsonb,
-                content_type text        NOT NULL,
+                content_type text,
                 payload_json  jsonb,
                 payload_text  text,
                 payload_bytes bytea
@@ -37,13 +37,13 @@ END
 $do$;
 
 CREATE VIEW eventbus.event AS
-    SELECT id, topic, key, coalesce(payload_json::text, payload_text) AS payload, content_type, headers, published_at FROM eventbus.log_0
+    SELECT id, topic, key, coalesce(payload_json::text, payload_text) AS payload, coalesce(content_type, 'application/json') AS content_type, headers, published_at FROM eventbus.log_0
     UNION ALL
-    SELECT id, topic, key, coalesce(payload_json::text, payload_text) AS payload, content_type, headers, published_at FROM eventbus.log_1
+    SELECT id, topic, key, coalesce(payload_json::text, payload_text) AS payload, coalesce(content_type, 'application/json') AS content_type, headers, published_at FROM eventbus.log_1
     UNION ALL
-    SELECT id, topic, key, coalesce(payload_json::text, payload_text) AS payload, content_type, headers, published_at FROM eventbus.log_2
+    SELECT id, topic, key, coalesce(payload_json::text, payload_text) AS payload, coalesce(content_type, 'application/json') AS content_type, headers, published_at FROM eventbus.log_2
     UNION ALL
-    SELECT id, topic, key, coalesce(payload_json::text, payload_text) AS payload, content_type, headers, published_at FROM eventbus.log_3;
+    SELECT id, topic, key, coalesce(payload_json::text, payload_text) AS payload, coalesce(content_type, 'application/json') AS content_type, headers, published_at FROM eventbus.log_3;
 COMMENT ON VIEW eventbus.event IS 'what the log still holds: events stay until every route has passed them and eventbus.retention has gone by';
 COMMENT ON COLUMN eventbus.event.id IS 'event id, as publish returned it and as messages carry it';
 COMMENT ON COLUMN eventbus.event.topic IS 'what kind of event it is';

@@ -83,6 +83,7 @@ Database* find_database(Oid oid, bool create) {
     if (found == nullptr && create && free != nullptr) {
         free->commits = 0;
         free->configuration = 0;
+        free->log.forget();
         free->look = true;
         free->has_extension = false;
         free->suspended_by = 0;

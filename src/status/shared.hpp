@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "log/log.hpp"
 #include "postgres/compat.hpp"
 
 namespace eventbus::status {
@@ -21,6 +22,7 @@ struct Database {
     Oid oid;                                  // InvalidOid: free
     std::atomic<std::uint64_t> commits;       // commits that published something; senders compare it before they sleep
     std::atomic<std::uint32_t> configuration; // rises when brokers, routes or the extension change
+    log::SharedPlace log;                     // where publishers append
     std::atomic<bool> look;                   // the launcher should start a keeper to look at it
     std::atomic<bool> has_extension;          // as the last keeper found it
     std::atomic<int> suspended_by;            // pid of a backend that needs the database to itself, or 0

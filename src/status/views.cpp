@@ -35,7 +35,7 @@ TimestampTz oldest_behind(const log::Cursor& cursor, const char* topics) {
     MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
 
     TimestampTz oldest = 0;
-    log::Reader* reader = log::open_reader(cursor, CurrentMemoryContext);
+    log::Reader* reader = log::open_reader(cursor, nullptr, CurrentMemoryContext);
     log::Limits limits{100, 1024 * 1024};
     for (int batch = 0; batch < 2 && oldest == 0; ++batch) {  // the one that runs, then what has come since
         if (batch == 1) log::begin_batch(reader, log::take_snapshot(GetActiveSnapshot(), CurrentMemoryContext));

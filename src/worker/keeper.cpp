@@ -147,7 +147,7 @@ class Rotation {
         if (due_ == 0 || now < due_) return due_;
 
         bool force = current_since_ != 0 && TimestampDifferenceExceeds(current_since_, now, settings::rotation_period * 1000);
-        log::RotationResult result = log::rotate(force);
+        log::RotationResult result = log::rotate(force, &database->log);
         pgstat_report_activity(STATE_IDLE, nullptr);
         if (result.advanced || result.empty) current_since_ = 0;
         if (current_since_ == 0 && !result.empty) current_since_ = now;

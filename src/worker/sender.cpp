@@ -139,13 +139,21 @@ broker::Ready sleep_until_work(long milliseconds) {
     return {ready.read, ready.write};
 }
 
+// eventbus.source goes into every driver at its making; another one takes another sender.
+void reload_settings() {
+    static char* source = nullptr;
+    if (source == nullptr) source = MemoryContextStrdup(sender.memory, settings::source);
+    reload_if_requested();
+    if (strcmp(source, settings::source) != 0) leave();  // the keeper starts the next one
+}
+
 void run() {
     broker::Ready ready;
     sender.configuration = sender.place->configuration - 1;
     for (;;) {
         if (stop_requested()) leave();
         CHECK_FOR_INTERRUPTS();
-        reload_if_requested();
+        reload_settings();
         if (sender.place->configuration != sender.configuration) {
             follow_configuration();
             publish_status();
