@@ -55,7 +55,7 @@ override CXXFLAGS := -O2 -g -fPIC $(PG_CXXFLAGS)
 
 # Guests do not even see the server's include directory.
 $(patsubst %.cpp,%.o,$(call sources,$(CORE_GUESTS) $(PROTOCOLS:%=src/broker/%) src/broker/stream)): %.o: %.cpp
-	$(CXX) $(CXXFLAGS) -DEVENTBUS_GUEST -Isrc -c -o $@ $<
+	$(CXX) $(CXXFLAGS) -DEVENTBUS_GUEST -DEVENTBUS_VERSION='"$(EXTVERSION)"' -Isrc -c -o $@ $<
 
 all: $(MODULES_BUILT)
 

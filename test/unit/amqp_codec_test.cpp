@@ -142,13 +142,16 @@ TEST_F(AmqpMessage, QueuesAreReachedThroughTheDefaultExchange) {
 }
 
 TEST_F(AmqpMessage, HeadersKeepTheirTypes) {
-    event_.headers = R"({"s":"grün","i":-5,"big":9223372036854775808,"r":1.5,"b":true,"n":null,
+    event_.headers = R"({"s":"grün","i":-5,"l":-5000000000,"big":9223372036854775808,"r":1.5,"b":true,"n":null,
         "a":["x",2,false,["y"]],"o":{"k":[1,{"z":null}]},"traceparent":"00-ab-cd-01"})";
     ASSERT_EQ(write(), "");
     EXPECT_EQ(text_header("s"), "grün");
     ASSERT_TRUE(header("i"));
-    EXPECT_EQ(header("i")->kind, AMQP_FIELD_KIND_I64);
-    EXPECT_EQ(header("i")->value.i64, -5);
+    EXPECT_EQ(header("i")->kind, AMQP_FIELD_KIND_I32);
+    EXPECT_EQ(header("i")->value.i32, -5);
+    ASSERT_TRUE(header("l"));
+    EXPECT_EQ(header("l")->kind, AMQP_FIELD_KIND_I64);
+    EXPECT_EQ(header("l")->value.i64, -5000000000);
     EXPECT_EQ(header("big")->kind, AMQP_FIELD_KIND_F64);
     EXPECT_DOUBLE_EQ(header("big")->value.f64, 9223372036854775808.0);
     EXPECT_EQ(header("r")->kind, AMQP_FIELD_KIND_F64);

@@ -54,8 +54,14 @@ amqp_field_value_t Headers::field(const Json& value) {
             if (value.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max()) break;
             [[fallthrough]];
         case Json::value_t::number_integer:
-            field.kind = AMQP_FIELD_KIND_I64;
-            field.value.i64 = value.get<std::int64_t>();
+            // 32 bits where they do: some clients (pika 1.2) read 64 as unsigned.
+            if (const auto number = value.get<std::int64_t>(); number == static_cast<std::int32_t>(number)) {
+                field.kind = AMQP_FIELD_KIND_I32;
+                field.value.i32 = static_cast<std::int32_t>(number);
+            } else {
+                field.kind = AMQP_FIELD_KIND_I64;
+                field.value.i64 = number;
+            }
             return field;
         case Json::value_t::number_float:
             break;
