@@ -163,7 +163,7 @@ TEST_F(AmqpMessage, HeadersKeepTheirTypes) {
     const amqp_array_t& array = header("a")->value.array;
     ASSERT_EQ(array.num_entries, 4);
     EXPECT_EQ(to_view(array.entries[0].value.bytes), "x");
-    EXPECT_EQ(array.entries[1].value.i64, 2);
+    EXPECT_EQ(array.entries[1].value.i32, 2);
     EXPECT_EQ(array.entries[3].kind, AMQP_FIELD_KIND_ARRAY);
     EXPECT_EQ(text_header("o"), R"({"k":[1,{"z":null}]})");
     EXPECT_EQ(text_header("traceparent"), "00-ab-cd-01");
