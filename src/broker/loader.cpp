@@ -75,6 +75,8 @@ BrokerSettings read_broker(std::string_view name, std::string_view url, std::str
     settings.name = name;
     settings.url = parse_url(url, scheme.tls ? module.default_tls_port : module.default_port);
     settings.options = read_broker_options(options_json);
+    if (settings.url.has_password && !settings.options.password_file.empty())
+        throw BadInput("the password stands in the URL and in a password_file", {}, "Use one of the two.");
     module.check(settings);
     return settings;
 }

@@ -21,7 +21,7 @@ inline std::string module_directory() { return pkglib_path; }
 // A text argument that must not be null.
 char* required_text(FunctionCallInfo fcinfo, int index, const char* function, const char* argument);
 // The name of a broker or route to be: 1 to 63 bytes, no control characters.
-char* required_name(FunctionCallInfo fcinfo, int index, const char* function, const char* argument);
+char* required_name(FunctionCallInfo fcinfo, int index, const char* function, const char* noun);
 // nullptr when null.
 char* optional_text(FunctionCallInfo fcinfo, int index);
 // The text of a jsonb argument that must be an object; `fallback` when null.

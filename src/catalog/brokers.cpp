@@ -4,6 +4,7 @@
 #include "broker/loader.hpp"
 #include "catalog/arguments.hpp"
 #include "catalog/names.hpp"
+#include "core/bad_input.hpp"
 #include "core/settings.hpp"
 #include "intake/wake.hpp"
 #include "postgres/query.hpp"
@@ -43,7 +44,11 @@ void check_routes(int32 broker_id, const char* url) {
         const char* options = text_at(i, 4);
         call_guest([&] {
             const broker::Module& module = broker::load_module(url_scheme(url), module_directory());
-            router::Route(0, name, destination, topics, options, module);
+            try {
+                router::Route(0, name, destination, topics, options, module);
+            } catch (const BadInput& bad) {
+                throw BadInput(bad.message(), "Route \"" + std::string(name) + "\" uses the broker. " + bad.detail(), bad.hint());
+            }
         });
     }
 }
@@ -85,8 +90,8 @@ Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
     char* options = object_text(fcinfo, 2, nullptr);
 
     SPI_connect();
-    int32 id = find_broker(name);
-    run_query("SELECT coalesce($2, url), coalesce($3, options::text) FROM eventbus.broker_config WHERE id = $1 FOR UPDATE",
+    int32 id = find_broker(name, Hold::update);
+    run_query("SELECT coalesce($2, url), coalesce($3, options::text) FROM eventbus.broker_config WHERE id = $1",
               {Argument::of(id), Argument::of(static_cast<const char*>(url)), Argument::of(static_cast<const char*>(options))});
     char* new_url = text_at(0, 1);
     char* new_options = text_at(0, 2);
@@ -104,8 +109,7 @@ Datum eventbus_drop_broker(PG_FUNCTION_ARGS) {
     bool cascade = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 
     SPI_connect();
-    int32 id = find_broker(name);
-    run_query("SELECT id FROM eventbus.broker_config WHERE id = $1 FOR UPDATE", {Argument::of(id)});
+    int32 id = find_broker(name, Hold::update);
     run_query("SELECT string_agg(name, ', ' ORDER BY name) FROM eventbus.route_config WHERE broker_id = $1", {Argument::of(id)});
     char* routes = text_at(0, 1);
     if (routes != nullptr && !cascade)

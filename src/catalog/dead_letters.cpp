@@ -45,7 +45,7 @@ int64 change(FunctionCallInfo fcinfo, const char* statement) {
     char* route = optional_text(fcinfo, 0);
     Argument id = PG_ARGISNULL(1) ? Argument::null_of(INT8OID) : Argument::of(static_cast<int64>(PG_GETARG_INT64(1)));
     SPI_connect();
-    Argument route_id = route == nullptr ? Argument::null_of(INT4OID) : Argument::of(find_route(route));
+    Argument route_id = route == nullptr ? Argument::null_of(INT4OID) : Argument::of(find_route(route, Hold::share));
     uint64 count = run_query(psprintf("%s WHERE NOT requeued AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)",
                                       statement),
                              {route_id, id});

@@ -11,7 +11,9 @@ extern "C" {
 
 namespace eventbus::catalog {
 
-int32 find_broker(const char* name);
-int32 find_route(const char* name);
+// The rows are locked: what is found stays until the end of the transaction.
+enum class Hold : unsigned char { share, update };
+int32 find_broker(const char* name, Hold hold);
+int32 find_route(const char* name, Hold hold);
 
 }  // namespace eventbus::catalog

@@ -24,14 +24,14 @@ bool check_route(const char* name, const char* url, const char* destination, con
 }
 
 char* url_of(int32 broker_id) {
-    run_query("SELECT url FROM eventbus.broker_config WHERE id = $1 FOR SHARE", {Argument::of(broker_id)});
+    run_query("SELECT url FROM eventbus.broker_config WHERE id = $1", {Argument::of(broker_id)});
     return text_at(0, 1);
 }
 
 void set_paused(FunctionCallInfo fcinfo, const char* function, bool paused) {
     char* name = required_text(fcinfo, 0, function, "name");
     SPI_connect();
-    run_query("UPDATE eventbus.route_config SET paused = $2 WHERE id = $1", {Argument::of(find_route(name)), Argument::of(paused)});
+    run_query("UPDATE eventbus.route_config SET paused = $2 WHERE id = $1", {Argument::of(find_route(name, Hold::update)), Argument::of(paused)});
     SPI_finish();
     intake::configuration_changed();
 }
@@ -59,7 +59,7 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
     char* options = object_text(fcinfo, 4, "{}");
 
     SPI_connect();
-    int32 broker_id = find_broker(broker);
+    int32 broker_id = find_broker(broker, Hold::share);
     bool earliest = check_route(name, url_of(broker_id), destination, topics, options);
 
     // Until this transaction has committed, rotation must not let go of what the route will want: it needs these
@@ -87,10 +87,10 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     char* options = object_text(fcinfo, 3, nullptr);
 
     SPI_connect();
-    int32 id = find_route(name);
+    int32 id = find_route(name, Hold::update);
     run_query(
         "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id "
-        "FROM eventbus.route_config WHERE id = $1 FOR UPDATE",
+        "FROM eventbus.route_config WHERE id = $1",
         {Argument::of(id), Argument::of(static_cast<const char*>(destination)), Argument::of(static_cast<const char*>(topics)),
          Argument::of(static_cast<const char*>(options))});
     char* new_destination = text_at(0, 1);
@@ -108,7 +108,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
 Datum eventbus_drop_route(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "drop_route", "name");
     SPI_connect();
-    run_query("DELETE FROM eventbus.route_config WHERE id = $1", {Argument::of(find_route(name))});
+    run_query("DELETE FROM eventbus.route_config WHERE id = $1", {Argument::of(find_route(name, Hold::update))});
     SPI_finish();
     intake::configuration_changed();
     PG_RETURN_VOID();

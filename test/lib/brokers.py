@@ -9,9 +9,20 @@ import subprocess
 import uuid
 
 import pika
+import pika.data
 import redis
 
 from processes import Process, free_port, make_directory, remove_directory
+
+class _Number(int):
+    """What pika 1.2 takes for `long`. It would make integers of doubles, and reads signed 64-bit header values as
+    unsigned ones, which other clients do not."""
+
+    def __new__(cls, value):
+        return value - 2**64 if isinstance(value, int) and value >= 2**63 else value
+
+
+pika.data.long = _Number
 
 
 class Broker:

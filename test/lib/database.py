@@ -98,8 +98,9 @@ class Database:
         def there():
             rows = self.dead(route)
             assert len(rows) == count, f"{len(rows)} dead letters"
-            return rows
-        return eventually(there, deadline, f"{count} dead letters of route {route}")
+            return True
+        eventually(there, deadline, f"{count} dead letters of route {route}")
+        return self.dead(route)
 
     def sender(self, route):
         """The process id of the route's sender."""

@@ -131,11 +131,11 @@ TEST(RedisReplies, Remedies) {
         EXPECT_EQ(remedy_of(words), Remedy::park) << words;
 }
 
-TEST(RedisReplies, OpenTicketsWrapAndGrow) {
-    redis::OpenTickets open;
+TEST(RedisReplies, OpenCommandsWrapAndGrow) {
+    redis::OpenCommands open;
     std::uint64_t in = 0, out = 0;
     for (int round = 0; round < 200; ++round) {
-        for (int i = 0; i < 100 + round; ++i) open.push({in++, 1});
+        for (int i = 0; i < 100 + round; ++i) open.push({in++, 1, redis::OpenCommands::What::message, nullptr});
         for (int i = 0; i < 90; ++i) {
             ASSERT_EQ(open.front().ticket, out++);
             open.pop();

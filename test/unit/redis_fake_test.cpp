@@ -86,7 +86,7 @@ TEST(RedisFake, LoginIsPipelinedInOrder) {
     ASSERT_TRUE(done);
     EXPECT_EQ(got,
               "*3\r\n$4\r\nAUTH\r\n$5\r\nus er\r\n$3\r\np:w\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n5\r\n"
-              "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$11\r\npg_eventbus\r\n");
+              "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$28\r\npg_eventbus:");
 }
 
 TEST(RedisFake, LoginRefused) {

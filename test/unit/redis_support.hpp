@@ -36,7 +36,7 @@ inline std::string url_of(const Host& host) {
     return "redis://" + (host.is_unix() ? host.name : host.shown());
 }
 
-// One driver, driven by poll(), with the events that it borrows.
+// One driver, driven by poll(), with what it borrows.
 class Pump {
  public:
     explicit Pump(BrokerSettings settings, unsigned attempt = 0) : settings_(std::move(settings)) {
@@ -80,7 +80,7 @@ class Pump {
         auto& addressing = addressings_.emplace_back();
         addressing.kind = kind;
         addressing.maxlen = maxlen;
-        const Outgoing outgoing{offered_ + 1, 7, &events_.back(), &addressing, name, {}};
+        const Outgoing outgoing{offered_ + 1, 7, &events_.back(), &addressing, names_.emplace_back(name), {}};
         if (!driver_->offer(outgoing)) return false;
         ++offered_;
         return true;
@@ -110,6 +110,7 @@ class Pump {
     std::uint64_t offered_ = 0;
     std::deque<Event> events_;
     std::deque<Addressing> addressings_;
+    std::deque<std::string> names_;
 };
 
 inline Event event_of(std::int64_t id, std::string_view payload) {

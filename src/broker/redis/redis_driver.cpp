@@ -3,6 +3,7 @@
 // Never: sends anything while nothing is offered, or shows a password.
 #include "broker/redis/redis_driver.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "broker/redis/commands.hpp"
@@ -13,6 +14,11 @@ namespace {
 
 constexpr std::size_t default_window = 10'000;
 constexpr std::size_t most_open_bytes = 1024 * 1024;
+
+std::int64_t wall_clock_us() {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+}
 
 std::string seconds_text(std::chrono::milliseconds time) {
     const auto ms = time.count();
@@ -26,7 +32,7 @@ std::string seconds_text(std::chrono::milliseconds time) {
 
 }  // namespace
 
-void OpenTickets::grow() {
+void OpenCommands::grow() {
     std::vector<Open> larger(slots_.empty() ? 1024 : slots_.size() * 2);
     for (std::size_t i = 0; i < count_; ++i) larger[i] = slots_[(first_ + i) & (slots_.size() - 1)];
     slots_.swap(larger);
@@ -36,12 +42,15 @@ void OpenTickets::grow() {
 RedisDriver::RedisDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now)
     : host_(settings.url.hosts[attempt % settings.url.hosts.size()]),
       stream_(host_, tls_settings(settings, settings.url.scheme == "rediss")),
+      replies_(settings.source),
       source_(settings.source),
       window_(settings.options.window ? settings.options.window : default_window),
       heartbeat_(settings.options.heartbeat_s),
       connect_timeout_(settings.options.connect_timeout_ms),
       connect_deadline_(now + connect_timeout_),
-      quiet_since_(now) {
+      now_(now),
+      quiet_since_(now),
+      past_(settings, wall_clock_us()) {
     greet(settings);
 }
 
@@ -59,7 +68,7 @@ void RedisDriver::greet(const BrokerSettings& settings) {
         write_command(outbox, {"SELECT", std::to_string(database)});
         login_.push_back(Step::select);
     }
-    write_command(outbox, {"CLIENT", "SETNAME", "pg_eventbus"});
+    write_command(outbox, {"CLIENT", "SETNAME", past_.client_name()});
     login_.push_back(Step::set_name);
 }
 
@@ -70,16 +79,26 @@ std::span<const Interest> RedisDriver::interests() const {
 
 TimePoint RedisDriver::wake_at() const {
     if (link_.state == LinkState::connecting) return connect_deadline_;
-    if (link_.state == LinkState::up && watching_ && heartbeat_.count() > 0) return quiet_since_ + heartbeat_;
-    return TimePoint::max();
+    if (!settled_.empty()) return now_;
+    TimePoint wake = TimePoint::max();
+    if (link_.state != LinkState::up) return wake;
+    if (watching_ && heartbeat_.count() > 0) wake = quiet_since_ + heartbeat_;
+    if (past_.fence == Past::Fence::waiting) wake = std::min(wake, past_.ask_again_at);
+    return wake;
 }
 
 Link RedisDriver::drive(Ready ready, TimePoint now) {
     if (link_.state == LinkState::down) return link_;
+    now_ = now;
     const bool moved = move_bytes(ready);
+    const std::size_t unsent = stream_.unsent();
     read_replies();
-    if (link_.state != LinkState::down && stream_.state() == Stream::State::closed)
+    if (past_.fence == Past::Fence::waiting && now >= past_.ask_again_at) ask_fence();
+    if (stream_.unsent() > unsent) stream_.flush();
+    if (stream_.state() == Stream::State::closed) {
+        read_replies();
         go_down(stream_.is_settings_error() ? Remedy::fix_settings : Remedy::retry, stream_.error());
+    }
     watch(moved, now);
     return link_;
 }
@@ -119,19 +138,79 @@ void RedisDriver::take_login(const Reply& reply) {
 
 void RedisDriver::take_answer(const Reply& reply) {
     if (open_.empty()) return go_down(Remedy::retry, "the server sent a reply to nothing");
+    const OpenCommands::Open asked = open_.front();
+    if (asked.what != OpenCommands::What::message) {
+        open_.pop();
+        return take_past(asked, reply);
+    }
     switch (reply.kind) {
         case Reply::Kind::integer:
         case Reply::Kind::string:
-            settled_.push_back({open_.front().ticket, Verdict::delivered, Remedy::none, {}});
+            settled_.push_back({asked.ticket, Verdict::delivered, Remedy::none, {}});
             break;
         case Reply::Kind::error:
-            settled_.push_back({open_.front().ticket, Verdict::refused, remedy_of(reply.words), reply.words});
+            settled_.push_back({asked.ticket, Verdict::refused, remedy_of(reply.words), reply.words});
             break;
         default:
             return go_down(Remedy::retry, "the server sent an unexpected kind of reply");
     }
-    open_bytes_ -= open_.front().bytes;
     open_.pop();
+    --open_messages_;
+    open_bytes_ -= asked.bytes;
+}
+
+void RedisDriver::take_past(const OpenCommands::Open& asked, const Reply& reply) {
+    replies_.expect_long(open_.size() > open_messages_);
+    if (reply.kind == Reply::Kind::error && remedy_of(reply.words) == Remedy::retry)
+        return go_down(Remedy::retry, reply.words);
+    if (asked.what == OpenCommands::What::tail) {
+        if (reply.kind == Reply::Kind::entries) {
+            asked.tail->take(reply.entries);
+        } else {
+            asked.tail->give_up();
+        }
+        if (asked.tail->ask_on(stream_.outbox())) await(OpenCommands::What::tail, asked.tail);
+    } else {
+        past_.take_fence(reply.kind == Reply::Kind::string ? reply.words : std::string_view(), now_);
+        if (past_.fence != Past::Fence::clear) return;
+        for (const Outgoing& held : held_) {
+            if (!is_past_known(held)) ask_past(held);
+        }
+    }
+    release_held();
+}
+
+bool RedisDriver::is_past_known(const Outgoing& outgoing) {
+    return !past_.concerns(outgoing) ||
+           (past_.fence == Past::Fence::clear && past_.tail(outgoing.name).reaches(outgoing.event->published_at));
+}
+
+void RedisDriver::ask_past(const Outgoing& outgoing) {
+    if (past_.fence == Past::Fence::unasked) ask_fence();
+    if (past_.fence != Past::Fence::clear) return;
+    Tail& tail = past_.tail(outgoing.name);
+    if (tail.ask(stream_.outbox(), outgoing.event->published_at)) await(OpenCommands::What::tail, &tail);
+}
+
+void RedisDriver::ask_fence() {
+    past_.ask_fence(stream_.outbox());
+    await(OpenCommands::What::fence, nullptr);
+}
+
+void RedisDriver::await(OpenCommands::What what, Tail* tail) {
+    open_.push({0, 0, what, tail});
+    replies_.expect_long(true);
+}
+
+// In the order in which they were offered, whatever their past.
+void RedisDriver::release_held() {
+    while (!held_.empty()) {
+        const Outgoing first = held_.front();
+        if (!is_past_known(first)) return ask_past(first);
+        held_.pop_front();
+        held_bytes_ -= command_room(first, source_);
+        deliver(first);
+    }
 }
 
 // Deadlines: for the whole of connecting, then for a server that owes us replies and is silent.
@@ -152,15 +231,36 @@ void RedisDriver::watch(bool moved, TimePoint now) {
 void RedisDriver::go_down(Remedy remedy, std::string reason) {
     if (link_.state == LinkState::down) return;
     link_ = {LinkState::down, remedy, std::move(reason)};
-    for (; !open_.empty(); open_.pop())
+    for (; !open_.empty(); open_.pop()) {
+        if (open_.front().what != OpenCommands::What::message) continue;
         settled_.push_back({open_.front().ticket, Verdict::unknown, Remedy::retry, link_.reason});
-    open_bytes_ = 0;
+    }
+    for (const Outgoing& held : held_) settled_.push_back({held.ticket, Verdict::unknown, Remedy::retry, link_.reason});
+    held_.clear();
     stream_.close(link_.reason);
 }
 
 bool RedisDriver::offer(const Outgoing& outgoing) {
-    if (link_.state != LinkState::up || open_.size() >= window_) return false;
-    if (!open_.empty() && open_bytes_ + command_room(outgoing, source_) > most_open_bytes) return false;
+    if (link_.state != LinkState::up || open_messages_ + held_.size() >= window_) return false;
+    const std::size_t room = command_room(outgoing, source_);
+    const bool first = open_messages_ == 0 && held_.empty();
+    if (!first && open_bytes_ + held_bytes_ + room > most_open_bytes) return false;
+    const bool known = is_past_known(outgoing);
+    if (known && held_.empty()) {
+        deliver(outgoing);
+    } else {
+        held_.push_back(outgoing);
+        held_bytes_ += room;
+        if (!known) ask_past(outgoing);
+    }
+    return true;
+}
+
+void RedisDriver::deliver(const Outgoing& outgoing) {
+    if (past_.concerns(outgoing) && past_.tail(outgoing.name).take_copy(*outgoing.event)) {
+        settled_.push_back({outgoing.ticket, Verdict::delivered, Remedy::none, {}});
+        return;
+    }
     std::string& outbox = stream_.outbox();
     const std::size_t before = outbox.size();
     const std::string_view kind = outgoing.addressing->kind;
@@ -172,9 +272,9 @@ bool RedisDriver::offer(const Outgoing& outgoing) {
         write_publish(outbox, outgoing);
     }
     const std::size_t bytes = outbox.size() - before;
-    open_.push({outgoing.ticket, bytes});
+    open_.push({outgoing.ticket, bytes, OpenCommands::What::message, nullptr});
+    ++open_messages_;
     open_bytes_ += bytes;
-    return true;
 }
 
 std::size_t RedisDriver::settle(std::span<Settlement> out) {

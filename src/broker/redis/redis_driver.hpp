@@ -4,10 +4,12 @@
 #pragma once
 
 #include <array>
+#include <deque>
 #include <string>
 #include <vector>
 
 #include "broker/driver.hpp"
+#include "broker/redis/past.hpp"
 #include "broker/redis/replies.hpp"
 #include "broker/stream/stream.hpp"
 
@@ -16,12 +18,15 @@ namespace eventbus::broker::redis {
 // The number in the URL's path or its "db" parameter; 0 without either. Throws BadInput.
 unsigned database_number(const Url& url);
 
-// Open tickets in the order of their commands.
-class OpenTickets {
+// What the server has yet to answer, in the order of the commands.
+class OpenCommands {
  public:
+    enum class What : std::uint8_t { message, tail, fence };
     struct Open {
-        std::uint64_t ticket;
-        std::size_t bytes;  // of its command
+        std::uint64_t ticket = 0;
+        std::size_t bytes = 0;  // of its command
+        What what = What::message;
+        Tail* tail = nullptr;
     };
     bool empty() const { return count_ == 0; }
     std::size_t size() const { return count_; }
@@ -61,6 +66,13 @@ class RedisDriver final : public Driver {
     void take(const Reply& reply);
     void take_login(const Reply& reply);
     void take_answer(const Reply& reply);
+    void take_past(const OpenCommands::Open& asked, const Reply& reply);
+    bool is_past_known(const Outgoing& outgoing);
+    void ask_past(const Outgoing& outgoing);
+    void ask_fence();
+    void await(OpenCommands::What what, Tail* tail);
+    void deliver(const Outgoing& outgoing);
+    void release_held();
     void watch(bool moved, TimePoint now);
     void go_down(Remedy remedy, std::string reason);
 
@@ -76,11 +88,16 @@ class RedisDriver final : public Driver {
     std::chrono::seconds heartbeat_;
     std::chrono::milliseconds connect_timeout_;
     TimePoint connect_deadline_;
+    TimePoint now_;          // of the last drive()
     TimePoint quiet_since_;  // since when the server owes us a byte
     bool watching_ = false;  // tickets were open at the end of the last drive()
 
-    OpenTickets open_;
+    OpenCommands open_;
+    std::size_t open_messages_ = 0;  // the others ask about the past
     std::size_t open_bytes_ = 0;
+    Past past_;
+    std::deque<Outgoing> held_;  // accepted, not sent: the first one's past is being asked for
+    std::size_t held_bytes_ = 0;
     std::vector<Settlement> settled_;
     std::size_t settled_taken_ = 0;
     mutable std::array<Interest, 1> interest_;

@@ -1,42 +1,15 @@
 // What it is: Redis replies, parsed by hiredis, and what an error reply means; see replies.hpp.
 // Who calls it: the Redis driver.
-// Never: allocates for a reply that is no error.
+// Never: allocates for the reply to a message.
 #include "broker/redis/replies.hpp"
 
-#include <array>
+#include <charconv>
 #include <new>
+#include <utility>
 
 namespace eventbus::broker::redis {
 
 namespace {
-
-// Replies become the reader's one Reply; what is nested in an array is skipped.
-void* put(const redisReadTask* task, Reply::Kind kind, std::string_view words = {}) {
-    auto* reply = static_cast<Reply*>(task->privdata);
-    if (!task->parent) {
-        reply->kind = kind;
-        reply->words.assign(words);
-    }
-    return reply;
-}
-
-void* put_text(const redisReadTask* task, char* text, std::size_t length) {
-    if (task->type == REDIS_REPLY_ERROR) return put(task, Reply::Kind::error, {text, length});
-    return put(task, task->type == REDIS_REPLY_STATUS ? Reply::Kind::status : Reply::Kind::string);
-}
-
-redisReplyObjectFunctions* functions() {
-    static redisReplyObjectFunctions table = [] {
-        redisReplyObjectFunctions made{};
-        made.createString = put_text;
-        made.createArray = [](const redisReadTask* task, auto) { return put(task, Reply::Kind::other); };
-        made.createInteger = [](const redisReadTask* task, long long) { return put(task, Reply::Kind::integer); };
-        made.createNil = [](const redisReadTask* task) { return put(task, Reply::Kind::other); };
-        made.freeObject = [](void*) {};
-        return made;
-    }();
-    return &table;
-}
 
 template <std::size_t count>
 bool begins_with_one_of(std::string_view words, const std::array<std::string_view, count>& codes) {
@@ -46,9 +19,81 @@ bool begins_with_one_of(std::string_view words, const std::array<std::string_vie
 
 }  // namespace
 
-ReplyReader::ReplyReader() : reader_(redisReaderCreateWithFunctions(functions())) {
+// Replies become the reader's one Reply. Of arrays only the shape of XREVRANGE's is looked into:
+// [[entry's id, [field, value, ...]], ...]; everything else in arrays is skipped.
+void* ReplyReader::put(const redisReadTask* task, Reply::Kind kind, std::string_view words) {
+    auto* into = static_cast<Collected*>(task->privdata);
+    Reply& reply = into->reply;
+    if (!task->parent) {
+        reply.kind = kind;
+        reply.words.assign(words);
+        reply.entries.clear();
+    } else if (kind == Reply::Kind::entries && !task->parent->parent) {
+        reply.entries.emplace_back();
+    }
+    return into;
+}
+
+void* ReplyReader::put_text(const redisReadTask* task, char* text, std::size_t length) {
+    if (task->parent && task->parent->parent) {
+        auto& into = *static_cast<Collected*>(task->privdata);
+        if (!into.reply.entries.empty()) put_in_entry(into, task, {text, length});
+    }
+    switch (task->type) {
+        case REDIS_REPLY_ERROR:
+            return put(task, Reply::Kind::error, {text, length});
+        case REDIS_REPLY_STATUS:
+            return put(task, Reply::Kind::status, {text, length});
+        default:
+            return put(task, Reply::Kind::string, {text, length});
+    }
+}
+
+void ReplyReader::put_in_entry(Collected& into, const redisReadTask* task, std::string_view text) {
+    StreamEntry& entry = into.reply.entries.back();
+    entry.bytes += text.size();
+    if (!task->parent->parent->parent) {
+        const auto [dash, error] = std::from_chars(text.data(), text.data() + text.size(), entry.ms);
+        if (error == std::errc() && dash != text.data() + text.size())
+            std::from_chars(dash + 1, text.data() + text.size(), entry.sequence);
+        return;
+    }
+    using Field = Collected::Field;
+    if (task->idx % 2 != 0) return put_value(into, entry, text);
+    into.field = text == "id"       ? Field::id
+                 : text == "time"   ? Field::time
+                 : text == "source" ? Field::source
+                                    : Field::other;
+}
+
+void ReplyReader::put_value(const Collected& into, StreamEntry& entry, std::string_view text) {
+    using Field = Collected::Field;
+    if (into.field == Field::id) {
+        std::from_chars(text.data(), text.data() + text.size(), entry.mark.id);
+    } else if (into.field == Field::time && text.size() == entry.mark.time.size()) {
+        std::copy(text.begin(), text.end(), entry.mark.time.begin());
+    } else if (into.field == Field::source) {
+        entry.ours = text == into.source;
+    }
+}
+
+redisReplyObjectFunctions* ReplyReader::functions() {
+    static redisReplyObjectFunctions table = [] {
+        redisReplyObjectFunctions made{};
+        made.createString = put_text;
+        made.createArray = [](const redisReadTask* task, auto) { return put(task, Reply::Kind::entries); };
+        made.createInteger = [](const redisReadTask* task, long long) { return put(task, Reply::Kind::integer); };
+        made.createNil = [](const redisReadTask* task) { return put(task, Reply::Kind::other); };
+        made.freeObject = [](void*) {};
+        return made;
+    }();
+    return &table;
+}
+
+ReplyReader::ReplyReader(std::string source) : reader_(redisReaderCreateWithFunctions(functions())) {
     if (!reader_) throw std::bad_alloc();
-    reader_->privdata = &reply_;
+    collected_.source = std::move(source);
+    reader_->privdata = &collected_;
 }
 
 Remedy remedy_of(std::string_view words) {

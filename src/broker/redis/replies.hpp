@@ -1,29 +1,54 @@
 // What it is: Redis replies, parsed by hiredis, and what an error reply means for its event.
 // Who calls it: the Redis driver, with the bytes that came.
-// Never: keeps what a reply carries besides the words of an error.
+// Never: keeps more of a reply than the driver asks about.
 #pragma once
 
 #include <hiredis/read.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/settlement.hpp"
+#include "core/time_text.hpp"
 
 namespace eventbus::broker::redis {
 
+// What tells one event from all others of its source.
+struct EventMark {
+    std::int64_t id = 0;
+    std::array<char, rfc3339_length> time{};
+    bool operator==(const EventMark&) const = default;
+};
+
+// An entry of a stream, as XREVRANGE tells it.
+struct StreamEntry {
+    std::int64_t ms = 0;  // the entry's own id: ms-sequence
+    std::uint64_t sequence = 0;
+    bool ours = false;  // it has our source
+    EventMark mark;
+    std::size_t bytes = 0;
+};
+
 struct Reply {
-    enum class Kind : std::uint8_t { status, integer, string, error, other };
+    enum class Kind : std::uint8_t { status, integer, string, error, entries, other };
     Kind kind = Kind::other;
-    std::string words;  // of an error
+    std::string words;                 // of an error, status or string
+    std::vector<StreamEntry> entries;  // of an array
 };
 
 class ReplyReader {
  public:
-    ReplyReader();
+    // Entries of streams are ours when they have this source.
+    explicit ReplyReader(std::string source);
+
+    // Replies to messages are short: whoever goes on without end is not Redis. What is read back from streams may
+    // be as long as Redis allows.
+    void expect_long(bool expected) { longest_ = expected ? 1024 * 1024 * 1024 : 1024 * 1024; }
 
     // Hands every complete reply to take(const Reply&). False: this is not Redis protocol.
     template <class Take>
@@ -38,11 +63,9 @@ class ReplyReader {
                 void* got = nullptr;
                 if (redisReaderGetReply(reader_.get(), &got) != 0) return false;
                 if (!got) break;
-                take(static_cast<const Reply&>(reply_));
+                take(static_cast<const Reply&>(collected_.reply));
             }
-            // No reply to our commands is long: whoever goes on like this is not Redis.
-            constexpr std::size_t longest = 1024 * 1024;
-            if (reader_->len - reader_->pos > longest) return false;
+            if (reader_->len - reader_->pos > longest_) return false;
         }
         return true;
     }
@@ -51,7 +74,19 @@ class ReplyReader {
     struct Free {
         void operator()(redisReader* reader) const { redisReaderFree(reader); }
     };
-    Reply reply_;
+    struct Collected {
+        Reply reply;
+        std::string source;
+        enum class Field : std::uint8_t { other, id, time, source } field = Field::other;  // whose value comes next
+    };
+    static redisReplyObjectFunctions* functions();
+    static void* put(const redisReadTask* task, Reply::Kind kind, std::string_view words = {});
+    static void* put_text(const redisReadTask* task, char* text, std::size_t length);
+    static void put_in_entry(Collected& into, const redisReadTask* task, std::string_view text);
+    static void put_value(const Collected& into, StreamEntry& entry, std::string_view text);
+
+    Collected collected_;
+    std::size_t longest_ = 1024 * 1024;
     std::unique_ptr<redisReader, Free> reader_;
 };
 
