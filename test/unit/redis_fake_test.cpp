@@ -84,9 +84,10 @@ TEST(RedisFake, LoginIsPipelinedInOrder) {
     EXPECT_FALSE(pump.offer("list", "l", event_of(1, "x"))) << "not up yet";
     ASSERT_TRUE(pump.up());
     ASSERT_TRUE(done);
-    EXPECT_EQ(got,
-              "*3\r\n$4\r\nAUTH\r\n$5\r\nus er\r\n$3\r\np:w\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n5\r\n"
-              "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$28\r\npg_eventbus:");
+    EXPECT_EQ(got.find("*3\r\n$4\r\nAUTH\r\n$5\r\nus er\r\n$3\r\np:w\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n5\r\n"
+                       "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$28\r\npg_eventbus:"),
+              0u)
+        << got;
 }
 
 TEST(RedisFake, LoginRefused) {
@@ -239,12 +240,13 @@ TEST(RedisFake, SilenceWithTicketsOpen) {
     EXPECT_EQ(driver.wake_at(), late + 5s);
     EXPECT_EQ(driver.drive({}, late + 4999ms).state, LinkState::up);
     reply = true;
+    Settlement settlement;
     ASSERT_TRUE(eventually([&] {
         driver.drive({true, false}, late + 4999ms);
-        return driver.wake_at() == TimePoint::max();
-    })) << "answered: nothing to wake for";
-    ASSERT_TRUE(pump.all_settled());
-    expect_delivered(pump.settled[1]);
+        return driver.settle({&settlement, 1}) == 1;
+    }));
+    expect_delivered(settlement);
+    EXPECT_EQ(driver.wake_at(), TimePoint::max()) << "answered: nothing to wake for";
 
     ASSERT_TRUE(pump.offer("list", "l", event_of(2, "x")));
     EXPECT_EQ(driver.drive({false, true}, late + 1h).state, LinkState::up);

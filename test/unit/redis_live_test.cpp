@@ -87,6 +87,9 @@ TEST_F(RedisLive, MaxlenTrims) {
     for (int i = 0; i < 1000; ++i) {
         ASSERT_TRUE(pump.offer("stream", "trimmed", event_of(i, "x"), 100));
         ASSERT_TRUE(pump.offer("stream", "whole", event_of(i, "x")));
+        if (i % 100 == 0) {
+            ASSERT_TRUE(pump.all_settled());
+        }
     }
     ASSERT_TRUE(pump.all_settled());
     EXPECT_LE(std::stoi(server.ask({"XLEN", "trimmed"})), 300);
@@ -216,12 +219,13 @@ TEST(RedisTls, TrustAndNames) {
         made.options.ca_file = dir.file(ca);
         return made;
     };
+    std::int64_t id = 0;
     for (const char* host : {"localhost", "127.0.0.1"}) {
         Pump pump(settings(host, "ca.pem"));
         ASSERT_TRUE(pump.up()) << pump.link().reason;
         const std::string large(3 << 20, 'x');
-        expect_delivered(pump.send("stream", "s", event_of(1, "x")));
-        expect_delivered(pump.send("list", "l", event_of(2, large)));
+        expect_delivered(pump.send("stream", "s", event_of(++id, "x")));
+        expect_delivered(pump.send("list", "l", event_of(++id, large)));
     }
     EXPECT_EQ(server.ask({"XLEN", "s"}), "2");
 

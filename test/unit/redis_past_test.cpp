@@ -1,0 +1,268 @@
+// What it is: tests that an event offered again after a lost connection is not added to its stream twice.
+// Who calls it: make -C test/unit redis.
+// Never: touches a Redis that it did not start.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+
+#include "broker/redis/past.hpp"
+#include "redis_support.hpp"
+
+using namespace eventbus;
+using namespace eventbus::test;
+
+namespace {
+
+class RedisPast : public ::testing::Test {
+ protected:
+    RedisServer server;
+
+    // Offers events first … last, whatever the window, and waits for all.
+    static void send_range(Pump& pump, const std::string& stream, int first, int last) {
+        for (int id = first; id <= last;) {
+            if (pump.offer("stream", stream, event_of(id, "x")))
+                ++id;
+            else
+                pump.step();
+            ASSERT_NE(pump.link().state, LinkState::down) << pump.link().reason;
+        }
+        ASSERT_TRUE(pump.all_settled()) << pump.link().reason;
+        for (const auto& [ticket, settlement] : pump.settled) expect_delivered(settlement);
+        EXPECT_TRUE(std::is_sorted(pump.order.begin(), pump.order.end()));
+    }
+    std::string length(const std::string& stream) { return server.ask({"XLEN", stream}); }
+    bool has_asked(const std::string& command) {
+        return server.ask({"INFO", "commandstats"}).find("cmdstat_" + command) != std::string::npos;
+    }
+};
+
+std::int64_t now_us() {
+    return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch())
+        .count();
+}
+
+}  // namespace
+
+TEST_F(RedisPast, WhatStandsInTheStreamIsNotAddedAgain) {
+    {
+        Pump before(server.url());
+        ASSERT_TRUE(before.up());
+        send_range(before, "s", 1, 100);
+    }
+    Pump after(server.url());
+    ASSERT_TRUE(after.up());
+    send_range(after, "s", 51, 120);
+    EXPECT_EQ(length("s"), "120");
+    const std::string all = server.ask({"XRANGE", "s", "-", "+"});
+    std::size_t at = 0;
+    for (int id = 1; id <= 120; ++id) {
+        at = all.find("[id|" + std::to_string(id) + "|", at);
+        ASSERT_NE(at, std::string::npos) << id;
+    }
+}
+
+TEST_F(RedisPast, LongTailsAmongOthersEntriesAreReadInPages) {
+    {
+        Pump before(server.url());
+        ASSERT_TRUE(before.up());
+        for (int i = 0; i < 10; ++i) {
+            send_range(before, "s", i * 1000 + 1, i * 1000 + 1000);
+            for (int j = 0; j < 50; ++j)
+                server.ask({"XADD", "s", "*", "id", std::to_string(20000 + j), "other", "source"});
+        }
+    }
+    Pump after(server.url());
+    ASSERT_TRUE(after.up());
+    send_range(after, "s", 1, 10100);
+    EXPECT_EQ(length("s"), "10600");
+}
+
+TEST_F(RedisPast, EachCopyAnswersOnce) {
+    {
+        Pump before(server.url());
+        ASSERT_TRUE(before.up());
+        expect_delivered(before.send("stream", "s", event_of(1, "x")));
+        expect_delivered(before.send("stream", "s", event_of(1, "x")));
+    }
+    EXPECT_EQ(length("s"), "2");
+    Pump after(server.url());
+    ASSERT_TRUE(after.up());
+    for (int i = 0; i < 3; ++i) expect_delivered(after.send("stream", "s", event_of(1, "x")));
+    EXPECT_EQ(length("s"), "3");
+}
+
+TEST_F(RedisPast, AnIdAloneIsNoProof) {
+    {
+        Pump before(server.url());
+        ASSERT_TRUE(before.up());
+        expect_delivered(before.send("stream", "s", event_of(1, "x")));
+    }
+    Pump after(server.url());
+    ASSERT_TRUE(after.up());
+    Event event = event_of(1, "x");
+    ++event.published_at;
+    expect_delivered(after.send("stream", "s", event));
+    EXPECT_EQ(length("s"), "2");
+
+    BrokerSettings settings = redis_settings(server.url());
+    settings.source = "postgresql://unit/other";
+    Pump other(settings);
+    ASSERT_TRUE(other.up());
+    expect_delivered(other.send("stream", "s", event_of(1, "x")));
+    expect_delivered(other.send("stream", "another", event_of(1, "x")));
+    EXPECT_EQ(length("s"), "3");
+    EXPECT_EQ(length("another"), "1");
+}
+
+TEST_F(RedisPast, NewEventsAskNothing) {
+    Pump pump(server.url());
+    ASSERT_TRUE(pump.up());
+    Event event = event_of(1, "x");
+    event.published_at = now_us() + 3'600'000'000;
+    expect_delivered(pump.send("stream", "s", event));
+    expect_delivered(pump.send("list", "l", event_of(2, "x")));
+    EXPECT_FALSE(has_asked("xrevrange"));
+    EXPECT_FALSE(has_asked("client|list"));
+    expect_delivered(pump.send("stream", "s", event_of(3, "x")));
+    EXPECT_TRUE(has_asked("xrevrange"));
+    EXPECT_TRUE(has_asked("client|list"));
+}
+
+TEST_F(RedisPast, OrderIsKeptBehindAnUncertainEvent) {
+    Pump pump(server.url());
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.offer("stream", "s", event_of(1, "first")));
+    Event later = event_of(2, "second");
+    later.published_at = now_us() + 3'600'000'000;
+    ASSERT_TRUE(pump.offer("stream", "s", later));
+    ASSERT_TRUE(pump.offer("list", "l", event_of(3, "third")));
+    ASSERT_TRUE(pump.all_settled());
+    EXPECT_EQ(pump.order, (std::vector<std::uint64_t>{1, 2, 3}));
+    const std::string all = server.ask({"XRANGE", "s", "-", "+"});
+    EXPECT_LT(all.find("first"), all.find("second"));
+}
+
+TEST_F(RedisPast, ServersThatDoNotLetUsAsk) {
+    server.ask({"ACL", "SETUSER", "adder", "on", ">p", "~*", "+xadd"});
+    const std::string url = "redis://adder:p@" + server.socket();
+    for (int i = 0; i < 2; ++i) {
+        Pump pump(url);
+        ASSERT_TRUE(pump.up()) << pump.link().reason;
+        expect_delivered(pump.send("stream", "s", event_of(1, "x")));
+    }
+    EXPECT_EQ(length("s"), "2") << "at least once";
+    server.ask({"SET", "text", "1"});
+    Pump pump(server.url());
+    ASSERT_TRUE(pump.up());
+    expect_refused(pump.send("stream", "text", event_of(1, "x")), Remedy::park, "WRONGTYPE");
+}
+
+TEST_F(RedisPast, WhatAnEarlierConnectionHasUnderWay) {
+    for (int round = 0; round < 5; ++round) {
+        const std::string stream = "s" + std::to_string(round);
+        auto before = std::make_unique<Pump>(server.url());
+        ASSERT_TRUE(before->up());
+        expect_delivered(before->send("stream", stream, event_of(0, "x")));
+        server.process().signal(SIGSTOP);
+        for (int id = 1; id <= 2000; ++id) ASSERT_TRUE(before->offer("stream", stream, event_of(id, "x")));
+        for (int i = 0; i < 20; ++i) before->driver().drive({false, true}, Clock::now());
+        before.reset();
+        Pump after(server.url());
+        after.driver().drive({false, true}, Clock::now());
+        server.process().signal(SIGCONT);
+        ASSERT_TRUE(after.up()) << after.link().reason;
+        send_range(after, stream, 0, 2100);
+        EXPECT_EQ(length(stream), "2101");
+    }
+}
+
+TEST_F(RedisPast, ManyStreams) {
+    for (int round = 0; round < 2; ++round) {
+        Pump pump(server.url());
+        ASSERT_TRUE(pump.up());
+        std::vector<std::string> names;
+        for (int i = 0; i < 12000; ++i) names.push_back("s" + std::to_string(i));
+        for (int i = 0; i < 12000;) {
+            if (pump.offer("stream", names[static_cast<std::size_t>(i)], event_of(i, "x")))
+                ++i;
+            else
+                pump.step();
+        }
+        ASSERT_TRUE(pump.all_settled());
+        for (const char* name : {"s0", "s1", "s9999", "s10001", "s11999"}) EXPECT_EQ(length(name), "1") << name;
+    }
+}
+
+TEST(RedisPastFake, WaitsForEarlierConnections) {
+    std::atomic<int> asked = 0;
+    std::atomic<bool> gone = false;
+    Server server([&](Socket& socket) {
+        std::string name, text;
+        for (std::string more = socket.receive(); !more.empty(); more = socket.receive()) {
+            text += more;
+            if (name.empty() && text.find("SETNAME\r\n") != std::string::npos) {
+                name = text.substr(text.find("pg_eventbus:"));
+                name = name.substr(0, name.find('\r'));
+                socket.send("+OK\r\n");
+            } else if (text.find("LIST\r\n") != std::string::npos) {
+                const std::string line = "id=1 name=" + name + " age=1\n";
+                const std::string lines = line + "id=2 name=" + name + "x age=1\n" + (++asked < 4 ? line : "");
+                gone = asked == 4;
+                socket.send("$" + std::to_string(lines.size()) + "\r\n" + lines + "\r\n");
+            } else if (text.find("XREVRANGE\r\n") != std::string::npos) {
+                socket.send(gone ? "*0\r\n" : "-ERR too early\r\n");
+            } else if (text.find("XADD\r\n") != std::string::npos) {
+                socket.send("$3\r\n1-1\r\n");
+            }
+            text.clear();
+        }
+    });
+    Pump pump("redis://" + server.host().shown());
+    ASSERT_TRUE(pump.up());
+    expect_delivered(pump.send("stream", "s", event_of(1, "x")));
+    EXPECT_EQ(asked, 4);
+    EXPECT_EQ(pump.driver().wake_at(), TimePoint::max());
+}
+
+TEST(RedisPastFake, LossWhileAsking) {
+    for (const std::string words : {"", "-LOADING later\r\n", ":1\r\n:2\r\n"}) {
+        Server server([&](Socket& socket) {
+            socket.receive();
+            socket.send("+OK\r\n");
+            socket.receive();
+            socket.send("$0\r\n\r\n");
+            socket.receive();
+            socket.send(words);
+            if (words.empty()) return;
+            socket.wait_for_end();
+        });
+        Pump pump("redis://" + server.host().shown());
+        ASSERT_TRUE(pump.up());
+        ASSERT_TRUE(pump.offer("stream", "s", event_of(1, "x")));
+        ASSERT_TRUE(pump.offer("list", "l", event_of(2, "x")));
+        if (words.starts_with(":")) {  // an odd answer is no answer: the events go out, and the second one is "2"
+            ASSERT_TRUE(pump.until([&] { return pump.settled.size() == 1; })) << pump.link().reason;
+            expect_delivered(pump.settled[1]);
+            continue;
+        }
+        ASSERT_TRUE(pump.down());
+        EXPECT_EQ(pump.link().remedy, Remedy::retry);
+        EXPECT_EQ(pump.link().reason, words.empty() ? "the server closed the connection" : "LOADING later");
+        ASSERT_EQ(pump.settled.size(), 2u);
+        EXPECT_EQ(pump.settled[1].verdict, Verdict::unknown);
+        EXPECT_EQ(pump.settled[2].verdict, Verdict::unknown);
+    }
+}
+
+TEST(RedisPastNames, TellBrokersApart) {
+    BrokerSettings settings = redis_settings("redis://h");
+    const auto name = [&] { return redis::Past(settings, 0).client_name(); };
+    const std::string first = name();
+    EXPECT_EQ(first, name());
+    settings.name = "other";
+    EXPECT_NE(first, name());
+    settings.name = "cache";
+    settings.source += "2";
+    EXPECT_NE(first, name());
+}
