@@ -112,7 +112,7 @@ class World:
     def _route(self, destination, topics, options):
         self.sql("SELECT eventbus.create_route('bench', 'bench', %s, %s, %s)", destination, topics,
                  json.dumps(options or {}))
-        eventually(lambda: self.status()["state"] == "active", 15, "the route becomes active")
+        eventually(lambda: self.status()["sender_pid"], 15, "a sender serves the route")
 
     def status(self):
         with self.connection.cursor() as cursor:
