@@ -34,12 +34,12 @@ char* optional_text(FunctionCallInfo fcinfo, int index) {
     return PG_ARGISNULL(index) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(index));
 }
 
-char* object_text(FunctionCallInfo fcinfo, int index, const char* fallback) {
+char* object_text(FunctionCallInfo fcinfo, int index, const char* fallback, const char* example) {
     if (PG_ARGISNULL(index)) return fallback == nullptr ? nullptr : pstrdup(fallback);
     Jsonb* json = PG_GETARG_JSONB_P(index);
     if (!JB_ROOT_IS_OBJECT(json))
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("options must be a JSON object"),
-                        errhint("For example {\"heartbeat\": 10}.")));
+                        errhint("For example %s.", example)));
     return JsonbToCString(nullptr, &json->root, static_cast<int>(VARSIZE(json)));
 }
 

@@ -24,7 +24,7 @@ char* required_text(FunctionCallInfo fcinfo, int index, const char* function, co
 char* required_name(FunctionCallInfo fcinfo, int index, const char* function, const char* noun);
 // nullptr when null.
 char* optional_text(FunctionCallInfo fcinfo, int index);
-// The text of a jsonb argument that must be an object; `fallback` when null.
-char* object_text(FunctionCallInfo fcinfo, int index, const char* fallback);
+// The text of a jsonb argument that must be an object; `fallback` when null. The example is for the hint.
+char* object_text(FunctionCallInfo fcinfo, int index, const char* fallback, const char* example);
 
 }  // namespace eventbus::catalog

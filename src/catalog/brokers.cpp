@@ -19,6 +19,8 @@ namespace eventbus::catalog {
 
 namespace {
 
+constexpr const char* options_example = "{\"heartbeat\": 10}";
+
 void check_broker(const char* name, const char* url, const char* options) {
     bool names_files = call_guest([&] {
         BrokerSettings settings = broker::read_broker(name, url, options, module_directory());
@@ -70,7 +72,7 @@ using namespace eventbus::catalog;
 Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
     char* name = required_name(fcinfo, 0, "create_broker", "broker");
     char* url = required_text(fcinfo, 1, "create_broker", "url");
-    char* options = object_text(fcinfo, 2, "{}");
+    char* options = object_text(fcinfo, 2, "{}", options_example);
     check_broker(name, url, options);
 
     SPI_connect();
@@ -87,7 +89,7 @@ Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
 Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "alter_broker", "name");
     char* url = optional_text(fcinfo, 1);
-    char* options = object_text(fcinfo, 2, nullptr);
+    char* options = object_text(fcinfo, 2, nullptr, options_example);
 
     SPI_connect();
     int32 id = find_broker(name, Hold::update);

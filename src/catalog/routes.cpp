@@ -14,6 +14,8 @@ namespace eventbus::catalog {
 
 namespace {
 
+constexpr const char* options_example = "{\"order\": \"strict\"}";
+
 // Checks everything about a route; returns whether it begins with what the log still holds.
 bool check_route(const char* name, const char* url, const char* destination, const char* topics, const char* options) {
     return call_guest([&] {
@@ -56,7 +58,7 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
     char* broker = required_text(fcinfo, 1, "create_route", "broker");
     char* destination = required_text(fcinfo, 2, "create_route", "destination");
     char* topics = required_text(fcinfo, 3, "create_route", "topics");
-    char* options = object_text(fcinfo, 4, "{}");
+    char* options = object_text(fcinfo, 4, "{}", options_example);
 
     SPI_connect();
     int32 broker_id = find_broker(broker, Hold::share);
@@ -84,7 +86,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "alter_route", "name");
     char* destination = optional_text(fcinfo, 1);
     char* topics = optional_text(fcinfo, 2);
-    char* options = object_text(fcinfo, 3, nullptr);
+    char* options = object_text(fcinfo, 3, nullptr, options_example);
 
     SPI_connect();
     int32 id = find_route(name, Hold::update);

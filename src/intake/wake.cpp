@@ -26,10 +26,7 @@ void at_end(XactEvent event, void*) {
     }
 
     if (event == XACT_EVENT_COMMIT && (log::appended_in_this_transaction() || log_written)) {
-        if (status::Database* database = status::my_database()) {
-            database->commits.fetch_add(1);  // full barrier: a sender that is about to sleep sees it, or we see it sleep
-            status::wake_workers_of(MyDatabaseId, true);
-        }
+        if (status::Database* database = status::my_database()) status::count_commit(database);
     }
     log::forget_appended();
     log_written = false;
@@ -39,7 +36,7 @@ void at_end(XactEvent event, void*) {
             database->log.forget();  // the extension may be another one now; the keeper will say
             database->configuration.fetch_add(1);
             database->look = true;
-            status::wake_workers_of(MyDatabaseId, false);
+            status::wake_workers_of(MyDatabaseId);
         }
         status::wake_launcher();
     }

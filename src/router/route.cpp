@@ -46,6 +46,17 @@ Destination parse_destination(std::string_view text, const broker::Module& modul
     return {std::string(kind), Template(text.substr(colon + 1))};
 }
 
+// What is the same for all events can be checked before there are any.
+static void check_length(const Template& text, const char* what, const broker::Module& module) {
+    if (module.longest_name == 0 || !text.is_constant()) return;
+    std::string scratch;
+    const auto length = text.render(Event(), scratch).size();
+    if (length <= module.longest_name) return;
+    throw BadInput(std::string(what) + " is too long", "It is " + std::to_string(length) + " bytes long.",
+                   "The longest that " + std::string(module.protocol) + " takes is " + std::to_string(module.longest_name) +
+                       " bytes.");
+}
+
 Route::Route(std::uint32_t route_id, std::string route_name, std::string_view destination_text,
              std::string_view patterns, std::string_view options_json, const broker::Module& module)
     : id(route_id),
@@ -58,6 +69,8 @@ Route::Route(std::uint32_t route_id, std::string route_name, std::string_view de
         throw BadInput("route option \"maxlen\" is only for streams", {},
                        "Use a destination of the form stream:KEY, or leave the option out.");
     }
+    check_length(destination.name, "destination", module);
+    check_length(routing_key, "routing key", module);
     addressing.kind = destination.kind;
     addressing.persistent = options.persistent;
     addressing.maxlen = options.maxlen;

@@ -22,6 +22,9 @@ CREATE TABLE eventbus.route_config (
 CREATE INDEX route_config_broker_id ON eventbus.route_config (broker_id);
 COMMENT ON TABLE eventbus.route_config IS 'routes as the senders read them; read eventbus.route instead';
 
+COMMENT ON SEQUENCE eventbus.broker_config_id_seq IS 'ids of brokers';
+COMMENT ON SEQUENCE eventbus.route_config_id_seq IS 'ids of routes';
+
 SELECT pg_catalog.pg_extension_config_dump('eventbus.broker_config', '');
 SELECT pg_catalog.pg_extension_config_dump('eventbus.route_config', '');
 SELECT pg_catalog.pg_extension_config_dump('eventbus.broker_config_id_seq', '');

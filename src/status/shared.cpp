@@ -44,6 +44,7 @@ void startup() {
 
 void detach_worker(int, Datum) {
     if (my_worker == nullptr) return;
+    if (Database* database = find_database(my_worker->database, false)) wake_up(database, my_worker);
     LWLockAcquire(state->lock, LW_EXCLUSIVE);
     if (my_worker->kind == WorkerKind::sender)
         for (Route& route : state->routes) {
@@ -82,6 +83,7 @@ Database* find_database(Oid oid, bool create) {
     }
     if (found == nullptr && create && free != nullptr) {
         free->commits = 0;
+        free->sleepers = 0;
         free->configuration = 0;
         free->log.forget();
         free->look = true;
@@ -196,15 +198,30 @@ void wake_launcher() {
     if (state != nullptr && state->launcher_pid != 0) SetLatch(compat::latch_of(state->launcher_proc_number));
 }
 
-void wake_workers_of(Oid database, bool sleeping_senders_only) {
+// No lock here and below: a worker that comes or goes meanwhile looks for itself, and a stray SetLatch does no harm.
+void wake_workers_of(Oid database) {
     if (state == nullptr) return;
-    // No lock: a worker that comes or goes meanwhile looks for itself, and a stray SetLatch does no harm.
+    for (Worker& worker : state->workers)
+        if (worker.pid != 0 && worker.database == database) SetLatch(compat::latch_of(worker.proc_number));
+}
+
+void fall_asleep(Database* database, Worker* worker) {
+    database->sleepers.fetch_add(1);
+    worker->sleeping.store(true);
+}
+
+void wake_up(Database* database, Worker* worker) {
+    if (worker->sleeping.exchange(false)) database->sleepers.fetch_sub(1);
+}
+
+void count_commit(Database* database) {
+    // A full barrier: a sender that is about to sleep sees the new count, or we see that it sleeps.
+    database->commits.fetch_add(1);
+    if (database->sleepers.load() == 0) return;
     for (Worker& worker : state->workers) {
-        if (worker.pid == 0 || worker.database != database) continue;
-        if (sleeping_senders_only) {
-            if (worker.kind != WorkerKind::sender || !worker.sleeping.load(std::memory_order_relaxed)) continue;
-            if (!worker.sleeping.exchange(false)) continue;  // somebody else wakes it
-        }
+        if (worker.pid == 0 || worker.database != database->oid || !worker.sleeping.load(std::memory_order_relaxed)) continue;
+        if (!worker.sleeping.exchange(false)) continue;  // somebody else wakes it
+        database->sleepers.fetch_sub(1);
         SetLatch(compat::latch_of(worker.proc_number));
     }
 }

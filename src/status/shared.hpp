@@ -21,6 +21,7 @@ enum class WorkerKind : std::uint8_t { none, keeper, sender };
 struct Database {
     Oid oid;                                  // InvalidOid: free
     std::atomic<std::uint64_t> commits;       // commits that published something; senders compare it before they sleep
+    std::atomic<int> sleepers;                // senders that sleep: a commit looks for them only if there are any
     std::atomic<std::uint32_t> configuration; // rises when brokers, routes or the extension change
     log::SharedPlace log;                     // where publishers append
     std::atomic<bool> look;                   // the launcher should start a keeper to look at it
@@ -36,7 +37,7 @@ struct Worker {
     std::int32_t broker_id;
     int pid;                                  // 0: free
     int proc_number;
-    std::atomic<bool> sleeping;               // set its latch at commit only if this is true
+    std::atomic<bool> sleeping;               // counted in Database::sleepers; who unsets it takes it off there
 };
 
 // What a sender says of a route. Guarded by the spinlock: readers copy it whole.
@@ -87,6 +88,12 @@ void free_route(Oid database, std::int32_t route_id);
 bool copy_route(Oid database, std::int32_t route_id, Route* copy);
 
 void wake_launcher();
-void wake_workers_of(Oid database, bool sleeping_senders_only);
+void wake_workers_of(Oid database);
+
+// A sender says that it is about to sleep, and that it is awake again.
+void fall_asleep(Database* database, Worker* worker);
+void wake_up(Database* database, Worker* worker);
+// Counts a commit and wakes the senders that sleep.
+void count_commit(Database* database);
 
 }  // namespace eventbus::status

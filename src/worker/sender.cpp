@@ -80,7 +80,10 @@ void take_report() {
     log_notices();
     store_dead_letters();
     if (sender.report->moved) sender.unsaved = true;
-    if (sender.report->moved || !sender.report->notices.empty()) publish_status();
+    static broker::LinkState shown = broker::LinkState::down;
+    broker::LinkState link = call_guest([&] { return sender.dispatcher->link(); });
+    if (sender.report->moved || !sender.report->notices.empty() || link != shown) publish_status();
+    shown = link;
     give_back(*sender.report);
 }
 
@@ -125,7 +128,7 @@ broker::Ready sleep_until_work(long milliseconds) {
     });
     // Say that we sleep, then look once more: a publisher that commits now either sees us asleep, or was counted
     // before we looked.
-    sender.worker->sleeping.store(true);
+    status::fall_asleep(sender.place, sender.worker);
     std::uint64_t commits = sender.place->commits;
     ListCell* cell;
     foreach (cell, sender.streams) {
@@ -133,7 +136,7 @@ broker::Ready sleep_until_work(long milliseconds) {
         if (stream->seen_commits != commits && call_guest([&] { return sender.dispatcher->hungry(stream->id); })) milliseconds = 0;
     }
     Readiness ready = sleep_on(interest.fd, interest.read, interest.write, milliseconds, "EventbusSenderMain");
-    sender.worker->sleeping.store(false);
+    status::wake_up(sender.place, sender.worker);
     if (!ready.latch && !ready.read && !ready.write && milliseconds >= settings::safety_poll)
         foreach (cell, sender.streams) static_cast<LogStream*>(lfirst(cell))->must_look = true;
     return {ready.read, ready.write};

@@ -40,6 +40,7 @@ const Module module{.abi = module_abi,
                     .default_tls_port = 5671,
                     .kinds = kinds,
                     .route_options = route_options,
+                    .longest_name = 255,  // AMQP 0-9-1, 4.2.5.3: short strings
                     .check = check,
                     .connect = connect};
 
