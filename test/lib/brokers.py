@@ -2,6 +2,7 @@
 # Who calls it: the live tests, the demo, the bench.
 # Never: uses a default port, another node's directory or a shared epmd.
 import json
+import logging
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ class _Number(int):
 
 
 pika.data.long = _Number
+logging.getLogger("pika").setLevel(logging.CRITICAL)  # polling a node that starts is no error
 
 
 class Broker:

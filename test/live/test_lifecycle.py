@@ -20,7 +20,7 @@ def timed(action):
 def freeze_with_events_under_way(db, server):
     server.freeze()
     db.run("SELECT eventbus.publish_text('t', repeat('x', 10000)) FROM generate_series(1, 2000)")
-    db.wait_status("out", in_flight=lambda n: n > 0)
+    db.wait_status("out", in_flight=lambda n: n > 0, lag=lambda lag: lag.total_seconds() > 0)
 
 
 @pytest.fixture

@@ -188,6 +188,17 @@ def test_refused_url_shows_no_password(db, cluster, log_from_here, url):
     assert ENCODED not in cluster.log_text(log_from_here), "the log's STATEMENT line has it"
 
 
+@pytest.mark.parametrize("call", [
+    f"create_broker('taken', 'redis://app:{ENCODED}@host')", f"alter_broker('nobody', 'redis://app:{ENCODED}@host')",
+    f"create_broker('b', 'redis://app:{ENCODED}@host', '{{\"nosuch\": 1}}')",
+    f"create_broker('', 'redis://app:{ENCODED}@host')"])
+def test_refused_call_shows_no_password(db, cluster, log_from_here, call):
+    db.broker("taken", "redis://host")
+    with pytest.raises(psycopg2.Error) as refused:
+        db.run(f"SELECT eventbus.{call}")
+    assert ENCODED not in str(refused.value) + cluster.log_text(log_from_here)
+
+
 def test_an_ordinary_role_reads_neither_brokers_nor_the_log(db, cluster):
     db.run(f"CREATE ROLE {db.name}_app LOGIN")
     try:
