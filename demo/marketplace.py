@@ -31,11 +31,15 @@ def paint(kind, text):
     return f"\033[{COLOURS[kind]}m{text}\033[0m"
 
 
+def put_line(who, what):
+    now = datetime.datetime.now().strftime("%H:%M:%S.%f")[:-3]
+    print(f"  {now}  {paint(who, f'{who:<14}')}  {what}", flush=True)
+
+
 def tell(who, what):
     """One line of the live picture."""
-    now = datetime.datetime.now().strftime("%H:%M:%S.%f")[:-3]
     with _print_lock:
-        print(f"  {now}  {paint(who, f'{who:<14}')}  {what}", flush=True)
+        put_line(who, what)
 
 
 def headline(text):
@@ -50,9 +54,10 @@ class Shop:
         self.database, self.committed, self.rolled_back = database, {}, set()
 
     def list_product(self, sku, name, price):
-        self.database.run("INSERT INTO inventory VALUES (%s, %s, %s)", sku, name, price)
-        self.committed[sku] = time.time()
-        tell("shop", f"COMMIT    {sku}  {name}, {price:.2f}")
+        with _print_lock:  # a consumer may hear of it before this connection hears of its own COMMIT
+            self.database.run("INSERT INTO inventory VALUES (%s, %s, %s)", sku, name, price)
+            self.committed[sku] = time.time()
+            put_line("shop", f"COMMIT    {sku}  {name}, {price:.2f}")
 
     def think_better_of(self, sku, name, price):
         self.rolled_back.add(sku)
@@ -77,12 +82,15 @@ class Consumer(threading.Thread):
             self.stopping.wait(0.2)
 
     def hear(self, body, where):
+        arrived = time.time()
         product = json.loads(body)
         sku = product["sku"]
+        what = "again   " if sku in self.heard else "received"
+        with _print_lock:
+            passed = max(0.0, arrived - self.shop.committed.get(sku, arrived)) * 1000
+            when = f"{passed:7.1f} ms" if passed < 1000 else f"{passed / 1000:7.1f} s "
+            put_line(self.who, f"{what}  {sku}  {product['name']:<20}  {when} after COMMIT   {where}")
         self.heard.append(sku)
-        passed = (time.time() - self.shop.committed.get(sku, time.time())) * 1000
-        when = f"{passed:7.1f} ms" if passed < 1000 else f"{passed / 1000:7.1f} s "
-        tell(self.who, f"received  {sku}  {product['name']:<20}  {when} after COMMIT   {where}")
 
 
 def listen_on_redis(redis):
