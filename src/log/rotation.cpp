@@ -10,7 +10,7 @@
 #include "settings/settings.hpp"
 
 extern "C" {
-#include "utils/lsyscache.h"
+#include "access/transam.h"
 }
 
 namespace eventbus::log {
@@ -77,9 +77,14 @@ bool is_passed(Relation rel, const Cursors& cursors, const XidSnapshot& now, See
             if (raw_published_at(tuple) > keep_from && settings::retention > 0) passed = false;
             uint64 xid = raw_xid(tuple);
             if (xid == passed_xid) continue;
-            passed = passed && finished(now, xid);
-            for (int i = 0; passed && i < cursors.count; ++i) passed = finished(cursors.done[i], xid);
-            passed_xid = xid;
+            bool behind = true;
+            for (int i = 0; behind && i < cursors.count; ++i) behind = finished(cursors.done[i], xid);
+            if (!finished(now, xid))
+                passed = false;
+            else if (!behind)  // what was rolled back nobody waits for
+                passed = passed && !TransactionIdDidCommit(HeapTupleHeaderGetXmin(tuple));
+            else
+                passed_xid = xid;
         }
         UnlockReleaseBuffer(buffer);
         if (!passed) return false;

@@ -138,13 +138,18 @@ bool feed_streams() {
         if (!wants_to_read(stream, commits)) continue;
         if (!log::in_batch(stream->reader)) {
             log::begin_batch(stream->reader, now);
+            // A look that nobody asked for and that finds nothing leaves the cursors as they are: idle means idle.
+            if (stream->seen_commits != commits) sender.unsaved = true;
             stream->seen_commits = commits;
+            stream->looked_at = GetCurrentTimestamp();
             stream->must_look = false;
         }
         log::Limits limits{static_cast<uint32>(settings::batch_events), chunk_bytes};
         log::Chunk* chunk = log::read_chunk(stream->reader, limits, {wanted, stream});
-        sender.unsaved = true;
-        if (chunk != nullptr) lend(stream, chunk);
+        if (chunk != nullptr) {
+            sender.unsaved = true;
+            lend(stream, chunk);
+        }
         more = more || log::in_batch(stream->reader);
     }
     commit_transaction();

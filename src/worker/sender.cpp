@@ -137,8 +137,11 @@ broker::Ready sleep_until_work(long milliseconds) {
     }
     Readiness ready = sleep_on(interest.fd, interest.read, interest.write, milliseconds, "EventbusSenderMain");
     status::wake_up(sender.place, sender.worker);
-    if (!ready.latch && !ready.read && !ready.write && milliseconds >= settings::safety_poll)
-        foreach (cell, sender.streams) static_cast<LogStream*>(lfirst(cell))->must_look = true;
+    TimestampTz now = GetCurrentTimestamp();
+    foreach (cell, sender.streams) {
+        auto* stream = static_cast<LogStream*>(lfirst(cell));
+        if (TimestampDifferenceExceeds(stream->looked_at, now, settings::safety_poll)) stream->must_look = true;
+    }
     return {ready.read, ready.write};
 }
 

@@ -28,6 +28,7 @@ struct LogStream {
     List* lent;                    // of Lent*, oldest first
     delivery::ChunkId next_chunk;
     std::uint64_t seen_commits;    // of the database, when the running or last batch began
+    TimestampTz looked_at;         // when that batch began
     bool must_look;                // the safety poll, or the beginning
 };
 

@@ -1,6 +1,6 @@
-// What it is: a host for the tests of delivery: lends chunks, turns a clock by hand, gathers and frees what is
-// reported. Who calls it: delivery_*_test.cpp. Never: keeps a chunk's memory after it was reported as finished, so that
-// ASan sees who still looks at it.
+// What it is: a host for the tests of delivery: lends chunks, turns a clock by hand, gathers and frees the reports.
+// Who calls it: delivery_*_test.cpp.
+// Never: keeps a chunk's memory after it was reported as finished, so that ASan sees who still looks at it.
 #pragma once
 
 #include <gtest/gtest.h>
