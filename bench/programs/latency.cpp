@@ -19,13 +19,13 @@
 namespace {
 
 enum Kind { event, notify };
-constexpr const char* channel = "bench_latency";
 constexpr std::int64_t second = 1'000'000'000;
 constexpr std::int64_t block = second / 2;
 constexpr std::int64_t gap = second / 20;
 
 struct Sample {
-    std::atomic<std::int64_t> committed{0};
+    std::atomic<std::int64_t> committed{0};  // just before COMMIT is sent
+    std::atomic<std::int64_t> returned{0};   // once COMMIT's answer is here
     std::atomic<std::int64_t> received{0};
 };
 
@@ -92,16 +92,17 @@ void publish(Run& run, PGconn* connection, std::int64_t first, std::int64_t step
         run.samples[static_cast<std::size_t>(slot)].committed = bench::now_ns();
         PQsendQueryPrepared(connection, "commit", 0, nullptr, nullptr, nullptr, 0);
         finish_pipeline(connection, 1);
+        run.samples[static_cast<std::size_t>(slot)].returned = bench::now_ns();
     }
 }
 
-PGconn* publisher(const std::string& conninfo, const std::string& statement) {
-    PGconn* connection = connect(conninfo);
+PGconn* publisher(const bench::Arguments& arguments) {
+    PGconn* connection = connect(arguments.text("conninfo"));
     require(connection, PQprepare(connection, "begin", "BEGIN", 0, nullptr));
     require(connection, PQprepare(connection, "commit", "COMMIT", 0, nullptr));
-    require(connection, PQprepare(connection, "event", statement.c_str(), 0, nullptr));
-    const std::string notifying = std::string("SELECT pg_notify('") + channel + "', $1)";
-    require(connection, PQprepare(connection, "notify", notifying.c_str(), 0, nullptr));
+    for (const char* kind : {"event", "notify"}) {
+        require(connection, PQprepare(connection, kind, arguments.text(kind).c_str(), 0, nullptr));
+    }
     if (!PQenterPipelineMode(connection)) bench::fail("pipeline", PQerrorMessage(connection));
     return connection;
 }
@@ -149,6 +150,7 @@ void listen(Run& run, PGconn* connection) {
 
 void print_kind(const Run& run, Kind kind, const char* name) {
     std::vector<double> micros;
+    std::vector<double> after_return;
     std::int64_t lost = 0;
     for (std::size_t slot = 0; slot < run.samples.size(); ++slot) {
         const auto& sample = run.samples[slot];
@@ -157,22 +159,25 @@ void print_kind(const Run& run, Kind kind, const char* name) {
         // The first block of each kind warms caches and plans.
         else if (static_cast<std::int64_t>(slot) >= 2 * run.per_block) {
             micros.push_back(static_cast<double>(sample.received - sample.committed) / 1000.0);
+            after_return.push_back(static_cast<double>(sample.received - sample.returned) / 1000.0);
         }
     }
     std::sort(micros.begin(), micros.end());
-    const auto at = [&](double part) {
-        return micros.empty() ? 0.0 : micros[static_cast<std::size_t>(part * static_cast<double>(micros.size() - 1))];
+    std::sort(after_return.begin(), after_return.end());
+    const auto at = [](const std::vector<double>& sorted, double part) {
+        return sorted.empty() ? 0.0 : sorted[static_cast<std::size_t>(part * static_cast<double>(sorted.size() - 1))];
     };
     std::printf(
-        "\"%s\": {\"samples\": %zu, \"lost\": %lld, \"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, \"max\": %.1f}, ",
-        name, micros.size(), static_cast<long long>(lost), at(0.5), at(0.9), at(0.99), at(1.0));
+        "\"%s\": {\"samples\": %zu, \"lost\": %lld, \"p50\": %.1f, \"p90\": %.1f, \"p99\": %.1f, "
+        "\"max\": %.1f, \"p50_after_return\": %.1f}, ",
+        name, micros.size(), static_cast<long long>(lost), at(micros, 0.5), at(micros, 0.9), at(micros, 0.99),
+        at(micros, 1.0), at(after_return, 0.5));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
     const bench::Arguments arguments(argc, argv);
-    const std::string& conninfo = arguments.text("conninfo");
     const std::int64_t rate = arguments.number("rate");
     const std::int64_t threads = arguments.number("threads");
     const std::int64_t blocks = std::max<std::int64_t>(2, arguments.number("seconds") * second / block / 2) * 2;
@@ -188,12 +193,12 @@ int main(int argc, char** argv) {
 
     redisContext* redis = redisConnectUnix(arguments.text("socket").c_str());
     if (!redis || redis->err) bench::fail("redis", redis ? redis->errstr : "out of memory");
-    freeReplyObject(redisCommand(redis, "SUBSCRIBE %s", arguments.text("redis_channel").c_str()));
-    PGconn* listener = connect(conninfo);
-    require(listener, PQexec(listener, (std::string("LISTEN ") + channel).c_str()));
+    freeReplyObject(redisCommand(redis, "SUBSCRIBE %s", arguments.text("channel").c_str()));
+    PGconn* listener = connect(arguments.text("conninfo"));
+    require(listener, PQexec(listener, ("LISTEN " + arguments.text("channel")).c_str()));
 
     std::vector<PGconn*> connections;
-    for (std::int64_t i = 0; i < threads; ++i) connections.push_back(publisher(conninfo, arguments.text("statement")));
+    for (std::int64_t i = 0; i < threads; ++i) connections.push_back(publisher(arguments));
     run.start = bench::now_ns() + second / 5;
 
     std::thread(subscribe, std::ref(run), redis).detach();
