@@ -20,7 +20,8 @@ char* required_text(FunctionCallInfo fcinfo, int index, const char* function, co
 char* required_name(FunctionCallInfo fcinfo, int index, const char* function, const char* noun) {
     char* name = required_text(fcinfo, index, function, "name");
     bool printable = true;
-    for (const char* c = name; *c != '\0'; ++c) printable = printable && static_cast<unsigned char>(*c) >= 0x20 && *c != 0x7f;
+    for (const char* c = name; *c != '\0'; ++c)
+        printable = printable && static_cast<unsigned char>(*c) >= 0x20 && *c != 0x7f;
     if (*name == '\0' || strlen(name) >= NAMEDATALEN || !printable)
         ereport(ERROR, (errcode(ERRCODE_INVALID_NAME), errmsg("invalid %s name", noun),
                         *name == '\0' ? errdetail("The name is empty.")

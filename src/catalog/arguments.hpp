@@ -14,7 +14,9 @@ extern "C" {
 namespace eventbus::catalog {
 
 // Where the modules are.
-inline std::string module_directory() { return pkglib_path; }
+inline std::string module_directory() {
+    return pkglib_path;
+}
 
 [[noreturn]] void refuse_null(const char* function, const char* argument);
 

@@ -30,9 +30,10 @@ void check_broker(const char* name, const char* url, const char* options) {
     // The sender reads these files with the server's rights. The functions run as the extension's owner, so it is
     // the caller who is asked.
     if (names_files && !has_privs_of_role(GetOuterUserId(), ROLE_PG_READ_SERVER_FILES))
-        ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied to name files of the server"),
-                        errdetail("The options password_file, ca_file, cert_file and key_file are read by the server."),
-                        errhint("Grant pg_read_server_files to the role, or put the password into the URL.")));
+        ereport(ERROR,
+                (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied to name files of the server"),
+                 errdetail("The options password_file, ca_file, cert_file and key_file are read by the server."),
+                 errhint("Grant pg_read_server_files to the role, or put the password into the URL.")));
 }
 
 // Routes were checked against the broker's protocol; another URL may mean another protocol.
@@ -49,7 +50,8 @@ void check_routes(int32 broker_id, const char* url) {
             try {
                 router::Route(0, name, destination, topics, options, module);
             } catch (const BadInput& bad) {
-                throw BadInput(bad.message(), "Route \"" + std::string(name) + "\" uses the broker. " + bad.detail(), bad.hint());
+                throw BadInput(bad.message(), "Route \"" + std::string(name) + "\" uses the broker. " + bad.detail(),
+                               bad.hint());
             }
         });
     }
@@ -76,8 +78,9 @@ Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
     check_broker(name, url, options);
 
     SPI_connect();
-    run_query("INSERT INTO eventbus.broker_config (name, url, options) VALUES ($1, $2, $3::jsonb) ON CONFLICT DO NOTHING",
-              {Argument::of(name), Argument::of(url), Argument::of(options)});
+    run_query(
+        "INSERT INTO eventbus.broker_config (name, url, options) VALUES ($1, $2, $3::jsonb) ON CONFLICT DO NOTHING",
+        {Argument::of(name), Argument::of(url), Argument::of(options)});
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("broker \"%s\" already exists", name),
                         errhint("Choose another name, or use eventbus.alter_broker.")));
@@ -94,7 +97,8 @@ Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
     SPI_connect();
     int32 id = find_broker(name, Hold::update);
     run_query("SELECT coalesce($2, url), coalesce($3, options::text) FROM eventbus.broker_config WHERE id = $1",
-              {Argument::of(id), Argument::of(static_cast<const char*>(url)), Argument::of(static_cast<const char*>(options))});
+              {Argument::of(id), Argument::of(static_cast<const char*>(url)),
+               Argument::of(static_cast<const char*>(options))});
     char* new_url = text_at(0, 1);
     char* new_options = text_at(0, 2);
     check_broker(name, new_url, new_options);
@@ -112,7 +116,8 @@ Datum eventbus_drop_broker(PG_FUNCTION_ARGS) {
 
     SPI_connect();
     int32 id = find_broker(name, Hold::update);
-    run_query("SELECT string_agg(name, ', ' ORDER BY name) FROM eventbus.route_config WHERE broker_id = $1", {Argument::of(id)});
+    run_query("SELECT string_agg(name, ', ' ORDER BY name) FROM eventbus.route_config WHERE broker_id = $1",
+              {Argument::of(id)});
     char* routes = text_at(0, 1);
     if (routes != nullptr && !cascade)
         ereport(ERROR, (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST), errmsg("broker \"%s\" is used by routes", name),
@@ -132,5 +137,6 @@ Datum eventbus_redacted_url(PG_FUNCTION_ARGS) {
         std::string redacted = redact_url(url);
         return redacted.copy(shown, sizeof shown);
     });
-    PG_RETURN_TEXT_P(cstring_to_text_with_len(shown, static_cast<int>(pg_mbcliplen(shown, static_cast<int>(length), static_cast<int>(length)))));
+    PG_RETURN_TEXT_P(cstring_to_text_with_len(
+        shown, static_cast<int>(pg_mbcliplen(shown, static_cast<int>(length), static_cast<int>(length)))));
 }

@@ -11,9 +11,13 @@ extern "C" {
 
 namespace eventbus::catalog {
 
-bool extension_exists() { return OidIsValid(get_extension_oid("pg_eventbus", true)); }
+bool extension_exists() {
+    return OidIsValid(get_extension_oid("pg_eventbus", true));
+}
 
-static char* keep(uint64 row, int column, MemoryContext memory) { return MemoryContextStrdup(memory, text_at(row, column)); }
+static char* keep(uint64 row, int column, MemoryContext memory) {
+    return MemoryContextStrdup(memory, text_at(row, column));
+}
 
 int brokers_with_routes(int32** ids, MemoryContext memory) {
     run_query("SELECT DISTINCT broker_id FROM eventbus.route_config ORDER BY 1", {}, true);
@@ -39,8 +43,8 @@ int read_routes(int32 broker_id, Route** routes, MemoryContext memory) {
     auto count = static_cast<int>(SPI_processed);
     *routes = static_cast<Route*>(MemoryContextAlloc(memory, sizeof(Route) * (count + 1)));
     for (int i = 0; i < count; ++i)
-        (*routes)[i] = {int4_at(i, 1),         keep(i, 2, memory), keep(i, 3, memory), keep(i, 4, memory),
-                        keep(i, 5, memory), bool_at(i, 6),   int8_at(i, 7)};
+        (*routes)[i] = {int4_at(i, 1),      keep(i, 2, memory), keep(i, 3, memory), keep(i, 4, memory),
+                        keep(i, 5, memory), bool_at(i, 6),      int8_at(i, 7)};
     return count;
 }
 

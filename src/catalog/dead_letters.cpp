@@ -46,9 +46,10 @@ int64 change(FunctionCallInfo fcinfo, const char* statement) {
     Argument id = PG_ARGISNULL(1) ? Argument::null_of(INT8OID) : Argument::of(static_cast<int64>(PG_GETARG_INT64(1)));
     SPI_connect();
     Argument route_id = route == nullptr ? Argument::null_of(INT4OID) : Argument::of(find_route(route, Hold::share));
-    uint64 count = run_query(psprintf("%s WHERE NOT requeued AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)",
-                                      statement),
-                             {route_id, id});
+    uint64 count =
+        run_query(psprintf("%s WHERE NOT requeued AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)",
+                           statement),
+                  {route_id, id});
     SPI_finish();
     return static_cast<int64>(count);
 }
@@ -65,21 +66,27 @@ void store_dead_letter(int32 route_id, const Event& event, std::string_view erro
         bytes = Argument::of_bytes(copy);
     }
     run_query(
-        "INSERT INTO eventbus.dead_letter_store AS d (route_id, event_id, topic, key, headers, content_type, payload_text, "
+        "INSERT INTO eventbus.dead_letter_store AS d (route_id, event_id, topic, key, headers, content_type, "
+        "payload_text, "
         "payload_bytes, published_at, error, attempts, failed_at) "
-        "SELECT id, $2, $3, $4, $5::jsonb, $6, $7, $8, $9, $10, $11, clock_timestamp() FROM eventbus.route_config WHERE id = $1 "
-        "ON CONFLICT (route_id, event_id) DO UPDATE SET error = excluded.error, attempts = d.attempts + excluded.attempts, "
+        "SELECT id, $2, $3, $4, $5::jsonb, $6, $7, $8, $9, $10, $11, clock_timestamp() FROM eventbus.route_config "
+        "WHERE id = $1 "
+        "ON CONFLICT (route_id, event_id) DO UPDATE SET error = excluded.error, attempts = d.attempts + "
+        "excluded.attempts, "
         "failed_at = excluded.failed_at, requeued = false",
         {Argument::of(route_id), Argument::of(event.id), stored_text(event.topic),
          event.key ? stored_text(*event.key) : Argument::null_of(TEXTOID),
-         event.headers.empty() ? Argument::null_of(TEXTOID) : stored_text(event.headers), stored_text(event.content_type), text,
-         bytes, Argument::of_time(from_unix_us(event.published_at)), foreign_text(error), Argument::of(attempts)});
+         event.headers.empty() ? Argument::null_of(TEXTOID) : stored_text(event.headers),
+         stored_text(event.content_type), text, bytes, Argument::of_time(from_unix_us(event.published_at)),
+         foreign_text(error), Argument::of(attempts)});
 }
 
 int take_requeued(int32 route_id, int64 after_id, int most, Event** events, MemoryContext memory) {
     run_query(
-        "SELECT event_id, published_at, convert_to(topic, 'UTF8'), convert_to(key, 'UTF8'), convert_to(headers::text, 'UTF8'), "
-        "convert_to(content_type, 'UTF8'), coalesce(payload_bytes, convert_to(payload_text, 'UTF8')), payload_bytes IS NOT NULL "
+        "SELECT event_id, published_at, convert_to(topic, 'UTF8'), convert_to(key, 'UTF8'), convert_to(headers::text, "
+        "'UTF8'), "
+        "convert_to(content_type, 'UTF8'), coalesce(payload_bytes, convert_to(payload_text, 'UTF8')), payload_bytes IS "
+        "NOT NULL "
         "FROM eventbus.dead_letter_store WHERE route_id = $1 AND event_id > $2 AND requeued ORDER BY event_id LIMIT $3",
         {Argument::of(route_id), Argument::of(after_id), Argument::of(static_cast<int64>(most))});
     auto count = static_cast<int>(SPI_processed);

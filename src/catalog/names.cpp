@@ -8,10 +8,13 @@
 namespace eventbus::catalog {
 
 static int32 find(const char* noun, const char* table, const char* name, Hold hold) {
-    run_query(psprintf("SELECT id FROM eventbus.%s WHERE name = $1 FOR %s", table, hold == Hold::update ? "UPDATE" : "SHARE"),
-              {Argument::of(name)});
+    run_query(
+        psprintf("SELECT id FROM eventbus.%s WHERE name = $1 FOR %s", table, hold == Hold::update ? "UPDATE" : "SHARE"),
+        {Argument::of(name)});
     if (SPI_processed == 1) return int4_at(0, 1);
-    run_query(psprintf("SELECT string_agg(name, ', ' ORDER BY name) FROM (SELECT name FROM eventbus.%s ORDER BY name LIMIT 20) n", table));
+    run_query(psprintf(
+        "SELECT string_agg(name, ', ' ORDER BY name) FROM (SELECT name FROM eventbus.%s ORDER BY name LIMIT 20) n",
+        table));
     char* known = text_at(0, 1);
     ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("%s \"%s\" does not exist", noun, name),
                     known != nullptr ? errhint("Existing %ss: %s.", noun, known)
@@ -19,7 +22,11 @@ static int32 find(const char* noun, const char* table, const char* name, Hold ho
     pg_unreachable();
 }
 
-int32 find_broker(const char* name, Hold hold) { return find("broker", "broker_config", name, hold); }
-int32 find_route(const char* name, Hold hold) { return find("route", "route_config", name, hold); }
+int32 find_broker(const char* name, Hold hold) {
+    return find("broker", "broker_config", name, hold);
+}
+int32 find_route(const char* name, Hold hold) {
+    return find("route", "route_config", name, hold);
+}
 
 }  // namespace eventbus::catalog

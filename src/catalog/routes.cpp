@@ -33,7 +33,8 @@ char* url_of(int32 broker_id) {
 void set_paused(FunctionCallInfo fcinfo, const char* function, bool paused) {
     char* name = required_text(fcinfo, 0, function, "name");
     SPI_connect();
-    run_query("UPDATE eventbus.route_config SET paused = $2 WHERE id = $1", {Argument::of(find_route(name, Hold::update)), Argument::of(paused)});
+    run_query("UPDATE eventbus.route_config SET paused = $2 WHERE id = $1",
+              {Argument::of(find_route(name, Hold::update)), Argument::of(paused)});
     SPI_finish();
     intake::configuration_changed();
 }
@@ -72,7 +73,8 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
     run_query(
         "INSERT INTO eventbus.route_config (name, broker_id, destination, topics, options) "
         "VALUES ($1, $2, $3, $4, $5::jsonb) ON CONFLICT DO NOTHING RETURNING id",
-        {Argument::of(name), Argument::of(broker_id), Argument::of(destination), Argument::of(topics), Argument::of(options)});
+        {Argument::of(name), Argument::of(broker_id), Argument::of(destination), Argument::of(topics),
+         Argument::of(options)});
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("route \"%s\" already exists", name),
                         errhint("Choose another name, or use eventbus.alter_route.")));
@@ -93,8 +95,8 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     run_query(
         "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id "
         "FROM eventbus.route_config WHERE id = $1",
-        {Argument::of(id), Argument::of(static_cast<const char*>(destination)), Argument::of(static_cast<const char*>(topics)),
-         Argument::of(static_cast<const char*>(options))});
+        {Argument::of(id), Argument::of(static_cast<const char*>(destination)),
+         Argument::of(static_cast<const char*>(topics)), Argument::of(static_cast<const char*>(options))});
     char* new_destination = text_at(0, 1);
     char* new_topics = text_at(0, 2);
     char* new_options = text_at(0, 3);

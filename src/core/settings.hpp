@@ -12,7 +12,7 @@
 namespace eventbus {
 
 struct Host {
-    std::string name;        // a DNS name, an IPv4 or IPv6 address (without brackets), or an absolute path of a unix socket
+    std::string name;  // a DNS name, an IPv4 or IPv6 address (without brackets), or an absolute path of a unix socket
     std::uint16_t port = 0;  // 0 for unix sockets
     bool is_unix() const { return !name.empty() && name.front() == '/'; }
     std::string shown() const;  // host:port, [v6]:port or the path
@@ -49,10 +49,10 @@ struct BrokerOptions {
     std::string ca_file;
     std::string cert_file;
     std::string key_file;
-    bool verify = true;                       // check the server's certificate and host name
-    std::uint32_t connect_timeout_ms = 10000; // "connect_timeout", seconds: TCP, TLS and login together
-    std::uint32_t heartbeat_s = 30;           // "heartbeat", seconds: 0 turns it off
-    std::uint32_t window = 0;                 // "window": most unacknowledged messages; 0 is the driver's default
+    bool verify = true;                        // check the server's certificate and host name
+    std::uint32_t connect_timeout_ms = 10000;  // "connect_timeout", seconds: TCP, TLS and login together
+    std::uint32_t heartbeat_s = 30;            // "heartbeat", seconds: 0 turns it off
+    std::uint32_t window = 0;                  // "window": most unacknowledged messages; 0 is the driver's default
 };
 
 struct BrokerSettings {

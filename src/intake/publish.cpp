@@ -35,8 +35,9 @@ bool topic_is_plain(std::string_view topic) {
 [[noreturn]] void refuse_null(const char* function, const char* argument) {
     ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", argument),
                     errdetail("%s was called with a null %s.", function, argument),
-                    std::strcmp(argument, "topic") == 0 ? errhint("%s", topic_hint)
-                                                        : errhint("Publish the JSON value null, or an empty text, where there is nothing to say.")));
+                    std::strcmp(argument, "topic") == 0
+                        ? errhint("%s", topic_hint)
+                        : errhint("Publish the JSON value null, or an empty text, where there is nothing to say.")));
     pg_unreachable();
 }
 
@@ -45,7 +46,8 @@ void check_size(Size bytes) {
         ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                         errmsg("payload of %zu bytes is larger than eventbus.max_payload", bytes),
                         errdetail("The limit is %d bytes.", settings::max_payload),
-                        errhint("Publish a reference to the data instead of the data, or raise eventbus.max_payload (at most 256MB).")));
+                        errhint("Publish a reference to the data instead of the data, or raise eventbus.max_payload "
+                                "(at most 256MB).")));
 }
 
 // What is delivered is the text of a jsonb. The worst that its stored form can hide is a number such as 1e131071, a
@@ -78,7 +80,8 @@ void check_content_type(std::string_view type) {
     bool valid = !type.empty() && type.size() <= 255;
     for (char c : type) valid = valid && c >= 0x20 && c < 0x7f;
     if (!valid)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("content_type must be 1 to 255 printable ASCII characters"),
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("content_type must be 1 to 255 printable ASCII characters"),
                         errhint("For example text/plain, application/xml or application/octet-stream.")));
 }
 

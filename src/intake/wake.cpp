@@ -56,10 +56,20 @@ void at_end(XactEvent event, void*) {
 
 }  // namespace
 
-void register_wake() { RegisterXactCallback(at_end, nullptr); }
-void configuration_changed() { configuration = true; }
-void databases_changed() { databases = true; }
-void log_changed() { log_written = true; }
-void resume_at_end(Oid database) { suspended = database; }
+void register_wake() {
+    RegisterXactCallback(at_end, nullptr);
+}
+void configuration_changed() {
+    configuration = true;
+}
+void databases_changed() {
+    databases = true;
+}
+void log_changed() {
+    log_written = true;
+}
+void resume_at_end(Oid database) {
+    suspended = database;
+}
 
 }  // namespace eventbus::intake

@@ -48,7 +48,8 @@ Buffer lock_tail(Relation rel, Size need, std::atomic<BlockNumber>* tail, Buffer
 
         Buffer buffer = ReadBuffer(rel, target);
         Page page = BufferGetPage(buffer);
-        if (PageIsAllVisible(page)) visibilitymap_pin(rel, target, map_buffer);  // may read from disk: not under the lock
+        if (PageIsAllVisible(page))
+            visibilitymap_pin(rel, target, map_buffer);  // may read from disk: not under the lock
         LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
 
         bool map_missing = PageIsAllVisible(page) && !visibilitymap_pin_ok(target, *map_buffer);
@@ -200,7 +201,11 @@ int64 append(const NewEvent& event) {
     return id;
 }
 
-bool appended_in_this_transaction() { return appended; }
-void forget_appended() { appended = false; }
+bool appended_in_this_transaction() {
+    return appended;
+}
+void forget_appended() {
+    appended = false;
+}
 
 }  // namespace eventbus::log

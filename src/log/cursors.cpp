@@ -13,7 +13,8 @@ void load_cursor(int32 route_id, MemoryContext memory, StoredCursor* into) {
     into->route_id = route_id;
     run_query(
         "SELECT ctid, done::text, batch::text, start_generation, start_block, start_offset, end_generation, end_block, "
-        "end_offset, settled_id, creator_xid::text, creator_id, delivered, dead, retries, last_delivered_at, last_error, "
+        "end_offset, settled_id, creator_xid::text, creator_id, delivered, dead, retries, last_delivered_at, "
+        "last_error, "
         "last_error_at FROM eventbus.cursor WHERE route_id = $1",
         {Argument::of(route_id)}, true);
     if (SPI_processed == 0) return;  // a restored dump has routes but no cursors: they begin with the log
@@ -74,14 +75,15 @@ bool save_cursor(StoredCursor* stored, MemoryContext memory) {
     for (const char* where : {"ctid = $17 AND route_id = $1", "route_id = $1 AND $17 IS NOT NULL"}) {
         if (!stored->exists) break;
         char* sql = psprintf("UPDATE eventbus.cursor SET %s WHERE %s RETURNING ctid", set, where);
-        run_query(sql, {Argument::of(stored->route_id), Argument::of(done), Argument::of(static_cast<const char*>(batch)),
-                        Argument::of(cursor.start.generation), Argument::of(static_cast<int64>(cursor.start.block)),
-                        Argument::of(static_cast<int32>(cursor.start.offset)), Argument::of(cursor.end.generation),
-                        Argument::of(static_cast<int64>(cursor.end.block)), Argument::of(static_cast<int32>(cursor.end.offset)),
-                        Argument::of(cursor.settled_id), Argument::of(counters.delivered), Argument::of(counters.dead),
-                        Argument::of(counters.retries), Argument::of_time(counters.last_delivered_at),
-                        Argument::of(counters.last_error), Argument::of_time(counters.last_error_at),
-                        Argument{TIDOID, PointerGetDatum(&stored->place), false}});
+        run_query(
+            sql, {Argument::of(stored->route_id), Argument::of(done), Argument::of(static_cast<const char*>(batch)),
+                  Argument::of(cursor.start.generation), Argument::of(static_cast<int64>(cursor.start.block)),
+                  Argument::of(static_cast<int32>(cursor.start.offset)), Argument::of(cursor.end.generation),
+                  Argument::of(static_cast<int64>(cursor.end.block)),
+                  Argument::of(static_cast<int32>(cursor.end.offset)), Argument::of(cursor.settled_id),
+                  Argument::of(counters.delivered), Argument::of(counters.dead), Argument::of(counters.retries),
+                  Argument::of_time(counters.last_delivered_at), Argument::of(counters.last_error),
+                  Argument::of_time(counters.last_error_at), Argument{TIDOID, PointerGetDatum(&stored->place), false}});
         if (SPI_processed == 1) {
             bool null;
             ItemPointerCopy(reinterpret_cast<ItemPointer>(DatumGetPointer(datum_at(0, 1, &null))), &stored->place);

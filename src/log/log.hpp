@@ -30,8 +30,8 @@ enum Column {
 struct Relations {
     Oid schema;
     Oid segments[segment_count];
-    Oid event_id;     // the sequence of event ids
-    Oid generation;   // the sequence whose value is the current segment's generation
+    Oid event_id;    // the sequence of event ids
+    Oid generation;  // the sequence whose value is the current segment's generation
 };
 
 // The relations of this database's log, from a cache that DDL invalidates; errors where the extension is absent.
@@ -42,12 +42,14 @@ const Relations* relations_if_any();
 // Generation g lives in segment g % segment_count. The number begins with segment_count, so that there is one for
 // each segment, and only rises, outside of transactions.
 int64 current_generation(const Relations& log);
-inline int segment_of(int64 generation) { return static_cast<int>(generation % segment_count); }
+inline int segment_of(int64 generation) {
+    return static_cast<int>(generation % segment_count);
+}
 
 // What publishers share to find their place without looking it up: kept in shared memory for a database that is
 // served, and worth nothing but time. Unknown after a restart.
 struct SharedPlace {
-    std::atomic<int64> generation;                // the current one; unknown_generation
+    std::atomic<int64> generation;                  // the current one; unknown_generation
     std::atomic<BlockNumber> tails[segment_count];  // the last page of each segment; InvalidBlockNumber: unknown
 
     void forget() {
@@ -59,8 +61,8 @@ struct SharedPlace {
 
 struct NewEvent {
     const text* topic;
-    const text* key;           // or nullptr
-    Datum headers;             // jsonb; has_headers says whether
+    const text* key;  // or nullptr
+    Datum headers;    // jsonb; has_headers says whether
     bool has_headers;
     const text* content_type;  // nullptr: application/json
     Column payload_column;     // column_json, column_text or column_bytes

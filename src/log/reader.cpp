@@ -26,9 +26,9 @@ namespace eventbus::log {
 
 namespace {
 
-constexpr BlockNumber pages_a_call = 4096;   // look after other things after so many
+constexpr BlockNumber pages_a_call = 4096;  // look after other things after so many
 constexpr BlockNumber pages_for_ring = 512;
-constexpr OffsetNumber not_seen = 0xFFFF;    // of a front: the page has not been looked at yet
+constexpr OffsetNumber not_seen = 0xFFFF;  // of a front: the page has not been looked at yet
 
 struct Front {
     uint32 file = 0;
@@ -54,18 +54,18 @@ struct Range {  // a stretch of pages that a batch looks at
 }  // namespace
 
 struct Reader {
-    MemoryContext parent;        // of its own memory and of its chunks'
+    MemoryContext parent;  // of its own memory and of its chunks'
     MemoryContext memory;
     const SharedPlace* shared;
     Cursor place;
-    XLogRecPtr batch_lsn;        // all that the batch sees was written before this
+    XLogRecPtr batch_lsn;  // all that the batch sees was written before this
     Front fronts[segment_count];
     Front next_fronts[segment_count];
     Pending* pending;
     int pending_count, pending_room;
     Range* ranges;
     int range_count, range_room;
-    int range;                   // the one being read; place.start stands in it
+    int range;  // the one being read; place.start stands in it
     bool planned;
 };
 
@@ -131,7 +131,8 @@ void seek(Reader* reader) {
     reader->range = 0;
     while (reader->range < reader->range_count) {
         const Range& range = reader->ranges[reader->range];
-        if (range.generation > start.generation || (range.generation == start.generation && range.end > start.block)) break;
+        if (range.generation > start.generation || (range.generation == start.generation && range.end > start.block))
+            break;
         ++reader->range;
     }
     enter_range(reader);
@@ -169,7 +170,8 @@ void plan(Reader* reader) {
             const Pending pending = reader->pending[i];
             if (pending.segment == segment && renewed) continue;
             if (pending.segment == segment && finished(reader->place.batch, pending.xid)) {
-                add_range(reader, {generation, file, pending.first, FirstOffsetNumber, std::min(pending.last + 1, blocks)});
+                add_range(reader,
+                          {generation, file, pending.first, FirstOffsetNumber, std::min(pending.last + 1, blocks)});
                 continue;
             }
             reader->pending[kept++] = pending;
@@ -259,7 +261,8 @@ bool look_at(Scan& scan, HeapTuple tuple, Buffer buffer) {
     if (!HeapTupleSatisfiesVisibility(tuple, scan.snapshot, buffer)) return true;
     if (scan.check_durable) {
         TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
-        if (TransactionIdIsNormal(xmin)) scan.durable_from = std::max(scan.durable_from, TransactionIdGetCommitLSN(xmin));
+        if (TransactionIdIsNormal(xmin))
+            scan.durable_from = std::max(scan.durable_from, TransactionIdGetCommitLSN(xmin));
     }
     copy_tuple(&scan.copies, tuple, at);
     return true;
@@ -377,11 +380,17 @@ Reader* clone_reader(const Reader* reader) {
     return clone;
 }
 
-void close_reader(Reader* reader) { MemoryContextDelete(reader->memory); }
+void close_reader(Reader* reader) {
+    MemoryContextDelete(reader->memory);
+}
 
-const Cursor& place_of(const Reader* reader) { return reader->place; }
+const Cursor& place_of(const Reader* reader) {
+    return reader->place;
+}
 
-bool in_batch(const Reader* reader) { return reader->place.in_batch; }
+bool in_batch(const Reader* reader) {
+    return reader->place.in_batch;
+}
 
 bool same_place(const Reader* a, const Reader* b) {
     const Cursor& x = a->place;
@@ -437,7 +446,9 @@ Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter) {
     return chunk;
 }
 
-void free_chunk(Chunk* chunk) { MemoryContextDelete(chunk->memory); }
+void free_chunk(Chunk* chunk) {
+    MemoryContextDelete(chunk->memory);
+}
 
 Cursor cursor_inside(const Chunk* chunk, uint32 index) {
     Cursor cursor = chunk->before;

@@ -40,8 +40,8 @@ struct Chunk {
     Event* events;
     uint32 count;
     Size bytes;
-    Cursor before;         // the place where the chunk begins
-    Position end;          // and where it ends
+    Cursor before;  // the place where the chunk begins
+    Position end;   // and where it ends
 };
 
 struct Limits {

@@ -30,7 +30,8 @@ struct Cursors {
 
 Cursors load_done() {
     run_query(
-        "SELECT coalesce(c.done::text, '1:1:') FROM eventbus.route_config r LEFT JOIN eventbus.cursor c ON c.route_id = r.id",
+        "SELECT coalesce(c.done::text, '1:1:') FROM eventbus.route_config r LEFT JOIN eventbus.cursor c ON c.route_id "
+        "= r.id",
         {}, true);
     Cursors cursors;
     cursors.count = static_cast<int>(SPI_processed);

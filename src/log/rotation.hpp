@@ -8,10 +8,10 @@
 namespace eventbus::log {
 
 struct RotationResult {
-    bool advanced = false;    // the log went on to its next segment
-    int truncated = 0;        // segments
-    bool busy = false;        // something stood in the way that a later attempt may find gone
-    bool empty = false;       // nothing is left in the log
+    bool advanced = false;  // the log went on to its next segment
+    int truncated = 0;      // segments
+    bool busy = false;      // something stood in the way that a later attempt may find gone
+    bool empty = false;     // nothing is left in the log
 };
 
 // Each in a transaction of its own. `force_advance` is set once the current segment has been current for

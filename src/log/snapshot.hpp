@@ -8,8 +8,8 @@
 namespace eventbus::log {
 
 struct XidSnapshot {
-    uint64 xmin = 0;            // every transaction before it has finished
-    uint64 xmax = 0;            // every transaction from it on has not
+    uint64 xmin = 0;  // every transaction before it has finished
+    uint64 xmax = 0;  // every transaction from it on has not
     int count = 0;
     uint64* running = nullptr;  // those between that have not finished, ascending
 };

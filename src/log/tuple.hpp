@@ -10,7 +10,9 @@
 namespace eventbus::log {
 
 // The first three columns are fixed-width and never null, so they stand at fixed places.
-inline const char* raw_columns(HeapTupleHeader tuple) { return reinterpret_cast<const char*>(tuple) + tuple->t_hoff; }
+inline const char* raw_columns(HeapTupleHeader tuple) {
+    return reinterpret_cast<const char*>(tuple) + tuple->t_hoff;
+}
 
 inline int64 raw_id(HeapTupleHeader tuple) {
     int64 id;

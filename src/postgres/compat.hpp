@@ -59,7 +59,9 @@ inline LocalTransactionId my_local_transaction() {
 #endif
 }
 
-inline Latch* latch_of(int proc_number) { return &ProcGlobal->allProcs[proc_number].procLatch; }
+inline Latch* latch_of(int proc_number) {
+    return &ProcGlobal->allProcs[proc_number].procLatch;
+}
 
 inline bool owns_database(Oid database, Oid role) {
 #if PG_VERSION_NUM >= 160000

@@ -24,7 +24,8 @@ struct GuestError {
 
     static void copy(char (&to)[1024], std::string_view from) noexcept {
         std::size_t n = from.size() < sizeof to - 1 ? from.size() : sizeof to - 1;
-        while (n < from.size() && n > 0 && (static_cast<unsigned char>(from[n]) & 0xC0) == 0x80) --n;  // whole characters
+        while (n < from.size() && n > 0 && (static_cast<unsigned char>(from[n]) & 0xC0) == 0x80)
+            --n;  // whole characters
         std::memcpy(to, from.data(), n);
         to[n] = '\0';
     }

@@ -48,7 +48,7 @@ extern "C" {
 #undef bind
 
 // Declares a function that SQL can call; inside extern "C".
-#define EVENTBUS_SQL_FUNCTION(name)             \
+#define EVENTBUS_SQL_FUNCTION(name)           \
     PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
     PG_FUNCTION_INFO_V1(name)
 
@@ -57,7 +57,11 @@ namespace eventbus {
 // Microseconds between PostgreSQL's epoch (2000-01-01) and Unix's.
 inline constexpr int64 unix_epoch_offset_us = INT64CONST(946684800000000);
 
-inline int64 to_unix_us(TimestampTz t) { return t + unix_epoch_offset_us; }
-inline TimestampTz from_unix_us(int64 us) { return us - unix_epoch_offset_us; }
+inline int64 to_unix_us(TimestampTz t) {
+    return t + unix_epoch_offset_us;
+}
+inline TimestampTz from_unix_us(int64 us) {
+    return us - unix_epoch_offset_us;
+}
 
 }  // namespace eventbus

@@ -41,8 +41,8 @@ uint64 run_query(const char* sql, std::initializer_list<Argument> params = {}, b
 
 // Columns of a row of SPI_tuptable, from 1.
 bool is_null_at(uint64 row, int column);
-char* text_at(uint64 row, int column);   // palloc'd; nullptr when null
-int32 int4_at(uint64 row, int column);   // 0 when null
+char* text_at(uint64 row, int column);  // palloc'd; nullptr when null
+int32 int4_at(uint64 row, int column);  // 0 when null
 int64 int8_at(uint64 row, int column);
 bool bool_at(uint64 row, int column);
 TimestampTz time_at(uint64 row, int column);

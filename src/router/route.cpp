@@ -53,8 +53,8 @@ static void check_length(const Template& text, const char* what, const broker::M
     const auto length = text.render(Event(), scratch).size();
     if (length <= module.longest_name) return;
     throw BadInput(std::string(what) + " is too long", "It is " + std::to_string(length) + " bytes long.",
-                   "The longest that " + std::string(module.protocol) + " takes is " + std::to_string(module.longest_name) +
-                       " bytes.");
+                   "The longest that " + std::string(module.protocol) + " takes is " +
+                       std::to_string(module.longest_name) + " bytes.");
 }
 
 Route::Route(std::uint32_t route_id, std::string route_name, std::string_view destination_text,

@@ -21,8 +21,8 @@ char* source = nullptr;
 
 void define() {
     DefineCustomIntVariable("eventbus.batch_events", "Most events that a sender reads from the log at a time.",
-                            "A batch also ends at about 4 MB of payload.", &batch_events, 2000, 1, 100000, PGC_SIGHUP, 0,
-                            nullptr, nullptr, nullptr);
+                            "A batch also ends at about 4 MB of payload.", &batch_events, 2000, 1, 100000, PGC_SIGHUP,
+                            0, nullptr, nullptr, nullptr);
     DefineCustomIntVariable("eventbus.max_payload", "Largest payload that publish accepts.",
                             "A larger one is an error of the publishing call.", &max_payload, 16 * 1024 * 1024, 1024,
                             256 * 1024 * 1024, PGC_SUSET, GUC_UNIT_BYTE, nullptr, nullptr, nullptr);
@@ -32,10 +32,9 @@ void define() {
     DefineCustomIntVariable("eventbus.rotation_period",
                             "Longest time that a segment with events in it stays the current one.", nullptr,
                             &rotation_period, 30, 1, 86400, PGC_SIGHUP, GUC_UNIT_S, nullptr, nullptr, nullptr);
-    DefineCustomIntVariable("eventbus.safety_poll",
-                            "How often workers look for work that nobody woke them for.",
-                            "Delivery does not wait for it: a commit wakes the senders at once.", &safety_poll, 15000, 100,
-                            600000, PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("eventbus.safety_poll", "How often workers look for work that nobody woke them for.",
+                            "Delivery does not wait for it: a commit wakes the senders at once.", &safety_poll, 15000,
+                            100, 600000, PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
     DefineCustomIntVariable("eventbus.segment_size", "Size at which the log goes on to its next segment.", nullptr,
                             &segment_size, 64 * 1024, 64, 64 * 1024 * 1024, PGC_SIGHUP, GUC_UNIT_KB, nullptr, nullptr,
                             nullptr);

@@ -5,13 +5,13 @@
 
 namespace eventbus::settings {
 
-extern int batch_events;      // events read at a time
-extern int max_payload;       // bytes
-extern int retention;         // seconds
-extern int rotation_period;   // seconds
-extern int safety_poll;       // milliseconds
-extern int segment_size;      // kilobytes
-extern char* source;          // what messages say of where they come from; empty: made up
+extern int batch_events;     // events read at a time
+extern int max_payload;      // bytes
+extern int retention;        // seconds
+extern int rotation_period;  // seconds
+extern int safety_poll;      // milliseconds
+extern int segment_size;     // kilobytes
+extern char* source;         // what messages say of where they come from; empty: made up
 
 void define();
 

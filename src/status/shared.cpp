@@ -67,7 +67,9 @@ void request_shared_memory() {
     shmem_startup_hook = startup;
 }
 
-Shared* shared() { return state; }
+Shared* shared() {
+    return state;
+}
 
 Database* find_database(Oid oid, bool create) {
     if (state == nullptr) return nullptr;
@@ -140,8 +142,12 @@ static int pid_of(WorkerKind kind, Oid database, std::int32_t broker_id) {
     return pid;
 }
 
-int pid_of_sender(Oid database, std::int32_t broker_id) { return pid_of(WorkerKind::sender, database, broker_id); }
-int pid_of_keeper(Oid database) { return pid_of(WorkerKind::keeper, database, 0); }
+int pid_of_sender(Oid database, std::int32_t broker_id) {
+    return pid_of(WorkerKind::sender, database, broker_id);
+}
+int pid_of_keeper(Oid database) {
+    return pid_of(WorkerKind::keeper, database, 0);
+}
 
 Route* claim_route(Oid database, std::int32_t route_id) {
     Route* found = nullptr;
@@ -157,7 +163,8 @@ Route* claim_route(Oid database, std::int32_t route_id) {
     if (found == nullptr && free != nullptr) {
         SpinLockAcquire(&free->mutex);
         slock_t* mutex = &free->mutex;
-        std::memset(reinterpret_cast<char*>(free) + offsetof(Route, database), 0, sizeof(Route) - offsetof(Route, database));
+        std::memset(reinterpret_cast<char*>(free) + offsetof(Route, database), 0,
+                    sizeof(Route) - offsetof(Route, database));
         free->database = database;
         free->route_id = route_id;
         SpinLockRelease(mutex);
@@ -219,7 +226,8 @@ void count_commit(Database* database) {
     database->commits.fetch_add(1);
     if (database->sleepers.load() == 0) return;
     for (Worker& worker : state->workers) {
-        if (worker.pid == 0 || worker.database != database->oid || !worker.sleeping.load(std::memory_order_relaxed)) continue;
+        if (worker.pid == 0 || worker.database != database->oid || !worker.sleeping.load(std::memory_order_relaxed))
+            continue;
         if (!worker.sleeping.exchange(false)) continue;  // somebody else wakes it
         database->sleepers.fetch_sub(1);
         SetLatch(compat::latch_of(worker.proc_number));

@@ -19,15 +19,15 @@ enum class WorkerKind : std::uint8_t { none, keeper, sender };
 
 // What the launcher knows of a database.
 struct Database {
-    Oid oid;                                  // InvalidOid: free
-    std::atomic<std::uint64_t> commits;       // commits that published something; senders compare it before they sleep
-    std::atomic<int> sleepers;                // senders that sleep: a commit looks for them only if there are any
-    std::atomic<std::uint32_t> configuration; // rises when brokers, routes or the extension change
-    log::SharedPlace log;                     // where publishers append
-    std::atomic<bool> look;                   // the launcher should start a keeper to look at it
-    std::atomic<bool> has_extension;          // as the last keeper found it
-    std::atomic<int> suspended_by;            // pid of a backend that needs the database to itself, or 0
-    std::atomic<int> missing_workers;         // workers that found no slot in max_worker_processes
+    Oid oid;                                   // InvalidOid: free
+    std::atomic<std::uint64_t> commits;        // commits that published something; senders compare it before they sleep
+    std::atomic<int> sleepers;                 // senders that sleep: a commit looks for them only if there are any
+    std::atomic<std::uint32_t> configuration;  // rises when brokers, routes or the extension change
+    log::SharedPlace log;                      // where publishers append
+    std::atomic<bool> look;                    // the launcher should start a keeper to look at it
+    std::atomic<bool> has_extension;           // as the last keeper found it
+    std::atomic<int> suspended_by;             // pid of a backend that needs the database to itself, or 0
+    std::atomic<int> missing_workers;          // workers that found no slot in max_worker_processes
 };
 
 // A running keeper or sender.
@@ -35,30 +35,30 @@ struct Worker {
     WorkerKind kind;
     Oid database;
     std::int32_t broker_id;
-    int pid;                                  // 0: free
+    int pid;  // 0: free
     int proc_number;
-    std::atomic<bool> sleeping;               // counted in Database::sleepers; who unsets it takes it off there
+    std::atomic<bool> sleeping;  // counted in Database::sleepers; who unsets it takes it off there
 };
 
 // What a sender says of a route. Guarded by the spinlock: readers copy it whole.
 struct Route {
     slock_t mutex;
-    Oid database;                             // InvalidOid: free
+    Oid database;  // InvalidOid: free
     std::int32_t route_id;
-    int sender_pid;                           // 0: nobody serves it now
+    int sender_pid;  // 0: nobody serves it now
     char state[16];
     std::uint64_t delivered;
     std::uint64_t dead;
     std::uint64_t retries;
     std::uint32_t in_flight;
-    TimestampTz oldest;                       // when the oldest unsettled event was published; 0: none
-    TimestampTz last_delivered_at;            // 0: never
+    TimestampTz oldest;             // when the oldest unsettled event was published; 0: none
+    TimestampTz last_delivered_at;  // 0: never
     TimestampTz last_error_at;
     char last_error[512];
 };
 
 struct Shared {
-    LWLock* lock;                             // guards the allocation of the arrays' places
+    LWLock* lock;  // guards the allocation of the arrays' places
     int launcher_pid;
     int launcher_proc_number;
     Database databases[max_databases];

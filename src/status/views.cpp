@@ -55,8 +55,18 @@ Interval* interval_since(TimestampTz time) {
 }
 
 enum StatusColumn {
-    status_route_id, status_state, status_delivered, status_dead, status_retries, status_in_flight, status_lag,
-    status_last_delivered_at, status_last_error, status_last_error_at, status_sender_pid, status_column_count
+    status_route_id,
+    status_state,
+    status_delivered,
+    status_dead,
+    status_retries,
+    status_in_flight,
+    status_lag,
+    status_last_delivered_at,
+    status_last_error,
+    status_last_error_at,
+    status_sender_pid,
+    status_column_count
 };
 
 struct RouteLine {
@@ -115,7 +125,8 @@ class Checks {
  public:
     explicit Checks(ReturnSetInfo* result) : result_(result) {}
     void put(const char* name, const char* level, const char* detail, const char* hint) {
-        Datum values[4] = {CStringGetTextDatum(name), CStringGetTextDatum(level), CStringGetTextDatum(detail), Datum(0)};
+        Datum values[4] = {CStringGetTextDatum(name), CStringGetTextDatum(level), CStringGetTextDatum(detail),
+                           Datum(0)};
         bool nulls[4] = {false, false, false, hint == nullptr};
         if (hint != nullptr) values[3] = CStringGetTextDatum(hint);
         tuplestore_putvalues(result_->setResult, result_->setDesc, values, nulls);
@@ -137,21 +148,26 @@ void check_workers(Checks& checks) {
         return;
     }
     if (shared()->launcher_pid == 0)
-        checks.put("launcher", "error", "the launcher does not run", "Look for it in the server log; it starts again within 5 seconds.");
+        checks.put("launcher", "error", "the launcher does not run",
+                   "Look for it in the server log; it starts again within 5 seconds.");
     else
         checks.put("launcher", "ok", psprintf("process %d", shared()->launcher_pid), nullptr);
 
     Database* database = find_database(MyDatabaseId, false);
     int missing = database == nullptr ? 0 : database->missing_workers.load();
     if (missing > 0)
-        checks.put("worker slots", "error", psprintf("%d of our workers found no free slot; max_worker_processes is %d", missing, max_worker_processes),
-                   psprintf("Set max_worker_processes = %d in postgresql.conf and restart the server.", max_worker_processes + missing + 1));
+        checks.put(
+            "worker slots", "error",
+            psprintf("%d of our workers found no free slot; max_worker_processes is %d", missing, max_worker_processes),
+            psprintf("Set max_worker_processes = %d in postgresql.conf and restart the server.",
+                     max_worker_processes + missing + 1));
     else
         checks.put("worker slots", "ok", psprintf("max_worker_processes is %d", max_worker_processes), nullptr);
 
     int keeper = pid_of_keeper(MyDatabaseId);
     if (keeper == 0)
-        checks.put("keeper", "error", "no keeper runs in this database", missing > 0 ? "See worker slots." : "It starts within a second; if not, look into the server log.");
+        checks.put("keeper", "error", "no keeper runs in this database",
+                   missing > 0 ? "See worker slots." : "It starts within a second; if not, look into the server log.");
     else
         checks.put("keeper", "ok", psprintf("process %d", keeper), nullptr);
 }
@@ -169,15 +185,22 @@ void check_routes(Checks& checks) {
         if (error == nullptr) error = "no reason known";
         int64 lag = int8_at(i, 6);
         if (strcmp(state, "active") == 0)
-            checks.put(name, "ok", psprintf("delivers to broker %s; the oldest undelivered event is " INT64_FORMAT " s old", broker, lag), nullptr);
+            checks.put(
+                name, "ok",
+                psprintf("delivers to broker %s; the oldest undelivered event is " INT64_FORMAT " s old", broker, lag),
+                nullptr);
         else if (strcmp(state, "paused") == 0)
-            checks.put(name, "warning", psprintf("paused; the oldest event that waits is " INT64_FORMAT " s old", lag), "eventbus.resume_route goes on with it.");
+            checks.put(name, "warning", psprintf("paused; the oldest event that waits is " INT64_FORMAT " s old", lag),
+                       "eventbus.resume_route goes on with it.");
         else if (strcmp(state, "held") == 0)
-            checks.put(name, "error", psprintf("held by broker %s: %s", broker, error), "Mend what the broker complains of; the route is tried again by itself.");
+            checks.put(name, "error", psprintf("held by broker %s: %s", broker, error),
+                       "Mend what the broker complains of; the route is tried again by itself.");
         else if (strcmp(state, "blocked") == 0)
-            checks.put(name, "warning", psprintf("broker %s asked us to wait: %s", broker, error), "Look at the broker's memory and disk.");
+            checks.put(name, "warning", psprintf("broker %s asked us to wait: %s", broker, error),
+                       "Look at the broker's memory and disk.");
         else if (strcmp(state, "retrying") == 0)
-            checks.put(name, "error", psprintf("broker %s cannot be reached: %s", broker, error), "Events wait in the log; delivery goes on when the broker is back.");
+            checks.put(name, "error", psprintf("broker %s cannot be reached: %s", broker, error),
+                       "Events wait in the log; delivery goes on when the broker is back.");
         else if (strcmp(state, "stopped") == 0)
             checks.put(name, "error", psprintf("no sender runs for broker %s", broker), "See the other checks.");
         else
@@ -194,7 +217,8 @@ void check_storage(Checks& checks) {
     else
         checks.put("dead letters", "ok", "none", nullptr);
     run_query(
-        "SELECT pg_size_pretty(sum(pg_total_relation_size(c.oid))) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "SELECT pg_size_pretty(sum(pg_total_relation_size(c.oid))) FROM pg_class c JOIN pg_namespace n ON n.oid = "
+        "c.relnamespace "
         "WHERE n.nspname = 'eventbus' AND c.relname ~ '^log_[0-9]+$'");
     checks.put("log", "ok", psprintf("%s on disk", text_at(0, 1)), nullptr);
 }

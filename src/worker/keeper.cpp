@@ -123,9 +123,11 @@ TimestampTz tend_all(const Brokers& brokers) {
         pfree(sender);
     }
     if (missing > 0 && !warned_no_room)
-        ereport(WARNING, (errmsg("pg_eventbus cannot start %d of its senders: no background worker slot is free", missing),
-                          errdetail("Their events wait in the log. max_worker_processes is %d.", max_worker_processes),
-                          errhint("Set max_worker_processes to at least %d and restart the server.", max_worker_processes + missing)));
+        ereport(WARNING,
+                (errmsg("pg_eventbus cannot start %d of its senders: no background worker slot is free", missing),
+                 errdetail("Their events wait in the log. max_worker_processes is %d.", max_worker_processes),
+                 errhint("Set max_worker_processes to at least %d and restart the server.",
+                         max_worker_processes + missing)));
     if (missing == 0 && database->missing_workers != 0) warned_no_room = false;
     if (missing > 0) warned_no_room = true;
     database->missing_workers = missing;
@@ -142,11 +144,13 @@ class Rotation {
         if (commits != seen_commits_) {
             seen_commits_ = commits;
             pause_ms_ = 1000;
-            if (due_ == 0 || due_ > TimestampTzPlusMilliseconds(now, pause_ms_)) due_ = TimestampTzPlusMilliseconds(now, pause_ms_);
+            if (due_ == 0 || due_ > TimestampTzPlusMilliseconds(now, pause_ms_))
+                due_ = TimestampTzPlusMilliseconds(now, pause_ms_);
         }
         if (due_ == 0 || now < due_) return due_;
 
-        bool force = current_since_ != 0 && TimestampDifferenceExceeds(current_since_, now, settings::rotation_period * 1000);
+        bool force =
+            current_since_ != 0 && TimestampDifferenceExceeds(current_since_, now, settings::rotation_period * 1000);
         log::RotationResult result = log::rotate(force, &database->log);
         pgstat_report_activity(STATE_IDLE, nullptr);
         if (result.advanced || result.empty) current_since_ = 0;
@@ -216,6 +220,7 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
         TimestampTz next = TimestampTzPlusMilliseconds(now, settings::safety_poll);
         for (TimestampTz want : {tend_all(brokers), rotation.run_if_due()})
             if (want != 0 && want < next) next = want;
-        sleep_on_latch(std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)), "EventbusKeeperMain");
+        sleep_on_latch(std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)),
+                       "EventbusKeeperMain");
     }
 }

@@ -98,9 +98,11 @@ void forget_dropped(List* databases) {
 void warn_no_room(Keeper* keeper, status::Database* database) {
     database->missing_workers = 1;
     if (!keeper->warned)
-        ereport(WARNING, (errmsg("pg_eventbus cannot start a keeper for database %u: no background worker slot is free", database->oid),
+        ereport(WARNING, (errmsg("pg_eventbus cannot start a keeper for database %u: no background worker slot is free",
+                                 database->oid),
                           errdetail("Its events wait in the log. max_worker_processes is %d.", max_worker_processes),
-                          errhint("Set max_worker_processes to at least %d (the launcher, and for each database a keeper and a sender for each broker) and restart the server.",
+                          errhint("Set max_worker_processes to at least %d (the launcher, and for each database a "
+                                  "keeper and a sender for each broker) and restart the server.",
                                   max_worker_processes + 2)));
     keeper->warned = true;
 }
@@ -191,6 +193,7 @@ extern "C" PGDLLEXPORT void eventbus_launcher_main(Datum) {
             if (want != 0 && want < next) next = want;
         }
         MemoryContextReset(round);
-        sleep_on_latch(std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)), "EventbusLauncherMain");
+        sleep_on_latch(std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)),
+                       "EventbusLauncherMain");
     }
 }

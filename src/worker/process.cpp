@@ -46,7 +46,9 @@ void connect_to(Oid database) {
         SetConfigOption(setting.name, setting.value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-bool stop_requested() { return ProcDiePending; }
+bool stop_requested() {
+    return ProcDiePending;
+}
 
 void reload_if_requested() {
     if (!ConfigReloadPending) return;

@@ -34,12 +34,18 @@ void keep_texts(SenderRoute* route, const catalog::Route& from) {
 }
 
 router::Route make_guest_route(const SenderRoute* route) {
-    return {static_cast<std::uint32_t>(route->id), route->name, route->destination, route->topics, route->options, *sender.module};
+    return {static_cast<std::uint32_t>(route->id),
+            route->name,
+            route->destination,
+            route->topics,
+            route->options,
+            *sender.module};
 }
 
 // Dead letters go the same way as events, but nothing makes them too old or unwanted.
 router::Route make_redelivery_route(const SenderRoute* route) {
-    router::Route again(redelivery_route(route->id), route->name, route->destination, "#", route->options, *sender.module);
+    router::Route again(redelivery_route(route->id), route->name, route->destination, "#", route->options,
+                        *sender.module);
     again.options.max_age.reset();
     return again;
 }

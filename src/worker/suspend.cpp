@@ -119,12 +119,12 @@ void before(Node* statement) {
     }
 }
 
-void hook(PlannedStmt* statement, const char* query, bool read_only_tree, ProcessUtilityContext context, ParamListInfo params,
-          QueryEnvironment* environment, DestReceiver* destination, QueryCompletion* completion) {
+void hook(PlannedStmt* statement, const char* query, bool read_only_tree, ProcessUtilityContext context,
+          ParamListInfo params, QueryEnvironment* environment, DestReceiver* destination, QueryCompletion* completion) {
     // The database commands want a transaction to look things up in; outside of one there is nothing to prepare.
     if (status::shared() != nullptr && IsTransactionState()) before(statement->utilityStmt);
-    (previous_hook != nullptr ? previous_hook : standard_ProcessUtility)(statement, query, read_only_tree, context, params,
-                                                                         environment, destination, completion);
+    (previous_hook != nullptr ? previous_hook : standard_ProcessUtility)(statement, query, read_only_tree, context,
+                                                                         params, environment, destination, completion);
 }
 
 }  // namespace
