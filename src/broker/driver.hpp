@@ -87,11 +87,13 @@ class Driver {
     virtual std::size_t settle(std::span<Settlement> out) = 0;      // how many were written; 0 when drained
 };
 
-// The face of a protocol's module: its one extern "C" symbol returns this.
-inline constexpr int module_abi = 1;
+// The face of a protocol's module: its one extern "C" symbol returns this. A server that runs on while its files are
+// replaced has an old library and new modules: what was not built together is told apart by `build`.
+struct Module;
+std::uint64_t this_build();
 
 struct Module {
-    int abi = module_abi;
+    std::uint64_t build = this_build();
     const char* protocol = nullptr;                       // "redis"
     std::uint16_t default_port = 0;                       // of the plain scheme
     std::uint16_t default_tls_port = 0;                   // of the scheme with TLS
@@ -103,6 +105,21 @@ struct Module {
     // A driver that starts to connect to one of the hosts: attempt 0, 1, 2 … takes them in turn.
     std::unique_ptr<Driver> (*connect)(const BrokerSettings& settings, unsigned attempt, TimePoint now) = nullptr;
 };
+
+#ifndef EVENTBUS_VERSION
+#define EVENTBUS_VERSION "unreleased"
+#endif
+
+// The version and the layout of everything that crosses the border between library and module.
+inline std::uint64_t this_build() {
+    std::uint64_t hash = 1469598103934665603u;
+    auto mix = [&hash](std::uint64_t value) { hash = (hash ^ value) * 1099511628211u; };
+    for (char c : std::string_view(EVENTBUS_VERSION)) mix(static_cast<unsigned char>(c));
+    for (std::size_t size : {sizeof(Module), sizeof(Outgoing), sizeof(Addressing), sizeof(Event), sizeof(Settlement), sizeof(Link),
+                             sizeof(Interest), sizeof(BrokerSettings), offsetof(Event, payload), offsetof(Outgoing, name)})
+        mix(size);
+    return hash;
+}
 
 using ModuleFunction = const Module* (*)();
 inline constexpr const char* module_symbol = "eventbus_driver_module";

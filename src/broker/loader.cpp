@@ -58,7 +58,7 @@ const Module& load_module(std::string_view scheme_name, const std::string& direc
         }
         auto face = reinterpret_cast<ModuleFunction>(dlsym(handle, module_symbol));
         const Module* module = face != nullptr ? face() : nullptr;
-        if (module == nullptr || module->abi != module_abi)
+        if (module == nullptr || module->build != this_build())
             throw BadInput("the " + protocol + " module of pg_eventbus is of another version", "File: " + file + ".",
                            "Install pg_eventbus and its modules together, then restart the server.");
         slot = {scheme.protocol, module};

@@ -147,7 +147,7 @@ bool feed_streams() {
         log::Limits limits{static_cast<uint32>(settings::batch_events), chunk_bytes};
         log::Chunk* chunk = log::read_chunk(stream->reader, limits, {wanted, stream});
         if (chunk != nullptr) {
-            sender.unsaved = true;
+            sender.unsaved = sender.unshown = true;
             lend(stream, chunk);
         }
         more = more || log::in_batch(stream->reader);

@@ -146,6 +146,7 @@ void save_cursors() {
 }
 
 void publish_status() {
+    sender.unshown = false;
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));

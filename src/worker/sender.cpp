@@ -82,8 +82,9 @@ void take_report() {
     if (sender.report->moved) sender.unsaved = true;
     static broker::LinkState shown = broker::LinkState::down;
     broker::LinkState link = call_guest([&] { return sender.dispatcher->link(); });
-    if (sender.report->moved || !sender.report->notices.empty() || link != shown) publish_status();
+    if (sender.report->moved || !sender.report->notices.empty() || link != shown) sender.unshown = true;
     shown = link;
+    if (sender.unshown) publish_status();
     give_back(*sender.report);
 }
 

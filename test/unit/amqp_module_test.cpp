@@ -25,7 +25,7 @@ std::string problem_of(const std::string& url) {
 
 TEST(AmqpModule, SaysWhatItIs) {
     const Module& module = *eventbus_driver_module();
-    EXPECT_EQ(module.abi, module_abi);
+    EXPECT_EQ(module.build, this_build());
     EXPECT_STREQ(module.protocol, "amqp");
     EXPECT_EQ(module.default_port, 5672);
     EXPECT_EQ(module.default_tls_port, 5671);

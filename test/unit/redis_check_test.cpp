@@ -32,7 +32,7 @@ std::string refusal(const std::string& url, const std::string& options = "{}") {
 
 TEST(RedisModule, Face) {
     const Module* module = eventbus_driver_module();
-    EXPECT_EQ(module->abi, module_abi);
+    EXPECT_EQ(module->build, this_build());
     EXPECT_STREQ(module->protocol, "redis");
     EXPECT_EQ(module->default_port, 6379);
     EXPECT_EQ(std::string(module->kinds[2]), "stream");

@@ -8,11 +8,8 @@
 #include <charconv>
 #include <limits>
 
+#include "broker/driver.hpp"
 #include "core/bad_input.hpp"
-
-#ifndef EVENTBUS_VERSION
-#define EVENTBUS_VERSION "unreleased"
-#endif
 
 namespace eventbus::broker::amqp {
 

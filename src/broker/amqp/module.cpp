@@ -34,8 +34,7 @@ std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt
     return std::make_unique<AmqpDriver>(settings, attempt, now);
 }
 
-const Module module{.abi = module_abi,
-                    .protocol = "amqp",
+const Module module{.protocol = "amqp",
                     .default_port = 5672,
                     .default_tls_port = 5671,
                     .kinds = kinds,
