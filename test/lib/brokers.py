@@ -15,6 +15,7 @@ import redis
 
 from processes import Process, free_port, make_directory, remove_directory
 
+
 class _Number(int):
     """What pika 1.2 takes for `long`. It would make integers of doubles, and reads signed 64-bit header values as
     unsigned ones, which other clients do not."""

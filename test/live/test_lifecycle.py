@@ -157,14 +157,14 @@ def test_drop_extension_sends_the_workers_home_and_it_can_come_again(db, stream,
 
 def test_create_and_drop_in_quick_succession(make_database, stream, redis_server, name):
     db = make_database("quick", extension=False)
-    for n in range(5):
+    for n in range(12):
         db.run("CREATE EXTENSION pg_eventbus")
         db.broker("redis", redis_server.url)
         db.route("out", "redis", f"stream:{name}:{n}")
-        if n < 4:
+        if n < 11:
             assert timed(lambda: db.run("DROP EXTENSION pg_eventbus CASCADE")) < 10
     db.publish("t", 1)
-    eventually(lambda: redis_server.client().exists(f"{name}:4"), 60)
+    eventually(lambda: redis_server.client().exists(f"{name}:11"), 60)
 
 
 def test_workers_say_whom_they_serve(db, stream, cluster):

@@ -176,9 +176,20 @@ def test_password_is_never_shown(db, redis_server, rabbit, name, cluster, log_fr
     assert '"refused"' in cluster.log_text(log_from_here), "the log does speak of the broker"
 
 
-@pytest.mark.parametrize("url", [
-    f"redis://app:{ENCODED}@127.0.0.1:notaport", f"nosuch://app:{ENCODED}@host", f"redis://app:{ENCODED}@host:1/x",
-    f"amqp://app:{ENCODED}@[::1", f"redis://app:{ENCODED}@host?nosuch=1", f"app:{ENCODED}@host"])
+REFUSED_URLS = {
+    "port": f"redis://app:{ENCODED}@127.0.0.1:notaport", "scheme": f"nosuch://app:{ENCODED}@host",
+    "database": f"redis://app:{ENCODED}@host:1/x", "bracket": f"amqp://app:{ENCODED}@[::1",
+    "parameter": f"redis://app:{ENCODED}@host?nosuch=1", "no_scheme": f"app:{ENCODED}@host",
+}
+REFUSED_CALLS = {
+    "taken": f"create_broker('taken', 'redis://app:{ENCODED}@host')",
+    "unknown": f"alter_broker('nobody', 'redis://app:{ENCODED}@host')",
+    "option": f"create_broker('b', 'redis://app:{ENCODED}@host', '{{\"nosuch\": 1}}')",
+    "empty": f"create_broker('', 'redis://app:{ENCODED}@host')",
+}
+
+
+@pytest.mark.parametrize("url", REFUSED_URLS.values(), ids=REFUSED_URLS)
 def test_refused_url_shows_no_password(db, cluster, log_from_here, url):
     with pytest.raises(psycopg2.Error) as refused:
         db.broker("b", url)
@@ -188,10 +199,7 @@ def test_refused_url_shows_no_password(db, cluster, log_from_here, url):
     assert ENCODED not in cluster.log_text(log_from_here), "the log's STATEMENT line has it"
 
 
-@pytest.mark.parametrize("call", [
-    f"create_broker('taken', 'redis://app:{ENCODED}@host')", f"alter_broker('nobody', 'redis://app:{ENCODED}@host')",
-    f"create_broker('b', 'redis://app:{ENCODED}@host', '{{\"nosuch\": 1}}')",
-    f"create_broker('', 'redis://app:{ENCODED}@host')"])
+@pytest.mark.parametrize("call", REFUSED_CALLS.values(), ids=REFUSED_CALLS)
 def test_refused_call_shows_no_password(db, cluster, log_from_here, call):
     db.broker("taken", "redis://host")
     with pytest.raises(psycopg2.Error) as refused:
