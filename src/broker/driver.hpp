@@ -60,31 +60,31 @@ struct Link {
 
 // How a route addresses its messages; the same object for all messages of a route.
 struct Addressing {
-    std::string kind;            // "stream", "exchange" …: one of the module's kinds
-    bool persistent = true;      // AMQP: delivery mode 2
-    std::int64_t maxlen = 0;     // Redis stream: approximate trimming; 0 is none
-    int qos = 1;                 // MQTT
-    bool retain = false;         // MQTT
+    std::string kind;         // "stream", "exchange" …: one of the module's kinds
+    bool persistent = true;   // AMQP: delivery mode 2
+    std::int64_t maxlen = 0;  // Redis stream: approximate trimming; 0 is none
+    int qos = 1;              // MQTT
+    bool retain = false;      // MQTT
 };
 
 // One ticket.
 struct Outgoing {
     std::uint64_t ticket = 0;
-    std::uint32_t lane = 0;       // the route's id: order holds within it, failures stay within it
+    std::uint32_t lane = 0;  // the route's id: order holds within it, failures stay within it
     const Event* event = nullptr;
     const Addressing* addressing = nullptr;
-    std::string_view name;        // the destination's name, rendered: exchange, queue, channel, stream, list, MQTT topic
-    std::string_view routing_key; // AMQP, rendered; empty elsewhere
+    std::string_view name;  // the destination's name, rendered: exchange, queue, channel, stream, list, MQTT topic
+    std::string_view routing_key;  // AMQP, rendered; empty elsewhere
 };
 
 class Driver {
  public:
     virtual ~Driver() = default;
-    virtual std::span<const Interest> interests() const = 0;        // valid until the next drive()
-    virtual TimePoint wake_at() const = 0;                          // drive() by then, readiness or not; max() is never
-    virtual Link drive(Ready ready, TimePoint now) = 0;             // connect, read, write
-    virtual bool offer(const Outgoing& outgoing) = 0;               // false: window full, or the link is not up
-    virtual std::size_t settle(std::span<Settlement> out) = 0;      // how many were written; 0 when drained
+    virtual std::span<const Interest> interests() const = 0;    // valid until the next drive()
+    virtual TimePoint wake_at() const = 0;                      // drive() by then, readiness or not; max() is never
+    virtual Link drive(Ready ready, TimePoint now) = 0;         // connect, read, write
+    virtual bool offer(const Outgoing& outgoing) = 0;           // false: window full, or the link is not up
+    virtual std::size_t settle(std::span<Settlement> out) = 0;  // how many were written; 0 when drained
 };
 
 // The face of a protocol's module: its one extern "C" symbol returns this. A server that runs on while its files are
@@ -94,12 +94,12 @@ std::uint64_t this_build();
 
 struct Module {
     std::uint64_t build = this_build();
-    const char* protocol = nullptr;                       // "redis"
-    std::uint16_t default_port = 0;                       // of the plain scheme
-    std::uint16_t default_tls_port = 0;                   // of the scheme with TLS
-    std::span<const std::string_view> kinds;              // destination kinds: "channel", "stream", "list"
-    std::span<const std::string_view> route_options;      // route options that only some protocols know: "maxlen"
-    std::size_t longest_name = 0;                         // of destinations and routing keys, bytes; 0: no limit
+    const char* protocol = nullptr;                   // "redis"
+    std::uint16_t default_port = 0;                   // of the plain scheme
+    std::uint16_t default_tls_port = 0;               // of the scheme with TLS
+    std::span<const std::string_view> kinds;          // destination kinds: "channel", "stream", "list"
+    std::span<const std::string_view> route_options;  // route options that only some protocols know: "maxlen"
+    std::size_t longest_name = 0;                     // of destinations and routing keys, bytes; 0: no limit
     // Throws BadInput when the URL or an option makes no sense for this protocol. No I/O.
     void (*check)(const BrokerSettings& settings) = nullptr;
     // A driver that starts to connect to one of the hosts: attempt 0, 1, 2 … takes them in turn.
@@ -115,8 +115,9 @@ inline std::uint64_t this_build() {
     std::uint64_t hash = 1469598103934665603u;
     auto mix = [&hash](std::uint64_t value) { hash = (hash ^ value) * 1099511628211u; };
     for (char c : std::string_view(EVENTBUS_VERSION)) mix(static_cast<unsigned char>(c));
-    for (std::size_t size : {sizeof(Module), sizeof(Outgoing), sizeof(Addressing), sizeof(Event), sizeof(Settlement), sizeof(Link),
-                             sizeof(Interest), sizeof(BrokerSettings), offsetof(Event, payload), offsetof(Outgoing, name)})
+    for (std::size_t size :
+         {sizeof(Module), sizeof(Outgoing), sizeof(Addressing), sizeof(Event), sizeof(Settlement), sizeof(Link),
+          sizeof(Interest), sizeof(BrokerSettings), offsetof(Event, payload), offsetof(Outgoing, name)})
         mix(size);
     return hash;
 }

@@ -200,13 +200,14 @@ void feed_redelivery(SenderRoute* route) {
     for (int i = 0; i < redelivery->count; ++i) catalog::forget_dead_letter(route->id, redelivery->events[i].id);
     if (redelivery->memory != nullptr) MemoryContextDelete(redelivery->memory);
     redelivery->memory = AllocSetContextCreate(sender.memory, "pg_eventbus redelivery", ALLOCSET_DEFAULT_SIZES);
-    redelivery->count =
-        catalog::take_requeued(route->id, redelivery->last_id, redelivered_at_a_time, &redelivery->events, redelivery->memory);
+    redelivery->count = catalog::take_requeued(route->id, redelivery->last_id, redelivered_at_a_time,
+                                               &redelivery->events, redelivery->memory);
     SPI_finish();
     commit_transaction();
 
     if (redelivery->count == 0) {
-        delivery::RouteStatus counted = call_guest([&] { return sender.dispatcher->status(redelivery_route(route->id)); });
+        delivery::RouteStatus counted =
+            call_guest([&] { return sender.dispatcher->status(redelivery_route(route->id)); });
         route->base.delivered += static_cast<int64>(counted.delivered);
         route->base.dead += static_cast<int64>(counted.dead);
         route->base.retries += static_cast<int64>(counted.retries);
@@ -218,8 +219,9 @@ void feed_redelivery(SenderRoute* route) {
     }
     redelivery->last_id = redelivery->events[redelivery->count - 1].id;
     call_guest([&] {
-        sender.dispatcher->lend(redelivery->stream, {redelivery->next_chunk++,
-                                                     {redelivery->events, static_cast<std::size_t>(redelivery->count)}});
+        sender.dispatcher->lend(
+            redelivery->stream,
+            {redelivery->next_chunk++, {redelivery->events, static_cast<std::size_t>(redelivery->count)}});
     });
 }
 

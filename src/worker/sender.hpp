@@ -25,18 +25,18 @@ struct Lent {
 struct LogStream {
     delivery::StreamId id;
     log::Reader* reader;
-    List* lent;                    // of Lent*, oldest first
+    List* lent;  // of Lent*, oldest first
     delivery::ChunkId next_chunk;
-    std::uint64_t seen_commits;    // of the database, when the running or last batch began
-    TimestampTz looked_at;         // when that batch began
-    bool must_look;                // the safety poll, or the beginning
+    std::uint64_t seen_commits;  // of the database, when the running or last batch began
+    TimestampTz looked_at;       // when that batch began
+    bool must_look;              // the safety poll, or the beginning
 };
 
 // Dead letters that an operator wants sent again: a stream of their own, so that they delay nothing.
 struct Redelivery {
     delivery::StreamId stream;
     delivery::ChunkId next_chunk;
-    MemoryContext memory;          // of the events under way
+    MemoryContext memory;  // of the events under way
     Event* events;
     int count;
     int64 last_id;
@@ -50,13 +50,13 @@ struct SenderRoute {
     char* options;
     bool paused;
     LogStream* stream;
-    router::TopicFilter* filter;   // guest's, never freed but with the route
+    router::TopicFilter* filter;  // guest's, never freed but with the route
     log::StoredCursor stored;
-    log::Counters base;            // what the counters stood at when this sender began
-    Redelivery* redelivery;        // or nullptr
-    status::Route* shared;         // or nullptr where shared memory has no room
-    delivery::Position saved;      // the place that `stored` says
-    bool seen;                     // by the configuration just read
+    log::Counters base;        // what the counters stood at when this sender began
+    Redelivery* redelivery;    // or nullptr
+    status::Route* shared;     // or nullptr where shared memory has no room
+    delivery::Position saved;  // the place that `stored` says
+    bool seen;                 // by the configuration just read
 };
 
 struct Sender {
@@ -71,12 +71,12 @@ struct Sender {
     const broker::Module* module;
     delivery::Dispatcher* dispatcher;
     delivery::Report* report;
-    List* routes;                  // of SenderRoute*
-    List* streams;                 // of LogStream*
+    List* routes;   // of SenderRoute*
+    List* streams;  // of LogStream*
     delivery::StreamId next_stream;
-    std::uint32_t configuration;   // the generation last read
-    bool unsaved;                  // some route has moved since the cursors were written
-    bool unshown;                  // something has happened since the status was published
+    std::uint32_t configuration;  // the generation last read
+    bool unsaved;                 // some route has moved since the cursors were written
+    bool unshown;                 // something has happened since the status was published
     std::uint64_t delivered_since_save;
     TimestampTz saved_at;
 };
@@ -85,7 +85,9 @@ extern Sender sender;
 
 // Dispatcher's number for a route's dead letters on their way again.
 inline constexpr delivery::RouteId redelivery_bit = 0x80000000u;
-inline delivery::RouteId redelivery_route(int32 id) { return static_cast<delivery::RouteId>(id) | redelivery_bit; }
+inline delivery::RouteId redelivery_route(int32 id) {
+    return static_cast<delivery::RouteId>(id) | redelivery_bit;
+}
 
 // routes.cpp: reads broker and routes anew. Ends the process where there is nothing left to serve.
 void follow_broker_first();  // which broker it is
