@@ -207,7 +207,7 @@ class World:
         settings = ", ".join(f"{name} = {self.one(f'SHOW {name}')}" for name in shown)
         return "\n".join([
             f"{time.strftime('%Y-%m-%d %H:%M')} · {os.cpu_count()} × {cpu[1] if cpu else platform.machine()}"
-            f" · {memory} MB · Linux {platform.release()} · load {os.getloadavg()[0]:.1f}"
+            f" · {memory} MB · Linux {platform.release()} · {self._idle():.0%} idle before we began"
             f" · fdatasync of 8 kB {self._fdatasync_us():.0f} µs",
             self.one("SELECT version()").split(" on ")[0]
             + f" · extension {self.one('SELECT extversion FROM pg_extension WHERE extname = %s', 'pg_eventbus')}"
@@ -216,6 +216,18 @@ class World:
             f"{self.runs} runs each, ours and theirs in turn; of {self.seconds} s where they are timed;"
             f" {len(load.PAYLOAD)}-byte JSON payload; CHECKPOINT before each run;"
             " ratio: median of the pairs' ratios, spread: their lowest and highest"])
+
+    @staticmethod
+    def _idle():
+        """How much of the machine nobody else uses; with much less than 100 % the figures mean little."""
+        def ticks():
+            with open("/proc/stat", encoding="utf-8") as text:
+                values = [int(value) for value in text.readline().split()[1:9]]
+            return values[3] + values[4], sum(values)
+        before = ticks()
+        time.sleep(2)
+        after = ticks()
+        return (after[0] - before[0]) / (after[1] - before[1])
 
     def _fdatasync_us(self):
         path = os.path.join(self.directory, "fdatasync")
