@@ -6,18 +6,24 @@ CREATE TABLE test.start (id bigint, generation bigint);
 INSERT INTO test.start VALUES (0, 0);
 CREATE TABLE test.seen (id bigint);
 
--- A broker that is never there, and a route for each topic: its sender reads the log and delivers nothing. What it
--- has read shows as the route's lag.
+-- For each topic a broker that is never there, and a route: its sender reads the log as far as the topic's first
+-- event and delivers nothing. That it has come so far shows as the route's lag. A second route to the same broker
+-- takes marks: where a mark shows, the sender has passed all that became visible before it.
+CREATE FUNCTION test.broker(name text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM eventbus.create_broker(name, 'redis:///nonexistent/redis.sock');
+    PERFORM eventbus.create_route('mark.' || name, name, 'list:mark', 'mark.' || name);
+END $$;
 CREATE FUNCTION test.setup(VARIADIC topics text[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM eventbus.create_broker('nowhere', 'redis:///nonexistent/redis.sock');
-    PERFORM eventbus.create_route(topic, 'nowhere', 'list:' || topic, topic) FROM unnest(topics) AS topic;
+    PERFORM test.broker(topic), eventbus.create_route(topic, topic, 'list:' || topic, topic) FROM unnest(topics) AS topic;
     UPDATE test.start SET id = (SELECT last_value FROM eventbus.event_id);
     DELETE FROM test.seen;
 END $$;
-CREATE FUNCTION test.teardown() RETURNS void LANGUAGE sql AS $$
-    SELECT eventbus.drop_broker('nowhere', true);
-$$;
+CREATE FUNCTION test.teardown() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM eventbus.drop_broker(name, true) FROM eventbus.broker;
+END $$;
 
 CREATE FUNCTION test.publish(topic text, payload text DEFAULT '0') RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -26,7 +32,7 @@ END $$;
 
 -- What the log shows of this permutation's events, in id order.
 CREATE VIEW test.news AS
-    SELECT topic, payload FROM eventbus.event WHERE id > (SELECT id FROM test.start) ORDER BY id;
+    SELECT topic, payload FROM eventbus.event WHERE id > (SELECT id FROM test.start) AND topic NOT LIKE 'mark.%' ORDER BY id;
 
 -- The reader that everybody writes first: what has a higher id than the last one that it has seen.
 CREATE FUNCTION test.naive() RETURNS SETOF text LANGUAGE plpgsql AS $$
@@ -34,13 +40,14 @@ DECLARE
     one record;
 BEGIN
     FOR one IN SELECT id, topic FROM eventbus.event
-               WHERE id > (SELECT max(id) FROM (SELECT id FROM test.start UNION ALL SELECT id FROM test.seen) AS s) ORDER BY id LOOP
+               WHERE id > (SELECT max(id) FROM (SELECT id FROM test.start UNION ALL SELECT id FROM test.seen) AS s)
+               AND topic NOT LIKE 'mark.%' ORDER BY id LOOP
         INSERT INTO test.seen VALUES (one.id);
         RETURN NEXT one.topic;
     END LOOP;
 END $$;
 
--- Whether the sender holds events for a route.
+-- Whether the route's sender holds events.
 CREATE FUNCTION test.has(route text) RETURNS boolean LANGUAGE sql AS $$
     SELECT lag > interval '0' FROM eventbus.status s WHERE s.route = has.route;
 $$;
@@ -56,6 +63,18 @@ BEGIN
         IF clock_timestamp() > deadline THEN RETURN 'not within 60 s'; END IF;
         PERFORM pg_sleep(0.02);
     END LOOP;
+END $$;
+
+-- Whether the sender of a topic has found it, once it has passed the mark that was published last.
+CREATE FUNCTION test.passed(topic text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    IF test.eventually(format('test.has(%L)', 'mark.' || topic)) <> 'yes' THEN RETURN 'no mark within 60 s'; END IF;
+    RETURN CASE WHEN test.has(topic) THEN 'found it' ELSE 'found nothing' END;
+END $$;
+-- Lets the sender go on after the mark.
+CREATE FUNCTION test.unmark(topic text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM eventbus.drop_route('mark.' || topic);
 END $$;
 
 -- The log's segments.
