@@ -3,6 +3,8 @@
 # Never: uses a default port, ends a process by its name, or leaves one behind.
 import os
 import pwd
+import random
+import random
 import shutil
 import signal
 import socket
@@ -20,14 +22,14 @@ _directories = set()
 
 
 def free_port():
-    """A loopback TCP port that nobody listens on; never the same one twice."""
+    """A loopback TCP port that nobody listens on; never the same one twice. Below the range from which the kernel
+    takes the ports of outgoing connections, or one of those could sit on it while its server is restarted."""
     while True:
+        port = random.randrange(20000, 32000)
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port not in _handed_out:
-            _handed_out.add(port)
-            return port
+            if port not in _handed_out and probe.connect_ex(("127.0.0.1", port)) != 0:
+                _handed_out.add(port)
+                return port
 
 
 def eventually(predicate, deadline=30.0, why=""):

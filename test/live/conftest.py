@@ -135,6 +135,6 @@ def stream(db, redis_server, name):
 def pytest_runtest_makereport(item, call):
     """A failed test shows what the server said meanwhile."""
     report = (yield).get_result()
-    if report.failed and "log_from_here" in item.funcargs:
+    if report.failed and "log_from_here" in item.funcargs and os.path.exists(item.funcargs["cluster"].log_path):
         log = item.funcargs["cluster"].log_text(item.funcargs["log_from_here"])
         report.sections.append(("PostgreSQL's log", log[-6000:]))
