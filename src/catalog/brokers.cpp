@@ -36,6 +36,22 @@ void check_broker(const char* name, const char* url, const char* options) {
                  errhint("Grant pg_read_server_files to the role, or put the password into the URL.")));
 }
 
+// The statement has the password in it. While this is on the stack, errors go to the server log without it.
+struct HiddenStatement {
+    ErrorContextCallback callback;
+};
+
+void hide_statement(HiddenStatement* hidden) {
+    hidden->callback.callback = [](void*) { errhidestmt(true); };
+    hidden->callback.arg = nullptr;
+    hidden->callback.previous = error_context_stack;
+    error_context_stack = &hidden->callback;
+}
+
+void show_statement(HiddenStatement* hidden) {
+    error_context_stack = hidden->callback.previous;
+}
+
 // Routes were checked against the broker's protocol; another URL may mean another protocol.
 void check_routes(int32 broker_id, const char* url) {
     run_query("SELECT name, destination, topics, options::text FROM eventbus.route_config WHERE broker_id = $1",
@@ -50,7 +66,9 @@ void check_routes(int32 broker_id, const char* url) {
             try {
                 router::Route(0, name, destination, topics, options, module);
             } catch (const BadInput& bad) {
-                throw BadInput(bad.message(), "Route \"" + std::string(name) + "\" uses the broker. " + bad.detail(),
+                throw BadInput(bad.message(),
+                               "Route \"" + std::string(name) + "\" uses the broker." +
+                                   (bad.detail().empty() ? "" : " ") + bad.detail(),
                                bad.hint());
             }
         });
@@ -72,6 +90,8 @@ using namespace eventbus;
 using namespace eventbus::catalog;
 
 Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
+    HiddenStatement hidden;
+    hide_statement(&hidden);
     char* name = required_name(fcinfo, 0, "create_broker", "broker");
     char* url = required_text(fcinfo, 1, "create_broker", "url");
     char* options = object_text(fcinfo, 2, "{}", options_example);
@@ -86,10 +106,13 @@ Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
                         errhint("Choose another name, or use eventbus.alter_broker.")));
     SPI_finish();
     intake::configuration_changed();
+    show_statement(&hidden);
     PG_RETURN_VOID();
 }
 
 Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
+    HiddenStatement hidden;
+    hide_statement(&hidden);
     char* name = required_text(fcinfo, 0, "alter_broker", "name");
     char* url = optional_text(fcinfo, 1);
     char* options = object_text(fcinfo, 2, nullptr, options_example);
@@ -107,6 +130,7 @@ Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
               {Argument::of(id), Argument::of(new_url), Argument::of(new_options)});
     SPI_finish();
     intake::configuration_changed();
+    show_statement(&hidden);
     PG_RETURN_VOID();
 }
 

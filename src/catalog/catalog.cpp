@@ -5,15 +5,7 @@
 
 #include "postgres/query.hpp"
 
-extern "C" {
-#include "commands/extension.h"
-}
-
 namespace eventbus::catalog {
-
-bool extension_exists() {
-    return OidIsValid(get_extension_oid("pg_eventbus", true));
-}
 
 static char* keep(uint64 row, int column, MemoryContext memory) {
     return MemoryContextStrdup(memory, text_at(row, column));

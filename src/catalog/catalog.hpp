@@ -24,9 +24,6 @@ struct Route {
     int64 dead_letters_to_send;  // requeued ones
 };
 
-// Whether the extension exists in this database, and is of a version that this library serves.
-bool extension_exists();
-
 // These run between SPI_connect and SPI_finish, and allocate in `memory`.
 // Brokers that have routes.
 int brokers_with_routes(int32** ids, MemoryContext memory);

@@ -106,18 +106,15 @@ struct Dispatcher::Impl {
 
     bool hungry(StreamId stream) const {
         bool any = false;
-        bool flowing = false;
         for (const auto& slot : slots) {
             if (!slot.queue || slot.queue->is_removed() || slot.queue->stream() != stream) continue;
             any = true;
-            flowing = flowing || slot.queue->is_flowing();
         }
         if (!any) return false;
         const auto found = feeds.find(stream);
         if (found == feeds.end()) return true;
         const auto place = lowest(stream, found->second);
         if (place == found->second.end()) return true;
-        if (link.state() != LinkState::up || !flowing) return false;
         return found->second.events_from(place) < context.limits.events &&
                found->second.bytes_from(place) < context.limits.bytes;
     }
@@ -206,6 +203,7 @@ struct Dispatcher::Impl {
             case LinkState::blocked:
                 return RouteState::blocked;
             default:
+                if (link.is_refused()) return RouteState::held;
                 return link.is_in_trouble() ? RouteState::retrying : RouteState::connecting;
         }
     }

@@ -98,6 +98,7 @@ void LinkKeeper::worked() {
 void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_waiting) {
     const bool settings = remedy == Remedy::fix_settings;
     const auto pause = (settings ? slow_backoff_ : backoff_).next(context_.dice());
+    refused_ = settings;
     state_ = LinkState::down;
     retry_at_ = context_.now + pause;
     error_ = reason;
@@ -121,6 +122,7 @@ void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_wa
 void LinkKeeper::came_up() {
     up_since_ = context_.now;
     error_.clear();
+    refused_ = false;
     if (!in_trouble_) return;
     in_trouble_ = false;
     context_.notice(Notice::Level::log,

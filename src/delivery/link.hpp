@@ -25,6 +25,7 @@ class LinkKeeper {
     broker::Driver* driver() const { return driver_.get(); }
     broker::LinkState state() const { return state_; }
     bool is_in_trouble() const { return in_trouble_; }
+    bool is_refused() const { return refused_; }  // until somebody mends the settings
     TimePoint wake_at() const { return driver_ ? driver_->wake_at() : retry_at_; }
     const std::string& error() const { return error_; }  // empty while up
     const std::string& last_error() const { return last_error_; }
@@ -46,6 +47,7 @@ class LinkKeeper {
     TimePoint trouble_since_{};
     TimePoint blocked_since_{};
     bool in_trouble_ = false;
+    bool refused_ = false;
     std::vector<std::string> told_;  // reasons already told during this trouble
     Backoff backoff_;
     Backoff slow_backoff_;

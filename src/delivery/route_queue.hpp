@@ -49,7 +49,6 @@ class RouteQueue {
     bool window_full() const { return window_full_; }
     bool is_removed() const { return removed_; }
     bool is_idle() const { return items_.empty() && next_event_ == nullptr; }
-    bool is_flowing() const { return !paused_ && !held_ && !removed_; }
     std::uint32_t in_flight() const { return in_flight_; }
     std::uint64_t next_number() const { return base_ + items_.size(); }
     Place settled() const;

@@ -123,7 +123,7 @@ bool lock_if_free(Oid segment) {
 }
 
 void truncate_if_passed(int segment, SharedPlace* place, RotationResult* result) {
-    begin_transaction("rotating the event log");
+    if (!begin_transaction_on_extension("rotating the event log")) return;
     SPI_connect();
     Oid oid = relations().segments[segment];
     int32 newest = newest_route();
@@ -162,7 +162,10 @@ void truncate_if_passed(int segment, SharedPlace* place, RotationResult* result)
 RotationResult rotate(bool force_advance, SharedPlace* place) {
     RotationResult result;
 
-    begin_transaction("looking at the event log");
+    if (!begin_transaction_on_extension("looking at the event log")) {
+        result.empty = true;
+        return result;
+    }
     const Relations log = relations();
     int64 generation = current_generation(log);
     BlockNumber blocks[segment_count];

@@ -4,6 +4,8 @@
 #include "postgres/query.hpp"
 
 extern "C" {
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
 #include "pgstat.h"
 #include "utils/backend_status.h"
 }
@@ -71,6 +73,17 @@ void begin_transaction(const char* activity) {
     StartTransactionCommand();
     PushActiveSnapshot(GetTransactionSnapshot());
     if (activity != nullptr) pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+bool begin_transaction_on_extension(const char* activity) {
+    begin_transaction(activity);
+    Oid extension = get_extension_oid("pg_eventbus", true);
+    if (OidIsValid(extension)) {
+        LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+        if (get_extension_oid("pg_eventbus", true) == extension) return true;
+    }
+    commit_transaction();
+    return false;
 }
 
 void commit_transaction() {

@@ -50,6 +50,9 @@ Datum datum_at(uint64 row, int column, bool* null);
 
 // A transaction of a worker's own, with an active snapshot; `activity` is what pg_stat_activity shows.
 void begin_transaction(const char* activity);
+// The same for work on the extension's tables. False, and no transaction, where the extension does not exist (any
+// more). Its object is locked first, as DROP EXTENSION does: between the two there is no second order of locks.
+bool begin_transaction_on_extension(const char* activity);
 void commit_transaction();
 
 }  // namespace eventbus

@@ -25,6 +25,7 @@ COMMENT ON TABLE eventbus.route_config IS 'routes as the senders read them; read
 COMMENT ON SEQUENCE eventbus.broker_config_id_seq IS 'ids of brokers';
 COMMENT ON SEQUENCE eventbus.route_config_id_seq IS 'ids of routes';
 
+SELECT pg_catalog.pg_extension_config_dump('eventbus.event_id', '');  -- ids go on rising in a restored database
 SELECT pg_catalog.pg_extension_config_dump('eventbus.broker_config', '');
 SELECT pg_catalog.pg_extension_config_dump('eventbus.route_config', '');
 SELECT pg_catalog.pg_extension_config_dump('eventbus.broker_config_id_seq', '');

@@ -44,4 +44,10 @@ CREATE FUNCTION eventbus.wake_workers() RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_wake_workers';
 COMMENT ON FUNCTION eventbus.wake_workers() IS 'at commit, makes the workers look at the configuration anew; every function that changes it calls it by itself';
 REVOKE ALL ON FUNCTION eventbus.wake_workers() FROM PUBLIC;
+
+-- Monitoring sees how delivery goes, and neither events nor brokers' credentials.
+GRANT USAGE ON SCHEMA eventbus TO pg_monitor;
+GRANT SELECT ON eventbus.status, eventbus.route, eventbus.broker TO pg_monitor;
+GRANT EXECUTE ON FUNCTION eventbus.route_status(), eventbus.health(), eventbus.redacted_url(text) TO pg_monitor;
+
 SELECT eventbus.wake_workers();

@@ -21,7 +21,7 @@ char* source = nullptr;
 
 void define() {
     DefineCustomIntVariable("eventbus.batch_events", "Most events that a sender reads from the log at a time.",
-                            "A batch also ends at about 4 MB of payload.", &batch_events, 2000, 1, 100000, PGC_SIGHUP,
+                            "A batch also ends at about 2 MB of payload.", &batch_events, 2000, 1, 100000, PGC_SIGHUP,
                             0, nullptr, nullptr, nullptr);
     DefineCustomIntVariable("eventbus.max_payload", "Largest payload that publish accepts.",
                             "A larger one is an error of the publishing call.", &max_payload, 16 * 1024 * 1024, 1024,

@@ -86,6 +86,8 @@ Database* find_database(Oid oid, bool create) {
     if (found == nullptr && create && free != nullptr) {
         free->commits = 0;
         free->sleepers = 0;
+        free->cursor_saves = 0;
+        free->keeper_waits = false;
         free->configuration = 0;
         free->log.forget();
         free->look = true;
@@ -97,6 +99,12 @@ Database* find_database(Oid oid, bool create) {
     }
     LWLockRelease(state->lock);
     return found;
+}
+
+void free_database(Database* database) {
+    LWLockAcquire(state->lock, LW_EXCLUSIVE);
+    database->oid = InvalidOid;
+    LWLockRelease(state->lock);
 }
 
 Database* my_database() {
@@ -219,6 +227,14 @@ void fall_asleep(Database* database, Worker* worker) {
 
 void wake_up(Database* database, Worker* worker) {
     if (worker->sleeping.exchange(false)) database->sleepers.fetch_sub(1);
+}
+
+void count_cursor_save(Database* database) {
+    database->cursor_saves.fetch_add(1);
+    if (!database->keeper_waits.exchange(false)) return;
+    for (Worker& worker : state->workers)
+        if (worker.pid != 0 && worker.kind == WorkerKind::keeper && worker.database == database->oid)
+            SetLatch(compat::latch_of(worker.proc_number));
 }
 
 void count_commit(Database* database) {

@@ -22,6 +22,8 @@ struct Database {
     Oid oid;                                   // InvalidOid: free
     std::atomic<std::uint64_t> commits;        // commits that published something; senders compare it before they sleep
     std::atomic<int> sleepers;                 // senders that sleep: a commit looks for them only if there are any
+    std::atomic<std::uint64_t> cursor_saves;   // times that a sender has moved cursors
+    std::atomic<bool> keeper_waits;            // the keeper wants to be woken by the next of them
     std::atomic<std::uint32_t> configuration;  // rises when brokers, routes or the extension change
     log::SharedPlace log;                      // where publishers append
     std::atomic<bool> look;                    // the launcher should start a keeper to look at it
@@ -73,6 +75,7 @@ Shared* shared();
 
 // The place of a database; with `create`, one is made. nullptr: none, or the array is full.
 Database* find_database(Oid oid, bool create);
+void free_database(Database* database);
 Database* my_database();  // this backend's, cached; nullptr where nobody serves it
 
 // A worker's own place; freed by a callback at exit. nullptr: the array is full.
@@ -95,5 +98,7 @@ void fall_asleep(Database* database, Worker* worker);
 void wake_up(Database* database, Worker* worker);
 // Counts a commit and wakes the senders that sleep.
 void count_commit(Database* database);
+// Counts a save of cursors and wakes the keeper if it waits for one.
+void count_cursor_save(Database* database);
 
 }  // namespace eventbus::status

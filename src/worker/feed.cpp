@@ -13,7 +13,7 @@ namespace eventbus::worker {
 
 namespace {
 
-constexpr Size chunk_bytes = 2 * 1024 * 1024;
+constexpr Size chunk_bytes = 2 * 1024 * 1024;  // said in eventbus.batch_events' description
 constexpr int redelivered_at_a_time = 100;
 
 // Whether some route of the stream takes the topic. An event that nobody takes is not even converted.
@@ -52,7 +52,6 @@ bool is_idle(const SenderRoute* route) {
 void move(SenderRoute* route, LogStream* to) {
     call_guest([&] { sender.dispatcher->move_route(static_cast<delivery::RouteId>(route->id), to->id); });
     route->stream = to;
-    route->saved = {};
     sender.unsaved = true;
 }
 
@@ -195,7 +194,7 @@ void arrange_streams() {
 // Takes the next dead letters that are to be sent again; the ones before have arrived, or have been stored anew.
 void feed_redelivery(SenderRoute* route) {
     Redelivery* redelivery = route->redelivery;
-    begin_transaction("sending dead letters again");
+    if (!begin_transaction_on_extension("sending dead letters again")) return;
     SPI_connect();
     for (int i = 0; i < redelivery->count; ++i) catalog::forget_dead_letter(route->id, redelivery->events[i].id);
     if (redelivery->memory != nullptr) MemoryContextDelete(redelivery->memory);

@@ -12,6 +12,7 @@
 #include <csignal>
 
 extern "C" {
+#include "commands/dbcommands.h"
 #include "nodes/pg_list.h"
 #include "utils/backend_status.h"
 #include "utils/guc.h"
@@ -26,6 +27,7 @@ struct Sender {
     BackgroundWorkerHandle* handle;
     TimestampTz started_at;
     TimestampTz retry_at;
+    bool starved;  // max_worker_processes left no room for it
     Backoff backoff{Backoff::Duration(200), Backoff::Duration(30000)};
 };
 
@@ -55,6 +57,7 @@ struct Brokers {
     int count = 0;
     int32* ids = nullptr;
     char** names = nullptr;
+    char* database = nullptr;
     bool has(int32 id) const {
         for (int i = 0; i < count; ++i)
             if (ids[i] == id) return true;
@@ -66,10 +69,11 @@ struct Brokers {
 bool read_brokers(Brokers* brokers, MemoryContext memory) {
     MemoryContextReset(memory);
     *brokers = Brokers();
-    begin_transaction("reading brokers");
-    bool exists = catalog::extension_exists() && log::relations_if_any() != nullptr;
+    if (!begin_transaction_on_extension("reading brokers")) return false;
+    bool exists = log::relations_if_any() != nullptr;
     if (exists) {
         SPI_connect();
+        brokers->database = MemoryContextStrdup(memory, get_database_name(MyDatabaseId));
         brokers->count = catalog::brokers_with_routes(&brokers->ids, memory);
         brokers->names = static_cast<char**>(MemoryContextAllocZero(memory, sizeof(char*) * (brokers->count + 1)));
         for (int i = 0; i < brokers->count; ++i) {
@@ -84,7 +88,7 @@ bool read_brokers(Brokers* brokers, MemoryContext memory) {
 }
 
 // Starts one sender if it is due; returns when to look again (0: no need).
-TimestampTz tend(int32 broker_id, const char* name, int* missing) {
+TimestampTz tend(int32 broker_id, const char* name, const char* database_name) {
     Sender* sender = sender_of(broker_id);
     TimestampTz now = GetCurrentTimestamp();
     if (sender->handle != nullptr) {
@@ -97,26 +101,39 @@ TimestampTz tend(int32 broker_id, const char* name, int* missing) {
     if (status::pid_of_sender(MyDatabaseId, broker_id) != 0)
         return TimestampTzPlusMilliseconds(now, 1000);  // of an earlier keeper: nobody will tell us when it leaves
     if (now < sender->retry_at) return sender->retry_at;
-    sender->handle = start_sender(MyDatabaseId, broker_id, name);
+    sender->handle = start_sender(MyDatabaseId, database_name, broker_id, name);
     sender->started_at = now;
-    if (sender->handle != nullptr) return 0;
-    ++*missing;
+    sender->starved = sender->handle == nullptr;
+    if (!sender->starved) return 0;
     sender->retry_at = TimestampTzPlusMilliseconds(now, 5000);
     return sender->retry_at;
 }
 
-TimestampTz tend_all(const Brokers& brokers) {
-    TimestampTz next = 0;
-    int missing = 0;
-    for (int i = 0; i < brokers.count; ++i) {
-        if (brokers.names[i] == nullptr) continue;
-        TimestampTz want = tend(brokers.ids[i], brokers.names[i], &missing);
-        if (want != 0 && (next == 0 || want < next)) next = want;
-    }
+// What has changed may be what they failed for, or what they have left for.
+void forgive_senders() {
     ListCell* cell;
     foreach (cell, senders) {
         auto* sender = static_cast<Sender*>(lfirst(cell));
-        if (brokers.has(sender->broker_id)) continue;
+        sender->backoff.reset();
+        sender->retry_at = 0;
+    }
+}
+
+TimestampTz tend_all(const Brokers& brokers) {
+    TimestampTz next = 0;
+    for (int i = 0; i < brokers.count; ++i) {
+        if (brokers.names[i] == nullptr) continue;
+        TimestampTz want = tend(brokers.ids[i], brokers.names[i], brokers.database);
+        if (want != 0 && (next == 0 || want < next)) next = want;
+    }
+    int missing = 0;
+    ListCell* cell;
+    foreach (cell, senders) {
+        auto* sender = static_cast<Sender*>(lfirst(cell));
+        if (brokers.has(sender->broker_id)) {
+            missing += sender->starved ? 1 : 0;
+            continue;
+        }
         stop_sender(sender->broker_id);
         if (sender->handle != nullptr && state_of(sender->handle) != ChildState::gone) continue;
         senders = foreach_delete_current(senders, cell);
@@ -128,46 +145,49 @@ TimestampTz tend_all(const Brokers& brokers) {
                  errdetail("Their events wait in the log. max_worker_processes is %d.", max_worker_processes),
                  errhint("Set max_worker_processes to at least %d and restart the server.",
                          max_worker_processes + missing)));
-    if (missing == 0 && database->missing_workers != 0) warned_no_room = false;
-    if (missing > 0) warned_no_room = true;
+    warned_no_room = missing > 0;
     database->missing_workers = missing;
     return next;
 }
 
-// When and how often to rotate.
+// When to rotate: a second after something was published or the cursors moved, at the latest every second while that
+// goes on; then less and less often while nothing moves, as when a route is paused or its broker is down.
 class Rotation {
  public:
-    // Returns when to come again (0: when something has been published).
+    // Returns when to come again; 0: when somebody wakes us.
     TimestampTz run_if_due() {
         TimestampTz now = GetCurrentTimestamp();
-        std::uint64_t commits = database->commits;
-        if (commits != seen_commits_) {
-            seen_commits_ = commits;
-            pause_ms_ = 1000;
-            if (due_ == 0 || due_ > TimestampTzPlusMilliseconds(now, pause_ms_))
-                due_ = TimestampTzPlusMilliseconds(now, pause_ms_);
+        std::uint64_t events = database->commits + database->cursor_saves;
+        if (events != seen_) {
+            seen_ = events;
+            pause_ms_ = shortest_ms;
+            TimestampTz soon = TimestampTzPlusMilliseconds(now, shortest_ms);
+            due_ = due_ == 0 || due_ > soon ? soon : due_;
         }
         if (due_ == 0 || now < due_) return due_;
 
-        bool force =
-            current_since_ != 0 && TimestampDifferenceExceeds(current_since_, now, settings::rotation_period * 1000);
+        int period_ms = settings::rotation_period * 1000;
+        bool force = current_since_ != 0 && TimestampDifferenceExceeds(current_since_, now, period_ms);
         log::RotationResult result = log::rotate(force, &database->log);
         pgstat_report_activity(STATE_IDLE, nullptr);
         if (result.advanced || result.empty) current_since_ = 0;
-        if (current_since_ == 0 && !result.empty) current_since_ = now;
         if (result.empty) return due_ = 0;
-        // Nothing moves while a route is paused or its broker down: look less and less often.
-        if (result.advanced || result.truncated > 0) pause_ms_ = 1000;
+        if (current_since_ == 0) current_since_ = now;
+        database->keeper_waits = true;  // senders wake us when cursors have moved
         due_ = TimestampTzPlusMilliseconds(now, pause_ms_);
-        pause_ms_ = std::min(pause_ms_ * 2, 60000);
+        pause_ms_ = std::min(pause_ms_ * 2, longest_ms);
+        TimestampTz over = TimestampTzPlusMilliseconds(current_since_, period_ms + 1);
+        if (over > now && over < due_) due_ = over;
         return due_;
     }
 
  private:
-    std::uint64_t seen_commits_ = 0;
+    static constexpr int shortest_ms = 1000;
+    static constexpr int longest_ms = 60000;
+    std::uint64_t seen_ = 0;
     TimestampTz due_ = 1;  // once at the start: the log may hold what an earlier life left
     TimestampTz current_since_ = 0;
-    int pause_ms_ = 1000;
+    int pause_ms_ = shortest_ms;
 };
 
 }  // namespace
@@ -179,7 +199,7 @@ using namespace eventbus::worker;
 
 extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
     Oid oid = DatumGetObjectId(argument);
-    set_up_signals();
+    set_up_signals(OnSigterm::leave_waits);
     if (status::pid_of_keeper(oid) != 0) proc_exit(0);
     database = status::find_database(oid, true);
     if (database == nullptr || status::attach_worker(status::WorkerKind::keeper, oid, 0) == nullptr) {
@@ -212,6 +232,7 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
                 status::free_route(oid, 0);
                 proc_exit(0);
             }
+            forgive_senders();
             if (!database->has_extension.exchange(true)) status::wake_launcher();
             first = false;
         }

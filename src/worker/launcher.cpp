@@ -31,6 +31,7 @@ namespace {
 struct Keeper {
     Oid database;
     BackgroundWorkerHandle* handle;  // of the one we started, while it is not known to be gone
+    bool looked;                     // by a keeper of ours, which found no extension
     bool must_run;
     bool warned;
     TimestampTz retry_at;
@@ -82,9 +83,7 @@ void forget_dropped(List* databases) {
         int pid;
         if (status::pids_of_workers(database.oid, &pid, 1) > 0) continue;
         status::free_route(database.oid, 0);
-        LWLockAcquire(status::shared()->lock, LW_EXCLUSIVE);
-        database.oid = InvalidOid;
-        LWLockRelease(status::shared()->lock);
+        status::free_database(&database);
     }
     ListCell* cell;
     foreach (cell, keepers) {
@@ -110,14 +109,16 @@ void warn_no_room(Keeper* keeper, status::Database* database) {
 // Looks after one database; returns when it wants to be looked at again (0: whenever somebody wakes us).
 TimestampTz tend(Oid oid, int* starting) {
     static bool warned_full = false;
-    status::Database* database = status::find_database(oid, true);
+    Keeper* keeper = keeper_of(oid);
+    // A database without the extension keeps no place; CREATE EXTENSION makes one again at its commit.
+    status::Database* database = status::find_database(oid, !keeper->looked);
+    if (database == nullptr && keeper->looked) return 0;
     if (database == nullptr) {
         if (!warned_full)
             ereport(WARNING, (errmsg("pg_eventbus serves at most %d databases of a cluster", status::max_databases)));
         warned_full = true;
         return 0;
     }
-    Keeper* keeper = keeper_of(oid);
     TimestampTz now = GetCurrentTimestamp();
 
     if (keeper->handle != nullptr) {
@@ -138,7 +139,11 @@ TimestampTz tend(Oid oid, int* starting) {
         return TimestampTzPlusMilliseconds(now, 1000);
     }
     bool look = database->look;
-    if (!look && !keeper->must_run) return 0;
+    if (!look && !keeper->must_run) {
+        keeper->looked = true;
+        status::free_database(database);
+        return 0;
+    }
     if (!look && now < keeper->retry_at) return keeper->retry_at;
     if (*starting >= most_at_once) return TimestampTzPlusMilliseconds(now, 50);
 
@@ -169,7 +174,7 @@ using namespace eventbus;
 using namespace eventbus::worker;
 
 extern "C" PGDLLEXPORT void eventbus_launcher_main(Datum) {
-    set_up_signals();
+    set_up_signals(OnSigterm::leave_waits);
     status::shared()->launcher_proc_number = compat::my_proc_number();
     status::shared()->launcher_pid = MyProcPid;
     before_shmem_exit(detach, 0);

@@ -108,20 +108,40 @@ delivery::RouteStatus whole_status(SenderRoute* route) {
 
 }  // namespace
 
+// One line a route and minute: a broken consumer must not fill the server log.
+static void tell(const delivery::DeadLetter& letter) {
+    constexpr int quiet_ms = 60000;
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->id != static_cast<int32>(letter.route & ~redelivery_bit)) continue;
+        TimestampTz now = GetCurrentTimestamp();
+        if (!TimestampDifferenceExceeds(route->dead_told_at, now, quiet_ms)) return;
+        route->dead_told_at = now;
+        char words[512];
+        copy_words(words, sizeof words, letter.error);
+        ereport(WARNING, (errmsg("pg_eventbus: route \"%s\": event " INT64_FORMAT " is a dead letter: %s", route->name,
+                                 static_cast<int64>(letter.event->id), words),
+                          errdetail("Further ones of this route are not logged for a minute."),
+                          errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")));
+    }
+}
+
 void store_dead_letters() {
     if (sender.report->dead.empty()) return;
-    begin_transaction("storing dead letters");
+    if (!begin_transaction_on_extension("storing dead letters")) return;
     SPI_connect();
     for (const delivery::DeadLetter& letter : sender.report->dead)
         catalog::store_dead_letter(static_cast<int32>(letter.route & ~redelivery_bit), *letter.event, letter.error,
                                    static_cast<int32>(letter.attempts));
     SPI_finish();
     commit_transaction();
+    for (const delivery::DeadLetter& letter : sender.report->dead) tell(letter);
     sender.unsaved = true;
 }
 
 void save_cursors() {
-    begin_transaction("saving cursors");
+    if (!begin_transaction_on_extension("saving cursors")) return;
     SPI_connect();
     ListCell* cell;
     foreach (cell, sender.routes) {
@@ -140,6 +160,7 @@ void save_cursors() {
     }
     SPI_finish();
     commit_transaction();
+    status::count_cursor_save(sender.place);
     sender.unsaved = false;
     sender.delivered_since_save = 0;
     sender.saved_at = GetCurrentTimestamp();

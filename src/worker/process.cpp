@@ -14,10 +14,10 @@ extern "C" {
 
 namespace eventbus::worker {
 
-void set_up_signals() {
-    // die() makes CHECK_FOR_INTERRUPTS leave whatever PostgreSQL is waiting for; our own loops look at
-    // stop_requested() first and leave in good order. SIGUSR1 stays PostgreSQL's.
-    pqsignal(SIGTERM, die);
+void set_up_signals(OnSigterm on_sigterm) {
+    // A sender's rounds are short and end with what it knows written down. All that can hold one up is a lock on our
+    // own tables, whose holder a shutdown ends too. SIGUSR1 stays PostgreSQL's.
+    pqsignal(SIGTERM, on_sigterm == OnSigterm::finish_round ? SignalHandlerForShutdownRequest : die);
     pqsignal(SIGHUP, SignalHandlerForConfigReload);
     BackgroundWorkerUnblockSignals();
 }
@@ -47,7 +47,7 @@ void connect_to(Oid database) {
 }
 
 bool stop_requested() {
-    return ProcDiePending;
+    return ProcDiePending || ShutdownRequestPending;
 }
 
 void reload_if_requested() {
@@ -92,10 +92,11 @@ BackgroundWorkerHandle* start_keeper(Oid database) {
     return start(&worker, database);
 }
 
-BackgroundWorkerHandle* start_sender(Oid database, int32 broker_id, const char* broker_name) {
+BackgroundWorkerHandle* start_sender(Oid database, const char* database_name, int32 broker_id,
+                                     const char* broker_name) {
     BackgroundWorker worker;
     fill(&worker, "eventbus_sender_main");
-    snprintf(worker.bgw_name, BGW_MAXLEN, "pg_eventbus sender to %s", broker_name);
+    snprintf(worker.bgw_name, BGW_MAXLEN, "pg_eventbus sender %s to %s", database_name, broker_name);
     strlcpy(worker.bgw_type, "pg_eventbus sender", BGW_MAXLEN);
     memcpy(worker.bgw_extra, &broker_id, sizeof broker_id);
     return start(&worker, database);

@@ -11,13 +11,17 @@ extern "C" {
 
 namespace eventbus::worker {
 
-// Signal handlers, before anything else. SIGTERM ends a wait at once; see stop_requested().
-void set_up_signals();
+// Signal handlers, before anything else.
+enum class OnSigterm : unsigned char {
+    leave_waits,   // whatever PostgreSQL is waiting for ends in a FATAL error
+    finish_round,  // the loop's round goes to its end; then stop_requested() is heeded
+};
+void set_up_signals(OnSigterm on_sigterm);
 
 // Connects to a database (InvalidOid: shared catalogs only) with settings that no user default can spoil.
 void connect_to(Oid database);
 
-// SIGTERM has come: save what there is to save, then proc_exit(0).
+// SIGTERM has come: save what there is to save, then proc_exit().
 bool stop_requested();
 // Reloads postgresql.conf if SIGHUP has come.
 void reload_if_requested();
@@ -27,7 +31,7 @@ void register_launcher();
 
 // Starts a child; nullptr when max_worker_processes leaves no room.
 BackgroundWorkerHandle* start_keeper(Oid database);
-BackgroundWorkerHandle* start_sender(Oid database, int32 broker_id, const char* broker_name);
+BackgroundWorkerHandle* start_sender(Oid database, const char* database_name, int32 broker_id, const char* broker_name);
 enum class ChildState : unsigned char { starting, running, gone };
 ChildState state_of(BackgroundWorkerHandle* handle);
 

@@ -123,7 +123,7 @@ void remove(SenderRoute* route) {
 // The broker as it is now; a sender serves one broker with one URL all its life.
 void follow_broker() {
     catalog::Broker broker;
-    if (!catalog::extension_exists() || log::relations_if_any() == nullptr) leave();
+    if (log::relations_if_any() == nullptr) leave();
     SPI_connect();
     if (!catalog::read_broker(sender.broker_id, &broker, sender.memory)) {
         SPI_finish();
@@ -150,7 +150,7 @@ void follow_broker() {
 }  // namespace
 
 void follow_broker_first() {
-    begin_transaction("reading the broker");
+    if (!begin_transaction_on_extension("reading the broker")) proc_exit(0);
     follow_broker();
     SPI_finish();
     commit_transaction();
@@ -158,7 +158,7 @@ void follow_broker_first() {
 
 void follow_configuration() {
     sender.configuration = sender.place->configuration;  // before reading: what changes meanwhile is read again
-    begin_transaction("reading routes");
+    if (!begin_transaction_on_extension("reading routes")) proc_exit(0);
     follow_broker();
 
     catalog::Route* routes;

@@ -29,6 +29,7 @@ namespace {
 
 constexpr std::uint64_t save_after_events = 10000;
 constexpr long save_after_ms = 100;
+constexpr long linger_us = 500;
 constexpr long save_quietly_after_ms = 2000;  // when only others' events have gone by
 
 char* made_up_source() {
@@ -50,8 +51,8 @@ char* made_up_source() {
 void make_dispatcher() {
     char* source = made_up_source();
     call_guest([&] {
-        BrokerSettings broker =
-            broker::read_broker(sender.broker_name, sender.broker_url, sender.broker_options, catalog::module_directory());
+        BrokerSettings broker = broker::read_broker(sender.broker_name, sender.broker_url, sender.broker_options,
+                                                    catalog::module_directory());
         sender.module = &broker::load_module(broker.url.scheme, catalog::module_directory());
         broker.source = source;
         std::string shown = "broker \"" + broker.name + "\" (" + redact_url(sender.broker_url) + ")";
@@ -69,7 +70,8 @@ void make_dispatcher() {
 void log_notices() {
     for (const delivery::Notice& notice : sender.report->notices)
         ereport(notice.level == delivery::Notice::Level::warning ? WARNING : LOG,
-                (errmsg("pg_eventbus: %s", notice.text.c_str()), notice.hint.empty() ? 0 : errhint("%s", notice.hint.c_str())));
+                (errmsg("pg_eventbus: %s", notice.text.c_str()),
+                 notice.hint.empty() ? 0 : errhint("%s", notice.hint.c_str())));
 }
 
 void take_report() {
@@ -121,7 +123,37 @@ long idle_time(long save_due) {
     return most;
 }
 
+// Waking up for each of many commits costs the publishers more than it gains: a sender that is awake takes its own
+// time over them. Returns true if events come so fast that it should.
+bool commits_are_many() {
+    constexpr std::uint64_t many_a_second = 8000;
+    constexpr std::int64_t measured_over_us = 5000;
+    static TimestampTz since = 0;
+    static std::uint64_t commits = 0;
+    static bool many = false;
+    TimestampTz now = GetCurrentTimestamp();
+    if (now - since < measured_over_us) return many;
+    std::uint64_t now_commits = sender.place->commits;
+    many = (now_commits - commits) * USECS_PER_SEC > many_a_second * static_cast<std::uint64_t>(now - since);
+    since = now;
+    commits = now_commits;
+    return many;
+}
+
+bool all_are_hungry() {
+    ListCell* cell;
+    foreach (cell, sender.streams) {
+        auto* stream = static_cast<LogStream*>(lfirst(cell));
+        if (!call_guest([&] { return sender.dispatcher->hungry(stream->id); })) return false;
+    }
+    return call_guest([&] { return sender.dispatcher->link() == broker::LinkState::up; });
+}
+
 broker::Ready sleep_until_work(long milliseconds) {
+    if (milliseconds > 0 && commits_are_many() && all_are_hungry()) {
+        linger(linger_us);
+        return {true, true};  // answers that have come meanwhile are taken along
+    }
     broker::Interest interest;
     call_guest([&] {
         auto interests = sender.dispatcher->interests();
@@ -134,7 +166,8 @@ broker::Ready sleep_until_work(long milliseconds) {
     ListCell* cell;
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (stream->seen_commits != commits && call_guest([&] { return sender.dispatcher->hungry(stream->id); })) milliseconds = 0;
+        if (stream->seen_commits != commits && call_guest([&] { return sender.dispatcher->hungry(stream->id); }))
+            milliseconds = 0;
     }
     Readiness ready = sleep_on(interest.fd, interest.read, interest.write, milliseconds, "EventbusSenderMain");
     status::wake_up(sender.place, sender.worker);
@@ -186,7 +219,7 @@ using namespace eventbus::worker;
 extern "C" PGDLLEXPORT void eventbus_sender_main(Datum argument) {
     sender.database = DatumGetObjectId(argument);
     memcpy(&sender.broker_id, MyBgworkerEntry->bgw_extra, sizeof sender.broker_id);
-    set_up_signals();
+    set_up_signals(OnSigterm::finish_round);
     if (status::pid_of_sender(sender.database, sender.broker_id) != 0) proc_exit(0);
     sender.place = status::find_database(sender.database, false);
     if (sender.place == nullptr) proc_exit(0);

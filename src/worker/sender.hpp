@@ -55,7 +55,7 @@ struct SenderRoute {
     log::Counters base;        // what the counters stood at when this sender began
     Redelivery* redelivery;    // or nullptr
     status::Route* shared;     // or nullptr where shared memory has no room
-    delivery::Position saved;  // the place that `stored` says
+    TimestampTz dead_told_at;  // when the log last heard of its dead letters
     bool seen;                 // by the configuration just read
 };
 

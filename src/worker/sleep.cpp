@@ -17,6 +17,10 @@ void sleep_on_latch(long milliseconds, const char* wait_event) {
     sleep_on(-1, false, false, milliseconds, wait_event);
 }
 
+void linger(long microseconds) {
+    pg_usleep(microseconds);
+}
+
 Readiness sleep_on(int fd, bool read, bool write, long milliseconds, const char* wait_event) {
     // The set is kept while the descriptor stays the same: making one costs several system calls.
     static WaitEventSet* set = nullptr;

@@ -18,4 +18,7 @@ struct Readiness {
 };
 Readiness sleep_on(int fd, bool read, bool write, long milliseconds, const char* wait_event);
 
+// A moment that nothing ends early: to let events gather when they come faster than is worth waking up for.
+void linger(long microseconds);
+
 }  // namespace eventbus::worker

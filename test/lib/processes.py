@@ -4,7 +4,6 @@
 import os
 import pwd
 import random
-import random
 import shutil
 import signal
 import socket

@@ -403,18 +403,24 @@ TEST(Delivery, HungerIsBoundedByEventsAndBytes) {
     EXPECT_FALSE(w.dispatcher.hungry(1));
 }
 
-TEST(Delivery, NoHungerWhileNothingFlows) {
-    World w;
+// What waits is known, and its age shown, up to the limits, whether anything flows or not.
+TEST(Delivery, HungerEndsAtTheLimitsWhileNothingFlows) {
+    delivery::DispatcherLimits limits;
+    limits.events = 10;
+    World w(limits);
     w.add(1);
-    EXPECT_TRUE(w.dispatcher.hungry(1));
     w.broker.stalls = true;
-    w.lend_many(1);
+    w.lend_many(9);
     w.run();
+    EXPECT_TRUE(w.dispatcher.hungry(1));
+    w.lend_many(1);
     EXPECT_FALSE(w.dispatcher.hungry(1));
     w.broker.stalls = false;
     w.run();
     EXPECT_TRUE(w.dispatcher.hungry(1));
     w.dispatcher.pause_route(1, true);
+    w.lend_many(9);
+    EXPECT_TRUE(w.dispatcher.hungry(1));
     w.lend_many(1);
     EXPECT_FALSE(w.dispatcher.hungry(1));
 }
