@@ -36,7 +36,7 @@ override with_llvm := no
 override CXX := $(if $(filter default undefined,$(origin CXX)),g++,$(CXX))
 WARNINGS = -Wall -Wextra $(if $(WERROR),-Werror)
 PG_CPPFLAGS = -Isrc -isystem $(shell $(PG_CONFIG) --includedir-server)
-PG_CXXFLAGS = -std=c++20 -fvisibility=hidden $(WARNINGS) -MMD -MP
+PG_CXXFLAGS = -std=c++20 -fvisibility=hidden $(WARNINGS) -MMD -MP -DEVENTBUS_VERSION='"$(EXTVERSION)"'
 SHLIB_LINK = -lstdc++ -ldl
 
 # PGXS has a target of its own by the name of check, which only says that there is none.
@@ -55,7 +55,7 @@ override CXXFLAGS := -O2 -g -fPIC $(PG_CXXFLAGS)
 
 # Guests do not even see the server's include directory.
 $(patsubst %.cpp,%.o,$(call sources,$(CORE_GUESTS) $(PROTOCOLS:%=src/broker/%) src/broker/stream)): %.o: %.cpp
-	$(CXX) $(CXXFLAGS) -DEVENTBUS_GUEST -DEVENTBUS_VERSION='"$(EXTVERSION)"' -Isrc -c -o $@ $<
+	$(CXX) $(CXXFLAGS) -DEVENTBUS_GUEST -Isrc -c -o $@ $<
 
 all: $(MODULES_BUILT)
 

@@ -174,7 +174,9 @@ def test_one_sick_broker_delays_nobody_else(db, stream, frozen_redis, name):
     assert payloads(frozen_redis, name) == [str(n).encode() for n in range(500)]
 
 
-def test_idle_workers_run_no_query_and_write_nothing(db, stream, cluster):
+def test_idle_workers_run_no_query_and_write_nothing(db, stream, cluster, setting):
+    setting("autovacuum", "off")  # what the server does by itself is not what is measured
+    setting("checkpoint_timeout", "1h")
     db.publish("t", 1)
     stream(1)
     eventually(lambda: db.one("SELECT count(*) FROM eventbus.event") == 0, 60, "nothing is left to rotate")
@@ -183,15 +185,13 @@ def test_idle_workers_run_no_query_and_write_nothing(db, stream, cluster):
         """Bytes of WAL ever written in the cluster, and transactions committed in this database."""
         return cluster.execute("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0'), (SELECT xact_commit "
                                "FROM pg_stat_database WHERE datname = %s)", db.name)[0]
-    settled = [0, time.monotonic()]
+    settled = [0, time.monotonic(), 0]
 
     def quiet():
-        """Three seconds without WAL: what was under way is written."""
-        written = position()[0]
-        if written != settled[0]:
-            settled[:] = [written, time.monotonic()]
-        return time.monotonic() - settled[1] > 3
-    eventually(quiet, 60, "an idle server writes no WAL")
-    wal, transactions = position()
-    stays(lambda: position()[0] - wal < 512, 4, "idle workers write no WAL (the server itself may, a little)")
-    assert position()[1] - transactions <= 3, "idle workers run no transactions to speak of"
+        """Seven seconds with next to no WAL; autovacuum may come once and begin them anew, workers may not."""
+        written, transactions = position()
+        if written - settled[0] > 512:
+            settled[:] = [written, time.monotonic(), transactions]
+        return time.monotonic() - settled[1] > 7
+    eventually(quiet, 60, "idle workers write no WAL")
+    assert position()[1] - settled[2] <= 3, "idle workers run no transactions to speak of"
