@@ -105,7 +105,8 @@ std::string read_small_file(const std::string& file) {
 
 BrokerOptions read_broker_options(std::string_view options_json) {
     const Json json = Json::parse(options_json, nullptr, false);
-    if (json.is_discarded() && options_json.starts_with('{')) throw BadInput("broker options hold a number out of range", {}, known_options);
+    if (json.is_discarded() && options_json.starts_with('{'))
+        throw BadInput("broker options hold a number out of range", {}, known_options);
     if (!json.is_object()) throw BadInput("broker options must be a JSON object", {}, known_options);
     BrokerOptions options;
     for (const auto& [name, value] : json.items()) read_option(options, name, value);

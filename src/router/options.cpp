@@ -116,7 +116,8 @@ void take(RouteOptions& options, std::string_view name, const json& value) {
 
 RouteOptions read_route_options(std::string_view options_json, const broker::Module& module) {
     const auto object = json::parse(options_json, nullptr, false);
-    if (object.is_discarded() && options_json.starts_with('{')) throw BadInput("route options hold a number out of range", {}, known_options(module));
+    if (object.is_discarded() && options_json.starts_with('{'))
+        throw BadInput("route options hold a number out of range", {}, known_options(module));
     if (!object.is_object()) throw BadInput("route options must be a JSON object", {}, known_options(module));
     RouteOptions options;
     for (const auto& [name, value] : object.items()) {
