@@ -113,6 +113,22 @@ BrokerOptions read_broker_options(std::string_view options_json) {
     return options;
 }
 
+void check_tls_options(const BrokerSettings& settings, std::string_view tls_scheme) {
+    const BrokerOptions& options = settings.options;
+    if (options.cert_file.empty() != options.key_file.empty())
+        throw BadInput("broker options \"cert_file\" and \"key_file\" belong together", "Only one of them is given.",
+                       "Give the client's certificate and its key, or neither.");
+    if (settings.url.scheme == tls_scheme) return;
+    const char* misplaced = !options.ca_file.empty()     ? "ca_file"
+                            : !options.cert_file.empty() ? "cert_file"
+                            : !options.verify            ? "verify"
+                                                         : nullptr;
+    if (misplaced != nullptr)
+        throw BadInput(std::string("broker option \"") + misplaced + "\" needs TLS",
+                       "The scheme " + settings.url.scheme + ":// is without TLS.",
+                       "Use " + std::string(tls_scheme) + ":// for TLS, or leave the option out.");
+}
+
 void load_password(BrokerSettings& settings) {
     const auto& file = settings.options.password_file;
     if (file.empty()) {

@@ -66,6 +66,10 @@ struct BrokerSettings {
 // options_json: a JSON object. Throws BadInput that lists the known names on an unknown one or a wrong type.
 BrokerOptions read_broker_options(std::string_view options_json);
 
+// TLS options make no sense without TLS, nor half of a client certificate. `tls_scheme` is the one to use instead.
+// Throws BadInput.
+void check_tls_options(const BrokerSettings& settings, std::string_view tls_scheme);
+
 // Fills settings.password from the URL or the password file. Throws BadInput when the file can't be read.
 void load_password(BrokerSettings& settings);
 

@@ -21,12 +21,7 @@ void check(const BrokerSettings& settings) {
     for (const Host& host : url.hosts)
         if (host.is_unix())
             throw BadInput("AMQP brokers are not reached through unix sockets", {}, "Write amqp://host:port/vhost.");
-    const BrokerOptions& options = settings.options;
-    if (url.scheme != "amqps" && !(options.ca_file.empty() && options.cert_file.empty() && options.key_file.empty()))
-        throw BadInput("TLS files are given, but the URL's scheme is amqp",
-                       "ca_file, cert_file and key_file are for connections with TLS.", "Use the scheme amqps.");
-    if (options.cert_file.empty() != options.key_file.empty())
-        throw BadInput("a client certificate needs both files", {}, "Give cert_file and key_file together.");
+    check_tls_options(settings, "amqps");
     static_cast<void>(ClientSettings(settings));
 }
 

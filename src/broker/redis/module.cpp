@@ -20,20 +20,6 @@ constexpr const char* url_form =
     throw BadInput(std::move(message), std::move(detail), std::move(hint));
 }
 
-void check_tls_options(const BrokerOptions& options, bool tls) {
-    if (options.cert_file.empty() != options.key_file.empty())
-        refuse("broker options \"cert_file\" and \"key_file\" belong together", "Only one of them is given.",
-               "Give the client's certificate and its key, or neither.");
-    if (tls) return;
-    const char* misplaced = !options.ca_file.empty()     ? "ca_file"
-                            : !options.cert_file.empty() ? "cert_file"
-                            : !options.verify            ? "verify"
-                                                         : nullptr;
-    if (misplaced)
-        refuse(std::string("broker option \"") + misplaced + "\" needs TLS", "The scheme redis:// is without TLS.",
-               "Use rediss:// for TLS, or leave the option out.");
-}
-
 void check(const BrokerSettings& settings) {
     const Url& url = settings.url;
     const bool tls = url.scheme == "rediss";
@@ -52,7 +38,7 @@ void check(const BrokerSettings& settings) {
         if (tls && host.is_unix())
             refuse("TLS over a unix socket makes no sense", {}, "Use redis:// with unix sockets.");
     }
-    check_tls_options(settings.options, tls);
+    check_tls_options(settings, "rediss");
 }
 
 std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
