@@ -171,9 +171,9 @@ class Rotation {
         log::RotationResult result = log::rotate(force, &database->log);
         pgstat_report_activity(STATE_IDLE, nullptr);
         if (result.advanced || result.empty) current_since_ = 0;
+        database->keeper_waits = true;  // senders wake us when cursors have moved
         if (result.empty) return due_ = 0;
         if (current_since_ == 0) current_since_ = now;
-        database->keeper_waits = true;  // senders wake us when cursors have moved
         due_ = TimestampTzPlusMilliseconds(now, pause_ms_);
         pause_ms_ = std::min(pause_ms_ * 2, longest_ms);
         TimestampTz over = TimestampTzPlusMilliseconds(current_since_, period_ms + 1);

@@ -168,6 +168,7 @@ void save_cursors() {
 
 void publish_status() {
     sender.unshown = false;
+    sender.shown_at = GetCurrentTimestamp();
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));

@@ -29,6 +29,7 @@ namespace {
 
 constexpr std::uint64_t save_after_events = 10000;
 constexpr long save_after_ms = 100;
+constexpr long show_after_ms = 5;
 constexpr long linger_us = 500;
 constexpr long save_quietly_after_ms = 2000;  // when only others' events have gone by
 
@@ -86,7 +87,6 @@ void take_report() {
     broker::LinkState link = call_guest([&] { return sender.dispatcher->link(); });
     if (sender.report->moved || !sender.report->notices.empty() || link != shown) sender.unshown = true;
     shown = link;
-    if (sender.unshown) publish_status();
     give_back(*sender.report);
 }
 
@@ -101,6 +101,15 @@ long save_if_due() {
     return -1;
 }
 
+// The same for the status: with many routes it is too much for every round.
+long show_if_due() {
+    if (!sender.unshown) return -1;
+    long since = TimestampDifferenceMilliseconds(sender.shown_at, GetCurrentTimestamp());
+    if (since < show_after_ms) return show_after_ms - since;
+    publish_status();
+    return -1;
+}
+
 // A last round for what is on its way, and the cursors; quick, whatever the broker does.
 [[noreturn]] void leave() {
     call_guest([&] { sender.dispatcher->drive({true, true}, broker::Clock::now()); });
@@ -110,9 +119,10 @@ long save_if_due() {
 }
 
 // How long there is nothing to do, in milliseconds.
-long idle_time(long save_due) {
+long idle_time(long save_due, long show_due) {
     long most = settings::safety_poll;
-    if (save_due >= 0) most = std::min(most, save_due);
+    for (long due : {save_due, show_due})
+        if (due >= 0) most = std::min(most, due);
     broker::TimePoint wake = call_guest([&] { return sender.dispatcher->wake_at(); });
     if (wake != broker::TimePoint::max()) {
         broker::TimePoint now = broker::Clock::now();
@@ -204,8 +214,9 @@ void run() {
         call_guest([&] { sender.dispatcher->drive(ready, broker::Clock::now()); });
         take_report();
         arrange_streams();
+        long show_due = show_if_due();
         long save_due = save_if_due();
-        ready = sleep_until_work(more ? 0 : idle_time(save_due));
+        ready = sleep_until_work(more ? 0 : idle_time(save_due, show_due));
     }
 }
 

@@ -76,7 +76,8 @@ struct Sender {
     delivery::StreamId next_stream;
     std::uint32_t configuration;  // the generation last read
     bool unsaved;                 // some route has moved since the cursors were written
-    bool unshown;                 // something has happened since the status was published
+    TimestampTz shown_at;
+    bool unshown;  // something has happened since the status was published
     std::uint64_t delivered_since_save;
     TimestampTz saved_at;
 };
