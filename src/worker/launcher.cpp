@@ -179,6 +179,8 @@ extern "C" PGDLLEXPORT void eventbus_launcher_main(Datum) {
     status::shared()->launcher_pid = MyProcPid;
     before_shmem_exit(detach, 0);
     connect_to(InvalidOid);
+    // An earlier launcher's keepers may have died with it: look at every database anew.
+    for (status::Database& database : status::shared()->databases) database.look = true;
 
     MemoryContext round = AllocSetContextCreate(TopMemoryContext, "pg_eventbus launcher", ALLOCSET_DEFAULT_SIZES);
     for (;;) {
