@@ -82,7 +82,8 @@ demo:
 	demo/run
 unit:
 	$(MAKE) -C test/unit
-bench:
+bench: all
+	$(MAKE) install
 	bench/run
 format:
 	clang-format-14 -i $(shell git ls-files '*.cpp' '*.hpp')
