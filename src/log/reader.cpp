@@ -15,6 +15,7 @@
 
 #include "log/tuple.hpp"
 #include "postgres/compat.hpp"
+#include "postgres/memory.hpp"
 
 extern "C" {
 #include "access/heapam.h"
@@ -28,6 +29,7 @@ namespace {
 
 constexpr BlockNumber pages_a_call = 4096;  // look after other things after so many
 constexpr BlockNumber pages_for_ring = 512;
+constexpr BlockNumber most_touched_pages = 1024;
 constexpr OffsetNumber not_seen = 0xFFFF;  // of a front: the page has not been looked at yet
 
 struct Front {
@@ -67,6 +69,7 @@ struct Reader {
     int range_count, range_room;
     int range;  // the one being read; place.start stands in it
     bool planned;
+    BlockNumber touched_pages;  // since they were last forgotten
 };
 
 namespace {
@@ -211,6 +214,7 @@ struct Scan {
     Snapshot snapshot;
     TupleCopies copies;
     uint32 most;
+    BlockNumber pages;  // looked at
     bool check_durable;
     XLogRecPtr durable_from;
     uint64 last_xid;
@@ -335,6 +339,7 @@ void scan_ranges(Scan& scan) {
         while (at.block < range.end && budget > 0) {
             CHECK_FOR_INTERRUPTS();
             --budget;
+            ++scan.pages;
             room = scan_page(scan, rel, ring);
             if (!room) break;
             ++at.block;
@@ -426,6 +431,10 @@ Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter) {
     scan.last_xid = 0;
     scan.last_class = Scan::old;
     scan_ranges(scan);
+    if (scan.pages > 0 && (reader->touched_pages += scan.pages) > most_touched_pages) {
+        forget_touched_buffers();
+        reader->touched_pages = 0;
+    }
 
     // With synchronous_commit = off a transaction is visible before it is durable. Nobody shall hear of an event
     // that a crash could still undo.

@@ -1,0 +1,19 @@
+// What it is: see memory.hpp.
+// Who calls it: see memory.hpp.
+// Never: see memory.hpp.
+#include "postgres/memory.hpp"
+
+#include <sys/mman.h>
+
+#include "postgres/prelude.hpp"
+
+namespace eventbus {
+
+void forget_touched_buffers() {
+    // For a shared mapping MADV_DONTNEED only unmaps (madvise(2)); where it cannot be had (huge pages on older
+    // kernels) nothing is lost but the small size.
+    (void)madvise(reinterpret_cast<void*>(TYPEALIGN(4096, BufferBlocks)), (static_cast<Size>(NBuffers) - 1) * BLCKSZ,
+                  MADV_DONTNEED);
+}
+
+}  // namespace eventbus
