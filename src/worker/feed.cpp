@@ -98,7 +98,8 @@ void join(LogStream* stream) {
     foreach (cell, sender.streams) {
         auto* other = static_cast<LogStream*>(lfirst(cell));
         if (other == stream) return;  // only with earlier ones
-        if (!log::same_place(other->reader, stream->reader)) continue;
+        // What was lent to the other may be stuck there, and would soon fill it up for all.
+        if (other->lent != NIL || !log::same_place(other->reader, stream->reader)) continue;
         ListCell* inner;
         foreach (inner, sender.routes) {
             auto* route = static_cast<SenderRoute*>(lfirst(inner));

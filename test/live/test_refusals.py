@@ -115,6 +115,38 @@ def test_missing_exchange_holds_only_its_route_and_heals_by_itself(db, rabbit, n
     assert rabbit.take_until_idle(f"{name}_good", 0.5) == [], "the good route sent nothing twice"
 
 
+@pytest.mark.parametrize("stands", ["held", "paused"])
+def test_route_that_stands_still_stops_no_other_however_much_waits(db, rabbit, name, stands):
+    """More events than a sender keeps in memory: the others must not wait behind them, and none is read twice."""
+    rabbit.declare(f"{name}_other")
+    db.broker("rabbit", rabbit.url)
+    db.route("moving", "rabbit", f"queue:{name}_other")
+    db.route("standing", "rabbit", f"exchange:{name}")
+    if stands == "paused":
+        rabbit.declare(name, name, "#")
+        db.run("SELECT eventbus.pause_route('standing')")
+        db.wait_state("standing", "paused")
+    for first in range(1, 50000, 10000):
+        db.run("SELECT count(eventbus.publish('t', to_jsonb(g), (g %% 10)::text)) FROM generate_series(%s, %s) g",
+               first, first + 9999)
+    db.wait_status("moving", 60, delivered=50000, lag=lambda lag: not lag)
+    db.wait_state("standing", stands)
+    if stands == "paused":
+        db.run("SELECT eventbus.resume_route('standing')")
+    else:
+        rabbit.declare(name, name, "#")
+    db.wait_status("standing", 90, lag=lambda lag: not lag, state="active")
+    db.wait_status("moving", delivered=50000)
+    got = [int(body) for _, body, _ in rabbit.take_until_idle(name)]
+    arrived = list(dict.fromkeys(got))  # the queue may be bound a moment after its exchange is there
+    assert len(got) == len(arrived), "nothing was sent twice"
+    if stands == "paused":
+        assert set(arrived) == set(range(1, 50001))
+    for key in range(10):
+        of_key = [n for n in arrived if n % 10 == key]
+        assert of_key == sorted(of_key)
+
+
 def test_write_permission_refused_holds_the_route(db, rabbit, name):
     rabbit.declare(f"allowed_{name}", f"allowed_{name}")
     rabbit.declare(f"forbidden_{name}", f"forbidden_{name}")
