@@ -37,19 +37,15 @@ void check_broker(const char* name, const char* url, const char* options) {
 }
 
 // The statement has the password in it. While this is on the stack, errors go to the server log without it.
-struct HiddenStatement {
-    ErrorContextCallback callback;
-};
-
-void hide_statement(HiddenStatement* hidden) {
-    hidden->callback.callback = [](void*) { errhidestmt(true); };
-    hidden->callback.arg = nullptr;
-    hidden->callback.previous = error_context_stack;
-    error_context_stack = &hidden->callback;
+void hide_statement(ErrorContextCallback* hidden) {
+    hidden->callback = [](void*) { errhidestmt(true); };
+    hidden->arg = nullptr;
+    hidden->previous = error_context_stack;
+    error_context_stack = hidden;
 }
 
-void show_statement(HiddenStatement* hidden) {
-    error_context_stack = hidden->callback.previous;
+void show_statement(const ErrorContextCallback& hidden) {
+    error_context_stack = hidden.previous;
 }
 
 // Routes were checked against the broker's protocol; another URL may mean another protocol.
@@ -90,7 +86,7 @@ using namespace eventbus;
 using namespace eventbus::catalog;
 
 Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
-    HiddenStatement hidden;
+    ErrorContextCallback hidden;
     hide_statement(&hidden);
     char* name = required_name(fcinfo, 0, "create_broker", "broker");
     char* url = required_text(fcinfo, 1, "create_broker", "url");
@@ -106,12 +102,12 @@ Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
                         errhint("Choose another name, or use eventbus.alter_broker.")));
     SPI_finish();
     intake::configuration_changed();
-    show_statement(&hidden);
+    show_statement(hidden);
     PG_RETURN_VOID();
 }
 
 Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
-    HiddenStatement hidden;
+    ErrorContextCallback hidden;
     hide_statement(&hidden);
     char* name = required_text(fcinfo, 0, "alter_broker", "name");
     char* url = optional_text(fcinfo, 1);
@@ -130,7 +126,7 @@ Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
               {Argument::of(id), Argument::of(new_url), Argument::of(new_options)});
     SPI_finish();
     intake::configuration_changed();
-    show_statement(&hidden);
+    show_statement(hidden);
     PG_RETURN_VOID();
 }
 

@@ -9,8 +9,7 @@ COMMENT ON FUNCTION eventbus.route_status() IS 'what the senders of this databas
 
 CREATE VIEW eventbus.status AS
     SELECT r.name AS route, b.name AS broker,
-           CASE WHEN s.sender_pid IS NULL AND r.paused THEN 'paused' ELSE s.state END AS state,
-           s.delivered, s.dead, s.retries, s.in_flight, s.lag, s.last_delivered_at, s.last_error, s.last_error_at, s.sender_pid
+           s.state, s.delivered, s.dead, s.retries, s.in_flight, s.lag, s.last_delivered_at, s.last_error, s.last_error_at, s.sender_pid
     FROM eventbus.route_status() s
     JOIN eventbus.route_config r ON r.id = s.route_id
     JOIN eventbus.broker_config b ON b.id = r.broker_id;
