@@ -1,6 +1,7 @@
 # What it is: what all live tests share: one cluster, one Redis, one RabbitMQ node a run; a database a test.
 # Who calls it: pytest.
 # Never: a default port, a server that outlives the run.
+import contextlib
 import os
 import re
 import sys
@@ -10,7 +11,7 @@ import pytest
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 
 from database import Database  # noqa: E402
-from servers import Certificates, PostgresCluster, RabbitNode, RedisServer, eventually  # noqa: E402
+from servers import Certificates, PostgresCluster, Proxy, RabbitNode, RedisServer, eventually  # noqa: E402
 
 REDIS_USERS = ["default on nopass ~* &* +@all", "app on >s3cret-of-app ~* &* +@all"]
 RABBIT_USERS = {"app": ("s3cret-of-app", ".*"), "limited": ("s3cret-of-limited", "^allowed.*")}
@@ -71,6 +72,13 @@ def frozen_redis(durable_redis):
     """A Redis of the test's own that the test freezes; thawed at the end, so that it can go."""
     yield durable_redis
     durable_redis.thaw()
+
+
+@pytest.fixture
+def make_proxy():
+    """make_proxy(server) is a running Proxy before a broker; make_proxy(server.tls_port) before that port."""
+    with contextlib.ExitStack() as stack:
+        yield lambda server: stack.enter_context(Proxy(getattr(server, "port", server)))
 
 
 @pytest.fixture
