@@ -1,4 +1,4 @@
-# What it is: the one import for private servers: PostgreSQL, Redis, RabbitMQ, a proxy, certificates and waiting.
+# What it is: the one import for what tests are made of: private servers, a proxy, certificates, events, waiting.
 # Who calls it: the live tests, the demo, the bench.
 # Never: does anything by itself.
 from brokers import RabbitNode, RedisServer
@@ -7,6 +7,7 @@ from postgres import PostgresCluster
 from processes import (end_released, eventually, free_port, make_directory, release_all, remove_directory, stays,
                        still_runs)
 from proxy import Proxy
+from steady import Steady
 
-__all__ = ["Certificates", "PostgresCluster", "Proxy", "RabbitNode", "RedisServer", "end_released", "eventually",
-           "free_port", "make_directory", "release_all", "remove_directory", "stays", "still_runs"]
+__all__ = ["Certificates", "PostgresCluster", "Proxy", "RabbitNode", "RedisServer", "Steady", "end_released",
+           "eventually", "free_port", "make_directory", "release_all", "remove_directory", "stays", "still_runs"]
