@@ -199,11 +199,13 @@ class Proxy:
         except OSError:
             return
         self.connections += 1
-        try:
-            server = None if self._mode == "black_hole" else socket.create_connection(("127.0.0.1", self.server_port), 5)
-        except OSError:
-            client.close()
-            return
+        server = None
+        if self._mode != "black_hole":
+            try:
+                server = socket.create_connection(("127.0.0.1", self.server_port), 5)
+            except OSError:
+                client.close()
+                return
         for end in (client, server):
             if end:
                 end.setblocking(False)

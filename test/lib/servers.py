@@ -3,11 +3,13 @@
 # Never: does anything by itself.
 from brokers import RabbitNode, RedisServer
 from certificates import Certificates
+from mosquitto import MosquittoServer
 from postgres import PostgresCluster
 from processes import (end_released, eventually, free_port, make_directory, release_all, remove_directory, stays,
                        still_runs)
 from proxy import Proxy
 from steady import Steady
 
-__all__ = ["Certificates", "PostgresCluster", "Proxy", "RabbitNode", "RedisServer", "Steady", "end_released",
-           "eventually", "free_port", "make_directory", "release_all", "remove_directory", "stays", "still_runs"]
+__all__ = ["Certificates", "MosquittoServer", "PostgresCluster", "Proxy", "RabbitNode", "RedisServer", "Steady",
+           "end_released", "eventually", "free_port", "make_directory", "release_all", "remove_directory", "stays",
+           "still_runs"]

@@ -1,4 +1,4 @@
-# What it is: what all live tests share: one cluster, one Redis, one RabbitMQ node a run; a database a test.
+# What it is: what all live tests share: one cluster and one server of each kind a run; a database a test.
 # Who calls it: pytest.
 # Never: a default port, a server that outlives the run.
 import contextlib
@@ -11,9 +11,11 @@ import pytest
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 
 from database import Database  # noqa: E402
-from servers import Certificates, PostgresCluster, Proxy, RabbitNode, RedisServer, eventually  # noqa: E402
+from servers import (Certificates, MosquittoServer, PostgresCluster, Proxy, RabbitNode, RedisServer,  # noqa: E402
+                     eventually)
 
 REDIS_USERS = ["default on nopass ~* &* +@all", "app on >s3cret-of-app ~* &* +@all"]
+MOSQUITTO_USERS = {"app": "s3cret-of-app"}
 RABBIT_USERS = {"app": ("s3cret-of-app", ".*"), "limited": ("s3cret-of-limited", "^allowed.*")}
 DISASTER = re.compile(r"PANIC|TRAP:|signal 11|signal 6\b|stuck spinlock|terminate called")
 
@@ -35,6 +37,13 @@ def redis_server(certificates):
 def rabbit(certificates):
     with RabbitNode(certificates, RABBIT_USERS) as node:
         yield node
+
+
+@pytest.fixture(scope="session")
+def mosquitto(certificates):
+    """Whoever gives no name may do everything as well."""
+    with MosquittoServer({"allow_anonymous": "true"}, certificates, MOSQUITTO_USERS) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
