@@ -1,6 +1,7 @@
-# What it is: draining a backlog into a Redis stream and a RabbitMQ queue, against programs that send from memory.
+# What it is: draining a backlog into Redis, RabbitMQ and mosquitto, against programs that send from memory.
 # Who calls it: bench/run.
 # Never: lets the programs send anything but what our own messages carry (a first event of ours is their model).
+import statistics
 import time
 
 from harness import load, table
@@ -123,3 +124,88 @@ def amqp(world):
     yield table.compare(f"draining {world.amqp_events} into a durable RabbitMQ queue : rabbitmq-c, window 1000",
                         theirs, ours, "events/s", at_least=0.9, note=drain.note(),
                         detail={"resume_to_first_s": drain.starts})
+
+
+class _Markers:
+    """What a client sees of a drain into mosquitto: the first event and the last one, which have keys of their own, and
+    how many the broker says it has received. Nobody subscribes to the others: no third party shares the machine."""
+
+    RECEIVED = "$SYS/broker/publish/messages/received"
+
+    def __init__(self, world):
+        self.world = world
+        self.ends = world.mosquitto.subscriber(["bench/first", "bench/last"])
+        self.counter = world.mosquitto.subscriber([self.RECEIVED], qos=0)
+
+    def publish(self):
+        def one(key):
+            self.world.sql("SELECT eventbus.publish(%s, %s, %s)", load.TOPIC, load.PAYLOAD, key)
+
+        self.ends.messages.clear()
+        one("first")
+        self.world.publish_batches(self.world.mqtt_events - 2)
+        one("last")
+        return self.world.mqtt_events
+
+    def arrived(self):
+        return [0, 1, self.world.mqtt_events][len(self.ends.messages)]
+
+    def received(self):
+        """By the broker, when its count has come to rest."""
+        seen = []
+
+        def rests():
+            seen.append(int(self.counter.messages[-1].payload) if self.counter.messages else None)
+            return len(seen) > 150 and len(set(seen[-150:])) == 1 and seen[-1] is not None  # 3 s; it tells each second
+
+        eventually(rests, 30, "mosquitto's count of messages comes to rest")
+        return seen[-1]
+
+    def close(self):
+        self.ends.close()
+        self.counter.close()
+
+
+def _mqtt_model(world):
+    with world.mosquitto.subscriber(["bench/model"]) as subscriber:
+        world.sql("SELECT eventbus.publish(%s, %s, 'model')", load.TOPIC, load.PAYLOAD)
+        [message] = subscriber.take(1)
+    user = dict(message.user)
+    if set(user) != {"event-id", "event-topic", "event-key", "event-time", "event-source"} or message.qos != 1 or \
+            message.content_type != "application/json" or message.payload.decode() != load.PAYLOAD:
+        raise AssertionError(f"the baseline does not send what we send: {message}")
+    return user["event-source"]
+
+
+def mqtt(world):
+    world.mqtt_route("topic:bench/{key}")
+    source = _mqtt_model(world)
+
+    def theirs_once(window, count):
+        world.prepare()
+        done = world.program("mqtt_publish", port=world.mosquitto.port, destination="bench/", count=count,
+                             window=window, payload=load.PAYLOAD, topic=load.TOPIC, source=source)
+        return done["count"] / done["seconds"]
+
+    tried = {window: [] for window in (10, 20, 50, 100)}
+    for _ in range(3):
+        for window, rates in tried.items():
+            rates.append(theirs_once(window, world.mqtt_events // 4))
+    best = max(tried, key=lambda window: statistics.median(tried[window]))
+    world.say("theirs by window: " + ", ".join(f"{window}: {statistics.median(rates):.0f} events/s"
+                                               for window, rates in tried.items()))
+    markers = _Markers(world)
+    drain = _Drain(world, markers.arrived)
+    theirs, ours = [], []
+    for _ in range(world.runs):
+        theirs.append(theirs_once(best, world.mqtt_events))
+        before = markers.received()
+        ours.append(drain.run(markers.publish))
+        got = markers.received() - before
+        if got != world.mqtt_events:
+            raise AssertionError(f"mosquitto has received {got} events of {world.mqtt_events}")
+        world.say(f"theirs {theirs[-1]:.0f} events/s, ours {ours[-1]:.0f} events/s")
+    markers.close()
+    yield table.compare(f"draining {world.mqtt_events} to mosquitto, QoS 1 : paho MQTTAsync, window {best}",
+                        theirs, ours, "events/s", at_least=0.9, note=drain.note(),
+                        detail={"resume_to_first_s": drain.starts, "theirs_by_window": tried})

@@ -14,7 +14,8 @@ from functools import cached_property
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "..", "test", "lib"))
 
-from servers import PostgresCluster, RabbitNode, RedisServer, eventually, make_directory, remove_directory  # noqa: E402
+from servers import (MosquittoServer, PostgresCluster, RabbitNode, RedisServer, eventually,  # noqa: E402
+                     make_directory, remove_directory)
 
 from harness import load  # noqa: E402
 
@@ -44,6 +45,7 @@ class World:
     hold_seconds = environment("BENCH_HOLD_SECONDS", 600)
     events = environment("BENCH_EVENTS", 1_000_000)
     amqp_events = environment("BENCH_AMQP_EVENTS", 200_000)
+    mqtt_events = environment("BENCH_MQTT_EVENTS", 200_000)
     memory_events = environment("BENCH_MEMORY_EVENTS", 5_000_000)
 
     def __enter__(self):
@@ -82,6 +84,10 @@ class World:
     def rabbit(self):
         return self._start(RabbitNode())
 
+    @cached_property
+    def mosquitto(self):
+        return self._start(MosquittoServer({"log_type": "error", "sys_interval": 1}))
+
     def sql(self, text, *arguments):
         with self.connection.cursor() as cursor:
             cursor.execute(text, arguments or None)
@@ -107,6 +113,10 @@ class World:
 
     def amqp_route(self, destination):
         self.sql("SELECT eventbus.create_broker('bench', %s)", self.rabbit.url)
+        self._route(destination, "#", None)
+
+    def mqtt_route(self, destination):
+        self.sql("SELECT eventbus.create_broker('bench', %s)", self.mosquitto.url)
         self._route(destination, "#", None)
 
     def _route(self, destination, topics, options):
@@ -211,7 +221,8 @@ class World:
             f" · fdatasync of 8 kB {self._fdatasync_us():.0f} µs",
             self.one("SELECT version()").split(" on ")[0]
             + f" · extension {self.one('SELECT extversion FROM pg_extension WHERE extname = %s', 'pg_eventbus')}"
-            f" · {self._version('redis-server', '--version')} · rabbitmq-server {self._rabbit_version()}",
+            f" · {self._version('redis-server', '--version')} · rabbitmq-server {self._rabbit_version()}"
+            f" · {self._version('mosquitto', '-h')}",
             f"initdb's settings except max_wal_size; {settings}",
             f"{self.runs} runs each, ours and theirs in turn; of {self.seconds} s where they are timed;"
             f" {len(load.PAYLOAD)}-byte JSON payload; CHECKPOINT before each run;"
@@ -245,7 +256,7 @@ class World:
     @staticmethod
     def _version(*command):
         text = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
-        found = re.search(r"v=([\d.]+)", text)
+        found = re.search(r"(?:v=|version )([\d.]+)", text)
         return f"{command[0]} {found[1] if found else '?'}"
 
     @staticmethod
