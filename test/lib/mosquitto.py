@@ -2,6 +2,7 @@
 # Who calls it: the live tests, the demo, the bench.
 # Never: lets a message be published before the subscription that is to see it stands.
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -29,21 +30,27 @@ class MosquittoServer(Broker):
         self.tls_port, self.wss_port, self.mutual_tls_port = (free_port() if certificates else None for _ in range(3))
         self._database = self._path("mosquitto.db")
         # As root it would become the user mosquitto, who may not read this directory.
-        settings = {"user": "root", "log_type": "all", "sys_interval": 0,
-                    "allow_anonymous": "false" if users else "true",
-                    "max_queued_messages": 0, "max_inflight_messages": 0}  # no limits
+        self._settings = {"user": "root", "log_type": "all", "sys_interval": 0,
+                          "allow_anonymous": "false" if users else "true",
+                          # No limits; but max_queued_messages 0 would disconnect whoever it refuses a message.
+                          "max_queued_messages": 10_000_000, "max_inflight_messages": 0}
         if durable:
-            settings.update({"persistence": "true", "persistence_location": f"{self.directory}/",
-                             "autosave_interval": 0})
+            self._settings.update({"persistence": "true", "persistence_location": f"{self.directory}/",
+                                   "autosave_interval": 0})
+        if certificates:
+            self.present(certificates.server_cert, certificates.server_key)
         if users:
-            settings["password_file"] = self._write_passwords()
+            self._settings["password_file"] = self._write_passwords()
         if acl is not None:
             self._acl = self._path("acl")
             self._write(self._acl, acl)
-            settings["acl_file"] = self._acl
-        settings.update(config or {})
-        lines = [f"{name} {value}" for name, value in settings.items()] + self._listeners()
-        self._write(self._path("mosquitto.conf"), lines)
+            self._settings["acl_file"] = self._acl
+        self._configure(config or {})
+
+    def _configure(self, changes):
+        self._settings.update(changes)
+        self._write(self._path("mosquitto.conf"),
+                    [*(f"{name} {value}" for name, value in self._settings.items()), *self._listeners()])
 
     def _path(self, name):
         return os.path.join(self.directory, name)
@@ -64,8 +71,7 @@ class MosquittoServer(Broker):
         websockets = ["protocol websockets"]  # for these, mosquitto 2.0 leaves the address out of account
         lines = [f"listener {self.port} 127.0.0.1", f"listener {self.ws_port} 127.0.0.1", *websockets]
         if self.certificates:
-            tls = [f"cafile {self.certificates.ca}", f"certfile {self.certificates.server_cert}",
-                   f"keyfile {self.certificates.server_key}"]
+            tls = [f"cafile {self.certificates.ca}", f"certfile {self._path('cert')}", f"keyfile {self._path('key')}"]
             lines += [f"listener {self.tls_port} 127.0.0.1", *tls,
                       f"listener {self.wss_port} 127.0.0.1", *websockets, *tls,
                       f"listener {self.mutual_tls_port} 127.0.0.1", *tls, "require_certificate true"]
@@ -100,12 +106,31 @@ class MosquittoServer(Broker):
         self.process.signal(signal.SIGUSR1)
         eventually(lambda: os.path.exists(self._database) and os.stat(self._database).st_mtime_ns > written)
 
+    def present(self, cert, key):
+        """The certificate that it shows from its next start on."""
+        shutil.copy(cert, self._path("cert"))
+        shutil.copy(key, self._path("key"))
+
     def permit(self, acl):
         """Another ACL, in force for the clients that are connected as well."""
         self._write(self._acl, acl)
+        self._reload()
+
+    def change(self, **config):
+        """Directives that mosquitto reads again while it runs (not max_packet_size)."""
+        self._configure(config)
+        self._reload()
+
+    def restart(self, **config):
+        """With other directives."""
+        self.stop()
+        self._configure(config)
+        return self.start()
+
+    def _reload(self):
         before = self.log_text().count("Reloading config")
         self.process.signal(signal.SIGHUP)
-        eventually(lambda: self.log_text().count("Reloading config") > before, why="mosquitto reads its ACL again")
+        eventually(lambda: self.log_text().count("Reloading config") > before, why="mosquitto reads its files again")
 
     def subscriber(self, topics, **more):
         return Subscriber(self.port, topics, **{**self._login(), **more})

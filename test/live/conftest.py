@@ -84,6 +84,13 @@ def frozen_redis(durable_redis):
 
 
 @pytest.fixture
+def mosquitto_of():
+    """mosquitto_of(config, …): a mosquitto of the test's own."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments, **more: stack.enter_context(MosquittoServer(*arguments, **more))
+
+
+@pytest.fixture
 def make_proxy():
     """make_proxy(server) is a running Proxy before a broker; make_proxy(server.tls_port) before that port."""
     with contextlib.ExitStack() as stack:
