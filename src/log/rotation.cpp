@@ -34,16 +34,13 @@ Cursors load_done() {
         "= r.id",
         {}, true);
     Cursors cursors;
-    cursors.count = static_cast<int>(SPI_processed);
-    cursors.done = static_cast<XidSnapshot*>(palloc0(sizeof(XidSnapshot) * (cursors.count + 1)));
-    for (int i = 0; i < cursors.count; ++i) {
-        cursors.done[i] = snapshot_from_text(text_at(i, 1), CurrentMemoryContext);
-        for (int j = 0; j < i; ++j)
-            if (same(cursors.done[j], cursors.done[i])) {  // routes that go along together are checked once
-                --i;
-                --cursors.count;
-                break;
-            }
+    cursors.count = 0;
+    cursors.done = static_cast<XidSnapshot*>(palloc0(sizeof(XidSnapshot) * (SPI_processed + 1)));
+    for (uint64 row = 0; row < SPI_processed; ++row) {
+        XidSnapshot done = snapshot_from_text(text_at(row, 1), CurrentMemoryContext);
+        bool known = false;  // routes that go along together are checked once
+        for (int i = 0; !known && i < cursors.count; ++i) known = same(cursors.done[i], done);
+        if (!known) cursors.done[cursors.count++] = done;
     }
     return cursors;
 }

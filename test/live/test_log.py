@@ -58,6 +58,25 @@ def test_a_paused_route_keeps_its_events_in_the_log(db, stream):
     eventually(lambda: db.one(HELD) == 0, 60, "an empty log")
 
 
+def test_the_log_keeps_what_one_route_behind_several_that_go_along_together_has_not_passed(db, redis_server, name):
+    db.broker("redis", redis_server.url)
+    for route in ("first", "second", "behind"):
+        db.route(route, "redis", f"stream:{name}:{route}")
+    db.run("SELECT eventbus.pause_route('behind')")
+    db.wait_state("behind", "paused")
+    event = db.publish("t", "kept")
+    generation = "SELECT last_value FROM eventbus.log_generation"
+    begun = db.one(generation)
+
+    def has_rotated():
+        db.publish("t", "more")
+        return db.one(generation) >= begun + 3
+    eventually(has_rotated, 60, "the segment with the event is not the one that is written to")
+    stays(lambda: db.one("SELECT count(*) FROM eventbus.event WHERE id = %s", event) == 1, 3, "it is let go")
+    db.run("SELECT eventbus.resume_route('behind')")
+    eventually(lambda: event in redis_server.stream_ids(f"{name}:behind"))
+
+
 def test_rotation_goes_on_beside_a_long_transaction(db, stream, redis_server):
     old = db.connect(autocommit=False)
     old.set_session(isolation_level="REPEATABLE READ")
