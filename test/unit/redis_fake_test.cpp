@@ -32,7 +32,7 @@ std::string receive_commands(Socket& socket, const std::string& name, std::size_
 
 void let_in(Socket& socket) {
     receive_commands(socket, "SETNAME", 1);
-    socket.send("+OK\r\n");
+    socket.send("+PONG\r\n+OK\r\n");
 }
 
 // Lets the client in and goes on with the script.
@@ -77,16 +77,17 @@ TEST(RedisFake, LoginIsPipelinedInOrder) {
     Server server([&](Socket& socket) {
         got = receive_commands(socket, "SETNAME", 1);
         done = true;
-        socket.send("+OK\r\n+OK\r\n+OK\r\n");
+        socket.send("+OK\r\n+OK\r\n+PONG\r\n+OK\r\n");
         socket.wait_for_end();
     });
     Pump pump("redis://us%20er:p%3Aw@" + server.host().shown() + "/5");
     EXPECT_FALSE(pump.offer("list", "l", event_of(1, "x"))) << "not up yet";
     ASSERT_TRUE(pump.up());
     ASSERT_TRUE(done);
-    EXPECT_EQ(got.find("*3\r\n$4\r\nAUTH\r\n$5\r\nus er\r\n$3\r\np:w\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n5\r\n"
-                       "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$28\r\npg_eventbus:"),
-              0u)
+    EXPECT_EQ(
+        got.find("*3\r\n$4\r\nAUTH\r\n$5\r\nus er\r\n$3\r\np:w\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n5\r\n*1\r\n$4\r\nPING\r\n"
+                 "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$28\r\npg_eventbus:"),
+        0u)
         << got;
 }
 
@@ -101,17 +102,18 @@ TEST(RedisFake, LoginRefused) {
         {"-LOADING Redis is loading the dataset in memory", Remedy::retry},
     };
     for (const auto& [words, remedy] : cases) {
-        Server server(says(std::string(words) + "\r\n-NOAUTH x\r\n-NOAUTH x\r\n"));
+        Server server(says(std::string(words) + "\r\n-NOAUTH x\r\n-NOAUTH x\r\n-NOAUTH x\r\n"));
         Pump pump("redis://:pw@" + server.host().shown() + "/5");
         expect_down(pump, remedy, words + 1);
     }
-    Server range(says("+OK\r\n-ERR DB index is out of range\r\n+OK\r\n"));
+    Server range(says("+OK\r\n-ERR DB index is out of range\r\n+PONG\r\n+OK\r\n"));
     Pump selecting("redis://:pw@" + range.host().shown() + "/99");
     expect_down(selecting, Remedy::fix_settings, "ERR DB index is out of range");
 }
 
-TEST(RedisFake, OnlyTheNamesRefusalIsIgnored) {
-    for (const char* words : {"-ERR unknown command 'CLIENT'\r\n", "-NOPERM no CLIENT for you\r\n"}) {
+TEST(RedisFake, OnlyRefusalsOfWhatIsOptionalAreIgnored) {
+    for (const char* words : {"+PONG\r\n-ERR unknown command 'CLIENT'\r\n", "+PONG\r\n-NOPERM no CLIENT for you\r\n",
+                              "-NOPERM no PING for you\r\n+OK\r\n", "-MISCONF cannot write to disk\r\n+OK\r\n"}) {
         Server server(says(words));
         Pump pump("redis://" + server.host().shown());
         EXPECT_TRUE(pump.up()) << words;
@@ -119,9 +121,42 @@ TEST(RedisFake, OnlyTheNamesRefusalIsIgnored) {
     Server closed(says("-NOAUTH Authentication required.\r\n"));
     Pump pump("redis://" + closed.host().shown());
     expect_down(pump, Remedy::fix_settings, "NOAUTH Authentication required.");
-    Server loading(says("-LOADING wait\r\n"));
-    Pump later("redis://" + loading.host().shown());
-    expect_down(later, Remedy::retry, "LOADING wait");
+    for (const std::string words : {"LOADING wait", "MASTERDOWN wait", "BUSY wait"}) {
+        Server busy(says("-" + words + "\r\n+OK\r\n"));
+        Pump later("redis://" + busy.host().shown());
+        expect_down(later, Remedy::retry, words);
+    }
+}
+
+TEST(RedisFake, OfSeveralHostsReplicasArePassedOver) {
+    const auto says_hello = [](const std::string& role) {
+        return says("+PONG\r\n*6\r\n$6\r\nserver\r\n$5\r\nredis\r\n$4\r\nrole\r\n$" + std::to_string(role.size()) +
+                    "\r\n" + role + "\r\n$7\r\nmodules\r\n*0\r\n+OK\r\n");
+    };
+    Server replica(says_hello("replica")), primary(says_hello("master"));
+    const std::string url = "redis://" + replica.host().shown() + "," + primary.host().shown();
+    Pump first(redis_settings(url), 0);
+    expect_down(first, Remedy::retry, replica.host().shown() + " is a replica, which takes no messages");
+    Pump second(redis_settings(url), 1);
+    EXPECT_TRUE(second.up());
+    Server old(says("+PONG\r\n-ERR unknown command 'HELLO'\r\n+OK\r\n"));
+    Pump third("redis://" + old.host().shown() + ",nowhere.invalid");
+    EXPECT_TRUE(third.up());
+}
+
+TEST(RedisFake, OfSeveralHostsOneThatBecameAReplicaIsLeft) {
+    Server server([](Socket& socket) {
+        receive_commands(socket, "SETNAME", 1);
+        socket.send("+PONG\r\n-ERR no HELLO\r\n+OK\r\n");
+        receive_commands(socket, "RPUSH", 1);
+        socket.send("-READONLY You can't write against a read only replica.\r\n");
+        socket.wait_for_end();
+    });
+    Pump pump("redis://" + server.host().shown() + ",nowhere.invalid");
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.offer("list", "l", event_of(1, "x")));
+    expect_down(pump, Remedy::retry, "READONLY You can't write against a read only replica.");
+    expect_unknown(pump.settled[1], "READONLY You can't write against a read only replica.");
 }
 
 TEST(RedisFake, RepliesDribble) {
@@ -305,7 +340,7 @@ TEST(RedisFake, WindowOfBytes) {
 }
 
 TEST(RedisFake, HostsTakeTurns) {
-    Server server(after_login([](Socket& socket) { socket.wait_for_end(); }));
+    Server server(says("+PONG\r\n-ERR no HELLO\r\n+OK\r\n"));
     const std::string dead = "127.0.0.1:" + std::to_string(free_port());
     const std::string url = "redis://" + dead + "," + server.host().shown();
     for (unsigned attempt = 0; attempt < 4; ++attempt) {

@@ -92,6 +92,25 @@ TEST_F(RedisPast, EachCopyAnswersOnce) {
     EXPECT_EQ(length("s"), "3");
 }
 
+// Two routes into one stream, of which one stands further back than the other.
+TEST_F(RedisPast, ReadingFurtherBackCountsNothingTwice) {
+    Event recent = event_of(2, "x"), old = event_of(1, "x");
+    recent.published_at = now_us() - 1'000'000;
+    old.published_at = recent.published_at - 300'000'000;
+    {
+        Pump before(server.url());
+        ASSERT_TRUE(before.up());
+        expect_delivered(before.send("stream", "s", recent));
+    }
+    Pump after(server.url());
+    ASSERT_TRUE(after.up());
+    expect_delivered(after.send("stream", "s", recent));
+    expect_delivered(after.send("stream", "s", old));
+    EXPECT_EQ(length("s"), "2");
+    expect_delivered(after.send("stream", "s", recent));
+    EXPECT_EQ(length("s"), "3");
+}
+
 TEST_F(RedisPast, AnIdAloneIsNoProof) {
     {
         Pump before(server.url());
@@ -204,7 +223,7 @@ TEST(RedisPastFake, WaitsForEarlierConnections) {
             if (name.empty() && text.find("SETNAME\r\n") != std::string::npos) {
                 name = text.substr(text.find("pg_eventbus:"));
                 name = name.substr(0, name.find('\r'));
-                socket.send("+OK\r\n");
+                socket.send("+PONG\r\n+OK\r\n");
             } else if (text.find("LIST\r\n") != std::string::npos) {
                 const std::string line = "id=1 name=" + name + " age=1\n";
                 const std::string lines = line + "id=2 name=" + name + "x age=1\n" + (++asked < 4 ? line : "");
@@ -229,7 +248,7 @@ TEST(RedisPastFake, LossWhileAsking) {
     for (const std::string words : {"", "-LOADING later\r\n", ":1\r\n:2\r\n"}) {
         Server server([&](Socket& socket) {
             socket.receive();
-            socket.send("+OK\r\n");
+            socket.send("+PONG\r\n+OK\r\n");
             socket.receive();
             socket.send("$0\r\n\r\n");
             socket.receive();

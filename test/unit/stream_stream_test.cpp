@@ -231,6 +231,33 @@ TEST(Stream, AFullPeerDoesNotBlock) {
     EXPECT_TRUE(eventually([&] { return got == bytes.size(); }));
 }
 
+// What the kernel has taken and the peer has not goes on its way after close(), unless it is dropped.
+TEST(Stream, WhatIsUnsentAtCloseCanBeDropped) {
+    for (const bool drop : {false, true}) {
+        std::atomic<bool> go = false, over = false;
+        std::atomic<std::size_t> got = 0;
+        Server server([&](Socket& socket) {
+            eventually([&] { return go.load(); });
+            for (std::string bytes = socket.receive(); !bytes.empty(); bytes = socket.receive()) got += bytes.size();
+            over = true;
+        });
+        Stream stream(server.host(), {});
+        if (drop) stream.drop_unsent_at_close();
+        ASSERT_TRUE(opens(stream));
+        stream.write(noise(32 * 1024 * 1024));
+        for (int i = 0; i < 50; ++i) stream.drive({false, true});
+        const std::size_t taken = 32 * 1024 * 1024 - stream.unsent();
+        ASSERT_GT(stream.unsent(), 0u);
+        stream.close("enough");
+        go = true;
+        ASSERT_TRUE(eventually([&] { return over.load(); }));
+        if (drop)
+            EXPECT_LT(got, taken);
+        else
+            EXPECT_EQ(got, taken);
+    }
+}
+
 TEST(Bytes, KeepsOrderAndGivesMemoryBack) {
     Bytes bytes;
     std::string expected;

@@ -63,6 +63,7 @@ void Tail::take(const std::vector<StreamEntry>& page) {
     bytes_ += bytes;
     if (page.size() < page_) {
         known_ms_ = asked_ms_;
+        before_ = std::to_string(std::max<std::int64_t>(0, asked_ms_ - 1));  // nothing is counted twice
     } else if (const StreamEntry& last = page.back(); ours_ >= most_of_ours || bytes_ >= most_bytes || last.ms <= 0) {
         known_ms_ = 0;
     } else {

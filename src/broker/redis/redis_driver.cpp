@@ -41,6 +41,7 @@ void OpenCommands::grow() {
 
 RedisDriver::RedisDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now)
     : host_(settings.url.hosts[attempt % settings.url.hosts.size()]),
+      has_other_hosts_(settings.url.hosts.size() > 1),
       stream_(host_, tls_settings(settings, settings.url.scheme == "rediss")),
       replies_(settings.source),
       source_(settings.source),
@@ -51,6 +52,7 @@ RedisDriver::RedisDriver(const BrokerSettings& settings, unsigned attempt, TimeP
       now_(now),
       quiet_since_(now),
       past_(settings, wall_clock_us()) {
+    stream_.drop_unsent_at_close();
     greet(settings);
 }
 
@@ -67,6 +69,13 @@ void RedisDriver::greet(const BrokerSettings& settings) {
     if (const unsigned database = database_number(settings.url); database != 0) {
         write_command(outbox, {"SELECT", std::to_string(database)});
         login_.push_back(Step::select);
+    }
+    // Logins are answered while the server loads its data or waits for its primary. PING is not.
+    write_command(outbox, {"PING"});
+    login_.push_back(Step::ready);
+    if (has_other_hosts_) {
+        write_command(outbox, {"HELLO"});
+        login_.push_back(Step::role);
     }
     write_command(outbox, {"CLIENT", "SETNAME", past_.client_name()});
     login_.push_back(Step::set_name);
@@ -127,13 +136,19 @@ void RedisDriver::take(const Reply& reply) {
 
 void RedisDriver::take_login(const Reply& reply) {
     const Step step = login_[login_answered_++];
-    if (reply.kind == Reply::Kind::error) {
-        // A server that refuses the name alone (an ACL without CLIENT, a proxy) still takes messages.
-        const bool refused = step == Step::set_name ? needs_login(reply.words) : refuses_login(reply.words);
-        const bool ignored = step == Step::set_name && !refused && refuses_login(reply.words);
-        if (!ignored) return go_down(refused ? Remedy::fix_settings : Remedy::retry, reply.words);
-    }
-    if (login_answered_ == login_.size()) link_.state = LinkState::up;
+    if (reply.kind == Reply::Kind::error) login_refused(step, reply.words);
+    if (step == Step::role && reply.words == "replica")
+        go_down(Remedy::retry, host_.shown() + " is a replica, which takes no messages");
+    if (link_.state == LinkState::connecting && login_answered_ == login_.size()) link_.state = LinkState::up;
+}
+
+void RedisDriver::login_refused(Step step, const std::string& words) {
+    const bool optional = step != Step::auth && step != Step::select;
+    const bool refused = optional ? needs_login(words) : refuses_login(words);
+    // A server that refuses only what is optional (an ACL without CLIENT, a proxy) still takes messages. So does one
+    // that cannot write to its disk, on channels.
+    if (optional && !refused && (refuses_login(words) || words.starts_with("MISCONF"))) return;
+    go_down(refused ? Remedy::fix_settings : Remedy::retry, words);
 }
 
 void RedisDriver::take_answer(const Reply& reply) {
@@ -149,6 +164,7 @@ void RedisDriver::take_answer(const Reply& reply) {
             settled_.push_back({asked.ticket, Verdict::delivered, Remedy::none, {}});
             break;
         case Reply::Kind::error:
+            if (has_other_hosts_ && reply.words.starts_with("READONLY")) return go_down(Remedy::retry, reply.words);
             settled_.push_back({asked.ticket, Verdict::refused, remedy_of(reply.words), reply.words});
             break;
         default:

@@ -58,13 +58,14 @@ class RedisDriver final : public Driver {
     std::size_t settle(std::span<Settlement> out) override;
 
  private:
-    enum class Step : std::uint8_t { auth, select, set_name };
+    enum class Step : std::uint8_t { auth, select, ready, role, set_name };
 
     void greet(const BrokerSettings& settings);
     bool move_bytes(Ready ready);
     void read_replies();
     void take(const Reply& reply);
     void take_login(const Reply& reply);
+    void login_refused(Step step, const std::string& words);
     void take_answer(const Reply& reply);
     void take_past(const OpenCommands::Open& asked, const Reply& reply);
     bool is_past_known(const Outgoing& outgoing);
@@ -77,6 +78,7 @@ class RedisDriver final : public Driver {
     void go_down(Remedy remedy, std::string reason);
 
     Host host_;
+    bool has_other_hosts_;
     Stream stream_;
     ReplyReader replies_;
     Link link_;

@@ -35,7 +35,9 @@ void* ReplyReader::put(const redisReadTask* task, Reply::Kind kind, std::string_
 }
 
 void* ReplyReader::put_text(const redisReadTask* task, char* text, std::size_t length) {
-    if (task->parent && task->parent->parent) {
+    if (task->parent && !task->parent->parent) {
+        put_in_map(*static_cast<Collected*>(task->privdata), {text, length});
+    } else if (task->parent) {
         auto& into = *static_cast<Collected*>(task->privdata);
         if (!into.reply.entries.empty()) put_in_entry(into, task, {text, length});
     }
@@ -47,6 +49,13 @@ void* ReplyReader::put_text(const redisReadTask* task, char* text, std::size_t l
         default:
             return put(task, Reply::Kind::string, {text, length});
     }
+}
+
+// Of HELLO's names and values.
+void ReplyReader::put_in_map(Collected& into, std::string_view text) {
+    using Field = Collected::Field;
+    if (into.field == Field::role) into.reply.words = text;
+    into.field = text == "role" ? Field::role : Field::other;
 }
 
 void ReplyReader::put_in_entry(Collected& into, const redisReadTask* task, std::string_view text) {

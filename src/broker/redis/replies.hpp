@@ -37,7 +37,7 @@ struct StreamEntry {
 struct Reply {
     enum class Kind : std::uint8_t { status, integer, string, error, entries, other };
     Kind kind = Kind::other;
-    std::string words;                 // of an error, status or string
+    std::string words;                 // of an error, status or string; of HELLO's answer the role
     std::vector<StreamEntry> entries;  // of an array
 };
 
@@ -77,11 +77,18 @@ class ReplyReader {
     struct Collected {
         Reply reply;
         std::string source;
-        enum class Field : std::uint8_t { other, id, time, source } field = Field::other;  // whose value comes next
+        enum class Field : std::uint8_t {
+            other,
+            id,
+            time,
+            source,
+            role
+        } field = Field::other;  // whose value comes next
     };
     static redisReplyObjectFunctions* functions();
     static void* put(const redisReadTask* task, Reply::Kind kind, std::string_view words = {});
     static void* put_text(const redisReadTask* task, char* text, std::size_t length);
+    static void put_in_map(Collected& into, std::string_view text);
     static void put_in_entry(Collected& into, const redisReadTask* task, std::string_view text);
     static void put_value(const Collected& into, StreamEntry& entry, std::string_view text);
 

@@ -56,6 +56,7 @@ struct Stream::Impl {
     int send_error = 0;
     std::string error;
     bool settings_error = false;
+    bool drop_unsent = false;
 
     Impl(const Host& to, TlsSettings with) : host(to), tls_settings(std::move(with)), lookup(host) {}
     ~Impl() { close_fd(); }
@@ -72,6 +73,10 @@ struct Stream::Impl {
         tls.reset();
         std::string().swap(outbox);
         sent = 0;
+    }
+    void drop_unsent_of_fd() const {
+        const linger at_once{1, 0};
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     }
     void lost(int why) {
         if (why == EPIPE) return close(orderly_close);
@@ -119,6 +124,7 @@ void Stream::Impl::try_address() {
             set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
             set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 15);
             set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 4);
+            if (drop_unsent) drop_unsent_of_fd();
             // An address that swallows packets must leave time for the next one: two SYNs, three seconds.
             if (!last) set_option(fd, IPPROTO_TCP, TCP_SYNCNT, 1);
         }
@@ -354,6 +360,10 @@ void Stream::consume(std::size_t bytes) {
 }
 void Stream::close(std::string reason) {
     impl_->close(std::move(reason));
+}
+void Stream::drop_unsent_at_close() {
+    impl_->drop_unsent = true;
+    if (impl_->fd >= 0) impl_->drop_unsent_of_fd();
 }
 
 }  // namespace eventbus::broker

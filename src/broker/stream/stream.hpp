@@ -54,6 +54,10 @@ class Stream {
 
     void close(std::string reason);
 
+    // What the peer has not got when the connection ends, also by the death of this process,
+    // never reaches it (RST). Without it the kernel goes on sending for minutes where the network comes back late.
+    void drop_unsent_at_close();
+
  private:
     struct Impl;
     std::unique_ptr<Impl> impl_;
