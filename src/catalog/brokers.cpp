@@ -12,7 +12,10 @@
 
 extern "C" {
 #include "catalog/pg_authid.h"
+#include "pgstat.h"
+#include "tcop/tcopprot.h"
 #include "utils/acl.h"
+#include "utils/backend_status.h"
 }
 
 namespace eventbus::catalog {
@@ -36,16 +39,20 @@ void check_broker(const char* name, const char* url, const char* options) {
                  errhint("Grant pg_read_server_files to the role, or put the password into the URL.")));
 }
 
-// The statement has the password in it. While this is on the stack, errors go to the server log without it.
-void hide_statement(ErrorContextCallback* hidden) {
-    hidden->callback = [](void*) { errhidestmt(true); };
-    hidden->arg = nullptr;
-    hidden->previous = error_context_stack;
-    error_context_stack = hidden;
+// The statement has the password in it. From here on it shows nowhere: not to those who may see what others run, nor
+// in the lines that the server logs of this statement's errors and waits. What encloses the call may quote it as well
+// (a PL/pgSQL function's SQL, the parameters of a portal): while this is on the stack, errors have no context.
+ErrorContextCallback* hide_statement() {
+    const char* shown = "<hidden by pg_eventbus: it may hold a password>";
+    pgstat_report_activity(STATE_RUNNING, shown);
+    debug_query_string = shown;
+    ErrorContextCallback* enclosing = error_context_stack;
+    error_context_stack = nullptr;
+    return enclosing;
 }
 
-void show_statement(const ErrorContextCallback& hidden) {
-    error_context_stack = hidden.previous;
+void end_hiding(ErrorContextCallback* enclosing) {
+    error_context_stack = enclosing;
 }
 
 // Routes were checked against the broker's protocol; another URL may mean another protocol.
@@ -86,8 +93,7 @@ using namespace eventbus;
 using namespace eventbus::catalog;
 
 Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
-    ErrorContextCallback hidden;
-    hide_statement(&hidden);
+    ErrorContextCallback* enclosing = hide_statement();
     char* name = required_name(fcinfo, 0, "create_broker", "broker");
     char* url = required_text(fcinfo, 1, "create_broker", "url");
     char* options = object_text(fcinfo, 2, "{}", options_example);
@@ -102,13 +108,12 @@ Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
                         errhint("Choose another name, or use eventbus.alter_broker.")));
     SPI_finish();
     intake::configuration_changed();
-    show_statement(hidden);
+    end_hiding(enclosing);
     PG_RETURN_VOID();
 }
 
 Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
-    ErrorContextCallback hidden;
-    hide_statement(&hidden);
+    ErrorContextCallback* enclosing = hide_statement();
     char* name = required_text(fcinfo, 0, "alter_broker", "name");
     char* url = optional_text(fcinfo, 1);
     char* options = object_text(fcinfo, 2, nullptr, options_example);
@@ -126,7 +131,7 @@ Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
               {Argument::of(id), Argument::of(new_url), Argument::of(new_options)});
     SPI_finish();
     intake::configuration_changed();
-    show_statement(hidden);
+    end_hiding(enclosing);
     PG_RETURN_VOID();
 }
 

@@ -3,6 +3,7 @@
 # Never: prints a secret.
 import json
 import os
+import threading
 
 import psycopg2
 import pytest
@@ -205,6 +206,62 @@ def test_refused_call_shows_no_password(db, cluster, log_from_here, call):
     with pytest.raises(psycopg2.Error) as refused:
         db.run(f"SELECT eventbus.{call}")
     assert ENCODED not in str(refused.value) + cluster.log_text(log_from_here)
+
+
+HIDDEN = "<hidden by pg_eventbus: it may hold a password>"
+CALLS = {
+    "plain": "SELECT eventbus.create_broker('b', '{url}')",
+    "alter": "SELECT eventbus.alter_broker('b', '{url}')",
+    "block": "DO $$ BEGIN PERFORM eventbus.create_broker('b', '{url}'); END $$",
+    "assignment": "DO $$ DECLARE x text; BEGIN x := eventbus.create_broker('b', '{url}'); END $$",
+    "several": "SELECT 1; SELECT eventbus.create_broker('b', '{url}'); SELECT 2",
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_call_that_waits_and_fails_shows_no_password(db, cluster, log_from_here, call):
+    """In pg_stat_activity, in the log's lines about its wait and its error, and afterwards."""
+    if "alter" in call:
+        db.broker("b", "redis://h")
+    blocker = db.connect(autocommit=False)
+    with blocker.cursor() as cursor:
+        cursor.execute("SELECT eventbus.drop_broker('b')" if "alter" in call
+                       else "SELECT eventbus.create_broker('b', 'redis://h')")
+    secretive = db.connect()
+    errors = []
+
+    def wait():
+        with secretive.cursor() as cursor:
+            cursor.execute("SET log_lock_waits = on; SET deadlock_timeout = '50 ms'")
+            try:
+                cursor.execute(call.format(url=f"redis://app:{ENCODED}@h"))
+            except psycopg2.Error as error:
+                errors.append(str(error))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    pid = secretive.info.backend_pid
+    activity = "SELECT query FROM pg_stat_activity WHERE pid = %s"
+    try:
+        eventually(lambda: db.one("SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted", pid) == 1)
+        assert db.one(activity, pid) == HIDDEN
+        cluster.wait_log(f"process {pid} still waiting", log_from_here)
+    finally:
+        blocker.commit()
+        thread.join()
+    assert len(errors) == 1 and ENCODED not in errors[0]
+    assert db.one(activity, pid) == HIDDEN
+    log = cluster.log_text(log_from_here)
+    assert log.count(f"STATEMENT:  {HIDDEN}") >= 2 and ENCODED not in log, log
+    blocker.close()
+    secretive.close()
+
+
+def test_a_call_that_succeeds_shows_no_password_in_what_fails_after_it(db, cluster, log_from_here):
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        db.run(f"SELECT eventbus.create_broker('b', 'redis://app:{ENCODED}@h'), 1 / (random() < 0)::int")
+    log = cluster.log_text(log_from_here)
+    assert "division by zero" in log and HIDDEN in log and ENCODED not in log
 
 
 def test_an_ordinary_role_reads_neither_brokers_nor_the_log(db, cluster):
