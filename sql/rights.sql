@@ -49,6 +49,10 @@ SELECT * FROM eventbus.dead_letter_store;
 SELECT * FROM eventbus.log_0;
 SELECT * FROM eventbus.route_status();
 SELECT eventbus.wake_workers();
+SELECT eventbus.allow('regress_eventbus_app', '#');
+SELECT eventbus.disallow('regress_eventbus_app');
+SELECT * FROM eventbus.allowed;
+SELECT * FROM eventbus.topic_grant;
 RESET ROLE;
 
 -- USAGE and EXECUTE: publishes, and cannot read or touch what it has published
@@ -69,6 +73,17 @@ BEGIN;
 LOCK TABLE eventbus.log_0 IN ACCESS SHARE MODE;
 ROLLBACK;
 SELECT nextval('eventbus.event_id');
+SELECT currval('eventbus.event_id');
+SELECT lastval();
+SELECT last_value FROM eventbus.event_id;
+SELECT last_value FROM pg_sequences WHERE schemaname = 'eventbus' AND sequencename = 'event_id';
+SELECT count(*) FROM pg_stats WHERE schemaname = 'eventbus';
+COPY eventbus.log_0 TO stdout;
+-- nor in the places where long payloads are
+SELECT reltoastrelid::regclass AS toast FROM pg_class WHERE relnamespace = 'eventbus'::regnamespace AND reltoastrelid <> 0 LIMIT 1 \gset
+\set VERBOSITY sqlstate
+SELECT * FROM :toast;
+\set VERBOSITY default
 SELECT setval('eventbus.log_generation', 17);
 SELECT * FROM eventbus.cursor;
 SET eventbus.max_payload = '256MB';
@@ -165,6 +180,7 @@ SELECT eventbus.create_route('h', 'h', 'list:l');
 SELECT eventbus.alter_route('h', topics => 'a.*');
 SELECT eventbus.pause_route('h'), eventbus.resume_route('h'), eventbus.pause_route('h');
 SELECT eventbus.redeliver('h'), eventbus.discard('h');
+SELECT eventbus.allow('regress_eventbus_app', 'a, b'), eventbus.disallow('regress_eventbus_app', 'a'), eventbus.disallow('regress_eventbus_app');
 SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) 0 AS checked FROM eventbus.health();
 SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) 0 AS rows FROM eventbus.route_status();
 SELECT eventbus.drop_broker('h');

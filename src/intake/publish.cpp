@@ -1,6 +1,7 @@
 // What it is: eventbus.publish, publish_text and publish_bytes.
 // Who calls it: applications and triggers, inside their transactions.
 // Never: talks to a broker, or does anything that a rollback would not undo (ids excepted).
+#include "intake/allowed.hpp"
 #include "intake/wake.hpp"
 #include "log/log.hpp"
 #include "postgres/guest.hpp"
@@ -108,8 +109,9 @@ int64 publish(FunctionCallInfo fcinfo, const char* function, log::Column payload
 
     log::NewEvent event = {};
     event.topic = PG_GETARG_TEXT_PP(argument_topic);
-    if (std::string_view topic = text_view(event.topic); !topic_is_plain(topic))
-        call_guest([&] { router::check_topic(topic); });
+    std::string_view topic = text_view(event.topic);
+    if (!topic_is_plain(topic)) call_guest([&] { router::check_topic(topic); });
+    check_allowed(topic);
 
     // Detoasted but in their packed form: what is stored is what came.
     event.payload = PointerGetDatum(PG_DETOAST_DATUM_PACKED(PG_GETARG_DATUM(argument_payload)));

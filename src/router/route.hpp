@@ -45,6 +45,8 @@ class TopicFilter {
     explicit TopicFilter(std::string_view patterns);  // throws BadInput
     bool matches(std::string_view topic) const;
     bool matches_everything() const { return everything_; }
+    std::size_t size() const { return patterns_.size(); }
+    std::string_view pattern(std::size_t i) const { return patterns_[i].text; }  // trimmed
 
  private:
     struct Pattern {

@@ -32,21 +32,7 @@ CREATE FUNCTION eventbus.health(OUT name text, OUT level text, OUT detail text, 
     AS 'MODULE_PATHNAME', 'eventbus_health';
 COMMENT ON FUNCTION eventbus.health() IS 'a row a check: level is ok, warning or error; hint says what to do';
 
--- Nobody but the owner has any rights until they are granted.
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA eventbus FROM PUBLIC;
-REVOKE ALL ON ALL TABLES IN SCHEMA eventbus FROM PUBLIC;
-REVOKE ALL ON ALL SEQUENCES IN SCHEMA eventbus FROM PUBLIC;
-REVOKE ALL ON SCHEMA eventbus FROM PUBLIC;
-
 -- Tells the launcher, at commit, that there is something to serve here.
 CREATE FUNCTION eventbus.wake_workers() RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_wake_workers';
 COMMENT ON FUNCTION eventbus.wake_workers() IS 'at commit, makes the workers look at the configuration anew; every function that changes it calls it by itself';
-REVOKE ALL ON FUNCTION eventbus.wake_workers() FROM PUBLIC;
-
--- Monitoring sees how delivery goes, and neither events nor brokers' credentials.
-GRANT USAGE ON SCHEMA eventbus TO pg_monitor;
-GRANT SELECT ON eventbus.status, eventbus.route, eventbus.broker TO pg_monitor;
-GRANT EXECUTE ON FUNCTION eventbus.route_status(), eventbus.health(), eventbus.redacted_url(text) TO pg_monitor;
-
-SELECT eventbus.wake_workers();

@@ -136,10 +136,7 @@ void store_dead_letters() {
                                    static_cast<int32>(letter.attempts));
     SPI_finish();
     commit_transaction();
-    for (const delivery::DeadLetter& letter : sender.report->dead) {
-        tell(letter);
-        status::stir_waiters(sender.database, letter.event->id);
-    }
+    for (const delivery::DeadLetter& letter : sender.report->dead) tell(letter);
     sender.unsaved = true;
 }
 

@@ -42,13 +42,9 @@ class Steady:
         return self
 
     def __exit__(self, *_):
-        self.stop()
-        self._connection.close()
-
-    def stop(self):
-        """Publishes no more."""
         self._stopping.set()
         self._thread.join()
+        self._connection.close()
 
     def _publish(self):
         begun, done = time.monotonic(), 0
