@@ -93,9 +93,10 @@ class RedisServer(Broker):
     def url(self):
         return f"redis://127.0.0.1:{self.port}"
 
-    def start(self):
+    def start(self, wait=True):
         self.process = Process(["redis-server", self.config_path], os.path.join(self.directory, "log"))
-        self.process.wait_ready(self._answers)
+        if wait:
+            self.process.wait_ready(self._answers)
         return self
 
     def _answers(self):

@@ -25,13 +25,14 @@ class Steady:
             ...                                               # mend it
         steady.check(lambda: bodies)                          # nothing lost, nothing invented, order within each key
 
-    topics: key -> topic, where it is not "steady". more: key -> what its payloads hold beside key and n."""
+    topics: key -> topic, where it is not "steady". more: key -> what its payloads hold beside key and n. window: how
+    long is measured, in seconds."""
 
-    def __init__(self, db, keys=20, rate=100, sick=(), topics=None, more=None):
+    def __init__(self, db, keys=20, rate=100, sick=(), topics=None, more=None, window=WINDOW):
         self.healthy = {f"k{number}" for number in range(keys)}
         self.keys = [*sorted(self.healthy), *sick]
         self.published = dict.fromkeys(self.keys, 0)  # key -> the n that was committed last
-        self._rate, self._topics, self._more = rate, topics or {}, more or {}
+        self._rate, self._topics, self._more, self._window = rate, topics or {}, more or {}, window
         self._watched = {}
         self._connection = db.connect()
         self._stopping, self._error = threading.Event(), None
@@ -42,9 +43,13 @@ class Steady:
         return self
 
     def __exit__(self, *_):
+        self.stop()
+        self._connection.close()
+
+    def stop(self):
+        """Publishes nothing more."""
         self._stopping.set()
         self._thread.join()
-        self._connection.close()
 
     def _publish(self):
         begun, done = time.monotonic(), 0
@@ -91,8 +96,8 @@ class Steady:
     def window(self):
         """name -> arrived in a window, as a share of what was published in it; healthy keys only."""
         start = self._now()
-        end_of_window = time.monotonic() + WINDOW
-        eventually(lambda: time.monotonic() >= end_of_window, WINDOW * 10)
+        end_of_window = time.monotonic() + self._window
+        eventually(lambda: time.monotonic() >= end_of_window, self._window * 10)
         end = self._now()
         shares = {}
         for name, (published, arrived) in end.items():

@@ -290,6 +290,20 @@ TEST(RedisFake, SilenceWithTicketsOpen) {
     expect_unknown(pump.settled[2], "no reply for 5 s");
 }
 
+TEST(RedisFake, WhatTheKernelTakesIsNoSignOfLife) {
+    Server server(after_login([](Socket& socket) { socket.wait_for_end(); }));
+    BrokerSettings settings = redis_settings("redis://" + server.host().shown());
+    settings.options.heartbeat_s = 5;
+    Pump pump(settings);
+    ASSERT_TRUE(pump.up());
+    const auto begin = Clock::now();
+    for (int second = 0; second < 5; ++second) {
+        ASSERT_TRUE(pump.offer("list", "l", event_of(second, "x")));
+        EXPECT_EQ(pump.driver().drive({false, true}, begin + second * 1s).state, LinkState::up);
+    }
+    EXPECT_EQ(pump.driver().drive({}, begin + 5s).reason, "no reply for 5 s");
+}
+
 TEST(RedisFake, HeartbeatZeroIsOff) {
     Server server(after_login([](Socket& socket) { socket.wait_for_end(); }));
     BrokerSettings settings = redis_settings("redis://" + server.host().shown());

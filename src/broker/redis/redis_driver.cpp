@@ -112,11 +112,11 @@ Link RedisDriver::drive(Ready ready, TimePoint now) {
     return link_;
 }
 
-// Whether the server gave or took anything.
+// Whether the server gave anything, or took it: what a socket takes that was not full stays in the kernel's hands.
 bool RedisDriver::move_bytes(Ready ready) {
     const std::size_t unsent = stream_.unsent();
     stream_.drive(ready);
-    return stream_.unsent() < unsent || !stream_.inbox().empty();
+    return (socket_was_full_ && stream_.unsent() < unsent) || !stream_.inbox().empty();
 }
 
 void RedisDriver::read_replies() {
@@ -240,6 +240,7 @@ void RedisDriver::watch(bool moved, TimePoint now) {
     if (link_.state != LinkState::up) return;
     if (moved || !watching_) quiet_since_ = now;
     watching_ = !open_.empty();
+    socket_was_full_ = stream_.unsent() > 0;
     if (watching_ && heartbeat_.count() > 0 && now >= quiet_since_ + heartbeat_)
         go_down(Remedy::retry, "no reply for " + seconds_text(heartbeat_));
 }

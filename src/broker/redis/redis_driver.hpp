@@ -90,9 +90,10 @@ class RedisDriver final : public Driver {
     std::chrono::seconds heartbeat_;
     std::chrono::milliseconds connect_timeout_;
     TimePoint connect_deadline_;
-    TimePoint now_;          // of the last drive()
-    TimePoint quiet_since_;  // since when the server owes us a byte
-    bool watching_ = false;  // tickets were open at the end of the last drive()
+    TimePoint now_;                 // of the last drive()
+    TimePoint quiet_since_;         // since when the server owes us a byte
+    bool watching_ = false;         // tickets were open at the end of the last drive()
+    bool socket_was_full_ = false;  // then
 
     OpenCommands open_;
     std::size_t open_messages_ = 0;  // the others ask about the past
