@@ -301,6 +301,10 @@ RouteStatus Dispatcher::status(RouteId id) const {
     return status;
 }
 
+bool Dispatcher::is_settled(RouteId id, Position event) const {
+    return impl_->get(id).is_settled(event);
+}
+
 broker::LinkState Dispatcher::link() const {
     return impl_->link.state();
 }

@@ -140,6 +140,9 @@ class Dispatcher {
     void report(Report& into);
     void release(std::span<const Report::Finished> finished);
     RouteStatus status(RouteId id) const;
+    // Whether the route has settled the event at this place (or does not want it), also while older ones are not; of a
+    // chunk that is lent on the route's stream.
+    bool is_settled(RouteId id, Position event) const;
     broker::LinkState link() const;
     std::string_view link_error() const;
 

@@ -30,6 +30,12 @@ Position Feed::shown(Place place) const {
     return {chunks_[place.chunk - first_].id, place.index};
 }
 
+Place Feed::place_of(Position position) const {
+    const auto found = std::partition_point(chunks_.begin(), chunks_.end(),
+                                            [&](const Lent& lent) { return lent.id < position.chunk; });
+    return {first_ + static_cast<std::uint64_t>(found - chunks_.begin()), position.index};
+}
+
 std::size_t Feed::events_from(Place place) const {
     return place >= end() ? 0 : events_ - chunks_[place.chunk - first_].events_before - place.index;
 }

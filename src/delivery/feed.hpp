@@ -35,6 +35,7 @@ class Feed {
         return nullptr;
     }
     Position shown(Place place) const;
+    Place place_of(Position position) const;  // of an event that is lent
 
     // How much is lent from `place` on: events exactly, bytes by whole chunks.
     std::size_t events_from(Place place) const;

@@ -80,6 +80,22 @@ Place RouteQueue::settled() const {
     return items_.empty() ? next_ : items_.front().place;
 }
 
+bool RouteQueue::is_settled(Position event) const {
+    const auto place = feed_->place_of(event);
+    if (place < settled()) return true;
+    std::size_t low = 0;
+    for (std::size_t high = items_.size(); low < high;) {
+        const auto middle = low + (high - low) / 2;
+        if (items_[middle].place < place) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    if (low < items_.size() && items_[low].place == place) return items_[low].state == State::done;
+    return place < next_;  // passed over: it does not match
+}
+
 RouteQueue::Extra& RouteQueue::extra(Item& of) {
     if (!of.extra) of.extra = take_extra();
     return *of.extra;

@@ -52,6 +52,7 @@ class RouteQueue {
     std::uint32_t in_flight() const { return in_flight_; }
     std::uint64_t next_number() const { return base_ + items_.size(); }
     Place settled() const;
+    bool is_settled(Position event) const;
     TimePoint wake_at() const;  // while the link is up
     RouteStatus status(RouteState link_state) const;
 

@@ -28,6 +28,8 @@ void at_end(XactEvent event, void*) {
     if (event == XACT_EVENT_COMMIT && (log::appended_in_this_transaction() || log_written)) {
         if (status::Database* database = status::my_database()) status::count_commit(database);
     }
+    // Somebody may wait for an event that will never be.
+    if (event == XACT_EVENT_ABORT && log::appended_in_this_transaction()) status::stir_waiters(MyDatabaseId, 0);
     log::forget_appended();
     log_written = false;
 
@@ -38,6 +40,7 @@ void at_end(XactEvent event, void*) {
             database->look = true;
             status::wake_workers_of(MyDatabaseId);
         }
+        status::stir_waiters(MyDatabaseId, 0);
         status::wake_launcher();
     }
     configuration = false;

@@ -64,20 +64,27 @@ const Relations& relations() {
     return *found;
 }
 
-int64 current_generation(const Relations& log) {
-    // A sequence's value is read as nextval reads it: from its page, outside of any snapshot, so that everybody
-    // sees a rotation at the same moment.
-    Relation sequence = relation_open(log.generation, AccessShareLock);
+// Read as nextval reads it: from its page, outside of any snapshot, so that everybody sees a change at the same moment.
+static FormData_pg_sequence_data read_sequence(Oid oid) {
+    Relation sequence = relation_open(oid, AccessShareLock);
     Buffer buffer = ReadBuffer(sequence, 0);
     LockBuffer(buffer, BUFFER_LOCK_SHARE);
     Page page = BufferGetPage(buffer);
     ItemId item = PageGetItemId(page, FirstOffsetNumber);
     auto header = reinterpret_cast<HeapTupleHeader>(PageGetItem(page, item));
-    auto data = reinterpret_cast<Form_pg_sequence_data>(reinterpret_cast<char*>(header) + header->t_hoff);
-    int64 value = data->last_value;
+    auto data = *reinterpret_cast<Form_pg_sequence_data>(reinterpret_cast<char*>(header) + header->t_hoff);
     UnlockReleaseBuffer(buffer);
     relation_close(sequence, AccessShareLock);
-    return value;
+    return data;
+}
+
+int64 last_event_id(const Relations& log) {
+    FormData_pg_sequence_data data = read_sequence(log.event_id);
+    return data.is_called ? data.last_value : data.last_value - 1;
+}
+
+int64 current_generation(const Relations& log) {
+    return read_sequence(log.generation).last_value;
 }
 
 }  // namespace eventbus::log

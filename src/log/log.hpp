@@ -39,6 +39,9 @@ const Relations& relations();
 // The same, or nullptr where the extension is absent.
 const Relations* relations_if_any();
 
+// The highest event id that has been given out; 0: none.
+int64 last_event_id(const Relations& log);
+
 // Generation g lives in segment g % segment_count. The number begins with segment_count, so that there is one for
 // each segment, and only rises, outside of transactions.
 int64 current_generation(const Relations& log);

@@ -404,6 +404,15 @@ bool same_place(const Reader* a, const Reader* b) {
     return !x.in_batch && !y.in_batch && same(x.done, y.done) && creator_is_done(x) && creator_is_done(y);
 }
 
+bool has_passed(const Reader* reader, int64 id, const EventPlace& event) {
+    const Cursor& place = reader->place;
+    if (finished(place.done, event.xid)) return true;
+    if (!place.in_batch || !reader->planned || !finished(place.batch, event.xid)) return false;
+    // Somebody may have rewritten the segment since.
+    if (reader->next_fronts[segment_of(event.at.generation)].file != event.file) return false;
+    return event.at < place.start || (event.at < place.end && id <= place.settled_id);
+}
+
 void begin_batch(Reader* reader, const XidSnapshot& snapshot) {
     reader->place.batch = copy_snapshot(snapshot, reader->memory);
     reader->place.in_batch = true;

@@ -34,6 +34,13 @@ struct Cursor {
     int64 creator_id = 0;
 };
 
+// Where one event stands.
+struct EventPlace {
+    uint64 xid;   // its top-level transaction
+    uint32 file;  // of the segment, while `at` holds
+    Position at;
+};
+
 // Events read together, in id order.
 struct Chunk {
     MemoryContext memory;  // holds everything of the chunk
@@ -67,6 +74,10 @@ const Cursor& place_of(const Reader* reader);
 bool in_batch(const Reader* reader);
 // Both stand between batches at the same place.
 bool same_place(const Reader* a, const Reader* b);
+
+// Whether the reader is past the event: it has been read, or was none of its routes'. Never true too early; for an
+// event of the running batch it may become so only at the batch's end.
+bool has_passed(const Reader* reader, int64 id, const EventPlace& event);
 
 // These want a transaction with an active snapshot.
 // Begins a batch that ends with what `snapshot` sees; only between batches.

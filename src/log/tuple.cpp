@@ -95,6 +95,12 @@ void find_columns(HeapTupleHeader tuple, char** columns) {
 
 }  // namespace
 
+std::string_view topic_of(HeapTupleHeader tuple) {
+    char* columns[column_count];
+    find_columns(tuple, columns);
+    return text_column(columns[column_topic]);
+}
+
 void copy_tuple(TupleCopies* copies, HeapTuple tuple, const Position& at) {
     char* room = room_for(copies, tuple->t_len);
     if (copies->count == copies->room) {

@@ -32,6 +32,9 @@ inline TimestampTz raw_published_at(HeapTupleHeader tuple) {
     return time;
 }
 
+// Of a copy that belongs to the caller; in UTF-8.
+std::string_view topic_of(HeapTupleHeader tuple);
+
 struct TupleCopy {
     Position at;
     uint32 length;

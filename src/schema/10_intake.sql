@@ -14,3 +14,10 @@ CREATE FUNCTION eventbus.publish_bytes(topic text, payload bytea, key text DEFAU
     RETURNS bigint LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_publish_bytes';
 COMMENT ON FUNCTION eventbus.publish_bytes(text, bytea, text, jsonb, text) IS
     'publishes an event of arbitrary bytes, sent as they are; content_type: a MIME type, 1 to 255 bytes; otherwise as eventbus.publish';
+
+-- Waiting.
+CREATE FUNCTION eventbus.wait_for_delivery(event_id bigint, timeout interval DEFAULT '10 s', route text DEFAULT NULL)
+    RETURNS boolean LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_wait_for_delivery';
+COMMENT ON FUNCTION eventbus.wait_for_delivery(bigint, interval, text) IS
+    'waits until an event is delivered on every route that takes it, or on the one named. True: it is, or no route takes it, or the log no longer holds it and it is no dead letter. False: not within timeout (0 or less: looks once), or, at once, it is a dead letter on one of the routes. Routes are those that exist at the call; one created after the event does not count. Errors: in the transaction that publishes the event; an id not given out; an event rolled back; a route that does not exist or does not take the event; on a standby; without preload; more than 256 sessions waiting';

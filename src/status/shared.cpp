@@ -38,6 +38,7 @@ void startup() {
         new (memory) Shared();
         state->lock = &GetNamedLWLockTranche("pg_eventbus")->lock;
         for (Route& route : state->routes) SpinLockInit(&route.mutex);
+        init_waiters(&state->waiters);
     }
     LWLockRelease(AddinShmemInitLock);
 }
@@ -218,6 +219,12 @@ void wake_workers_of(Oid database) {
     if (state == nullptr) return;
     for (Worker& worker : state->workers)
         if (worker.pid != 0 && worker.database == database) SetLatch(compat::latch_of(worker.proc_number));
+}
+
+void wake_senders_of(Oid database) {
+    for (Worker& worker : state->workers)
+        if (worker.pid != 0 && worker.kind == WorkerKind::sender && worker.database == database)
+            SetLatch(compat::latch_of(worker.proc_number));
 }
 
 void fall_asleep(Database* database, Worker* worker) {

@@ -8,6 +8,7 @@
 
 #include "log/log.hpp"
 #include "postgres/compat.hpp"
+#include "status/waiters.hpp"
 
 namespace eventbus::status {
 
@@ -66,6 +67,7 @@ struct Shared {
     Database databases[max_databases];
     Worker workers[max_workers];
     Route routes[max_routes];
+    Waiters waiters;
 };
 
 // Called from _PG_init while the server preloads libraries.
@@ -92,6 +94,7 @@ bool copy_route(Oid database, std::int32_t route_id, Route* copy);
 
 void wake_launcher();
 void wake_workers_of(Oid database);
+void wake_senders_of(Oid database);
 
 // A sender says that it is about to sleep, and that it is awake again.
 void fall_asleep(Database* database, Worker* worker);

@@ -198,12 +198,14 @@ void feed_redelivery(SenderRoute* route) {
     if (!begin_transaction_on_extension("sending dead letters again")) return;
     SPI_connect();
     for (int i = 0; i < redelivery->count; ++i) catalog::forget_dead_letter(route->id, redelivery->events[i].id);
+    bool any_gone = redelivery->count > 0;
     if (redelivery->memory != nullptr) MemoryContextDelete(redelivery->memory);
     redelivery->memory = AllocSetContextCreate(sender.memory, "pg_eventbus redelivery", ALLOCSET_DEFAULT_SIZES);
     redelivery->count = catalog::take_requeued(route->id, redelivery->last_id, redelivered_at_a_time,
                                                &redelivery->events, redelivery->memory);
     SPI_finish();
     commit_transaction();
+    if (any_gone) status::stir_waiters(sender.database, 0);
 
     if (redelivery->count == 0) {
         delivery::RouteStatus counted =

@@ -136,7 +136,10 @@ void store_dead_letters() {
                                    static_cast<int32>(letter.attempts));
     SPI_finish();
     commit_transaction();
-    for (const delivery::DeadLetter& letter : sender.report->dead) tell(letter);
+    for (const delivery::DeadLetter& letter : sender.report->dead) {
+        tell(letter);
+        status::stir_waiters(sender.database, letter.event->id);
+    }
     sender.unsaved = true;
 }
 

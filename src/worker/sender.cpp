@@ -213,6 +213,7 @@ void run() {
         bool more = feed_streams();
         call_guest([&] { sender.dispatcher->drive(ready, broker::Clock::now()); });
         take_report();
+        answer_waiters();
         arrange_streams();
         long show_due = show_if_due();
         long save_due = save_if_due();

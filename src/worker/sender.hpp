@@ -102,6 +102,9 @@ void give_back(const delivery::Report& report);
 void arrange_streams();
 void feed_redelivery(SenderRoute* route);
 
+// answers.cpp: tells those who wait for an event what has become of it.
+void answer_waiters();
+
 // ledger.cpp: what must be written down.
 void store_dead_letters();
 void save_cursors();

@@ -8,11 +8,13 @@ import signal
 import socket
 import subprocess
 import uuid
+from contextlib import contextmanager
 
 import pika
 import pika.data
 import redis
 
+from listener import Listener
 from processes import Process, free_port, make_directory, remove_directory
 
 
@@ -132,9 +134,11 @@ class RabbitNode(Broker):
             lines += [f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}", f"ssl_options.cacertfile = {certificates.ca}",
                       f"ssl_options.certfile = {certificates.server_cert}",
                       f"ssl_options.keyfile = {certificates.server_key}",
-                      "ssl_options.verify = verify_peer", "ssl_options.fail_if_no_peer_cert = false"]
+                      "ssl_options.verify = verify_peer", "ssl_options.fail_if_no_peer_cert = false",
+                      "auth_mechanisms.1 = PLAIN", "auth_mechanisms.2 = EXTERNAL",
+                      "ssl_cert_login_from = common_name"]
         self._config = self._write("rabbitmq.conf", "\n".join(lines) + "\n")
-        self._plugins = self._write("enabled_plugins", "[].\n")
+        self._plugins = self._write("enabled_plugins", "[rabbitmq_auth_mechanism_ssl].\n" if certificates else "[].\n")
 
     @staticmethod
     def _definitions(users):
@@ -218,8 +222,36 @@ class RabbitNode(Broker):
             connection.close()
 
     def control(self, *arguments):
-        subprocess.run(["/usr/lib/rabbitmq/bin/rabbitmqctl", "-q", *arguments], check=True, timeout=60,
-                       env=self._environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        """Runs rabbitmqctl; returns what it prints."""
+        return subprocess.run(["/usr/lib/rabbitmq/bin/rabbitmqctl", "-q", *arguments], check=True, timeout=60,
+                              env=self._environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              text=True).stdout
+
+    @contextmanager
+    def memory_alarm(self):
+        self.control("set_vm_memory_high_watermark", "0.00001")
+        try:
+            yield
+        finally:
+            self.control("set_vm_memory_high_watermark", "0.4")
+
+    @contextmanager
+    def disk_alarm(self):
+        self.control("set_disk_free_limit", "1000000GB")
+        try:
+            yield
+        finally:
+            self.control("set_disk_free_limit", "50MB")
+
+    def listen_with(self, certificate, key):
+        """Another port with TLS, with a certificate of its own; it goes with the node."""
+        port = free_port()
+        self.control("eval", f'rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, '
+                             f'[{{certfile, "{certificate}"}}, {{keyfile, "{key}"}}], 1).')
+        return port
+
+    def listener(self, queue, vhost="/"):
+        return Listener(self, queue, vhost)
 
     def depth(self, queue):
         return self.do(lambda channel: channel.queue_declare(queue, passive=True).method.message_count)

@@ -47,7 +47,7 @@ class Steady:
         self._connection.close()
 
     def stop(self):
-        """Publishes nothing more."""
+        """Publishes no more."""
         self._stopping.set()
         self._thread.join()
 

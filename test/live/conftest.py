@@ -137,6 +137,16 @@ def log_from_here(cluster):
 
 
 @pytest.fixture
+def told(cluster, log_from_here):
+    """told("held", name) returns what the workers have logged since the test began, one line a message, level first,
+    without hints: the lines with all the words in them."""
+    def lines(*words):
+        found = re.findall(r"(?:WARNING|LOG):  pg_eventbus: .*", cluster.log_text(log_from_here))
+        return [line for line in found if all(word in line for word in words)]
+    return lines
+
+
+@pytest.fixture
 def stream(db, redis_server, name):
     """A route "out" for all topics into a Redis stream; returns the entries when called."""
     db.broker("redis", redis_server.url)

@@ -1,4 +1,4 @@
-# What it is: brokers that talk nonsense, say nothing, let nobody in or ask for a pause: status says so.
+# What it is: brokers that talk nonsense, say nothing or let nobody in: status says so.
 # Who calls it: pytest.
 # Never: accepts a lost event, or a healthy broker that was held up.
 import socket
@@ -118,25 +118,3 @@ def test_state_is_logged_once_and_not_per_attempt(db, name, cluster, log_from_he
     lines = [line for line in cluster.log_text(log_from_here).splitlines()
              if '"bad"' in line and " STATEMENT: " not in line and " HINT: " not in line]
     assert 1 <= len(lines) <= 3, lines
-
-
-def test_memory_alarm_blocks_only_its_broker(db, stream, rabbit, name):
-    """connection.blocked: the broker reads no more; the sender neither hangs nor loses anything."""
-    rabbit.declare(name)
-    db.broker("rabbit", rabbit.url)
-    db.route("out2", "rabbit", f"queue:{name}")
-    db.publish("t", "first")
-    rabbit.take(name, 1)
-    rabbit.control("set_vm_memory_high_watermark", "0.00001")
-    try:
-        db.run("SELECT eventbus.publish_text('t', repeat('x', 20000)) FROM generate_series(1, 2000)")
-        stream(2001, 15)
-        db.wait_state("out2", "blocked")
-        sender = db.sender("out2")
-        db.run("SELECT pg_terminate_backend(%s)", sender)
-        eventually(lambda: sender not in db.workers(), 5, "a blocked sender obeys SIGTERM")
-    finally:
-        rabbit.control("set_vm_memory_high_watermark", "0.4")
-    ids = {int(properties.message_id) for properties, _, _ in rabbit.take_until_idle(name, 3)}
-    assert ids == {int(entry["id"]) for entry in stream()[1:]}
-    db.wait_status("out2", state="active", in_flight=0)

@@ -1,4 +1,4 @@
-# What it is: what a broker refuses: unroutable, forbidden, full, malformed; dead letters and what is done with them.
+# What it is: refused events: dead letters and what is done with them; routes that stand still; Redis out of memory.
 # Who calls it: pytest.
 # Never: accepts a refusal that ends in silence.
 import pytest
@@ -97,24 +97,6 @@ def test_missing_queue_is_unroutable(db, rabbit, name):
     assert [properties.message_id for properties, _, _ in rabbit.take(name, 1)] == [str(event)]
 
 
-def test_missing_exchange_holds_only_its_route_and_heals_by_itself(db, rabbit, name):
-    rabbit.declare(f"{name}_good", f"{name}_exchange")
-    db.broker("rabbit", rabbit.url)
-    db.route("good", "rabbit", f"exchange:{name}_exchange")
-    db.route("held", "rabbit", f"exchange:{name}_missing")
-    ids = [str(db.publish("t", n)) for n in range(50)]
-    assert [properties.message_id for properties, _, _ in rabbit.take(f"{name}_good", 50, 10)] == ids
-    row = db.wait_state("held", "held")
-    assert "no exchange" in row["last_error"] and f"{name}_missing" in row["last_error"]
-    assert (row["delivered"], row["dead"]) == (0, 0)
-    ids.append(str(db.publish("t", 50)))
-    assert [properties.message_id for properties, _, _ in rabbit.take(f"{name}_good", 1, 10)] == ids[-1:]
-    rabbit.declare(f"{name}_healed", f"{name}_missing")
-    assert [properties.message_id for properties, _, _ in rabbit.take(f"{name}_healed", 51, 60)] == ids
-    db.wait_status("held", state="active", delivered=51, dead=0)
-    assert rabbit.take_until_idle(f"{name}_good", 0.5) == [], "the good route sent nothing twice"
-
-
 @pytest.mark.parametrize("stands", ["held", "paused"])
 def test_route_that_stands_still_stops_no_other_however_much_waits(db, rabbit, name, stands):
     """More events than a sender keeps in memory: the others must not wait behind them, and none is read twice."""
@@ -145,47 +127,6 @@ def test_route_that_stands_still_stops_no_other_however_much_waits(db, rabbit, n
     for key in range(10):
         of_key = [n for n in arrived if n % 10 == key]
         assert of_key == sorted(of_key)
-
-
-def test_write_permission_refused_holds_the_route(db, rabbit, name):
-    rabbit.declare(f"allowed_{name}", f"allowed_{name}")
-    rabbit.declare(f"forbidden_{name}", f"forbidden_{name}")
-    db.broker("rabbit", rabbit.url.replace("guest:guest", "limited:s3cret-of-limited"))
-    db.route("fine", "rabbit", f"exchange:allowed_{name}")
-    db.route("held", "rabbit", f"exchange:forbidden_{name}")
-    event = str(db.publish("t", 1))
-    assert [properties.message_id for properties, _, _ in rabbit.take(f"allowed_{name}", 1)] == [event]
-    row = db.wait_state("held", "held")
-    assert "ACCESS_REFUSED" in row["last_error"] or "access" in row["last_error"]
-    assert row["dead"] == 0
-    db.run("SELECT eventbus.alter_broker('rabbit', %s)", rabbit.url)
-    assert [properties.message_id for properties, _, _ in rabbit.take(f"forbidden_{name}", 1, 60)] == [event]
-
-
-def test_full_queue_that_rejects_is_tried_again(db, rabbit, name):
-    """A nack (reject-publish) is no dead letter: the event waits and arrives when there is room."""
-    rabbit.do(lambda channel: channel.queue_declare(name, durable=True, arguments={
-        "x-max-length": 1, "x-overflow": "reject-publish"}))
-    db.broker("rabbit", rabbit.url)
-    db.route("out", "rabbit", f"queue:{name}")
-    first = db.publish("t", 1, "k")
-    db.wait_status("out", delivered=1)
-    second = db.publish("t", 2, "k")
-    db.wait_status("out", retries=lambda n: n >= 1, dead=0)
-    assert [properties.message_id for properties, _, _ in rabbit.take(name, 2, 60)] == [str(first), str(second)]
-    db.wait_status("out", delivered=2, dead=0)
-
-
-def test_max_attempts_ends_in_the_dead_letters(db, rabbit, name):
-    rabbit.do(lambda channel: channel.queue_declare(name, durable=True, arguments={
-        "x-max-length": 1, "x-overflow": "reject-publish"}))
-    db.broker("rabbit", rabbit.url)
-    db.route("out", "rabbit", f"queue:{name}", max_attempts=2)
-    db.publish("t", 1)
-    db.wait_status("out", delivered=1)
-    second = db.publish("t", 2)
-    [letter] = db.wait_dead("out")
-    assert letter["event_id"] == second and letter["attempts"] == 2 and letter["error"]
 
 
 def test_malformed_expiration_is_a_dead_letter(db, rabbit, name):

@@ -15,7 +15,7 @@ ROLES = ("app", "operator", "monitor")
 REFUSED = psycopg2.errors.InsufficientPrivilege
 
 # Who may call which function and read which view once the recipes have run; what is in no list is the superuser's.
-PUBLISHER = {"publish", "publish_bytes", "publish_text"}
+PUBLISHER = {"publish", "publish_bytes", "publish_text", "wait_for_delivery"}
 MONITOR_FUNCTIONS = {"health", "redacted_url", "route_status"}
 OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
     "alter_broker", "alter_route", "create_broker", "create_route", "discard", "drop_broker", "drop_route",

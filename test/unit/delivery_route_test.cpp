@@ -248,5 +248,43 @@ TEST(Route, AHeldRouteThatFlapsBacksOffFurther) {
     EXPECT_LE(w.dispatcher.wake_at() - w.now, 1s);
 }
 
+// Who waits for one event must not wait for older ones of other keys.
+TEST(Route, TellsOfOneEventWhetherItIsSettled) {
+    World w;
+    w.broker.silent = true;
+    w.add(1, "a");
+    w.broker.window = 3;
+    const auto first = w.lend({Ev{"a", "x"}, Ev{"other"}, Ev{"a", "y"}});
+    const auto second = w.lend({Ev{"a", "z"}, Ev{"other"}, Ev{"a"}});
+    w.run();
+    auto settled = [&](delivery::ChunkId chunk, std::uint32_t index) {
+        return w.dispatcher.is_settled(1, {chunk, index});
+    };
+    EXPECT_FALSE(settled(first, 0));
+    EXPECT_TRUE(settled(first, 1)) << "it is not the route's";
+    EXPECT_FALSE(settled(first, 2));
+    EXPECT_FALSE(settled(second, 0));
+    EXPECT_FALSE(settled(second, 2)) << "not even offered yet";
+
+    w.broker.answer(1, 1, retry("not now"));
+    w.broker.answer(1, 3, {});
+    w.broker.answer(1, 4, park("never"));
+    w.drive();
+    EXPECT_FALSE(settled(first, 0)) << "in back-off";
+    EXPECT_TRUE(settled(first, 2)) << "delivered, although an older one is not";
+    EXPECT_TRUE(settled(second, 0)) << "a dead letter";
+    EXPECT_FALSE(settled(second, 2));
+
+    w.broker.silent = false;
+    w.broker.answer_all({});
+    w.run_for(10s);
+    EXPECT_EQ(w.status(1).delivered, 3U);
+    const auto third = w.lend({Ev{"other"}, Ev{"a"}});
+    w.dispatcher.pause_route(1, true);
+    w.run();
+    EXPECT_TRUE(settled(third, 0));
+    EXPECT_FALSE(settled(third, 1)) << "paused";
+}
+
 }  // namespace
 }  // namespace eventbus::test

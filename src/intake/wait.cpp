@@ -1,0 +1,245 @@
+// What it is: eventbus.wait_for_delivery.
+// Who calls it: applications, after the transaction that published.
+// Never: polls; shows anything of an event but whether it was delivered.
+//
+// The tables know what is written down: cursors that are past the event, dead letters. What has happened since, and
+// whether an event was delivered while an older one still waits, only the senders know; they answer through the place
+// that we have in shared memory. It is taken before the tables are read, so that no change goes by unseen.
+#include "log/cursors.hpp"
+#include "log/find.hpp"
+#include "postgres/guest.hpp"
+#include "postgres/query.hpp"
+#include "router/route.hpp"
+#include "status/shared.hpp"
+
+extern "C" {
+#include "access/xlog.h"
+}
+
+#include <algorithm>
+
+namespace eventbus::intake {
+
+namespace {
+
+constexpr int64 longest_wait_us = INT64CONST(36500) * USECS_PER_DAY;
+
+struct WaitedRoute {
+    int32 id;
+    bool settled;
+};
+
+struct Wait {
+    int64 event_id;
+    const char* route_name;  // or nullptr: all
+    TimestampTz until;
+    log::FoundEvent event;
+    status::Waiter* waiter;
+    WaitedRoute* routes;  // that take the event, in order of id
+    int count;            // of them; -1: not known yet
+    WaitedRoute* asked[status::most_wanted];
+    int asked_count;
+};
+
+enum class Outcome : unsigned char { delivered, dead, pending };
+
+[[noreturn]] void refuse_null(const char* argument) {
+    ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", argument),
+                    errdetail("eventbus.wait_for_delivery was called with a null %s.", argument),
+                    errhint("\\df+ eventbus.wait_for_delivery describes the arguments.")));
+    pg_unreachable();
+}
+
+[[noreturn]] void refuse_route(const char* name) {
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("route \"%s\" does not exist", name),
+                    errhint("The view eventbus.route lists the routes; without a route the call waits for all that "
+                            "take the event.")));
+    pg_unreachable();
+}
+
+void check_server() {
+    if (RecoveryInProgress())
+        ereport(ERROR,
+                (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("cannot wait for delivery on a standby"),
+                 errdetail("Events are delivered by the primary."),
+                 errhint("Call eventbus.wait_for_delivery on the primary.")));
+    if (status::shared() == nullptr)
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("pg_eventbus is not preloaded: nothing delivers events here"),
+                        errhint("Add pg_eventbus to shared_preload_libraries and restart the server.")));
+}
+
+void check_fate(const Wait& wait) {
+    switch (wait.event.fate) {
+        case log::Fate::unknown:
+            ereport(ERROR,
+                    (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("event " INT64_FORMAT " does not exist", wait.event_id),
+                     errdetail("No event of this database has been given that id."),
+                     errhint("Pass an id that eventbus.publish has returned.")));
+            break;
+        case log::Fate::ours:
+            ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+                            errmsg("cannot wait for event " INT64_FORMAT " in the transaction that publishes it",
+                                   wait.event_id),
+                            errdetail("An event is delivered after its transaction has committed."),
+                            errhint("COMMIT first, then call eventbus.wait_for_delivery.")));
+            break;
+        case log::Fate::undone:
+            ereport(ERROR,
+                    (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("event " INT64_FORMAT " was rolled back", wait.event_id),
+                     errdetail("Its transaction or savepoint was rolled back, so it is never delivered."),
+                     errhint("Publish it again.")));
+            break;
+        case log::Fate::gone:
+        case log::Fate::running:
+        case log::Fate::committed:
+            break;
+    }
+}
+
+int64 microseconds(const Interval* interval) {
+    double whole = (static_cast<double>(interval->month) * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY +
+                   static_cast<double>(interval->time);
+    return static_cast<int64>(std::clamp<double>(whole, 0, static_cast<double>(longest_wait_us)));
+}
+
+// What the tables say of one route, from a row of read_tables().
+bool takes(const Wait& wait, uint64 row) {
+    if (wait.event.fate == log::Fate::gone) return true;  // all that is left to ask for is a dead letter
+    const char* topics = text_at(row, 3);
+    return call_guest([&] { return router::TopicFilter(topics).matches(wait.event.topic); });
+}
+
+bool is_behind_cursor(const Wait& wait, uint64 row) {
+    if (wait.event.fate == log::Fate::gone) return true;
+    const char* done = text_at(row, 4);
+    if (done == nullptr) return false;
+    return log::finished(log::snapshot_from_text(done, CurrentMemoryContext), wait.event.place.xid);
+}
+
+void read_tables(const Wait& wait) {
+    // Not the transaction's snapshot: under REPEATABLE READ nothing would ever change.
+    PushActiveSnapshot(GetLatestSnapshot());
+    run_query(
+        "SELECT r.id, r.name, r.topics, c.done::text, d.requeued FROM eventbus.route_config r "
+        "LEFT JOIN eventbus.cursor c ON c.route_id = r.id "
+        "LEFT JOIN eventbus.dead_letter_store d ON d.route_id = r.id AND d.event_id = $1 "
+        "WHERE $2 IS NULL OR r.name = $2 ORDER BY r.id",
+        {Argument::of(wait.event_id), Argument::of(wait.route_name)}, true);
+    PopActiveSnapshot();
+    if (SPI_processed == 0 && wait.route_name != nullptr) refuse_route(wait.route_name);
+}
+
+// The routes are those that are there when the call begins.
+void choose_routes(Wait* wait, MemoryContext memory) {
+    wait->routes = static_cast<WaitedRoute*>(MemoryContextAllocZero(memory, sizeof(WaitedRoute) * (SPI_processed + 1)));
+    wait->count = 0;
+    for (uint64 row = 0; row < SPI_processed; ++row)
+        if (takes(*wait, row)) wait->routes[wait->count++] = {int4_at(row, 1), false};
+    if (wait->count == 0 && wait->route_name != nullptr)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("route \"%s\" does not take event " INT64_FORMAT, wait->route_name, wait->event_id),
+                        errdetail("The event's topic matches none of the route's topics, so it is never delivered "
+                                  "there."),
+                        errhint("Leave out the route to wait for all routes that take the event.")));
+}
+
+void note_answers(Wait* wait) {
+    std::uint32_t bits = status::settled(wait->waiter);
+    for (int i = 0; i < wait->asked_count; ++i)
+        if ((bits >> i & 1) != 0) wait->asked[i]->settled = true;
+}
+
+Outcome look(Wait* wait) {
+    MemoryContext caller = CurrentMemoryContext;
+    note_answers(wait);
+    if (wait->event.fate == log::Fate::running) {  // after the answers: one may say that a rolled back event is behind
+        wait->event.fate = log::fate_of(wait->event.xmin);
+        check_fate(*wait);
+    }
+    SPI_connect();
+    read_tables(*wait);
+    if (wait->count < 0) choose_routes(wait, caller);
+    Outcome outcome = Outcome::delivered;
+    for (uint64 row = 0; row < SPI_processed; ++row) {
+        int32 id = int4_at(row, 1);
+        WaitedRoute* end = wait->routes + wait->count;
+        WaitedRoute* route = std::find_if(wait->routes, end, [&](const WaitedRoute& r) { return r.id == id; });
+        if (route == end) continue;
+        route->settled = route->settled || is_behind_cursor(*wait, row);
+        bool is_dead = !is_null_at(row, 5);
+        if (is_dead && !bool_at(row, 5)) {
+            outcome = Outcome::dead;
+            break;
+        }
+        if (is_dead || !route->settled) outcome = Outcome::pending;
+    }
+    SPI_finish();
+    return outcome;
+}
+
+// Asks the senders for what is left, once they have answered what they were asked before.
+void ask(Wait* wait) {
+    for (int i = 0; i < wait->asked_count; ++i)
+        if (!wait->asked[i]->settled) return;
+    int32 ids[status::most_wanted];
+    wait->asked_count = 0;
+    for (int i = 0; i < wait->count && wait->asked_count < status::most_wanted; ++i) {
+        if (wait->routes[i].settled) continue;
+        ids[wait->asked_count] = wait->routes[i].id;
+        wait->asked[wait->asked_count++] = &wait->routes[i];
+    }
+    if (wait->asked_count > 0) status::want(wait->waiter, ids, wait->asked_count);
+}
+
+bool wait_until_settled(Wait* wait) {
+    for (;;) {
+        std::uint32_t seen = wait->waiter->changes;
+        Outcome outcome = look(wait);
+        if (outcome != Outcome::pending) return outcome == Outcome::delivered;
+        ask(wait);
+        if (!status::wait_for_change(wait->waiter, seen, wait->until)) return false;
+    }
+}
+
+void give_place_back(int, Datum waiter) {
+    status::free_waiter(reinterpret_cast<status::Waiter*>(DatumGetPointer(waiter)));
+}
+
+bool wait_for_delivery(Wait* wait) {
+    wait->event = log::find_event(wait->event_id);
+    check_fate(*wait);
+    wait->waiter = status::claim_waiter(wait->event_id, wait->event.place);
+    if (wait->waiter == nullptr)
+        ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+                        errmsg("too many sessions wait for the delivery of events"),
+                        errdetail("At most %d sessions of a server can wait at a time.", status::max_waiters),
+                        errhint("Try again later.")));
+    bool delivered = false;
+    PG_ENSURE_ERROR_CLEANUP(give_place_back, PointerGetDatum(wait->waiter));
+    { delivered = wait_until_settled(wait); }
+    PG_END_ENSURE_ERROR_CLEANUP(give_place_back, PointerGetDatum(wait->waiter));
+    status::free_waiter(wait->waiter);
+    return delivered;
+}
+
+}  // namespace
+
+}  // namespace eventbus::intake
+
+extern "C" {
+EVENTBUS_SQL_FUNCTION(eventbus_wait_for_delivery);
+}
+
+Datum eventbus_wait_for_delivery(PG_FUNCTION_ARGS) {
+    using namespace eventbus::intake;
+    if (PG_ARGISNULL(0)) refuse_null("event_id");
+    if (PG_ARGISNULL(1)) refuse_null("timeout");
+    Wait wait = {};
+    wait.event_id = PG_GETARG_INT64(0);
+    wait.until = GetCurrentTimestamp() + microseconds(PG_GETARG_INTERVAL_P(1));
+    wait.route_name = PG_ARGISNULL(2) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(2));
+    wait.count = -1;
+    check_server();
+    PG_RETURN_BOOL(wait_for_delivery(&wait));
+}

@@ -1,0 +1,135 @@
+// What it is: see waiters.hpp.
+// Who calls it: see waiters.hpp.
+// Never: holds a spinlock while it asks or wakes anybody.
+#include "status/waiters.hpp"
+
+#include <algorithm>
+#include <climits>
+
+#include "status/shared.hpp"
+
+namespace eventbus::status {
+
+namespace {
+
+Waiters& all() {
+    return shared()->waiters;
+}
+
+Wanted wanted_of(Waiter* waiter) {
+    SpinLockAcquire(&waiter->mutex);
+    Wanted wanted = waiter->wanted;
+    SpinLockRelease(&waiter->mutex);
+    return wanted;
+}
+
+void change(Waiter* waiter) {
+    waiter->changes.fetch_add(1);
+    ConditionVariableBroadcast(&waiter->changed);
+}
+
+// The bits of the routes that have settled since.
+std::uint32_t newly_settled(const Wanted& wanted, IsSettled is_settled) {
+    std::uint32_t bits = 0;
+    for (int i = 0; i < wanted.count; ++i) {
+        std::uint32_t bit = std::uint32_t{1} << i;
+        if ((wanted.settled & bit) == 0 && is_settled(wanted, wanted.routes[i])) bits |= bit;
+    }
+    return bits;
+}
+
+// The place may be somebody else's by now, or ask for other routes: then the answer is for nobody.
+bool put_answer(Waiter* waiter, const Wanted& asked, std::uint32_t bits) {
+    SpinLockAcquire(&waiter->mutex);
+    Wanted& now = waiter->wanted;
+    bool same = now.event_id == asked.event_id && now.count == asked.count &&
+                std::equal(now.routes, now.routes + now.count, asked.routes);
+    if (same) now.settled |= bits;
+    SpinLockRelease(&waiter->mutex);
+    return same;
+}
+
+}  // namespace
+
+void init_waiters(Waiters* waiters) {
+    for (Waiter& waiter : waiters->places) {
+        SpinLockInit(&waiter.mutex);
+        ConditionVariableInit(&waiter.changed);
+    }
+}
+
+Waiter* claim_waiter(std::int64_t event_id, const log::EventPlace& place) {
+    Waiter* claimed = nullptr;
+    LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
+    for (int i = 0; i < max_waiters && claimed == nullptr; ++i) {
+        if (all().databases[i] != InvalidOid) continue;
+        claimed = &all().places[i];
+        SpinLockAcquire(&claimed->mutex);
+        claimed->wanted = {event_id, place, 0, {}, 0};
+        SpinLockRelease(&claimed->mutex);
+        all().databases[i] = MyDatabaseId;
+        all().count.fetch_add(1);
+    }
+    LWLockRelease(shared()->lock);
+    return claimed;
+}
+
+void free_waiter(Waiter* waiter) {
+    ConditionVariableCancelSleep();
+    SpinLockAcquire(&waiter->mutex);
+    waiter->wanted = {};
+    SpinLockRelease(&waiter->mutex);
+    all().databases[waiter - all().places] = InvalidOid;
+    all().count.fetch_sub(1);
+}
+
+void want(Waiter* waiter, const std::int32_t* routes, int count) {
+    SpinLockAcquire(&waiter->mutex);
+    waiter->wanted.count = count;
+    std::copy(routes, routes + count, waiter->wanted.routes);
+    waiter->wanted.settled = 0;
+    SpinLockRelease(&waiter->mutex);
+    wake_senders_of(MyDatabaseId);
+}
+
+std::uint32_t settled(Waiter* waiter) {
+    return wanted_of(waiter).settled;
+}
+
+bool wait_for_change(Waiter* waiter, std::uint32_t seen, TimestampTz until) {
+    static uint32 wait_event = compat::wait_event("EventbusWaitForDelivery");
+    ConditionVariablePrepareToSleep(&waiter->changed);
+    bool in_time = true;
+    while (in_time && waiter->changes == seen) {
+        long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+        in_time = left > 0;
+        if (in_time) (void)ConditionVariableTimedSleep(&waiter->changed, std::min<long>(left, INT_MAX), wait_event);
+    }
+    ConditionVariableCancelSleep();
+    return in_time;
+}
+
+bool anybody_waits() {
+    return shared() != nullptr && all().count.load(std::memory_order_relaxed) != 0;
+}
+
+void answer_waiters(Oid database, IsSettled is_settled) {
+    for (int i = 0; i < max_waiters; ++i) {
+        if (all().databases[i].load(std::memory_order_relaxed) != database) continue;
+        Waiter* waiter = &all().places[i];
+        Wanted wanted = wanted_of(waiter);
+        std::uint32_t bits = newly_settled(wanted, is_settled);
+        if (bits != 0 && put_answer(waiter, wanted, bits)) change(waiter);
+    }
+}
+
+void stir_waiters(Oid database, std::int64_t event_id) {
+    if (!anybody_waits()) return;
+    for (int i = 0; i < max_waiters; ++i) {
+        if (all().databases[i] != database) continue;
+        Waiter* waiter = &all().places[i];
+        if (event_id == 0 || wanted_of(waiter).event_id == event_id) change(waiter);
+    }
+}
+
+}  // namespace eventbus::status

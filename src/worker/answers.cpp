@@ -1,0 +1,54 @@
+// What it is: the sender's answers to those who wait for an event: which of its routes have settled it.
+// Who calls it: the sender's loop, after each report.
+// Never: looks at anything while nobody waits.
+#include <algorithm>
+
+#include "postgres/guest.hpp"
+#include "worker/sender.hpp"
+
+namespace eventbus::worker {
+
+namespace {
+
+const SenderRoute* route_of(int32 id) {
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<const SenderRoute*>(lfirst(cell));
+        if (route->id == id) return route;
+    }
+    return nullptr;
+}
+
+// Finds the event among those that are lent on the stream.
+bool find_lent(const LogStream* stream, int64 event_id, delivery::Position* position) {
+    ListCell* cell;
+    foreach (cell, stream->lent) {
+        auto* lent = static_cast<Lent*>(lfirst(cell));
+        const Event* begin = lent->chunk->events;
+        const Event* end = begin + lent->chunk->count;
+        const Event* found =
+            std::lower_bound(begin, end, event_id, [](const Event& event, int64 id) { return event.id < id; });
+        if (found == end || found->id != event_id) continue;
+        *position = {lent->id, static_cast<std::uint32_t>(found - begin)};
+        return true;
+    }
+    return false;
+}
+
+bool is_settled(const status::Wanted& wanted, std::int32_t route_id) {
+    const SenderRoute* route = route_of(route_id);
+    if (route == nullptr) return false;
+    delivery::Position position;
+    if (find_lent(route->stream, wanted.event_id, &position))
+        return call_guest(
+            [&] { return sender.dispatcher->is_settled(static_cast<delivery::RouteId>(route_id), position); });
+    return log::has_passed(route->stream->reader, wanted.event_id, wanted.place);
+}
+
+}  // namespace
+
+void answer_waiters() {
+    if (status::anybody_waits()) status::answer_waiters(sender.database, is_settled);
+}
+
+}  // namespace eventbus::worker
