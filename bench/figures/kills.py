@@ -1,10 +1,8 @@
 # What it is: what a Redis stream holds twice, or not at all, after its sender was killed 50 times at 2 000 events/s.
 # Who calls it: bench/run.
 # Never: counts a kill that hit nobody.
-from database import Database
-from kills import kill_senders
-
 from harness import table
+from harness.world import Database, kill_senders
 
 KILLS = 50
 RATE = 2000

@@ -14,6 +14,8 @@ from functools import cached_property
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "..", "test", "lib"))
 
+from database import Database  # noqa: E402
+from kills import kill_senders  # noqa: E402
 from servers import (MosquittoServer, PostgresCluster, RabbitNode, RedisServer, eventually,  # noqa: E402
                      make_directory, remove_directory)
 
@@ -53,7 +55,7 @@ class World:
         self.directory = make_directory("bench")
         self.started = []
         try:
-            self.cluster = self._start(PostgresCluster(config=SETTINGS, name="bench-pg"))
+            self.cluster = self.start(PostgresCluster(config=SETTINGS, name="bench-pg"))
             self.connection = self.cluster.connect()
             self.sql("CREATE EXTENSION pg_eventbus")
             self.sql("CREATE EXTENSION pgstattuple")
@@ -68,13 +70,13 @@ class World:
             server.remove()
         remove_directory(self.directory)
 
-    def _start(self, server):
+    def start(self, server):
         self.started.append(server)
         return server.start()
 
     @cached_property
     def redis(self):
-        return self._start(RedisServer())
+        return self.start(RedisServer())
 
     @cached_property
     def redis_client(self):
@@ -82,11 +84,11 @@ class World:
 
     @cached_property
     def rabbit(self):
-        return self._start(RabbitNode())
+        return self.start(RabbitNode())
 
     @cached_property
     def mosquitto(self):
-        return self._start(MosquittoServer({"log_type": "error", "sys_interval": 1}))
+        return self.start(MosquittoServer({"log_type": "error", "sys_interval": 1}))
 
     def sql(self, text, *arguments):
         with self.connection.cursor() as cursor:

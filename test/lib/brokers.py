@@ -31,10 +31,19 @@ logging.getLogger("pika").setLevel(logging.CRITICAL)  # polling a node that star
 
 
 class Broker:
-    """What both have in common: a directory, a process, and being killed, frozen and thawed."""
+    """What all have in common: a directory, a process, and being started, killed, frozen and thawed."""
 
     process = None
     directory = None
+
+    def start(self, wait=True):
+        self._launch()
+        if wait:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self):
+        self.process.wait_ready(self._answers, 120)
 
     def kill(self):
         self.process.end(signal.SIGKILL)
@@ -95,11 +104,8 @@ class RedisServer(Broker):
     def url(self):
         return f"redis://127.0.0.1:{self.port}"
 
-    def start(self, wait=True):
+    def _launch(self):
         self.process = Process(["redis-server", self.config_path], os.path.join(self.directory, "log"))
-        if wait:
-            self.process.wait_ready(self._answers)
-        return self
 
     def _answers(self):
         try:
@@ -172,15 +178,13 @@ class RabbitNode(Broker):
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         }
 
-    def start(self):
+    def _launch(self):
         output = os.path.join(self.directory, "output")
         if self.epmd is None:  # started here, so that the node finds one and starts none that outlives it
             self.epmd = Process(["epmd"], output, environment=self._environment())
             self.epmd.wait_ready(self._epmd_listens)
         self.process = Process(["/usr/lib/rabbitmq/bin/rabbitmq-server"], output, environment=self._environment(),
                                directory=self.directory)
-        self.process.wait_ready(self._answers, 120)
-        return self
 
     def _epmd_listens(self):
         with socket.socket() as probe:

@@ -81,10 +81,8 @@ class MosquittoServer(Broker):
     def url(self):
         return f"mqtt://127.0.0.1:{self.port}"
 
-    def start(self):
+    def _launch(self):
         self.process = Process(["mosquitto", "-c", self._path("mosquitto.conf")], self._path("log"))
-        self.process.wait_ready(self._answers)
-        return self
 
     def _answers(self):
         try:

@@ -299,7 +299,7 @@ def test_connection_killed_server_frozen_server_restarted(db, durable_redis, mak
 
 
 def test_sender_follows_the_primary_among_several_hosts(db, servers, make_steady, said):
-    one, two = servers(), servers()
+    one, two = servers({"repl-diskless-sync-delay": 0}), servers()
     two.client().execute_command(f"REPLICAOF 127.0.0.1 {one.port}")
     eventually(lambda: two.client().info("replication")["master_link_status"] == "up")
     db.broker("pair", f"redis://127.0.0.1:{two.port},127.0.0.1:{one.port}")

@@ -111,6 +111,23 @@ TEST_F(RedisPast, ReadingFurtherBackCountsNothingTwice) {
     EXPECT_EQ(length("s"), "3");
 }
 
+TEST_F(RedisPast, WhatWasTrimmedOrDeletedIsAddedAgain) {
+    {
+        Pump before(server.url());
+        ASSERT_TRUE(before.up());
+        send_range(before, "trimmed", 1, 100);
+        send_range(before, "deleted", 1, 100);
+    }
+    server.ask({"XTRIM", "trimmed", "MAXLEN", "10"});
+    server.ask({"DEL", "deleted"});
+    Pump after(server.url());
+    ASSERT_TRUE(after.up());
+    send_range(after, "trimmed", 51, 90);
+    send_range(after, "deleted", 51, 100);
+    EXPECT_EQ(length("trimmed"), "50");
+    EXPECT_EQ(length("deleted"), "50");
+}
+
 TEST_F(RedisPast, AnIdAloneIsNoProof) {
     {
         Pump before(server.url());
