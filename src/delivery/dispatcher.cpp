@@ -122,6 +122,7 @@ struct Dispatcher::Impl {
     void settle() {
         auto& driver = *link.driver();
         while (const auto count = driver.settle(settlements)) {
+            context.wall_now = wall();
             for (std::size_t i = 0; i < count; ++i) {
                 auto& settlement = settlements[i];
                 const auto slot = settlement.ticket >> number_bits;
@@ -303,6 +304,10 @@ RouteStatus Dispatcher::status(RouteId id) const {
 
 bool Dispatcher::is_settled(RouteId id, Position event) const {
     return impl_->get(id).is_settled(event);
+}
+
+void Dispatcher::take_latencies(RouteId id, LatencyCounts& into) {
+    impl_->get(id).take_latencies(into);
 }
 
 broker::LinkState Dispatcher::link() const {

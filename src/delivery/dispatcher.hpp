@@ -15,6 +15,7 @@
 #include "broker/driver.hpp"
 #include "core/backoff.hpp"
 #include "core/event.hpp"
+#include "core/latency.hpp"
 #include "core/settlement.hpp"
 #include "router/route.hpp"
 
@@ -30,6 +31,7 @@ using ChunkId = std::uint64_t;
 struct Chunk {
     ChunkId id = 0;  // rising within a stream
     std::span<const Event> events;
+    std::int64_t committed_after = 0;  // none of them was visible then; microseconds since the Unix epoch
 };
 
 // "Everything of the chunks before `chunk`, and of this chunk the events before `index`, is settled."
@@ -143,6 +145,8 @@ class Dispatcher {
     // Whether the route has settled the event at this place (or does not want it), also while older ones are not; of a
     // chunk that is lent on the route's stream.
     bool is_settled(RouteId id, Position event) const;
+    // Adds how long what was delivered since the last call took from its commit on.
+    void take_latencies(RouteId id, LatencyCounts& into);
     broker::LinkState link() const;
     std::string_view link_error() const;
 

@@ -19,7 +19,7 @@ std::size_t bytes_of(const Event& event) {
 }  // namespace
 
 void Feed::lend(const Chunk& chunk) {
-    chunks_.push_back({chunk.id, chunk.events, events_, bytes_, false});
+    chunks_.push_back({chunk.id, chunk.events, chunk.committed_after, events_, bytes_, false});
     events_ += chunk.events.size();
     for (const auto& event : chunk.events) bytes_ += bytes_of(event);
     end_shown_ = {chunk.id, static_cast<std::uint32_t>(chunk.events.size())};

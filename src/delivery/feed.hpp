@@ -34,6 +34,7 @@ class Feed {
         }
         return nullptr;
     }
+    std::int64_t committed_after(Place place) const { return chunks_[place.chunk - first_].committed_after; }
     Position shown(Place place) const;
     Place place_of(Position position) const;  // of an event that is lent
 
@@ -49,6 +50,7 @@ class Feed {
     struct Lent {
         ChunkId id;
         std::span<const Event> events;
+        std::int64_t committed_after;
         std::uint64_t events_before;
         std::uint64_t bytes_before;
         bool released;

@@ -41,6 +41,7 @@ class RouteQueue {
     // window_full() tells until new_drive().
     std::size_t offer(broker::Driver& driver, std::size_t most);
     void settle(std::uint64_t number, Settlement& settlement);
+    void take_latencies(LatencyCounts& into);
     void link_lost();  // what the driver did not settle comes back as well
     void new_drive() { window_full_ = false; }
 
@@ -111,6 +112,7 @@ class RouteQueue {
     void wait(std::uint64_t number, const std::string& reason);
     void hold(const std::string& reason);
     void heal();
+    void delivered(const Item& of);
     void dead(std::uint64_t number, std::string error);
     void done(std::uint64_t number);
     void pop_done();
@@ -152,6 +154,8 @@ class RouteQueue {
     Backoff hold_backoff_;
 
     std::uint64_t delivered_ = 0;
+    std::uint64_t latencies_taken_ = 0;  // what delivered_ was then
+    LatencyCounts latencies_{};
     std::uint64_t dead_ = 0;
     std::uint64_t retries_ = 0;
     std::int64_t last_delivered_at_ = 0;

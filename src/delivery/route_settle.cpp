@@ -19,9 +19,7 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
     context_.report.moved = true;
     switch (settlement.verdict) {
         case Verdict::delivered:
-            ++delivered_;
-            last_delivered_at_ = context_.wall_now;
-            context_.delivered = true;
+            delivered(*it);
             if (number == probe_) heal();
             done(number);
             break;
@@ -33,6 +31,21 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
             come_back(number);
             break;
     }
+}
+
+void RouteQueue::delivered(const Item& of) {
+    ++delivered_;
+    last_delivered_at_ = context_.wall_now;
+    context_.delivered = true;
+    const auto committed_at = std::max(of.event->published_at, feed_->committed_after(of.place));
+    ++latencies_[latency_bucket(context_.wall_now - committed_at)];
+}
+
+void RouteQueue::take_latencies(LatencyCounts& into) {
+    if (latencies_taken_ == delivered_) return;
+    latencies_taken_ = delivered_;
+    for (std::size_t i = 0; i < into.size(); ++i) into[i] += latencies_[i];
+    latencies_ = {};
 }
 
 void RouteQueue::refused(std::uint64_t number, Settlement& settlement) {

@@ -60,7 +60,8 @@ struct Reader {
     MemoryContext memory;
     const SharedPlace* shared;
     Cursor place;
-    XLogRecPtr batch_lsn;  // all that the batch sees was written before this
+    TimestampTz done_at, batch_at;  // when these snapshots were taken; 0: by somebody else
+    XLogRecPtr batch_lsn;           // all that the batch sees was written before this
     Front fronts[segment_count];
     Front next_fronts[segment_count];
     Pending* pending;
@@ -202,6 +203,7 @@ void end_batch(Reader* reader) {
     }
     free_snapshot(&reader->place.done);
     reader->place.done = reader->place.batch;
+    reader->done_at = reader->batch_at;
     reader->place.batch = XidSnapshot();
     reader->place.in_batch = false;
     reader->place.start = reader->place.end = Position();
@@ -372,6 +374,8 @@ Reader* open_reader(const Cursor& cursor, const SharedPlace* shared, MemoryConte
 Reader* clone_reader(const Reader* reader) {
     Reader* clone = open_reader(reader->place, reader->shared, reader->parent);
     clone->batch_lsn = reader->batch_lsn;
+    clone->done_at = reader->done_at;
+    clone->batch_at = reader->batch_at;
     std::copy(reader->fronts, reader->fronts + segment_count, clone->fronts);
     std::copy(reader->next_fronts, reader->next_fronts + segment_count, clone->next_fronts);
     clone->pending = grow(clone, clone->pending, &clone->pending_room, reader->pending_count);
@@ -413,7 +417,8 @@ bool has_passed(const Reader* reader, int64 id, const EventPlace& event) {
     return event.at < place.start || (event.at < place.end && id <= place.settled_id);
 }
 
-void begin_batch(Reader* reader, const XidSnapshot& snapshot) {
+void begin_batch(Reader* reader, const XidSnapshot& snapshot, TimestampTz taken_at) {
+    reader->batch_at = taken_at;
     reader->place.batch = copy_snapshot(snapshot, reader->memory);
     reader->place.in_batch = true;
     reader->place.start = reader->place.end = Position();
@@ -451,6 +456,7 @@ Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter) {
 
     Chunk* chunk = make_chunk(&scan.copies, filter, limits.bytes, &reader->place.start);
     chunk->before = before;
+    chunk->committed_after = reader->done_at;
     chunk->end = reader->place.start;
     seek(reader);  // make_chunk may have taken less than was scanned
     if (reader->range >= reader->range_count) {

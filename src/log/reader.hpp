@@ -47,8 +47,9 @@ struct Chunk {
     Event* events;
     uint32 count;
     Size bytes;
-    Cursor before;  // the place where the chunk begins
-    Position end;   // and where it ends
+    Cursor before;                // the place where the chunk begins
+    Position end;                 // and where it ends
+    TimestampTz committed_after;  // its events were not visible then; 0: not known
 };
 
 struct Limits {
@@ -80,8 +81,8 @@ bool same_place(const Reader* a, const Reader* b);
 bool has_passed(const Reader* reader, int64 id, const EventPlace& event);
 
 // These want a transaction with an active snapshot.
-// Begins a batch that ends with what `snapshot` sees; only between batches.
-void begin_batch(Reader* reader, const XidSnapshot& snapshot);
+// Begins a batch that ends with what `snapshot`, which was taken at `taken_at` or later, sees; only between batches.
+void begin_batch(Reader* reader, const XidSnapshot& snapshot, TimestampTz taken_at);
 // The next events of the batch, or nullptr when there are none for now: the batch is through (in_batch() is false
 // then), or a good stretch of the log held nothing for us and the caller should look after other things.
 // What it returns is durable.

@@ -8,6 +8,7 @@
 
 #include "log/log.hpp"
 #include "postgres/compat.hpp"
+#include "status/pace.hpp"
 #include "status/waiters.hpp"
 
 namespace eventbus::status {
@@ -58,6 +59,7 @@ struct Route {
     TimestampTz last_delivered_at;  // 0: never
     TimestampTz last_error_at;
     char last_error[512];
+    Pace pace;
 };
 
 struct Shared {

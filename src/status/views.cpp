@@ -38,7 +38,7 @@ TimestampTz oldest_behind(const log::Cursor& cursor, const char* topics) {
     log::Reader* reader = log::open_reader(cursor, nullptr, CurrentMemoryContext);
     log::Limits limits{100, 1024 * 1024};
     for (int batch = 0; batch < 2 && oldest == 0; ++batch) {  // the one that runs, then what has come since
-        if (batch == 1) log::begin_batch(reader, log::take_snapshot(GetActiveSnapshot(), CurrentMemoryContext));
+        if (batch == 1) log::begin_batch(reader, log::take_snapshot(GetActiveSnapshot(), CurrentMemoryContext), 0);
         while (log::in_batch(reader) && oldest == 0) {
             log::Chunk* chunk = log::read_chunk(reader, limits, {matches, filter});
             if (chunk != nullptr) oldest = from_unix_us(chunk->events[0].published_at);
@@ -48,10 +48,10 @@ TimestampTz oldest_behind(const log::Cursor& cursor, const char* topics) {
     return oldest;
 }
 
-Interval* interval_since(TimestampTz time) {
+Datum interval_of(int64 microseconds) {
     auto* interval = static_cast<Interval*>(palloc0(sizeof(Interval)));
-    if (time != 0) interval->time = std::max<int64>(0, GetCurrentTimestamp() - time);
-    return interval;
+    interval->time = std::max<int64>(0, microseconds);
+    return IntervalPGetDatum(interval);
 }
 
 enum StatusColumn {
@@ -66,6 +66,9 @@ enum StatusColumn {
     status_last_error,
     status_last_error_at,
     status_sender_pid,
+    status_throughput,
+    status_latency_p50,
+    status_latency_p99,
     status_column_count
 };
 
@@ -85,8 +88,11 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     TimestampTz oldest = 0;
     int32 in_flight = 0;
 
+    TimestampTz now = GetCurrentTimestamp();
     Route route;
-    bool served = copy_route(MyDatabaseId, line.id, &route) && route.sender_pid != 0;
+    bool known = copy_route(MyDatabaseId, line.id, &route);
+    bool served = known && route.sender_pid != 0;
+    ShownPace pace = known ? show_pace(route.pace, now) : ShownPace{0, -1, -1};
     if (served) {
         counters.delivered = static_cast<int64>(route.delivered);
         counters.dead = static_cast<int64>(route.dead);
@@ -111,13 +117,20 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     values[status_dead] = Int64GetDatum(counters.dead);
     values[status_retries] = Int64GetDatum(counters.retries);
     values[status_in_flight] = Int32GetDatum(in_flight);
-    values[status_lag] = IntervalPGetDatum(interval_since(oldest));
+    values[status_lag] = interval_of(oldest != 0 ? now - oldest : 0);
     time(status_last_delivered_at, counters.last_delivered_at);
     nulls[status_last_error] = counters.last_error == nullptr;
     if (counters.last_error != nullptr) values[status_last_error] = CStringGetTextDatum(counters.last_error);
     time(status_last_error_at, counters.last_error_at);
     values[status_sender_pid] = Int32GetDatum(route.sender_pid);
     nulls[status_sender_pid] = !served;
+    values[status_throughput] = Float8GetDatum(pace.throughput);
+    auto latency = [&](int column, int64 microseconds) {
+        values[column] = interval_of(microseconds);
+        nulls[column] = microseconds < 0;
+    };
+    latency(status_latency_p50, pace.latency_p50);
+    latency(status_latency_p99, pace.latency_p99);
     tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 

@@ -37,7 +37,10 @@ void lend(LogStream* stream, log::Chunk* chunk) {
     *lent = {stream->next_chunk++, chunk};
     stream->lent = lappend(stream->lent, lent);
     MemoryContextSwitchTo(before);
-    call_guest([&] { sender.dispatcher->lend(stream->id, {lent->id, {chunk->events, chunk->count}}); });
+    std::int64_t committed_after = chunk->committed_after != 0 ? to_unix_us(chunk->committed_after) : 0;
+    call_guest([&] {
+        sender.dispatcher->lend(stream->id, {lent->id, {chunk->events, chunk->count}, committed_after});
+    });
 }
 
 bool wants_to_read(const LogStream* stream, std::uint64_t commits) {
@@ -137,7 +140,7 @@ bool feed_streams() {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         if (!wants_to_read(stream, commits)) continue;
         if (!log::in_batch(stream->reader)) {
-            log::begin_batch(stream->reader, now);
+            log::begin_batch(stream->reader, now, GetCurrentStatementStartTimestamp());
             // A look that nobody asked for and that finds nothing leaves the cursors as they are: idle means idle.
             if (stream->seen_commits != commits) sender.unsaved = true;
             stream->seen_commits = commits;
@@ -223,7 +226,7 @@ void feed_redelivery(SenderRoute* route) {
     call_guest([&] {
         sender.dispatcher->lend(
             redelivery->stream,
-            {redelivery->next_chunk++, {redelivery->events, static_cast<std::size_t>(redelivery->count)}});
+            {redelivery->next_chunk++, {redelivery->events, static_cast<std::size_t>(redelivery->count)}, 0});
     });
 }
 

@@ -71,12 +71,16 @@ void copy_words(char* to, Size room, std::string_view words) {
     to[valid] = '\0';
 }
 
-void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t in_flight, std::string_view error) {
+void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t in_flight, std::string_view error,
+          std::uint64_t newly_delivered) {
     status::Route* shared = route->shared;
     if (shared == nullptr) return;
     const log::Counters& counters = route->stored.counters;
     char words[sizeof shared->last_error];
     copy_words(words, sizeof words, error);
+    LatencyCounts latencies = {};
+    if (newly_delivered > 0)
+        call_guest([&] { sender.dispatcher->take_latencies(static_cast<delivery::RouteId>(route->id), latencies); });
 
     SpinLockAcquire(&shared->mutex);
     shared->sender_pid = MyProcPid;
@@ -89,6 +93,7 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     shared->last_delivered_at = counters.last_delivered_at;
     shared->last_error_at = counters.last_error_at;
     if (status.last_error_at != 0) strlcpy(shared->last_error, words, sizeof shared->last_error);
+    status::count_delivered(&shared->pace, sender.shown_at, newly_delivered, latencies);
     SpinLockRelease(&shared->mutex);
 }
 
@@ -178,8 +183,9 @@ void publish_status() {
         delivery::RouteStatus status = whole_status(route);
         std::int64_t before = route->stored.counters.delivered;
         count(route, status);
-        sender.delivered_since_save += static_cast<std::uint64_t>(route->stored.counters.delivered - before);
-        show(route, status, status.in_flight, status.last_error);
+        auto newly_delivered = static_cast<std::uint64_t>(route->stored.counters.delivered - before);
+        sender.delivered_since_save += newly_delivered;
+        show(route, status, status.in_flight, status.last_error, newly_delivered);
     }
 }
 

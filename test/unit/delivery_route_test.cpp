@@ -286,5 +286,28 @@ TEST(Route, TellsOfOneEventWhetherItIsSettled) {
     EXPECT_FALSE(settled(third, 1)) << "paused";
 }
 
+TEST(Route, CountsLatenciesFromTheCommit) {
+    World w;
+    w.broker.silent = true;
+    w.add(1);
+    w.lend({Ev{"a"}});
+    w.run();
+    w.pass(100ms);
+    w.committed_after = w.wall;  // the next one's transaction stayed open for a second
+    w.lend({Ev{"a"}}, 1, w.wall - 1'000'000);
+    w.run();
+    w.pass(50ms);
+    w.broker.answer_all({});
+    w.run();
+    LatencyCounts counts{};
+    w.dispatcher.take_latencies(1, counts);
+    LatencyCounts expected{};
+    ++expected[latency_bucket(150'000)];
+    ++expected[latency_bucket(50'000)];
+    EXPECT_EQ(counts, expected);
+    w.dispatcher.take_latencies(1, counts);
+    EXPECT_EQ(counts, expected) << "each is taken once";
+}
+
 }  // namespace
 }  // namespace eventbus::test

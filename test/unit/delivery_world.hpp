@@ -59,6 +59,7 @@ class World {
     MemoryBroker broker;
     broker::TimePoint now = broker::TimePoint(1000s);
     std::int64_t wall = 1'700'000'000'000'000;
+    std::int64_t committed_after = 0;  // of what is lent
     std::function<std::unique_ptr<broker::Driver>(unsigned)> connect = [this](unsigned attempt) {
         return broker.connect(attempt);
     };
@@ -76,21 +77,21 @@ class World {
         dispatcher.add_route(route(id, topics, options), stream);
     }
 
-    // Ids go on from 1; returns the chunk's id.
-    delivery::ChunkId lend(const std::vector<Ev>& events, unsigned stream = 1) {
+    // Ids go on from 1; returns the chunk's id. Published now, or at `published_at`.
+    delivery::ChunkId lend(const std::vector<Ev>& events, unsigned stream = 1, std::int64_t published_at = 0) {
         auto chunk = std::make_unique<Lent>();
         chunk->texts = events;
         for (const auto& text : chunk->texts) {
             Event event;
             event.id = next_event_++;
-            event.published_at = wall;
+            event.published_at = published_at != 0 ? published_at : wall;
             event.topic = text.topic;
             if (!text.key.empty()) event.key = text.key;
             event.payload = text.payload;
             chunk->events.push_back(event);
         }
         const auto id = next_chunk_++;
-        dispatcher.lend(stream, {id, chunk->events});
+        dispatcher.lend(stream, {id, chunk->events, committed_after});
         lent_[id] = std::move(chunk);
         return id;
     }
