@@ -14,12 +14,15 @@ sources = $(sort $(foreach room,$(1),$(wildcard $(room)/*.cpp)))
 
 OBJS = $(patsubst %.cpp,%.o,src/pg_eventbus.cpp $(call sources,$(HOST_ROOMS:%=src/%) $(CORE_GUESTS)))
 
-PROTOCOLS = amqp redis
+PROTOCOLS = amqp mqtt redis
 MODULES_BUILT = $(PROTOCOLS:%=pg_eventbus_%.so)
 STREAM_OBJS = $(patsubst %.cpp,%.o,$(call sources,src/core src/broker/stream))
 OBJS_amqp = $(patsubst %.cpp,%.o,$(call sources,src/broker/amqp)) $(STREAM_OBJS)
+OBJS_mqtt = $(patsubst %.cpp,%.o,$(call sources,src/broker/mqtt)) $(STREAM_OBJS)
 OBJS_redis = $(patsubst %.cpp,%.o,$(call sources,src/broker/redis)) $(STREAM_OBJS)
+MODULE_OBJS = $(sort $(foreach protocol,$(PROTOCOLS),$(OBJS_$(protocol))))
 LIBS_amqp = -lrabbitmq -lssl -lcrypto
+LIBS_mqtt = -lssl -lcrypto
 LIBS_redis = -lhiredis -lssl -lcrypto
 
 SCHEMA = $(sort $(wildcard src/schema/*.sql))
@@ -28,7 +31,7 @@ DATA_built = pg_eventbus--$(EXTVERSION).sql
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
 REGRESS_OPTS = --load-extension=pg_eventbus
 
-EXTRA_CLEAN = $(MODULES_BUILT) $(sort $(OBJS_amqp) $(OBJS_redis)) $(OBJS:.o=.d) $(OBJS_amqp:.o=.d) $(OBJS_redis:.o=.d) build
+EXTRA_CLEAN = $(MODULES_BUILT) $(MODULE_OBJS) $(OBJS:.o=.d) $(MODULE_OBJS:.o=.d) build
 
 PG_CONFIG ?= pg_config
 # JIT inlining of our functions would buy nothing, and its bitcode wants clang of the server's version.
@@ -51,7 +54,7 @@ include $(PGXS)
 # PGXS's own flags carry warnings that are C's, and an optimisation level.
 override CXXFLAGS := -O2 -g -fPIC $(PG_CXXFLAGS)
 
--include $(wildcard $(OBJS:.o=.d) $(OBJS_amqp:.o=.d) $(OBJS_redis:.o=.d))
+-include $(wildcard $(OBJS:.o=.d) $(MODULE_OBJS:.o=.d))
 
 # Guests do not even see the server's include directory.
 $(patsubst %.cpp,%.o,$(call sources,$(CORE_GUESTS) $(PROTOCOLS:%=src/broker/%) src/broker/stream)): %.o: %.cpp

@@ -94,12 +94,11 @@ std::uint64_t this_build();
 
 struct Module {
     std::uint64_t build = this_build();
-    const char* protocol = nullptr;                   // "redis"
-    std::uint16_t default_port = 0;                   // of the plain scheme
-    std::uint16_t default_tls_port = 0;               // of the scheme with TLS
-    std::span<const std::string_view> kinds;          // destination kinds: "channel", "stream", "list"
-    std::span<const std::string_view> route_options;  // route options that only some protocols know: "maxlen"
-    std::size_t longest_name = 0;                     // of destinations and routing keys, bytes; 0: no limit
+    const char* protocol = nullptr;                    // "redis"
+    std::span<const std::string_view> kinds;           // destination kinds: "channel", "stream", "list"
+    std::span<const std::string_view> route_options;   // route options that only some protocols know: "maxlen"
+    std::span<const std::string_view> broker_options;  // the same of broker options: "client_id"
+    std::size_t longest_name = 0;                      // of destinations and routing keys, bytes; 0: no limit
     // Throws BadInput when the URL or an option makes no sense for this protocol. No I/O.
     void (*check)(const BrokerSettings& settings) = nullptr;
     // A driver that starts to connect to one of the hosts: attempt 0, 1, 2 … takes them in turn.

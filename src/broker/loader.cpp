@@ -14,14 +14,12 @@ namespace {
 struct Scheme {
     std::string_view name;
     std::string_view protocol;
-    bool tls;
+    std::uint16_t port;  // where the URL has none
 };
 
 constexpr Scheme schemes[] = {
-    {"amqp", "amqp", false},
-    {"amqps", "amqp", true},
-    {"redis", "redis", false},
-    {"rediss", "redis", true},
+    {"amqp", "amqp", 5672}, {"amqps", "amqp", 5671}, {"mqtt", "mqtt", 1883},   {"mqtts", "mqtt", 8883},
+    {"ws", "mqtt", 80},     {"wss", "mqtt", 443},    {"redis", "redis", 6379}, {"rediss", "redis", 6379},
 };
 
 const Scheme& find_scheme(std::string_view name) {
@@ -73,8 +71,8 @@ BrokerSettings read_broker(std::string_view name, std::string_view url, std::str
     const Scheme& scheme = find_scheme(url_scheme(url));
     const Module& module = load_module(scheme.name, directory);
     settings.name = name;
-    settings.url = parse_url(url, scheme.tls ? module.default_tls_port : module.default_port);
-    settings.options = read_broker_options(options_json);
+    settings.url = parse_url(url, scheme.port);
+    settings.options = read_broker_options(options_json, module.protocol, module.broker_options);
     if (settings.url.has_password && !settings.options.password_file.empty())
         throw BadInput("the password stands in the URL and in a password_file", {}, "Use one of the two.");
     module.check(settings);

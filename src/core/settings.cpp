@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -21,52 +23,127 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::size_t most_password_bytes = 64 * 1024;
-constexpr const char* known_options =
-    "Known options: password_file, ca_file, cert_file, key_file, verify, connect_timeout, heartbeat, window.";
 
-[[noreturn]] void wrong(const std::string& name, std::string detail) {
-    throw BadInput("invalid value for broker option \"" + name + "\"", std::move(detail), known_options);
+constexpr std::array<std::string_view, 8> common_names = {"password_file", "ca_file",         "cert_file", "key_file",
+                                                          "verify",        "connect_timeout", "heartbeat", "window"};
+constexpr std::array<std::string_view, 4> protocol_names = {"version", "client_id", "session_expiry", "will"};
+
+using Names = std::span<const std::string_view>;
+
+bool has(Names names, std::string_view name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-std::string file_name(const std::string& name, const Json& value) {
-    const auto* text = value.get_ptr<const std::string*>();
-    if (!text || text->empty() || text->find('\0') != std::string::npos) wrong(name, "It must be the name of a file.");
-    return *text;
+std::string known_options(Names of_protocol) {
+    std::string text;
+    for (const Names names : {Names(common_names), of_protocol}) {
+        for (const auto name : names) text += (text.empty() ? "Known options: " : ", ") + std::string(name);
+    }
+    return text + ".";
 }
 
-std::uint32_t whole_number(const std::string& name, const Json& value, std::uint32_t least, std::uint32_t most) {
-    const double number = value.is_number() ? value.get<double>() : -1;
-    if (!(number >= least && number <= most) || number != std::floor(number))
-        wrong(name, "It must be a whole number from " + std::to_string(least) + " to " + std::to_string(most) + ".");
-    return static_cast<std::uint32_t>(number);
+[[noreturn]] void wrong(const std::string& name, std::string detail, Names of_protocol) {
+    throw BadInput("invalid value for broker option \"" + name + "\"", std::move(detail), known_options(of_protocol));
 }
 
-std::uint32_t timeout_ms(const std::string& name, const Json& value) {
-    const double seconds = value.is_number() ? value.get<double>() : 0;
-    if (!(seconds > 0 && seconds <= 300)) wrong(name, "It must be a number of seconds above 0 and at most 300.");
-    return static_cast<std::uint32_t>(std::ceil(seconds * 1000));
-}
+// One option's value, as its type.
+struct Option {
+    const std::string& name;
+    const Json& value;
+    Names of_protocol;
 
-void read_option(BrokerOptions& options, const std::string& name, const Json& value) {
+    [[noreturn]] void wrong(std::string detail) const { eventbus::wrong(name, std::move(detail), of_protocol); }
+
+    std::string text(const char* what) const {
+        const auto* text = value.get_ptr<const std::string*>();
+        if (!text || text->empty() || text->find('\0') != std::string::npos) wrong(what);
+        return *text;
+    }
+    bool boolean() const {
+        if (!value.is_boolean()) wrong("It must be true or false.");
+        return value.get<bool>();
+    }
+    std::uint32_t whole_number(std::uint32_t least, std::uint32_t most) const {
+        const double number = value.is_number() ? value.get<double>() : -1;
+        if (!(number >= least && number <= most) || number != std::floor(number))
+            wrong("It must be a whole number from " + std::to_string(least) + " to " + std::to_string(most) + ".");
+        return static_cast<std::uint32_t>(number);
+    }
+    std::uint32_t milliseconds() const {
+        const double seconds = value.is_number() ? value.get<double>() : 0;
+        if (!(seconds > 0 && seconds <= 300)) wrong("It must be a number of seconds above 0 and at most 300.");
+        return static_cast<std::uint32_t>(std::ceil(seconds * 1000));
+    }
+    MqttVersion version() const {
+        if (value == "5" || value == 5) return MqttVersion::v5;
+        if (value == "3.1.1") return MqttVersion::v3_1_1;
+        wrong("It must be \"5\" or \"3.1.1\".");
+    }
+    std::string client_id() const {
+        const std::string id = text(client_id_form);
+        if (id.size() > most_mqtt_bytes) wrong(client_id_form);
+        return id;
+    }
+    Will will() const {
+        if (!value.is_object() || !value.contains("topic")) wrong(will_form);
+        Will will;
+        for (const auto& [key, part] : value.items()) {
+            const auto* text = part.get_ptr<const std::string*>();
+            if (key == "topic" && text && is_mqtt_topic(*text)) {
+                will.topic = *text;
+            } else if (key == "payload" && text && text->size() <= most_mqtt_bytes) {
+                will.payload = *text;
+            } else if (key == "qos" && part.is_number_integer() && part >= 0 && part <= 2) {
+                will.qos = part.get<int>();
+            } else if (key == "retain" && part.is_boolean()) {
+                will.retain = part.get<bool>();
+            } else {
+                wrong(will_form);
+            }
+        }
+        return will;
+    }
+
+ private:
+    static constexpr std::size_t most_mqtt_bytes = 65535;
+    static constexpr const char* client_id_form = "It must be a text of 1 to 65535 bytes.";
+    static constexpr const char* will_form =
+        "It must be an object of \"topic\" (a text without \"+\" and \"#\") and, if wanted, \"payload\" (a text of at "
+        "most 65535 bytes), \"qos\" (0, 1 or 2) and \"retain\" (true or false).";
+
+    static bool is_mqtt_topic(const std::string& text) {
+        return !text.empty() && text.size() <= most_mqtt_bytes &&
+               text.find_first_of(std::string_view("+#\0", 3)) == std::string::npos;
+    }
+};
+
+void read_option(BrokerOptions& options, const Option& option) {
+    constexpr const char* file = "It must be the name of a file.";
+    const std::string& name = option.name;
     if (name == "password_file") {
-        options.password_file = file_name(name, value);
+        options.password_file = option.text(file);
     } else if (name == "ca_file") {
-        options.ca_file = file_name(name, value);
+        options.ca_file = option.text(file);
     } else if (name == "cert_file") {
-        options.cert_file = file_name(name, value);
+        options.cert_file = option.text(file);
     } else if (name == "key_file") {
-        options.key_file = file_name(name, value);
+        options.key_file = option.text(file);
     } else if (name == "verify") {
-        if (!value.is_boolean()) wrong(name, "It must be true or false.");
-        options.verify = value.get<bool>();
+        options.verify = option.boolean();
     } else if (name == "connect_timeout") {
-        options.connect_timeout_ms = timeout_ms(name, value);
+        options.connect_timeout_ms = option.milliseconds();
     } else if (name == "heartbeat") {
-        options.heartbeat_s = whole_number(name, value, 0, 3600);
+        options.heartbeat_s = option.whole_number(0, 3600);
     } else if (name == "window") {
-        options.window = whole_number(name, value, 1, 1'000'000);
-    } else {
-        throw BadInput("unknown broker option \"" + name + "\"", {}, known_options);
+        options.window = option.whole_number(1, 1'000'000);
+    } else if (name == "version") {
+        options.version = option.version();
+    } else if (name == "client_id") {
+        options.client_id = option.client_id();
+    } else if (name == "session_expiry") {
+        options.session_expiry_s = option.whole_number(0, 4'294'967'295);
+    } else if (name == "will") {
+        options.will = option.will();
     }
 }
 
@@ -103,13 +180,20 @@ std::string read_small_file(const std::string& file) {
 
 }  // namespace
 
-BrokerOptions read_broker_options(std::string_view options_json) {
+BrokerOptions read_broker_options(std::string_view options_json, std::string_view protocol, Names protocol_options) {
     const Json json = Json::parse(options_json, nullptr, false);
     if (json.is_discarded() && options_json.starts_with('{'))
-        throw BadInput("broker options hold a number out of range", {}, known_options);
-    if (!json.is_object()) throw BadInput("broker options must be a JSON object", {}, known_options);
+        throw BadInput("broker options hold a number out of range", {}, known_options(protocol_options));
+    if (!json.is_object()) throw BadInput("broker options must be a JSON object", {}, known_options(protocol_options));
     BrokerOptions options;
-    for (const auto& [name, value] : json.items()) read_option(options, name, value);
+    for (const auto& [name, value] : json.items()) {
+        if (has(protocol_names, name) && !has(protocol_options, name))
+            throw BadInput("broker option \"" + name + "\" is not for " + std::string(protocol), {},
+                           known_options(protocol_options));
+        if (!has(protocol_names, name) && !has(common_names, name))
+            throw BadInput("unknown broker option \"" + name + "\"", {}, known_options(protocol_options));
+        read_option(options, {name, value, protocol_options});
+    }
     return options;
 }
 

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,6 +45,16 @@ std::string url_scheme(std::string_view text);
 // The same URL with the password replaced by "***"; of an unparsable text nothing but the scheme is shown.
 std::string redact_url(std::string_view text);
 
+// MQTT: what the broker publishes for us when we are gone without a good-bye.
+struct Will {
+    std::string topic;
+    std::string payload;
+    int qos = 0;
+    bool retain = false;
+};
+
+enum class MqttVersion : std::uint8_t { any = 0, v3_1_1 = 4, v5 = 5 };  // the protocol's own numbers
+
 // Broker options after checking. Names that a protocol does not know are refused by read_broker_options.
 struct BrokerOptions {
     std::string password_file;
@@ -53,6 +65,11 @@ struct BrokerOptions {
     std::uint32_t connect_timeout_ms = 10000;  // "connect_timeout", seconds: TCP, TLS and login together
     std::uint32_t heartbeat_s = 30;            // "heartbeat", seconds: 0 turns it off
     std::uint32_t window = 0;                  // "window": most unacknowledged messages; 0 is the driver's default
+
+    MqttVersion version = MqttVersion::any;  // "version", MQTT: 5 first, then 3.1.1
+    std::string client_id;                   // "client_id", MQTT; empty: made of the source and the broker's name
+    std::uint32_t session_expiry_s = 3600;   // "session_expiry", MQTT 5, seconds; 0: no session
+    std::optional<Will> will;                // "will", MQTT
 };
 
 struct BrokerSettings {
@@ -63,8 +80,10 @@ struct BrokerSettings {
     std::string source;    // eventbus.source: who we are, for app_id and its like
 };
 
-// options_json: a JSON object. Throws BadInput that lists the known names on an unknown one or a wrong type.
-BrokerOptions read_broker_options(std::string_view options_json);
+// options_json: a JSON object. protocol_options: those that `protocol` has beyond the common ones. Throws BadInput
+// that lists the known names on an unknown one, another protocol's, or a wrong type.
+BrokerOptions read_broker_options(std::string_view options_json, std::string_view protocol = {},
+                                  std::span<const std::string_view> protocol_options = {});
 
 // TLS options make no sense without TLS, nor half of a client certificate. `tls_scheme` is the one to use instead.
 // Throws BadInput.

@@ -27,8 +27,6 @@ TEST(AmqpModule, SaysWhatItIs) {
     const Module& module = *eventbus_driver_module();
     EXPECT_EQ(module.build, this_build());
     EXPECT_STREQ(module.protocol, "amqp");
-    EXPECT_EQ(module.default_port, 5672);
-    EXPECT_EQ(module.default_tls_port, 5671);
     EXPECT_EQ(std::vector<std::string_view>(module.kinds.begin(), module.kinds.end()),
               (std::vector<std::string_view>{"exchange", "queue"}));
     EXPECT_EQ(std::vector<std::string_view>(module.route_options.begin(), module.route_options.end()),

@@ -34,7 +34,6 @@ TEST(RedisModule, Face) {
     const Module* module = eventbus_driver_module();
     EXPECT_EQ(module->build, this_build());
     EXPECT_STREQ(module->protocol, "redis");
-    EXPECT_EQ(module->default_port, 6379);
     EXPECT_EQ(std::string(module->kinds[2]), "stream");
     EXPECT_EQ(module->kinds.size(), 4u);
     ASSERT_EQ(module->route_options.size(), 1u);

@@ -30,10 +30,9 @@ std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt
 }
 
 const Module module{.protocol = "amqp",
-                    .default_port = 5672,
-                    .default_tls_port = 5671,
                     .kinds = kinds,
                     .route_options = route_options,
+                    .broker_options = {},
                     .longest_name = 255,  // AMQP 0-9-1, 4.2.5.3: short strings
                     .check = check,
                     .connect = connect};

@@ -70,8 +70,6 @@ extern "C" __attribute__((visibility("default"))) const eventbus::broker::Module
     static const Module module = [] {
         Module made;
         made.protocol = "redis";
-        made.default_port = 6379;
-        made.default_tls_port = 6379;
         made.kinds = redis::kinds;
         made.route_options = redis::route_options;
         made.check = redis::check;

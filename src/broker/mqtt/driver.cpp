@@ -1,0 +1,311 @@
+// What it is: the MQTT driver: what goes out, time, and the faces of broker::Driver; see driver.hpp.
+// Who calls it: delivery, through broker::Driver.
+// Never: blocks, logs or retries.
+#include "broker/mqtt/driver.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "broker/mqtt/reasons.hpp"
+
+namespace eventbus::broker::mqtt {
+
+namespace {
+
+constexpr std::size_t most_ids = 65535;
+// Bytes that await the socket; the message that steps over the limit is let through, whatever its size.
+constexpr std::size_t most_unsent = 1 << 20;
+constexpr std::size_t most_past = 100'000;
+
+std::string seconds_text(std::uint64_t ms) {
+    return ms % 1000 == 0 ? std::to_string(ms / 1000) + " s" : std::to_string(ms) + " ms";
+}
+
+}  // namespace
+
+MqttDriver::MqttDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now)
+    : settings_(settings),
+      client_id_(client_id_of(settings)),
+      host_(settings.url.hosts[attempt % settings.url.hosts.size()]),
+      session_(session_of(settings)),
+      messages_(settings.source),
+      window_(settings.options.window),
+      keep_alive_s_(settings.options.heartbeat_s),
+      deadline_(now + std::chrono::milliseconds(settings.options.connect_timeout_ms)),
+      last_heard_(now),
+      last_sent_(now),
+      flights_(1) {
+    const MqttVersion wanted = settings.options.version;
+    limits_.version = wanted != MqttVersion::any ? wanted : session_->version;
+    if (limits_.version == MqttVersion::any) limits_.version = MqttVersion::v5;
+    wire_.emplace(host_, settings_);
+}
+
+// Says good-bye where that takes no waiting: the broker keeps its will to itself, and forgets the session.
+MqttDriver::~MqttDriver() {
+    if (phase_ != Phase::up || wire_->state() != Stream::State::open || wire_->unsent() > 0) return;
+    append_good_bye(wire_->outbox(), limits_.version);
+    wire_->flush();
+    session_->lost();
+}
+
+std::span<const Interest> MqttDriver::interests() const {
+    if (phase_ == Phase::down) return {};
+    interest_ = wire_->interest();
+    if (interest_.fd < 0) return {};
+    return {&interest_, 1};
+}
+
+TimePoint MqttDriver::wake_at() const {
+    if (written_ || settled_ < settlements_.size()) return TimePoint::min();
+    if (phase_ == Phase::down) return TimePoint::max();
+    if (phase_ != Phase::up) return deadline_;
+    if (keep_alive_s_ == 0) return abandon_at_;
+    const std::chrono::seconds interval(keep_alive_s_);
+    TimePoint wake = std::min(abandon_at_, last_heard_ + 2 * interval);
+    if (!pinged_ && wire_->unsent() == 0) wake = std::min(wake, std::min(last_sent_, last_heard_) + interval / 2);
+    return wake;
+}
+
+Link MqttDriver::drive(Ready ready, TimePoint now) {
+    if (phase_ == Phase::down) return link_;
+    written_ = false;
+    const std::size_t unsent = wire_->unsent();
+    wire_->drive(ready);
+    if (wire_->unsent() < unsent) last_sent_ = last_heard_ = now;  // what the broker takes is a sign of life
+    if (phase_ == Phase::wire && wire_->state() == Stream::State::open) begin(now);
+    take_inbox(now);
+    if (phase_ != Phase::down) keep_time(now);
+    if (phase_ != Phase::down) move_bytes(now);
+    if (phase_ != Phase::down && wire_->state() == Stream::State::closed) {
+        take_inbox(now);  // its last words
+        if (phase_ != Phase::down) wire_closed();
+    }
+    return link_;
+}
+
+bool MqttDriver::keeps_session() const {
+    return limits_.version == MqttVersion::v5 && settings_.options.session_expiry_s > 0;
+}
+
+void MqttDriver::begin(TimePoint now) {
+    phase_ = Phase::connack;
+    clean_start_ = !keeps_session() || session_->host != host_.shown();
+    append_connect(wire_->outbox(), {.version = limits_.version,
+                                     .clean_start = clean_start_,
+                                     .session_expiry_s = settings_.options.session_expiry_s,
+                                     .keep_alive_s = settings_.options.heartbeat_s,
+                                     .client_id = client_id_,
+                                     .settings = &settings_});
+    last_sent_ = last_heard_ = now;
+}
+
+void MqttDriver::move_bytes(TimePoint now) {
+    const std::size_t unsent = wire_->unsent();
+    if (unsent > 0) {
+        wire_->flush();
+        if (wire_->unsent() < unsent) last_sent_ = last_heard_ = now;
+    }
+    settle_written();
+}
+
+// QoS 0 asks for no more than that the message is on its way.
+void MqttDriver::settle_written() {
+    if (unwritten_.empty() || wire_->state() != Stream::State::open) return;
+    const std::uint64_t unsent = wire_->unsent();
+    const std::uint64_t written = queued_bytes_ > unsent ? queued_bytes_ - unsent : 0;
+    for (; !unwritten_.empty() && unwritten_.front().end <= written; unwritten_.pop_front())
+        settled({unwritten_.front().ticket, Verdict::delivered, Remedy::none, {}});
+}
+
+void MqttDriver::keep_time(TimePoint now) {
+    if (phase_ != Phase::up) {
+        if (now >= deadline_) fail(Remedy::retry, no_answer());
+        return;
+    }
+    if (now >= abandon_at_) abandon_reserved();
+    if (keep_alive_s_ == 0) return;
+    const std::chrono::seconds interval(keep_alive_s_);
+    if (now >= last_heard_ + 2 * interval) {
+        // Our own process may have slept: what has come meanwhile counts.
+        wire_->drive({.read = true, .write = false});
+        if (!take_inbox(now) && wire_->state() == Stream::State::open)
+            return fail(Remedy::retry, "the broker was silent for " + seconds_text(2000ULL * keep_alive_s_));
+        if (phase_ == Phase::down) return;
+    }
+    if (!pinged_ && wire_->unsent() == 0 && now >= std::min(last_sent_, last_heard_) + interval / 2) {
+        append_ping(wire_->outbox());
+        pinged_ = true;
+    }
+}
+
+std::string MqttDriver::no_answer() const {
+    const std::string limit = " within " + seconds_text(settings_.options.connect_timeout_ms);
+    if (phase_ == Phase::wire) return "could not connect to " + host_.shown() + limit;
+    return "the broker did not answer the login" + limit;
+}
+
+// The same once more with MQTT 3.1.1, within the same deadline. False: there is no other version to try.
+bool MqttDriver::fall_back() {
+    if (settings_.options.version != MqttVersion::any || limits_.version != MqttVersion::v5) return false;
+    limits_.version = MqttVersion::v3_1_1;
+    wire_.emplace(host_, settings_);
+    phase_ = Phase::wire;
+    leftover_ = 0;
+    written_ = true;
+    return true;
+}
+
+void MqttDriver::wire_closed() {
+    const Remedy remedy = wire_->is_settings_error() ? Remedy::fix_settings : Remedy::retry;
+    if (phase_ != Phase::connack) return fail(remedy, wire_->error());
+    // Brokers that do not know MQTT 5 may just hang up.
+    if (remedy == Remedy::retry && session_->version == MqttVersion::any && fall_back()) return;
+    fail(remedy, "connection lost before the broker answered the login: " + wire_->error());
+}
+
+void MqttDriver::fail(Remedy remedy, std::string reason) {
+    phase_ = Phase::down;
+    link_ = {LinkState::down, remedy, std::move(reason)};
+    remember_flights();
+    for (const Flight& flight : flights_) {
+        if (flight.has_ticket) settled({flight.ticket, Verdict::unknown, Remedy::retry, link_.reason});
+    }
+    for (const Unwritten& message : unwritten_)
+        settled({message.ticket, Verdict::unknown, Remedy::retry, link_.reason});
+    flights_.clear();
+    unwritten_.clear();
+    wire_->close(link_.reason);
+}
+
+// What the next connection needs to know of this one's packet ids.
+void MqttDriver::remember_flights() {
+    if (session_->host != host_.shown()) return;
+    if (session_->past.size() > most_past) session_->past.clear();
+    // The next connection would use their ids again, which the broker may still know.
+    const auto is_abandoned = [](const Flight& flight) { return flight.state == Flight::State::abandoned; };
+    if (std::any_of(flights_.begin(), flights_.end(), is_abandoned)) return session_->lost();
+    for (std::size_t id = 1; id < flights_.size(); ++id) {
+        const Flight& flight = flights_[id];
+        if (flight.qos != 2 || !flight.has_ticket) continue;
+        session_->past[{flight.event, flight.lane, std::string(flight.name)}] = {
+            static_cast<std::uint16_t>(id),
+            flight.state == Flight::State::released ? Session::Stage::received : Session::Stage::published};
+    }
+}
+
+void MqttDriver::settled(Settlement settlement) {
+    if (session_->alone > 0 && settlement.verdict != Verdict::unknown) --session_->alone;
+    settlements_.push_back(std::move(settlement));
+}
+
+// Packet ids are ours alone: the lowest ones are used again and again, so that the table stays small.
+MqttDriver::Flight& MqttDriver::flight(std::uint16_t id) {
+    if (flights_.size() <= id) flights_.resize(std::size_t{id} + 1);
+    return flights_[id];
+}
+
+std::uint16_t MqttDriver::new_id() {
+    if (!free_ids_.empty()) {
+        const std::uint16_t id = free_ids_.back();
+        free_ids_.pop_back();
+        return id;
+    }
+    if (flights_.size() > most_ids) return 0;
+    const auto id = static_cast<std::uint16_t>(flights_.size());
+    flights_.emplace_back();
+    return id;
+}
+
+void MqttDriver::free(std::uint16_t id) {
+    flights_[id] = {};
+    free_ids_.push_back(id);
+}
+
+bool MqttDriver::is_open_to(std::size_t in_flight) const {
+    return session_->alone > 0 ? open_tickets() == 0 : in_flight < window_;
+}
+
+bool MqttDriver::offer(const Outgoing& outgoing) {
+    if (phase_ != Phase::up || wire_->unsent() >= most_unsent) return false;
+    bool taken = false;
+    if (!session_->past.empty() && offer_past(outgoing, taken)) return taken;
+    if (outgoing.addressing->qos == 0) return is_open_to(0) && publish(outgoing, 0, false);
+    if (!is_open_to(in_flight_ + reserved_)) return false;
+    const std::uint16_t id = new_id();
+    return id != 0 && publish(outgoing, id, false);
+}
+
+// Whether the event is one of those that were open when an earlier connection broke.
+bool MqttDriver::offer_past(const Outgoing& outgoing, bool& taken) {
+    const auto found = session_->past.find({outgoing.event->id, outgoing.lane, std::string(outgoing.name)});
+    if (found == session_->past.end()) return false;
+    const auto [id, stage] = found->second;
+    if (stage == Session::Stage::complete) {
+        settled({outgoing.ticket, Verdict::delivered, Remedy::none, {}});
+        taken = true;
+    } else if (stage == Session::Stage::received) {
+        take_over(flights_[id], outgoing);
+        taken = true;
+    } else if (outgoing.addressing->qos != 2) {  // the route has changed
+        abandon(id);
+    } else if (is_open_to(0)) {
+        --reserved_;
+        taken = publish(outgoing, id, true);
+    } else {
+        return true;
+    }
+    session_->past.erase(found);
+    return taken;
+}
+
+void MqttDriver::take_over(Flight& flight, const Outgoing& outgoing) {
+    flight.has_ticket = true;
+    flight.ticket = outgoing.ticket;
+    flight.event = outgoing.event->id;
+    flight.lane = outgoing.lane;
+    flight.name = outgoing.name;
+    ++ticketed_;
+}
+
+bool MqttDriver::publish(const Outgoing& outgoing, std::uint16_t id, bool again) {
+    std::string& out = wire_->outbox();
+    const std::size_t before = out.size();
+    Settlement refusal;
+    written_ = true;
+    if (!messages_.write(out, outgoing, limits_, id, again, refusal)) {
+        if (again) {
+            ++reserved_;
+            abandon(id);
+        } else if (id != 0) {
+            free(id);
+        }
+        settled(std::move(refusal));
+        return true;
+    }
+    queued_bytes_ += out.size() - before;
+    if (id == 0) {
+        unwritten_.push_back({outgoing.ticket, queued_bytes_});
+        return true;
+    }
+    Flight& flight = flights_[id];
+    flight.state = Flight::State::published;
+    flight.qos = static_cast<std::uint8_t>(outgoing.addressing->qos);
+    take_over(flight, outgoing);
+    ++in_flight_;
+    return true;
+}
+
+std::size_t MqttDriver::settle(std::span<Settlement> out) {
+    const std::size_t count = std::min(out.size(), settlements_.size() - settled_);
+    std::move(settlements_.begin() + static_cast<std::ptrdiff_t>(settled_),
+              settlements_.begin() + static_cast<std::ptrdiff_t>(settled_ + count), out.begin());
+    settled_ += count;
+    if (settled_ == settlements_.size()) {
+        settlements_.clear();
+        settled_ = 0;
+    }
+    return count;
+}
+
+}  // namespace eventbus::broker::mqtt

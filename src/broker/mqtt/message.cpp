@@ -1,0 +1,204 @@
+// What it is: one event as a PUBLISH packet; see message.hpp.
+// Who calls it: the MQTT driver, when it is offered an event.
+// Never: writes half a packet, or one that would make the broker close the connection.
+#include "broker/mqtt/message.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "core/time_text.hpp"
+
+namespace eventbus::broker::mqtt {
+
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::array<std::string_view, 5> own_names = {"event-id", "event-topic", "event-key", "event-time",
+                                                       "event-source"};
+constexpr std::uint64_t most_expiration_ms = 4'294'967'295'000;  // the property has 32 bits of seconds
+
+std::string too_long(std::string_view what, std::string_view text) {
+    if (text.size() <= longest_string) return {};
+    return std::string(what) + " is " + std::to_string(text.size()) + " bytes long; MQTT takes at most 65535";
+}
+
+// Whether the text is UTF-8 as MQTT has it: no surrogates, nothing overlong.
+bool is_utf8(std::string_view text) {
+    for (std::size_t at = 0; at < text.size();) {
+        const auto lead = static_cast<unsigned char>(text[at]);
+        if (lead < 0x80) {
+            ++at;
+            continue;
+        }
+        const std::size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+        if (lead < 0xc2 || lead > 0xf4 || text.size() - at < length) return false;
+        std::uint32_t point = lead & (0xffU >> (length + 1));
+        for (std::size_t i = 1; i < length; ++i) {
+            const auto next = static_cast<unsigned char>(text[at + i]);
+            if ((next & 0xc0) != 0x80) return false;
+            point = point << 6 | (next & 0x3f);
+        }
+        if (point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff) || (length == 3 && point < 0x800) ||
+            (length == 4 && point < 0x10000))
+            return false;
+        at += length;
+    }
+    return true;
+}
+
+std::string bad_name(std::string_view what, std::string_view name) {
+    if (name.empty()) return std::string(what) + " is empty";
+    if (std::string problem = too_long(what, name); !problem.empty()) return problem;
+    constexpr std::string_view forbidden("+#\0", 3);
+    const auto at = name.find_first_of(forbidden);
+    if (at != std::string_view::npos) {
+        const bool zero = name[at] == '\0';
+        return std::string(what) + (zero ? " has a zero byte" : std::string(" has a \"") + name[at] + '"') +
+               ", which no MQTT topic may have";
+    }
+    if (!is_utf8(name)) return std::string(what) + " is not valid UTF-8";
+    return {};
+}
+
+// A string or a number that stands for milliseconds; as seconds, rounded up.
+bool read_expiration(const Json& value, std::uint32_t& seconds) {
+    std::uint64_t ms = 0;
+    if (value.is_number_unsigned()) {
+        ms = value.get<std::uint64_t>();
+    } else if (value.is_string()) {
+        const auto& text = value.get_ref<const std::string&>();
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), ms);
+        if (error != std::errc{} || end != text.data() + text.size()) return false;
+    } else {
+        return false;
+    }
+    if (ms > most_expiration_ms) return false;
+    seconds = static_cast<std::uint32_t>((ms + 999) / 1000);
+    return true;
+}
+
+std::string as_text(const Json& value) {
+    return value.is_string() ? value.get_ref<const std::string&>() : value.dump();
+}
+
+std::string add_user_property(std::string& out, const std::string& name, const Json& value) {
+    const std::string text = as_text(value);
+    if (std::string problem = too_long("a header's name", name); !problem.empty()) return problem;
+    if (std::string problem = too_long("header \"" + name + "\"", text); !problem.empty()) return problem;
+    append_user_property(out, name, text);
+    return {};
+}
+
+std::string add_header(std::string& out, const std::string& name, const Json& value) {
+    if (std::find(own_names.begin(), own_names.end(), name) != own_names.end()) return {};
+    if (name == "correlation-id") {
+        const std::string text = as_text(value);
+        if (std::string problem = too_long("header \"correlation-id\"", text); !problem.empty()) return problem;
+        append_property(out, Property::correlation_data, text);
+        return {};
+    }
+    if (name == "reply-to") {
+        const std::string topic = as_text(value);
+        if (std::string problem = bad_name("header \"reply-to\"", topic); !problem.empty()) return problem;
+        append_property(out, Property::response_topic, topic);
+        return {};
+    }
+    if (name == "expiration") {
+        std::uint32_t seconds = 0;
+        if (!read_expiration(value, seconds))
+            return "header \"expiration\" is not a number of milliseconds from 0 to 4294967295000";
+        append_property(out, Property::message_expiry);
+        append_long(out, seconds);
+        return {};
+    }
+    if (!value.is_array()) return add_user_property(out, name, value);
+    for (const Json& item : value) {
+        if (std::string problem = add_user_property(out, name, item); !problem.empty()) return problem;
+    }
+    return {};
+}
+
+bool refuse(Settlement& refusal, const Outgoing& outgoing, Remedy remedy, std::string reason) {
+    refusal = {outgoing.ticket, Verdict::refused, remedy, std::move(reason)};
+    return false;
+}
+
+}  // namespace
+
+MessageWriter::MessageWriter(std::string_view source) : source_(source.substr(0, longest_string)) {}
+
+std::string MessageWriter::add_headers(const Event& event) {
+    if (event.headers.empty()) return {};
+    const Json headers = Json::parse(event.headers, nullptr, false);
+    if (!headers.is_object()) return "the headers are not a JSON object that can be sent";
+    for (const auto& [name, value] : headers.items()) {
+        if (std::string problem = add_header(properties_, name, value); !problem.empty()) return problem;
+    }
+    return {};
+}
+
+std::string MessageWriter::fill_properties(const Event& event) {
+    if (std::string problem = too_long("the content type", event.content_type); !problem.empty()) return problem;
+    if (event.key) {
+        if (std::string problem = too_long("the key", *event.key); !problem.empty()) return problem;
+    }
+    std::array<char, 24> id;
+    const char* id_end = std::to_chars(id.data(), id.data() + id.size(), event.id).ptr;
+    std::array<char, rfc3339_length> time;
+
+    properties_.clear();
+    append_property(properties_, Property::payload_format);
+    append_byte(properties_, event.is_bytes ? 0 : 1);
+    if (!event.content_type.empty()) append_property(properties_, Property::content_type, event.content_type);
+    append_user_property(properties_, "event-id", {id.data(), static_cast<std::size_t>(id_end - id.data())});
+    append_user_property(properties_, "event-topic", event.topic);
+    if (event.key) append_user_property(properties_, "event-key", *event.key);
+    append_user_property(properties_, "event-time", rfc3339(event.published_at, time));
+    append_user_property(properties_, "event-source", source_);
+    return add_headers(event);
+}
+
+bool MessageWriter::write(std::string& out, const Outgoing& outgoing, const Limits& limits, std::uint16_t id,
+                          bool again, Settlement& refusal) {
+    const Event& event = *outgoing.event;
+    const int qos = outgoing.addressing->qos;
+    const bool retain = outgoing.addressing->retain;
+    const bool v5 = limits.version == MqttVersion::v5;
+    if (std::string problem = bad_name("the destination's name", outgoing.name); !problem.empty())
+        return refuse(refusal, outgoing, Remedy::park, std::move(problem));
+    if (qos > limits.maximum_qos)
+        return refuse(refusal, outgoing, Remedy::fix_settings,
+                      "the broker takes QoS " + std::to_string(limits.maximum_qos) + " at most, the route has QoS " +
+                          std::to_string(qos));
+    if (retain && !limits.retain_available)
+        return refuse(refusal, outgoing, Remedy::fix_settings,
+                      "the broker does not retain messages, which the route asks for");
+    if (v5) {
+        if (std::string problem = fill_properties(event); !problem.empty())
+            return refuse(refusal, outgoing, Remedy::park, std::move(problem));
+    }
+    const std::size_t properties = v5 ? variable_size(properties_.size()) + properties_.size() : 0;
+    const std::size_t remaining = 2 + outgoing.name.size() + (qos > 0 ? 2 : 0) + properties + event.payload.size();
+    const std::size_t size = 1 + variable_size(remaining) + remaining;
+    const std::size_t most = limits.maximum_packet > 0 ? limits.maximum_packet : 5 + longest_remaining;
+    if (size > most || remaining > longest_remaining)
+        return refuse(refusal, outgoing, Remedy::park,
+                      "too large for the broker: " + std::to_string(size) + " bytes, it takes " + std::to_string(most));
+
+    append_byte(out, static_cast<unsigned>(Type::publish) << 4 | (again ? 8U : 0U) | static_cast<unsigned>(qos) << 1 |
+                         (retain ? 1U : 0U));
+    append_variable(out, remaining);
+    append_string(out, outgoing.name);
+    if (qos > 0) append_short(out, id);
+    if (v5) {
+        append_variable(out, properties_.size());
+        out += properties_;
+    }
+    out += event.payload;
+    return true;
+}
+
+}  // namespace eventbus::broker::mqtt

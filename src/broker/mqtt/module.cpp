@@ -1,0 +1,61 @@
+// What it is: the face of the MQTT module: what it is called, what it knows, how to connect.
+// Who calls it: whoever loads pg_eventbus_mqtt.so: create_broker to check, the sender to connect.
+// Never: does I/O in check().
+#include <array>
+
+#include "broker/mqtt/driver.hpp"
+#include "core/bad_input.hpp"
+
+namespace eventbus::broker::mqtt {
+
+namespace {
+
+constexpr std::array<std::string_view, 1> kinds{"topic"};
+constexpr std::array<std::string_view, 2> route_options{"qos", "retain"};
+constexpr std::array<std::string_view, 4> broker_options{"version", "client_id", "session_expiry", "will"};
+
+constexpr const char* url_form =
+    "Write mqtt://[user:password@]host[:port][,host[:port]...], mqtts://... for TLS, or ws://host[:port]/path and "
+    "wss://... for WebSockets.";
+
+[[noreturn]] void refuse(std::string message, std::string detail = {}) {
+    throw BadInput(std::move(message), std::move(detail), url_form);
+}
+
+void check(const BrokerSettings& settings) {
+    const Url& url = settings.url;
+    const bool websocket = url.scheme == "ws" || url.scheme == "wss";
+    if (!websocket && url.scheme != "mqtt" && url.scheme != "mqtts") refuse("broker URL's scheme is not one of MQTT");
+    if (!url.query.empty())
+        refuse("unknown parameter in an MQTT URL", "MQTT URLs have no parameters; all else is a broker option.");
+    if (!websocket && !url.path.empty()) refuse("MQTT URL has a path", "Only WebSockets have one.");
+    for (const Host& host : url.hosts)
+        if (host.is_unix()) refuse("MQTT brokers are not reached through unix sockets");
+    if (!url.has_user && (url.has_password || !settings.options.password_file.empty()))
+        refuse("MQTT URL has no user for the password", "MQTT knows no password without a user.");
+    if (url.user.size() > longest_string || url.password.size() > longest_string)
+        refuse("user or password in an MQTT URL is too long", "MQTT takes at most 65535 bytes.");
+    check_tls_options(settings, websocket ? "wss" : "mqtts");
+}
+
+std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
+    return std::make_unique<MqttDriver>(settings, attempt, now);
+}
+
+const Module module{.protocol = "mqtt",
+                    .kinds = kinds,
+                    .route_options = route_options,
+                    .broker_options = broker_options,
+                    .longest_name = longest_string,
+                    .check = check,
+                    .connect = connect};
+
+}  // namespace
+
+}  // namespace eventbus::broker::mqtt
+
+extern "C" __attribute__((visibility("default"))) const eventbus::broker::Module* eventbus_driver_module();
+
+extern "C" const eventbus::broker::Module* eventbus_driver_module() {
+    return &eventbus::broker::mqtt::module;
+}

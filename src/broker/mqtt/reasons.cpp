@@ -1,0 +1,104 @@
+// What it is: MQTT's reason codes; see reasons.hpp.
+// Who calls it: the MQTT driver, with what the broker answered.
+// Never: decides about anything but a code.
+#include "broker/mqtt/reasons.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace eventbus::broker::mqtt {
+
+namespace {
+
+struct Reason {
+    std::uint8_t code;
+    const char* words;
+    Remedy event;  // of PUBACK and PUBREC
+    Remedy link;   // of CONNACK and DISCONNECT
+};
+
+constexpr Remedy retry = Remedy::retry;
+constexpr Remedy park = Remedy::park;
+constexpr Remedy fix = Remedy::fix_settings;
+
+constexpr std::array<Reason, 34> reasons = {{
+    {0x00, "normal disconnection", retry, retry},
+    {0x80, "unspecified error", retry, retry},
+    {0x81, "malformed packet", park, retry},
+    {0x82, "protocol error", retry, retry},
+    {0x83, "implementation specific error", retry, retry},
+    {0x84, "unsupported protocol version", retry, fix},
+    {0x85, "client identifier not valid", retry, fix},
+    {0x86, "bad user name or password", fix, fix},
+    {0x87, "not authorized", fix, fix},
+    {0x88, "server unavailable", retry, retry},
+    {0x89, "server busy", retry, retry},
+    {0x8a, "banned", fix, fix},
+    {0x8b, "server shutting down", retry, retry},
+    {0x8c, "bad authentication method", fix, fix},
+    {0x8d, "keep alive timeout", retry, retry},
+    {0x8e, "session taken over by another client with the same client id", retry, retry},
+    {0x8f, "topic filter invalid", park, retry},
+    {0x90, "topic name invalid", park, fix},
+    {0x91, "packet identifier in use", retry, retry},
+    {0x92, "packet identifier not found", retry, retry},
+    {0x93, "receive maximum exceeded", retry, retry},
+    {0x94, "topic alias invalid", retry, retry},
+    {0x95, "packet too large", park, fix},
+    {0x96, "message rate too high", retry, retry},
+    {0x97, "quota exceeded", retry, retry},
+    {0x98, "administrative action", retry, retry},
+    {0x99, "payload format invalid", park, fix},
+    {0x9a, "retain not supported", fix, fix},
+    {0x9b, "QoS not supported", fix, fix},
+    {0x9c, "use another server", retry, retry},
+    {0x9d, "server moved", retry, retry},
+    {0x9e, "shared subscriptions not supported", retry, retry},
+    {0x9f, "connection rate exceeded", retry, retry},
+    {0xa0, "maximum connect time", retry, retry},
+}};
+
+const Reason* find(std::uint8_t code) {
+    const auto found =
+        std::find_if(reasons.begin(), reasons.end(), [&](const Reason& reason) { return reason.code == code; });
+    return found == reasons.end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+std::string words_of(std::uint8_t code, std::string_view reason) {
+    constexpr std::string_view digits = "0123456789abcdef";
+    constexpr std::size_t longest_reason = 300;
+    const Reason* known = find(code);
+    std::string text = known ? known->words : "unknown reason";
+    text += " (0x";
+    text += digits[code >> 4];
+    text += digits[code & 15];
+    text += ')';
+    if (reason.empty()) return text;
+    text += ": ";
+    for (const char c : reason.substr(0, longest_reason)) text += c >= 0x20 && c < 0x7f ? c : '?';
+    return text;
+}
+
+Remedy remedy_of_event(std::uint8_t code) {
+    const Reason* known = find(code);
+    return known ? known->event : retry;
+}
+
+bool blames_an_event(std::uint8_t code) {
+    constexpr std::array<std::uint8_t, 7> codes = {0x81, 0x82, 0x90, 0x94, 0x95, 0x99, 0x8f};
+    return std::find(codes.begin(), codes.end(), code) != codes.end();
+}
+
+Remedy remedy_of_link(std::uint8_t code) {
+    const Reason* known = find(code);
+    return known ? known->link : retry;
+}
+
+std::uint8_t connack_code(std::uint8_t code) {
+    constexpr std::array<std::uint8_t, 6> of_v3 = {0, unsupported_version, 0x85, 0x88, 0x86, 0x87};
+    return code < of_v3.size() ? of_v3[code] : code;
+}
+
+}  // namespace eventbus::broker::mqtt

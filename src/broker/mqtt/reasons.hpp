@@ -1,0 +1,35 @@
+// What it is: MQTT's reason codes: their words, and whom each concerns.
+// Who calls it: the MQTT driver, with what the broker answered.
+// Never: decides about anything but a code.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "core/settings.hpp"
+#include "core/settlement.hpp"
+
+namespace eventbus::broker::mqtt {
+
+// Codes from here on are failures.
+inline constexpr std::uint8_t first_failure = 0x80;
+
+// "not authorized (0x87)", and the broker's own words behind it where it has any.
+std::string words_of(std::uint8_t code, std::string_view reason);
+
+// What a PUBACK or PUBREC with a failure asks for.
+Remedy remedy_of_event(std::uint8_t code);
+
+// Whether a DISCONNECT may be one event's fault.
+bool blames_an_event(std::uint8_t code);
+
+// A refused CONNECT (the code as MQTT 5 has it), or a DISCONNECT: retry or fix_settings.
+Remedy remedy_of_link(std::uint8_t code);
+
+// MQTT 3.1.1's return codes of CONNACK have the numbers 1 to 5; as MQTT 5 would say them.
+std::uint8_t connack_code(std::uint8_t code);
+
+inline constexpr std::uint8_t unsupported_version = 0x84;
+
+}  // namespace eventbus::broker::mqtt

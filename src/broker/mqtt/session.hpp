@@ -1,0 +1,57 @@
+// What it is: what outlives a connection: the version that works, and the packet ids that the broker may still know.
+// Who calls it: the MQTT driver; one session for each client id and URL of this process.
+// Never: holds an event's bytes: delivery offers the event again.
+//
+// A message with QoS 2 that was open when its connection broke may have arrived. When the broker still has our session,
+// the event goes out under its old packet id when it is offered again, and a broker that has it already takes it for
+// what it is: the same message. A new process begins a clean session, because it does not know which ids the broker
+// remembers, and a new message under one of those would be swallowed.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "broker/driver.hpp"
+
+namespace eventbus::broker::mqtt {
+
+// The event, the route and the name make the message.
+struct MessageKey {
+    std::int64_t event = 0;
+    std::uint32_t lane = 0;
+    std::string name;
+    auto operator<=>(const MessageKey&) const = default;
+};
+
+struct Session {
+    enum class Stage : std::uint8_t {
+        published,  // the broker has not answered: it goes out again under its id
+        received,   // PUBREC has come: PUBREL goes out again
+        complete,   // all has been said: the event counts as delivered when it is offered again
+    };
+    struct Past {
+        std::uint16_t id = 0;
+        Stage stage = Stage::published;
+    };
+
+    MqttVersion version = MqttVersion::any;  // what worked last
+    std::string host;                        // which one has the session; empty: none
+    std::map<MessageKey, Past> past;
+    std::size_t alone = 0;  // so many of the next messages go out one at a time: one of them ended the connection
+
+    // The broker knows nothing of us: what is not complete is sent anew.
+    void lost() {
+        host.clear();
+        std::erase_if(past, [](const auto& entry) { return entry.second.stage != Stage::complete; });
+    }
+};
+
+std::shared_ptr<Session> session_of(const BrokerSettings& settings);
+
+// The option's, or one made of the source and the broker's name: what every broker must accept, 23 bytes of
+// letters and digits.
+std::string client_id_of(const BrokerSettings& settings);
+
+}  // namespace eventbus::broker::mqtt
