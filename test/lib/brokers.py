@@ -134,7 +134,7 @@ class RabbitNode(Broker):
         self.tls_port = free_port() if certificates else None
         self.node = f"eventbus{uuid.uuid4().hex[:8]}@localhost"
         self.epmd = None
-        lines = ["loopback_users = none", "disk_free_limit.absolute = 50MB",
+        lines = ["loopback_users = none", "disk_free_limit.absolute = 50MB", "handshake_timeout = 60000",
                  f"load_definitions = {self._write('definitions.json', self._definitions(users or {}))}"]
         if certificates:
             lines += [f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}", f"ssl_options.cacertfile = {certificates.ca}",

@@ -159,20 +159,6 @@ def test_rabbit_killed_and_restarted_under_load(db, rabbit, name):
     check(received, committed, duplicates_allowed=True)
 
 
-def test_rabbit_connection_closed_by_an_operator(db, rabbit, name):
-    """The broker ends the connection in an orderly way: the sender comes back by itself."""
-    rabbit.declare(name)
-    db.broker("rabbit", rabbit.url)
-    db.route("out", "rabbit", f"queue:{name}")
-    db.publish("t", 1)
-    rabbit.take(name, 1)
-    rabbit.stop()
-    db.publish("t", 2)
-    db.wait_state("out", "retrying", "connecting")
-    rabbit.start()
-    assert [body for _, body, _ in rabbit.take(name, 1)] == [b"2"]
-
-
 def test_sender_terminated_comes_back(db, durable, name):
     with Load(db) as load:
         for _ in range(3):

@@ -129,6 +129,32 @@ TEST(AmqpLogin, ClosedAtOnceAndSilence) {
                 "did not finish the login within 300 ms");
 }
 
+// Three round trips, each within the limit, all together beyond it.
+TEST(AmqpLogin, ASlowWayHasTheTimeoutForEachStep) {
+    const auto take_time = [] {
+        const auto until = Clock::now() + milliseconds(300);
+        while (Clock::now() < until) std::this_thread::yield();
+    };
+    FakeBroker broker([&](Peer& peer) {
+        peer.read_protocol_header();
+        take_time();
+        peer.send(peer.start_bytes());
+        peer.expect(AMQP_CONNECTION_START_OK_METHOD);
+        take_time();
+        peer.method(0, AMQP_CONNECTION_TUNE_METHOD, amqp_connection_tune_t{10, 131072, 60});
+        peer.expect(AMQP_CONNECTION_TUNE_OK_METHOD);
+        peer.expect(AMQP_CONNECTION_OPEN_METHOD);
+        take_time();
+        peer.method(0, AMQP_CONNECTION_OPEN_OK_METHOD, amqp_connection_open_ok_t{});
+        peer.wait_for_end();
+    });
+    const auto begun = Clock::now();
+    Driven driven(settings_for(url_of(broker.port(), "?connection_timeout=700")));
+    EXPECT_TRUE(driven.until_state(LinkState::up)) << driven.link.reason;
+    EXPECT_GT(Clock::now() - begun, milliseconds(700));
+    driven.destroy();
+}
+
 TEST(AmqpLogin, ConnectionRefused) {
     std::uint16_t port = 0;
     {
@@ -337,6 +363,24 @@ TEST_F(AmqpTalk, HeartbeatsAreSentAndMissed) {
     expect_settled(*driven_, 1, Verdict::unknown, Remedy::retry, "no heartbeat for 2 s");
     EXPECT_EQ(driven_->wake_at(), TimePoint::max());
     EXPECT_FALSE(offer(2));
+}
+
+// RabbitMQ counts from tune-ok on.
+TEST_F(AmqpTalk, HeartbeatsAreSentWhileTheVirtualHostIsOpened) {
+    start(
+        [](Peer& peer) {
+            peer.read_protocol_header();
+            peer.send(peer.start_bytes());
+            peer.expect(AMQP_CONNECTION_START_OK_METHOD);
+            peer.method(0, AMQP_CONNECTION_TUNE_METHOD, amqp_connection_tune_t{10, 131072, 60});
+            peer.expect(AMQP_CONNECTION_TUNE_OK_METHOD);
+            peer.expect(AMQP_CONNECTION_OPEN_METHOD);
+            for (int i = 0; i < 5; ++i) EXPECT_EQ(peer.frame(true).type, AMQP_FRAME_HEARTBEAT);
+            peer.method(0, AMQP_CONNECTION_OPEN_OK_METHOD, amqp_connection_open_ok_t{});
+            peer.wait_for_end();
+        },
+        "?heartbeat=1");
+    EXPECT_TRUE(driven_->until_state(LinkState::up)) << driven_->link.reason;
 }
 
 TEST_F(AmqpTalk, HeartbeatsKeepTheLinkUp) {

@@ -56,16 +56,17 @@ std::span<const Interest> AmqpDriver::interests() const {
 TimePoint AmqpDriver::wake_at() const {
     if (written_ || settled_ < settlements_.size()) return TimePoint::min();
     if (phase_ == Phase::down) return TimePoint::max();
-    if (phase_ != Phase::up) return deadline_;
-    if (limits_.heartbeat_s == 0) return TimePoint::max();
+    const bool up = phase_ == Phase::up;
+    if (limits_.heartbeat_s == 0) return up ? TimePoint::max() : deadline_;
     const std::chrono::milliseconds interval(limits_.heartbeat_s * 1000);
-    const TimePoint silent = last_received_ + 2 * interval;
-    return stream_.unsent() > 0 ? silent : std::min(silent, last_sent_ + interval / 2);
+    const TimePoint due = up ? last_received_ + 2 * interval : deadline_;
+    return stream_.unsent() > 0 ? due : std::min(due, last_sent_ + interval / 2);
 }
 
 Link AmqpDriver::drive(Ready ready, TimePoint now) {
     if (phase_ == Phase::down) return link();
     written_ = false;
+    const Phase before = phase_;
     const std::size_t unsent = stream_.unsent();
     stream_.drive(ready);
     if (stream_.unsent() < unsent) last_sent_ = now;
@@ -74,6 +75,7 @@ Link AmqpDriver::drive(Ready ready, TimePoint now) {
         phase_ = Phase::start;
     }
     take_inbox(now);
+    if (phase_ != before) deadline_ = now + std::chrono::milliseconds(client_.connect_timeout_ms);
     if (phase_ != Phase::down) keep_time(now);
     if (phase_ != Phase::down) flush(now);
     if (phase_ != Phase::down && stream_.state() == Stream::State::closed) take_inbox(now);  // its last words
@@ -113,8 +115,7 @@ void AmqpDriver::flush(TimePoint now) {
 }
 
 void AmqpDriver::keep_time(TimePoint now) {
-    if (phase_ != Phase::up) {
-        if (now < deadline_) return;
+    if (phase_ != Phase::up && now >= deadline_) {
         const std::string limit = " within " + seconds(client_.connect_timeout_ms);
         if (phase_ == Phase::stream) return fail(Remedy::retry, "could not connect" + limit);
         if (phase_ == Phase::start) return fail(Remedy::retry, "the broker did not greet" + limit);
@@ -122,7 +123,7 @@ void AmqpDriver::keep_time(TimePoint now) {
     }
     if (limits_.heartbeat_s == 0) return;
     const std::chrono::milliseconds interval(limits_.heartbeat_s * 1000);
-    if (now >= last_received_ + 2 * interval) {
+    if (phase_ == Phase::up && now >= last_received_ + 2 * interval) {
         // Our own process may have slept: what has come meanwhile counts.
         stream_.drive({.read = true, .write = false});
         if (!take_inbox(now) && stream_.state() == Stream::State::open)

@@ -67,7 +67,7 @@ class AmqpDriver final : public Driver {
     Remedy remedy_ = Remedy::none;  // when down
     std::string reason_;            // when down or blocked
 
-    TimePoint deadline_;  // for the connection to be up
+    TimePoint deadline_;  // of this phase, until the connection is up: a slow way has several round trips
     TimePoint last_received_;
     TimePoint last_sent_;
     std::size_t leftover_ = 0;  // of the inbox: part of a frame
