@@ -77,6 +77,19 @@ def said(cluster, log_from_here):
     return lines
 
 
+def check_told_once(lines):
+    """Until the broker is back, each reason is told once, however many attempts fail for it."""
+    assert lines
+    reasons = []
+    for line in lines:
+        if "is back after" in line:
+            reasons.clear()
+        else:
+            reason = re.search(r"\): (.*); next attempt in", line)[1]
+            assert reason not in reasons, lines
+            reasons.append(reason)
+
+
 def attempts(server):
     return server.client().info("stats")["total_connections_received"]
 
@@ -145,7 +158,7 @@ def test_server_that_takes_no_writes_gets_them_later(db, servers, make_steady, s
         server.client().execute_command(mended)
     steady.check(arrived, duplicates=False)
     db.wait_status("stream", state="active", dead=0, in_flight=0)
-    assert len(said("stream") + said("sick")) <= 2, "no line for every attempt"
+    assert not said("stream") + said("sick"), "no line for every attempt"
 
 
 def test_key_of_the_wrong_type_costs_its_own_events_alone(db, servers, make_steady, said):
@@ -187,7 +200,8 @@ def test_payload_too_large_for_the_server_is_a_dead_letter(db, servers, make_ste
         steady.goes_on(before)
     steady.check(arrived, duplicates=False)
     db.wait_status("stream", state="active", dead=1)
-    assert len(said("stream")) == 1 and len(said("sick")) <= 3
+    assert len(said("stream")) == 1
+    check_told_once(said("sick"))
 
 
 # The broker, before it lets anybody in
@@ -255,14 +269,15 @@ def test_brokers_that_let_nobody_in(db, servers, certificates, make_steady, said
         for name in ("password", "authority", "expired"):
             eventually(lambda server=cases[name][0]: attempts(server) >= 4, 60, f"{name} is tried several times")
         for name, (*_, mend) in cases.items():
-            assert len(said(name)) == 1, said(name)
+            check_told_once(said(name))
+            assert "is back" not in said(name)[-1]
             mend()
         for name in cases:
             db.wait_state(name, "active")
     for name, (server, *_) in cases.items():
         steady.check(Entries(server, "s"), duplicates=False)
         if name not in ("password", "authority"):  # what is altered gets a sender that knows of no trouble
-            assert len(said(name)) == 2 and "is back" in said(name)[1], said(name)
+            assert "is back" in said(name)[-1], said(name)
         db.wait_status(name, dead=0)
 
 
@@ -271,7 +286,7 @@ def test_brokers_that_let_nobody_in(db, servers, certificates, make_steady, said
 
 def test_connection_killed_server_frozen_server_restarted(db, durable_redis, make_steady, said):
     server = durable_redis
-    db.broker("sick", server.url, heartbeat=1, connect_timeout=1)
+    db.broker("sick", server.url, heartbeat=2, connect_timeout=2)
     db.route("out", "sick", "stream:s")
     with make_steady() as steady:
         before = steady.before()
@@ -294,8 +309,7 @@ def test_connection_killed_server_frozen_server_restarted(db, durable_redis, mak
         server.start()
         db.wait_state("out", "active")
     steady.check(Entries(server, "s"), duplicates=False)
-    lines = said("sick")
-    assert len([line for line in lines if "is back" in line]) <= 5 and len(lines) <= 13, lines
+    check_told_once(said("sick"))
 
 
 def test_sender_follows_the_primary_among_several_hosts(db, servers, make_steady, said):
@@ -313,6 +327,7 @@ def test_sender_follows_the_primary_among_several_hosts(db, servers, make_steady
         eventually(lambda: two.client().xlen("s") > length + 20, why="events arrive at the new primary")
         steady.goes_on(before)
     steady.check(Entries(two, "s"), duplicates=False)
+    check_told_once(said("pair"))
     assert any("is a replica" in line for line in said("pair"))
 
 
@@ -364,4 +379,5 @@ def test_network_that_refuses_swallows_delays_dribbles_and_cuts(db, servers, mak
         steady.stop()
         for way in ways:
             steady.check(Entries(server, way), duplicates=False)
-        assert all(len(said(way)) <= 4 for way in ("refuse", "black_hole")), (said("refuse"), said("black_hole"))
+        for way in ways:
+            check_told_once(said(way))
