@@ -50,8 +50,7 @@ def _accepts(port):
 
 
 def _is_away(database):
-    """The sender has noticed, and has tried for a while."""
-    database.wait_state("back", "retrying")
+    """Nothing has been acknowledged for a while."""
     database.wait_status("back", lag=lambda lag: lag.total_seconds() > AWAY)
 
 
