@@ -1,4 +1,5 @@
-# What it is: the demo: a marketplace's inserts arrive at a cache refresh (Redis) and a search indexer (RabbitMQ).
+# What it is: the demo: a marketplace's inserts arrive at a cache refresh (Redis), a search indexer (RabbitMQ) and the
+# labels on the shelves (MQTT).
 # Who calls it: demo/run, after building and installing.
 # Never: touches a server that is not its own, or ends well when an expected message has not arrived.
 import contextlib
@@ -16,12 +17,14 @@ import pika  # noqa: E402
 import psycopg2  # noqa: E402
 
 from database import Database  # noqa: E402
-from servers import (PostgresCluster, RabbitNode, RedisServer, eventually, release_all, still_runs)  # noqa: E402
+from servers import (MosquittoServer, PostgresCluster, RabbitNode, RedisServer, eventually, release_all,  # noqa: E402
+                     still_runs)
 
 KEPT = os.path.join(HERE, "..", "build", "demo.json")
 KEEP = os.environ.get("KEEP", "") not in ("", "0")
-COLOURS = {"shop": "36", "cache refresh": "33", "search indexer": "35", "demo": "1", "good": "32", "bad": "31"}
-TOPIC, EXCHANGE, QUEUE = "shop.product.listed", "shop", "search-index"
+COLOURS = {"shop": "36", "cache refresh": "33", "search indexer": "35", "shelf labels": "34",
+           "demo": "1", "good": "32", "bad": "31"}
+TOPIC, EXCHANGE, QUEUE, LABELS = "shop.product.listed", "shop", "search-index", "shop/shelf"
 _print_lock = threading.Lock()
 
 
@@ -120,6 +123,15 @@ def consume_from_rabbitmq(rabbit):
     return receive
 
 
+def listen_on_mqtt(mosquitto):
+    def receive(consumer):
+        with mosquitto.subscriber([f"{LABELS}/#"], hear=lambda message: consumer.hear(
+                message.payload, f"topic {message.topic}, event-id {dict(message.user)['event-id']}")):
+            consumer.ready.set()
+            consumer.stopping.wait()
+    return receive
+
+
 def show_status(database):
     rows = database.run("SELECT route, broker, state, delivered, dead, retries, in_flight, "
                         "coalesce(date_trunc('milliseconds', lag)::text, '-'), coalesce(last_error, '-') "
@@ -134,13 +146,15 @@ def show_status(database):
         print(flush=True)
 
 
-def set_up(database, redis, rabbit):
+def set_up(database, redis, rabbit, mosquitto):
     with open(os.path.join(HERE, "marketplace.sql")) as text:
         database.run(text.read())
     rabbit.declare(QUEUE, EXCHANGE, "shop.product.*")
     for call in (f"create_broker('cache', '{redis.url}')", f"create_broker('rabbit', '{rabbit.url}')",
+                 f"create_broker('labels', '{mosquitto.url}')",
                  "create_route('cache-refresh', 'cache', 'channel:{topic}', 'shop.product.*')",
-                 f"create_route('search-index', 'rabbit', 'exchange:{EXCHANGE}', 'shop.product.*')"):
+                 f"create_route('search-index', 'rabbit', 'exchange:{EXCHANGE}', 'shop.product.*')",
+                 f"create_route('shelf-labels', 'labels', 'topic:{LABELS}/{{key}}', 'shop.product.*')"):
         database.run(f"SELECT eventbus.{call}")
         tell("demo", f"SELECT eventbus.{call};")
 
@@ -163,21 +177,22 @@ def all_arrived(shop, consumers, deadline):
     return fine
 
 
-def play(database, redis, rabbit, stack):
-    headline("Setting up: an inventory table with a trigger, two brokers, two routes")
-    set_up(database, redis, rabbit)
+def play(database, redis, rabbit, mosquitto, stack):
+    headline("Setting up: an inventory table with a trigger, three brokers, three routes")
+    set_up(database, redis, rabbit, mosquitto)
     shop = Shop(database)
     consumers = [Consumer("cache refresh", shop, listen_on_redis(redis)),
-                 Consumer("search indexer", shop, consume_from_rabbitmq(rabbit))]
+                 Consumer("search indexer", shop, consume_from_rabbitmq(rabbit)),
+                 Consumer("shelf labels", shop, listen_on_mqtt(mosquitto))]
     for consumer in consumers:
         consumer.start()
         stack.callback(consumer.join, 5)
         stack.callback(consumer.stopping.set)
         consumer.ready.wait(10)
-    for route in ("cache-refresh", "search-index"):
+    for route in ("cache-refresh", "search-index", "shelf-labels"):
         database.wait_state(route, "active")
 
-    headline("Products are listed; both consumers hear of each one")
+    headline("Products are listed; all consumers hear of each one")
     for number, (name, price) in enumerate([("walnut desk", 349.0), ("green tea, 100 g", 7.5), ("brass lamp", 89.9),
                                             ("wool blanket", 59.0)], 1):
         shop.list_product(f"SKU-{number:03}", name, price)
@@ -187,7 +202,7 @@ def play(database, redis, rabbit, stack):
     fine = all_arrived(shop, consumers, 15)
     show_status(database)
 
-    headline("The promise: RabbitMQ is killed; the shop goes on, the cache goes on, one insert is rolled back")
+    headline("The promise: RabbitMQ is killed; the shop goes on, the others go on, one insert is rolled back")
     rabbit.kill()
     tell("demo", "RabbitMQ is gone (kill -9)")
     shop.list_product("SKU-005", "bicycle bell", 12.0)
@@ -204,7 +219,7 @@ def play(database, redis, rabbit, stack):
     return fine
 
 
-def keep(cluster, redis, rabbit):
+def keep(cluster, redis, rabbit, mosquitto):
     kept = release_all()
     os.makedirs(os.path.dirname(KEPT), exist_ok=True)
     with open(KEPT, "w") as text:
@@ -213,6 +228,7 @@ def keep(cluster, redis, rabbit):
           f"  PostgreSQL  psql -h {cluster.directory} -p {cluster.port} -U postgres shop\n"
           f"  Redis       redis-cli -p {redis.port} subscribe {TOPIC}\n"
           f"  RabbitMQ    {rabbit.url}   (queue {QUEUE})\n"
+          f"  mosquitto   {mosquitto.url}   (topic {LABELS}/#)\n"
           "Try             INSERT INTO inventory VALUES ('SKU-100', 'your own', 1.00);\n"
           "and             SELECT * FROM eventbus.status;\n"
           "Stop it with    demo/stop")
@@ -223,7 +239,7 @@ def main():
         with open(KEPT) as text:
             if still_runs(json.load(text)):
                 sys.exit("a demo is already running; stop it with demo/stop")
-    headline("Starting a private PostgreSQL, Redis and RabbitMQ")
+    headline("Starting a private PostgreSQL, Redis, RabbitMQ and mosquitto")
     servers = contextlib.ExitStack()
     with servers, contextlib.ExitStack() as stack:
         cluster = PostgresCluster(name="demo", config={"log_min_messages": "warning"})
@@ -234,15 +250,17 @@ def main():
         tell("demo", f"Redis is up, 127.0.0.1:{redis.port}")
         rabbit = servers.enter_context(RabbitNode())
         tell("demo", f"RabbitMQ is up, 127.0.0.1:{rabbit.port}")
+        mosquitto = servers.enter_context(MosquittoServer())
+        tell("demo", f"mosquitto is up, 127.0.0.1:{mosquitto.port}")
         try:
-            fine = play(Database(cluster, "shop", extension=False), redis, rabbit, stack)
+            fine = play(Database(cluster, "shop", extension=False), redis, rabbit, mosquitto, stack)
         except (AssertionError, psycopg2.Error) as error:
             print(paint("bad", f"The demo stopped: {error}\nPostgreSQL's log ends with:\n{cluster.log_text()[-2000:]}"))
             fine = False
-        print(paint("good", "Every committed event arrived at both consumers, and nothing else did.") if fine
+        print(paint("good", "Every committed event arrived at every consumer, and nothing else did.") if fine
               else paint("bad", "Something is missing: see above."))
         if KEEP:
-            keep(cluster, redis, rabbit)
+            keep(cluster, redis, rabbit, mosquitto)
             servers.pop_all()
     if not KEEP:
         print("Everything is stopped and removed.")

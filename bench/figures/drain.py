@@ -172,7 +172,8 @@ def _mqtt_model(world):
         [message] = subscriber.take(1)
     user = dict(message.user)
     if set(user) != {"event-id", "event-topic", "event-key", "event-time", "event-source"} or message.qos != 1 or \
-            message.content_type != "application/json" or message.payload.decode() != load.PAYLOAD:
+            message.content_type != "application/json" or message.properties != {"PayloadFormatIndicator": 1} or \
+            message.payload.decode() != load.PAYLOAD:
         raise AssertionError(f"the baseline does not send what we send: {message}")
     return user["event-source"]
 

@@ -47,6 +47,13 @@ MQTTProperty user_property(std::string_view name, std::string_view value) {
     return property;
 }
 
+MQTTProperty payload_is_text() {
+    MQTTProperty property{};
+    property.identifier = MQTTPROPERTY_CODE_PAYLOAD_FORMAT_INDICATOR;
+    property.value.byte = 1;
+    return property;
+}
+
 MQTTProperty content_type(std::string_view value) {
     MQTTProperty property{};
     property.identifier = MQTTPROPERTY_CODE_CONTENT_TYPE;
@@ -81,8 +88,11 @@ int main(int argc, char** argv) {
     check(MQTTAsync_connect(client, &connection), "connect");
     run.connected.acquire();
 
-    MQTTProperty properties[] = {content_type("application/json"), user_property("event-id", ""),
-                                 user_property("event-topic", arguments.text("topic")), user_property("event-time", ""),
+    MQTTProperty properties[] = {payload_is_text(),
+                                 content_type("application/json"),
+                                 user_property("event-id", ""),
+                                 user_property("event-topic", arguments.text("topic")),
+                                 user_property("event-time", ""),
                                  user_property("event-source", arguments.text("source"))};
     MQTTAsync_message message = MQTTAsync_message_initializer;
     message.payload = const_cast<char*>(payload.data());
@@ -97,8 +107,8 @@ int main(int argc, char** argv) {
     const std::int64_t start = bench::now_ns();
     for (const bench::Stamp& stamp : stamps) {
         run.room.acquire();
-        message.properties.array[1].value.value = text(stamp.id);
-        message.properties.array[3].value.value = text(stamp.time);
+        message.properties.array[2].value.value = text(stamp.id);
+        message.properties.array[4].value.value = text(stamp.time);
         check(MQTTAsync_sendMessage(client, destination.c_str(), &message, &response), "publish");
     }
     for (std::int64_t i = 0; i < window; ++i) run.room.acquire();

@@ -147,10 +147,11 @@ class Message:
 
 class Subscriber:
     """An MQTT 5 client; messages: what it has got so far, in order. With a client id its session outlives its
-    connection, and a restart of the broker. user: (name, password)."""
+    connection, and a restart of the broker. user: (name, password). hear: gets each message, in place of messages."""
 
-    def __init__(self, port, topics, qos=1, client_id=None, user=None, deadline=30):
+    def __init__(self, port, topics, qos=1, client_id=None, user=None, hear=None, deadline=30):
         self.messages = []
+        self._hear = hear or self.messages.append
         self._topics, self._options = topics, SubscribeOptions(qos=qos, retainAsPublished=True)
         self._ready, self._persistent = threading.Event(), client_id is not None
         self._client = paho.Client(client_id or "", protocol=paho.MQTTv5)
@@ -177,9 +178,9 @@ class Subscriber:
 
     def _arrived(self, _client, _userdata, message):
         properties = message.properties.json() if message.properties else {}
-        self.messages.append(Message(message.topic, message.payload, message.qos, bool(message.retain),
-                                     properties.pop("ContentType", None),
-                                     [tuple(pair) for pair in properties.pop("UserProperty", [])], properties))
+        self._hear(Message(message.topic, message.payload, message.qos, bool(message.retain),
+                           properties.pop("ContentType", None),
+                           [tuple(pair) for pair in properties.pop("UserProperty", [])], properties))
 
     def bodies(self):
         return [message.payload for message in self.messages]
