@@ -34,7 +34,7 @@ class Steady:
         self.published = dict.fromkeys(self.keys, 0)  # key -> the n that was committed last
         self._rate, self._topics, self._more, self._window = rate, topics or {}, more or {}, window
         self._watched = {}
-        self._connection = db.connect()
+        self._db, self._connection = db, db.connect()
         self._stopping, self._error = threading.Event(), None
         self._thread = threading.Thread(target=self._publish, daemon=True)
 
@@ -91,7 +91,9 @@ class Steady:
         for name, bodies in self._watched.items():
             eventually(lambda: {key for key, _ in decode(bodies())} >= self.healthy, 60,
                        f"{name} gets events of every healthy key")
-        return self.window()
+        shares = self.window()
+        assert min(shares.values()) > 0.5, f"the control: events arrive before the fault: {shares}; {self._routes()}"
+        return shares
 
     def window(self):
         """name -> arrived in a window, as a share of what was published in it; healthy keys only."""
@@ -119,7 +121,12 @@ class Steady:
             tried.append({name: share / min(before[name], 1.0) for name, share in self.window().items()})
             if min(tried[-1].values()) >= ENOUGH:
                 return min(tried[-1].values())
-            assert len(tried) < TRIES, f"windows during the fault, against the one before it ({before}): {tried}"
+            assert len(tried) < TRIES, \
+                f"windows during the fault, against the one before it ({before}): {tried}; {self._routes()}"
+
+    def _routes(self):
+        shown = ("route", "state", "in_flight", "lag", "last_error")
+        return [{name: str(row[name]) for name in shown} for row in self._db.rows("SELECT * FROM eventbus.status")]
 
     # In the end
 

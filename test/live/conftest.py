@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 import sys
+import zlib
 
 import pytest
 
@@ -100,7 +101,8 @@ def make_proxy():
 @pytest.fixture
 def name(request):
     """A name for queues, streams and the like that no other test uses."""
-    return re.sub(r"\W+", "_", request.node.name.removeprefix("test_"))[:48].strip("_").lower()
+    whole = re.sub(r"\W+", "_", request.node.name.removeprefix("test_")).strip("_").lower()
+    return whole if len(whole) <= 48 else f"{whole[:39]}_{zlib.crc32(whole.encode()):08x}"
 
 
 @pytest.fixture

@@ -47,14 +47,18 @@ class FakeBroker:
 
 
 class Target:
-    """One protocol's broker for the tests that run over both."""
+    """One protocol's broker for the tests that run over all of them."""
+
+    subscriber = None
 
     def __init__(self, protocol, server, name):
         self.protocol, self.server, self.name = protocol, server, name
         self.url = server.url
-        self.destination = f"stream:{name}:healed" if protocol == "redis" else f"queue:{name}"
+        self.destination = {"redis": f"stream:{name}:healed", "amqp": f"queue:{name}", "mqtt": f"topic:{name}"}[protocol]
         if protocol == "amqp":
             server.declare(name)
+        if protocol == "mqtt":
+            self.subscriber = server.subscriber([name])
 
     def bad_url(self, port):
         return f"{self.protocol}://127.0.0.1:{port}"
@@ -63,13 +67,18 @@ class Target:
         if self.protocol == "redis":
             eventually(lambda: self.server.client().xlen(f"{self.name}:healed") >= count)
             return self.server.stream_ids(f"{self.name}:healed")
+        if self.protocol == "mqtt":
+            return [int(dict(message.user)["event-id"]) for message in self.subscriber.take(count)]
         return [int(properties.message_id) for properties, _, _ in self.server.take(self.name, count)]
 
 
-@pytest.fixture(params=["redis", "amqp"])
+@pytest.fixture(params=["redis", "amqp", "mqtt"])
 def target(request, name):
-    server = request.getfixturevalue("redis_server" if request.param == "redis" else "rabbit")
-    return Target(request.param, server, name)
+    server = request.getfixturevalue({"redis": "redis_server", "amqp": "rabbit", "mqtt": "mosquitto"}[request.param])
+    made = Target(request.param, server, name)
+    yield made
+    if made.subscriber:
+        made.subscriber.close()
 
 
 def publish_past_a_bad_broker(db, stream, target, url, states, **options):
@@ -106,7 +115,7 @@ def test_refused_login(db, stream, target):
     url = target.url.replace("guest:guest@", "").replace("://", "://app:wr0ng-password@")
     error = publish_past_a_bad_broker(db, stream, target, url, ("held", "retrying"))
     assert "wr0ng-password" not in error
-    assert any(word in error for word in ("WRONGPASS", "ACCESS_REFUSED", "refused"))
+    assert any(word in error for word in ("WRONGPASS", "ACCESS_REFUSED", "refused", "not authorized"))
 
 
 def test_state_is_logged_once_and_not_per_attempt(db, name, cluster, log_from_here):
