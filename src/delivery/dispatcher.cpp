@@ -310,6 +310,16 @@ void Dispatcher::take_latencies(RouteId id, LatencyCounts& into) {
     impl_->get(id).take_latencies(into);
 }
 
+Load Dispatcher::load() const {
+    Load load;
+    for (const auto& slot : impl_->slots) {
+        if (!slot.queue) continue;
+        load.under_way |= slot.queue->in_flight() > 0;
+        load.waiting |= !slot.queue->is_idle();
+    }
+    return load;
+}
+
 broker::LinkState Dispatcher::link() const {
     return impl_->link.state();
 }

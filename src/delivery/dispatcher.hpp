@@ -66,6 +66,12 @@ struct RouteStatus {
     std::string_view last_error;  // valid until the next call
 };
 
+// What there is to wait for while the link is up.
+struct Load {
+    bool under_way = false;  // tickets that the broker has not answered
+    bool waiting = false;    // events that cannot be offered now: refused before, or their route is held or paused
+};
+
 struct DeadLetter {
     RouteId route = 0;
     StreamId stream = 0;
@@ -147,6 +153,7 @@ class Dispatcher {
     bool is_settled(RouteId id, Position event) const;
     // Adds how long what was delivered since the last call took from its commit on.
     void take_latencies(RouteId id, LatencyCounts& into);
+    Load load() const;
     broker::LinkState link() const;
     std::string_view link_error() const;
 

@@ -61,7 +61,8 @@ LinkState LinkKeeper::drive(broker::Ready ready) {
             if (before == LinkState::blocked) {
                 error_.clear();
                 context_.notice(Notice::Level::log, context_.broker_shown + " takes messages again after " +
-                                                        seconds_text(context_.now - blocked_since_));
+                                                        seconds_text(context_.now - blocked_since_) +
+                                                        "; delivery goes on");
             } else if (before != LinkState::up) {
                 came_up();
             } else if (context_.now - up_since_ >= context_.limits.healthy) {
@@ -125,8 +126,8 @@ void LinkKeeper::came_up() {
     refused_ = false;
     if (!in_trouble_) return;
     in_trouble_ = false;
-    context_.notice(Notice::Level::log,
-                    context_.broker_shown + " is back after " + seconds_text(context_.now - trouble_since_));
+    context_.notice(Notice::Level::log, context_.broker_shown + " is back after " +
+                                            seconds_text(context_.now - trouble_since_) + "; delivery goes on");
 }
 
 void LinkKeeper::became_blocked(const std::string& reason) {
@@ -135,7 +136,8 @@ void LinkKeeper::became_blocked(const std::string& reason) {
     last_error_ = reason;
     last_error_at_ = context_.wall_now;
     context_.notice(Notice::Level::warning,
-                    context_.broker_shown + " takes no messages for now" + (reason.empty() ? "" : ": " + reason),
+                    context_.broker_shown + " takes no messages for now" + (reason.empty() ? "" : ": " + reason) +
+                        "; events wait until it does",
                     "The broker asked us to wait, as it does when memory or disk run short there.");
 }
 

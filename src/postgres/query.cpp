@@ -68,11 +68,19 @@ TimestampTz time_at(uint64 row, int column) {
     return null ? 0 : DatumGetTimestampTz(value);
 }
 
+static std::uint32_t activities = 0;
+
+std::uint32_t activities_shown() {
+    return activities;
+}
+
 void begin_transaction(const char* activity) {
     SetCurrentStatementStartTimestamp();
     StartTransactionCommand();
     PushActiveSnapshot(GetTransactionSnapshot());
-    if (activity != nullptr) pgstat_report_activity(STATE_RUNNING, activity);
+    if (activity == nullptr) return;
+    pgstat_report_activity(STATE_RUNNING, activity);
+    ++activities;
 }
 
 bool begin_transaction_on_extension(const char* activity) {

@@ -53,6 +53,7 @@ void begin_transaction(const char* activity);
 // The same for work on the extension's tables. False, and no transaction, where the extension does not exist (any
 // more). Its object is locked first, as DROP EXTENSION does: between the two there is no second order of locks.
 bool begin_transaction_on_extension(const char* activity);
+std::uint32_t activities_shown();  // how often these two have changed what pg_stat_activity shows
 void commit_transaction();
 
 }  // namespace eventbus

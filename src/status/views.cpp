@@ -206,16 +206,21 @@ void check_routes(Checks& checks) {
             checks.put(name, "warning", psprintf("paused; the oldest event that waits is " INT64_FORMAT " s old", lag),
                        "eventbus.resume_route goes on with it.");
         else if (strcmp(state, "held") == 0)
-            checks.put(name, "error", psprintf("held by broker %s: %s", broker, error),
-                       "Mend what the broker complains of; the route is tried again by itself.");
+            checks.put(
+                name, "error", psprintf("held by broker %s: %s", broker, error),
+                "Mend what the broker complains of, there or with eventbus.alter_broker or alter_route; it is tried "
+                "again by itself, and at once after eventbus.resume_route.");
         else if (strcmp(state, "blocked") == 0)
             checks.put(name, "warning", psprintf("broker %s asked us to wait: %s", broker, error),
-                       "Look at the broker's memory and disk.");
+                       "Look at the broker's memory and disk; events wait in the log and follow by themselves.");
         else if (strcmp(state, "retrying") == 0)
-            checks.put(name, "error", psprintf("broker %s cannot be reached: %s", broker, error),
-                       "Events wait in the log; delivery goes on when the broker is back.");
+            checks.put(
+                name, "error", psprintf("broker %s cannot be reached: %s", broker, error),
+                "Start the broker, or correct its address with eventbus.alter_broker; events wait in the log and "
+                "follow by themselves.");
         else if (strcmp(state, "stopped") == 0)
-            checks.put(name, "error", psprintf("no sender runs for broker %s", broker), "See the other checks.");
+            checks.put(name, "error", psprintf("no sender runs for broker %s", broker),
+                       "See the other checks; if they are well, the server log says why the sender ended.");
         else
             checks.put(name, "ok", psprintf("connecting to broker %s", broker), nullptr);
     }

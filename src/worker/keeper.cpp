@@ -83,7 +83,6 @@ bool read_brokers(Brokers* brokers, MemoryContext memory) {
         SPI_finish();
     }
     commit_transaction();
-    pgstat_report_activity(STATE_IDLE, nullptr);
     return exists;
 }
 
@@ -119,6 +118,15 @@ void forgive_senders() {
     }
 }
 
+char* starved_brokers(const Brokers& brokers) {
+    StringInfoData names;
+    initStringInfo(&names);
+    for (int i = 0; i < brokers.count; ++i)
+        if (brokers.names[i] != nullptr && sender_of(brokers.ids[i])->starved)
+            appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", brokers.names[i]);
+    return names.data;
+}
+
 TimestampTz tend_all(const Brokers& brokers) {
     TimestampTz next = 0;
     for (int i = 0; i < brokers.count; ++i) {
@@ -139,12 +147,20 @@ TimestampTz tend_all(const Brokers& brokers) {
         senders = foreach_delete_current(senders, cell);
         pfree(sender);
     }
-    if (missing > 0 && !warned_no_room)
+    if (missing > 0 && !warned_no_room) {
+        char* names = starved_brokers(brokers);
         ereport(WARNING,
                 (errmsg("pg_eventbus cannot start %d of its senders: no background worker slot is free", missing),
-                 errdetail("Their events wait in the log. max_worker_processes is %d.", max_worker_processes),
+                 errdetail("Database %s, brokers: %s. Their events wait in the log; it is tried again every 5 s. "
+                           "max_worker_processes is %d.",
+                           brokers.database, names, max_worker_processes),
                  errhint("Set max_worker_processes to at least %d and restart the server.",
                          max_worker_processes + missing)));
+        pfree(names);
+    }
+    if (missing == 0 && warned_no_room)
+        ereport(LOG, (errmsg("pg_eventbus: all senders of database %s have found a background worker slot",
+                             brokers.database)));
     warned_no_room = missing > 0;
     database->missing_workers = missing;
     return next;
@@ -169,7 +185,6 @@ class Rotation {
         int period_ms = settings::rotation_period * 1000;
         bool force = current_since_ != 0 && TimestampDifferenceExceeds(current_since_, now, period_ms);
         log::RotationResult result = log::rotate(force, &database->log);
-        pgstat_report_activity(STATE_IDLE, nullptr);
         if (result.advanced || result.empty) current_since_ = 0;
         database->keeper_waits = true;  // senders wake us when cursors have moved
         if (result.empty) return due_ = 0;
@@ -203,8 +218,7 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
     if (status::pid_of_keeper(oid) != 0) proc_exit(0);
     database = status::find_database(oid, true);
     if (database == nullptr || status::attach_worker(status::WorkerKind::keeper, oid, 0) == nullptr) {
-        ereport(LOG, (errmsg("pg_eventbus: no room in shared memory for a keeper of database %u", oid)));
-        proc_exit(1);
+        refuse_for_lack_of_room();
     }
     // Attached first, looked second: whoever suspends the database either sees us here or is seen by us.
     if (database->suspended_by != 0) proc_exit(0);
@@ -241,6 +255,7 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
         TimestampTz next = TimestampTzPlusMilliseconds(now, settings::safety_poll);
         for (TimestampTz want : {tend_all(brokers), rotation.run_if_due()})
             if (want != 0 && want < next) next = want;
+        pgstat_report_activity(STATE_IDLE, "waiting for something to change: brokers, routes, the log");
         sleep_on_latch(std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)),
                        "EventbusKeeperMain");
     }

@@ -22,6 +22,7 @@ extern "C" {
 #include "access/tableam.h"
 #include "catalog/pg_database.h"
 #include "nodes/pg_list.h"
+#include "utils/backend_status.h"
 }
 
 namespace eventbus::worker {
@@ -99,7 +100,9 @@ void warn_no_room(Keeper* keeper, status::Database* database) {
     if (!keeper->warned)
         ereport(WARNING, (errmsg("pg_eventbus cannot start a keeper for database %u: no background worker slot is free",
                                  database->oid),
-                          errdetail("Its events wait in the log. max_worker_processes is %d.", max_worker_processes),
+                          errdetail("Its events wait in the log; it is tried again every 5 s. max_worker_processes "
+                                    "is %d.",
+                                    max_worker_processes),
                           errhint("Set max_worker_processes to at least %d (the launcher, and for each database a "
                                   "keeper and a sender for each broker) and restart the server.",
                                   max_worker_processes + 2)));
@@ -115,7 +118,9 @@ TimestampTz tend(Oid oid, int* starting) {
     if (database == nullptr && keeper->looked) return 0;
     if (database == nullptr) {
         if (!warned_full)
-            ereport(WARNING, (errmsg("pg_eventbus serves at most %d databases of a cluster", status::max_databases)));
+            ereport(WARNING, (errmsg("pg_eventbus serves at most %d databases of a cluster", status::max_databases),
+                              errdetail("Events of further databases wait in their logs until one of those goes."),
+                              errhint("Drop the extension where it is not needed.")));
         warned_full = true;
         return 0;
     }
@@ -200,6 +205,7 @@ extern "C" PGDLLEXPORT void eventbus_launcher_main(Datum) {
             if (want != 0 && want < next) next = want;
         }
         MemoryContextReset(round);
+        pgstat_report_activity(STATE_IDLE, "waiting for databases and extensions to come and go");
         sleep_on_latch(std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)),
                        "EventbusLauncherMain");
     }

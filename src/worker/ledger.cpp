@@ -59,18 +59,6 @@ const char* name_of(delivery::RouteState state) {
     return "unknown";
 }
 
-// Text from outside, made safe to show: valid in the database's encoding, without control characters.
-void copy_words(char* to, Size room, std::string_view words) {
-    Size length = std::min<Size>(words.size(), room - 1);
-    memcpy(to, words.data(), length);
-    to[length] = '\0';
-    length = strlen(to);
-    for (Size i = 0; i < length; ++i)
-        if (static_cast<unsigned char>(to[i]) < 0x20 || to[i] == 0x7f) to[i] = ' ';
-    int valid = pg_encoding_verifymbstr(GetDatabaseEncoding(), to, static_cast<int>(length));
-    to[valid] = '\0';
-}
-
 void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t in_flight, std::string_view error,
           std::uint64_t newly_delivered) {
     status::Route* shared = route->shared;
@@ -113,6 +101,17 @@ delivery::RouteStatus whole_status(SenderRoute* route) {
 
 }  // namespace
 
+void copy_words(char* to, Size room, std::string_view words) {
+    Size length = std::min<Size>(words.size(), room - 1);
+    memcpy(to, words.data(), length);
+    to[length] = '\0';
+    length = strlen(to);
+    for (Size i = 0; i < length; ++i)
+        if (static_cast<unsigned char>(to[i]) < 0x20 || to[i] == 0x7f) to[i] = ' ';
+    int valid = pg_encoding_verifymbstr(GetDatabaseEncoding(), to, static_cast<int>(length));
+    to[valid] = '\0';
+}
+
 // One line a route and minute: a broken consumer must not fill the server log.
 static void tell(const delivery::DeadLetter& letter) {
     constexpr int quiet_ms = 60000;
@@ -125,10 +124,12 @@ static void tell(const delivery::DeadLetter& letter) {
         route->dead_told_at = now;
         char words[512];
         copy_words(words, sizeof words, letter.error);
-        ereport(WARNING, (errmsg("pg_eventbus: route \"%s\": event " INT64_FORMAT " is a dead letter: %s", route->name,
-                                 static_cast<int64>(letter.event->id), words),
-                          errdetail("Further ones of this route are not logged for a minute."),
-                          errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")));
+        ereport(WARNING,
+                (errmsg("pg_eventbus: route \"%s\" to broker \"%s\": event " INT64_FORMAT " is a dead letter: %s",
+                        route->name, sender.broker_name, static_cast<int64>(letter.event->id), words),
+                 errdetail("The route goes on with later events. Further dead letters of it are not logged "
+                           "for a minute."),
+                 errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")));
     }
 }
 

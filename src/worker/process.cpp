@@ -32,6 +32,7 @@ void connect_to(Oid database) {
         const char* value;
     };
     for (const Setting& setting : {
+             Setting{"application_name", MyBgworkerEntry->bgw_name},
              Setting{"search_path", "pg_catalog, pg_temp"},
              Setting{"default_transaction_isolation", "read committed"},
              Setting{"default_transaction_read_only", "off"},
@@ -44,6 +45,17 @@ void connect_to(Oid database) {
              Setting{"session_replication_role", "origin"},
          })
         SetConfigOption(setting.name, setting.value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void refuse_for_lack_of_room() {
+    ereport(
+        WARNING,
+        (errmsg("pg_eventbus: no room in shared memory for the process \"%s\"", MyBgworkerEntry->bgw_name),
+         errdetail("A server runs at most %d keepers and senders, for at most %d databases. Events wait in the log; "
+                   "it is tried again, at most a minute apart.",
+                   status::max_workers, status::max_databases),
+         errhint("Drop brokers or extensions that are not needed.")));
+    proc_exit(1);
 }
 
 bool stop_requested() {

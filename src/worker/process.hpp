@@ -21,6 +21,9 @@ void set_up_signals(OnSigterm on_sigterm);
 // Connects to a database (InvalidOid: shared catalogs only) with settings that no user default can spoil.
 void connect_to(Oid database);
 
+// Ends the process: the arrays in shared memory are full.
+[[noreturn]] void refuse_for_lack_of_room();
+
 // SIGTERM has come: save what there is to save, then proc_exit().
 bool stop_requested();
 // Reloads postgresql.conf if SIGHUP has come.

@@ -97,7 +97,6 @@ long save_if_due() {
     long wait = sender.delivered_since_save > 0 ? save_after_ms : save_quietly_after_ms;
     if (sender.delivered_since_save < save_after_events && since < wait) return wait - since;
     save_cursors();
-    pgstat_report_activity(STATE_IDLE, nullptr);
     return -1;
 }
 
@@ -161,6 +160,7 @@ bool all_are_hungry() {
 
 broker::Ready sleep_until_work(long milliseconds) {
     if (milliseconds > 0 && commits_are_many() && all_are_hungry()) {
+        (void)show_activity(true);
         linger(linger_us);
         return {true, true};  // answers that have come meanwhile are taken along
     }
@@ -179,7 +179,8 @@ broker::Ready sleep_until_work(long milliseconds) {
         if (stream->seen_commits != commits && call_guest([&] { return sender.dispatcher->hungry(stream->id); }))
             milliseconds = 0;
     }
-    Readiness ready = sleep_on(interest.fd, interest.read, interest.write, milliseconds, "EventbusSenderMain");
+    const char* wait_event = show_activity(milliseconds == 0);
+    Readiness ready = sleep_on(interest.fd, interest.read, interest.write, milliseconds, wait_event);
     status::wake_up(sender.place, sender.worker);
     TimestampTz now = GetCurrentTimestamp();
     foreach (cell, sender.streams) {
@@ -207,7 +208,6 @@ void run() {
         if (sender.place->configuration != sender.configuration) {
             follow_configuration();
             publish_status();
-            pgstat_report_activity(STATE_IDLE, nullptr);
         }
 
         bool more = feed_streams();
@@ -236,10 +236,7 @@ extern "C" PGDLLEXPORT void eventbus_sender_main(Datum argument) {
     sender.place = status::find_database(sender.database, false);
     if (sender.place == nullptr) proc_exit(0);
     sender.worker = status::attach_worker(status::WorkerKind::sender, sender.database, sender.broker_id);
-    if (sender.worker == nullptr) {
-        ereport(LOG, (errmsg("pg_eventbus: no room in shared memory for a sender")));
-        proc_exit(1);
-    }
+    if (sender.worker == nullptr) refuse_for_lack_of_room();
     if (sender.place->suspended_by != 0) proc_exit(0);
     connect_to(sender.database);
     // What a crash undoes of our cursors is sent again; waiting for the disk would buy nothing.

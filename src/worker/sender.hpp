@@ -102,6 +102,9 @@ void give_back(const delivery::Report& report);
 void arrange_streams();
 void feed_redelivery(SenderRoute* route);
 
+// activity.cpp: shows in pg_stat_activity what the sender does; returns the name of the wait that is about to begin.
+const char* show_activity(bool busy);
+
 // answers.cpp: tells those who wait for an event what has become of it.
 void answer_waiters();
 
@@ -109,5 +112,7 @@ void answer_waiters();
 void store_dead_letters();
 void save_cursors();
 void publish_status();
+// Text from outside, made safe to show: valid in the database's encoding, without control characters.
+void copy_words(char* to, Size room, std::string_view words);
 
 }  // namespace eventbus::worker

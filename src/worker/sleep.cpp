@@ -13,6 +13,20 @@ extern "C" {
 
 namespace eventbus::worker {
 
+// Names are literals: the same one is at the same place.
+static uint32 id_of(const char* wait_event) {
+    constexpr int most = 16;
+    static struct {
+        const char* name;
+        uint32 id;
+    } known[most] = {};
+    for (auto& one : known) {
+        if (one.name == nullptr) one = {wait_event, compat::wait_event(wait_event)};
+        if (one.name == wait_event) return one.id;
+    }
+    return PG_WAIT_EXTENSION;
+}
+
 void sleep_on_latch(long milliseconds, const char* wait_event) {
     sleep_on(-1, false, false, milliseconds, wait_event);
 }
@@ -28,8 +42,6 @@ Readiness sleep_on(int fd, bool read, bool write, long milliseconds, const char*
     static ino_t set_inode = 0;
     static int fd_position = 0;
     static uint32 fd_events = 0;
-    static uint32 event_id = 0;
-    if (event_id == 0) event_id = compat::wait_event(wait_event);
 
     uint32 events = (read ? WL_SOCKET_READABLE : 0) | (write ? WL_SOCKET_WRITEABLE : 0);
     if (fd < 0 || events == 0) fd = -1;
@@ -52,7 +64,7 @@ Readiness sleep_on(int fd, bool read, bool write, long milliseconds, const char*
 
     Readiness ready;
     WaitEvent occurred[3];
-    int count = WaitEventSetWait(set, milliseconds, occurred, 3, event_id);
+    int count = WaitEventSetWait(set, milliseconds, occurred, 3, id_of(wait_event));
     for (int i = 0; i < count; ++i) {
         if ((occurred[i].events & WL_LATCH_SET) != 0) ready.latch = true;
         if ((occurred[i].events & WL_SOCKET_READABLE) != 0) ready.read = true;

@@ -8,7 +8,8 @@ import time
 
 import psycopg2
 
-from servers import eventually
+from database import Database
+from servers import PostgresCluster, eventually
 
 
 def seconds(interval):
@@ -118,3 +119,98 @@ def test_counters_survive_kill_9(db, stream, cluster):
     crash(db, cluster)
     db.wait_status("out", 60, delivered=lambda n: 200 <= n <= 300, in_flight=0)
     assert len({entry["id"] for entry in stream()}) == 200
+
+
+def activity(db, kind="sender"):
+    return [dict(zip(("name", "state", "query", "event"), row)) for row in db.run(
+        "SELECT application_name, state, query, wait_event FROM pg_stat_activity "
+        "WHERE backend_type = %s AND datname = current_database()", f"pg_eventbus {kind}")]
+
+
+def wait_activity(db, pattern, state="idle"):
+    """Until pg_stat_activity says of the sender what is expected."""
+    def there():
+        [sender] = activity(db)
+        assert re.search(pattern, sender["query"]) and sender["state"] == state, sender
+        return sender
+    return eventually(there, 60, f"the sender says {pattern}")
+
+
+def test_workers_say_whom_they_serve_and_what_they_wait_for(db, frozen_redis, name, cluster):
+    db.broker("cache", frozen_redis.url)
+    db.route("out", "cache", f"list:{name}")
+    db.publish("t", 0)
+    db.wait_status("out", delivered=1)
+    sender = wait_activity(db, '^broker "cache": nothing to deliver$')
+    assert sender["name"] == f"pg_eventbus sender {name} to cache"[:63]
+    assert sender["event"], "it sleeps"
+    [keeper] = activity(db, "keeper")
+    assert keeper["name"].startswith("pg_eventbus keeper of database") and keeper["state"] == "idle"
+    assert cluster.execute("SELECT query FROM pg_stat_activity WHERE backend_type = 'pg_eventbus launcher'"
+                           " AND application_name = 'pg_eventbus launcher'") != []
+
+    frozen_redis.freeze()
+    db.publish("t", 1)
+    wait_activity(db, '^broker "cache": waiting for acknowledgements$')
+    frozen_redis.thaw()
+    db.wait_status("out", delivered=2)
+    wait_activity(db, "nothing to deliver$")
+
+    frozen_redis.kill()
+    db.publish("t", 2)
+    wait_activity(db, r'^broker "cache": down, next attempt at \d{4}-.*: .*(refused|lost|closed|reset)')
+    frozen_redis.start()
+    wait_activity(db, "nothing to deliver$")
+
+    frozen_redis.client().delete(name)
+    frozen_redis.client().execute_command("CONFIG", "SET", "maxmemory", "1")
+    db.publish("t", 3)
+    wait_activity(db, "waiting to offer again what was refused")
+    frozen_redis.client().execute_command("CONFIG", "SET", "maxmemory", "0")
+    wait_activity(db, "nothing to deliver$")
+
+
+def test_no_free_worker_slot_is_told_once_by_name(redis_server, name):
+    """Launcher, keeper and one sender fit; the log names the brokers that must wait, and says when they need not."""
+    with PostgresCluster(config={"max_worker_processes": 4}) as cluster:
+        db = Database(cluster, name)
+        for broker in ("first", "second", "third"):
+            db.broker(broker, redis_server.url)
+            db.route(broker, broker, f"list:{name}")
+        refused = r"cannot start \d of its senders: no background worker slot is free"
+        cluster.wait_log(refused, deadline=60)
+        cluster.wait_log(rf"DETAIL:  Database {name}, brokers: .*(first|second|third)")
+        [slots] = [row for row in db.health() if row["name"] == "worker slots"]
+        assert slots["level"] == "error" and "max_worker_processes" in slots["hint"]
+        served = next(row["route"] for row in eventually(
+            lambda: db.rows("SELECT route FROM eventbus.status WHERE sender_pid IS NOT NULL"), 60))
+        for broker in {"first", "second", "third"} - {served}:
+            db.run("SELECT eventbus.drop_broker(%s, true)", broker)
+        cluster.wait_log(f"all senders of database {name} have found a background worker slot", deadline=60)
+
+
+def test_health_says_what_to_do(db, redis_server, frozen_redis, name):
+    """Each check has a level and a detail, and a hint where something is wrong."""
+    db.broker("well", redis_server.url)
+    db.broker("away", frozen_redis.url)
+    db.broker("refusing", redis_server.url.replace("redis://", "redis://nobody:wrong@"))
+    for route in ("well", "away", "refusing"):
+        db.route(route, route, f"list:{name}")
+    db.route("paused", "well", f"list:{name}")
+    db.run("SELECT eventbus.pause_route('paused')")
+    redis_server.client().set(f"{name}_text", "no list")
+    db.route("bad", "well", f"list:{name}_text")
+    frozen_redis.kill()
+    db.publish("t", 1)
+    db.wait_dead("bad")
+    db.wait_state("away", "retrying")
+    db.wait_state("refusing", "held")
+    health = {row["name"]: row for row in db.health()}
+    assert {name: health[f"route {name}"]["level"] for name in ("well", "away", "refusing", "paused", "bad")} == {
+        "well": "ok", "away": "error", "refusing": "error", "paused": "warning", "bad": "ok"}
+    assert health["dead letters"]["level"] == "warning"
+    for row in health.values():
+        assert row["level"] in ("ok", "warning", "error") and row["detail"]
+        assert row["level"] == "ok" or row["hint"].endswith("."), row
+    assert "alter_broker" in health["route away"]["hint"] and "resume_route" in health["route paused"]["hint"]
+    assert "wrong" not in str(health), "no password"

@@ -212,7 +212,8 @@ TEST(Link, BlockedIsToldOnceAndNothingIsOffered) {
     w.broker.blocked.reset();
     w.run();
     ASSERT_EQ(w.notices.size(), 2U);
-    EXPECT_EQ(w.notices[1].text, "broker \"memory\" (memory://here) takes messages again after 5.0 s");
+    EXPECT_EQ(w.notices[1].text,
+              "broker \"memory\" (memory://here) takes messages again after 5.0 s; delivery goes on");
     EXPECT_EQ(w.status(1).delivered, 3U);
 }
 
