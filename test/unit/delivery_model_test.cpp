@@ -267,6 +267,12 @@ class Model {
                 ASSERT_LE(status.settled, event.place) << "position passed event " << id;
                 break;
             }
+            for (auto it = mirror.events.rbegin(); it != mirror.events.rend(); ++it) {
+                const auto& [id, event] = *it;
+                if (event.place.chunk < world_.oldest_lent()) break;
+                if (!world_.is_lent(event.place.chunk)) continue;
+                ASSERT_EQ(world_.dispatcher.is_settled(mirror.id, event.place), event.settled) << "of event " << id;
+            }
         }
         for (; finished_seen_ < world_.finished.size(); ++finished_seen_) {
             for (const auto& mirror : mirrors_) {

@@ -144,6 +144,8 @@ class World {
     delivery::RouteStatus status(std::uint32_t id) const { return dispatcher.status(id); }
     RouteState state(std::uint32_t id) const { return status(id).state; }
     std::size_t lent_chunks() const { return lent_.size(); }
+    bool is_lent(delivery::ChunkId chunk) const { return lent_.count(chunk) > 0; }
+    delivery::ChunkId oldest_lent() const { return lent_.empty() ? next_chunk_ : lent_.begin()->first; }
     std::size_t told(std::string_view part) const {
         return static_cast<std::size_t>(std::count_if(notices.begin(), notices.end(), [&](const auto& notice) {
             return notice.text.find(part) != std::string::npos;
