@@ -80,7 +80,7 @@ struct Option {
         wrong("It must be \"5\" or \"3.1.1\".");
     }
     std::string client_id() const {
-        const std::string id = text(client_id_form);
+        std::string id = text(client_id_form);
         if (id.size() > most_mqtt_bytes) wrong(client_id_form);
         return id;
     }
