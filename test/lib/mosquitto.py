@@ -119,9 +119,12 @@ class MosquittoServer(Broker):
         self._configure(config)
         self._reload()
 
-    def restart(self, **config):
-        """With other directives."""
+    def restart(self, users=None, **config):
+        """With other users, other directives."""
         self.stop()
+        if users:
+            self.users = users
+            self._write_passwords()
         self._configure(config)
         return self.start()
 

@@ -309,7 +309,26 @@ def test_cut_after_some_bytes(db, stage, make_proxy):
     stage.check(steady)
 
 
-# TLS
+# Credentials and TLS
+
+
+def test_password_that_is_no_longer_right(db, stage_of):
+    """Everything on that broker is held, with the reason; it goes on by itself when the broker lets us in again."""
+    stage = stage_of(users=USERS)
+    stage.connect(stage.server.url.replace("://", "://writer:s3cret-of-writer@"))
+    with Steady(db) as steady:
+        steady.watch("copy", stage.copy)
+        eventually(stage.out)
+        before = steady.before()
+        stage.server.restart(users={**USERS, "writer": "changed"})
+        db.wait_state("out", "held")
+        error = db.wait_state("second", "held")["last_error"]
+        assert "not authorized" in error.lower() and "s3cret" not in error
+        steady.goes_on(before)
+        known = len(stage.out())
+        stage.server.restart(users=USERS)
+        eventually(lambda: len(stage.out()) > known, 60, "it goes on")
+    stage.check(steady)
 
 
 @pytest.fixture
