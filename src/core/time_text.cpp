@@ -4,6 +4,8 @@
 #include "core/time_text.hpp"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <chrono>
 
 namespace eventbus {
@@ -47,6 +49,23 @@ std::string_view rfc3339(std::int64_t unix_us, std::span<char, rfc3339_length> b
     digits(out + 20, static_cast<unsigned>(of_day % second), 6);
     out[26] = 'Z';
     return {out, rfc3339_length};
+}
+
+std::optional<std::int64_t> unix_us_of(std::string_view text) {
+    namespace chrono = std::chrono;
+    if (text.size() != rfc3339_length) return std::nullopt;
+    const auto number = [text](std::size_t at, std::size_t length) {
+        unsigned value = 0;
+        std::from_chars(text.data() + at, text.data() + at + length, value);
+        return value;
+    };
+    const chrono::sys_days midnight =
+        chrono::year(static_cast<int>(number(0, 4))) / chrono::month(number(5, 2)) / chrono::day(number(8, 2));
+    const std::int64_t of_day = (number(11, 2) * 60 + number(14, 2)) * 60 + number(17, 2);
+    const std::int64_t time = midnight.time_since_epoch().count() * 86'400 * second + of_day * second + number(20, 6);
+    std::array<char, rfc3339_length> again;
+    if (rfc3339(time, again) != text) return std::nullopt;
+    return time;
 }
 
 }  // namespace eventbus

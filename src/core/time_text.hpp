@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -15,5 +16,8 @@ inline constexpr std::size_t rfc3339_length = 27;
 // Writes into the buffer and returns the part written. Times outside of the years 0000 to 9999, which the
 // format cannot say, are moved to its nearest end.
 std::string_view rfc3339(std::int64_t unix_us, std::span<char, rfc3339_length> buffer);
+
+// The inverse, for exactly the texts that rfc3339() writes.
+std::optional<std::int64_t> unix_us_of(std::string_view rfc3339_text);
 
 }  // namespace eventbus

@@ -72,7 +72,7 @@ def said(cluster, log_from_here):
     """said(what) is what the server's log has said of a broker or route since the test began."""
     def lines(what):
         return [line.partition("pg_eventbus: ")[2] for line in cluster.log_text(log_from_here).splitlines()
-                if re.search(rf' (WARNING|LOG):  pg_eventbus: .*"{what}"', line)]
+                if re.search(rf' (WARNING|LOG):  pg_eventbus: (broker|route) "{what}"', line)]
 
     return lines
 

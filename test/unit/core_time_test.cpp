@@ -36,6 +36,15 @@ TEST(TimeText, EndsOfTheFormat) {
     EXPECT_EQ(text_of(std::numeric_limits<std::int64_t>::min()), "0000-01-01T00:00:00.000000Z");
 }
 
+TEST(TimeText, IsReadBack) {
+    for (const std::int64_t time : {0L, 1'795'150'380'123'456L, 951'782'400'000'000L, -1L, -62'167'219'200'000'000L})
+        EXPECT_EQ(unix_us_of(text_of(time)), time);
+    for (const char* text :
+         {"", "2026-11-20T04:53:00Z", "2026-11-20 04:53:00.123456Z", "2026-11-20T04:53:00.12345xZ",
+          "2026-13-20T04:53:00.123456Z", "2026-02-30T04:53:00.123456Z", "-026-11-20T04:53:00.123456Z"})
+        EXPECT_EQ(unix_us_of(text), std::nullopt) << text;
+}
+
 TEST(Backoff, DoublesUpToItsMost) {
     Backoff backoff(Backoff::Duration(100), Backoff::Duration(1000));
     const std::uint32_t highest = 50;  // of first's half

@@ -3,9 +3,12 @@
 // Never: allocates for the reply to a message.
 #include "broker/redis/replies.hpp"
 
+#include <array>
 #include <charconv>
 #include <new>
 #include <utility>
+
+#include "core/time_text.hpp"
 
 namespace eventbus::broker::redis {
 
@@ -79,8 +82,8 @@ void ReplyReader::put_value(const Collected& into, StreamEntry& entry, std::stri
     using Field = Collected::Field;
     if (into.field == Field::id) {
         std::from_chars(text.data(), text.data() + text.size(), entry.mark.id);
-    } else if (into.field == Field::time && text.size() == entry.mark.time.size()) {
-        std::copy(text.begin(), text.end(), entry.mark.time.begin());
+    } else if (into.field == Field::time) {
+        entry.mark.published_at = unix_us_of(text).value_or(0);
     } else if (into.field == Field::source) {
         entry.ours = text == into.source;
     }

@@ -6,7 +6,6 @@
 #include <hiredis/read.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -14,14 +13,13 @@
 #include <vector>
 
 #include "core/settlement.hpp"
-#include "core/time_text.hpp"
 
 namespace eventbus::broker::redis {
 
 // What tells one event from all others of its source.
 struct EventMark {
     std::int64_t id = 0;
-    std::array<char, rfc3339_length> time{};
+    std::int64_t published_at = 0;
     bool operator==(const EventMark&) const = default;
 };
 
