@@ -253,6 +253,12 @@ void Dispatcher::move_route(RouteId id, StreamId stream) {
     impl_->drop_unused_feed(before);
 }
 
+std::uint64_t Dispatcher::leave_out(RouteId id, ChunkId before) {
+    auto& queue = impl_->get(id);
+    const auto feed = impl_->feeds.find(queue.stream());
+    return feed == impl_->feeds.end() ? 0 : queue.leave_out(feed->second.place_of({before, 0}));
+}
+
 bool Dispatcher::hungry(StreamId stream) const {
     return impl_->hungry(stream);
 }

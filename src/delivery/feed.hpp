@@ -36,7 +36,7 @@ class Feed {
     }
     std::int64_t committed_after(Place place) const { return chunks_[place.chunk - first_].committed_after; }
     Position shown(Place place) const;
-    Place place_of(Position position) const;  // of an event that is lent
+    Place place_of(Position position) const;  // of an event that is lent, or of the next chunk's begin
 
     // How much is lent from `place` on: events exactly, bytes by whole chunks.
     std::size_t events_from(Place place) const;

@@ -35,7 +35,8 @@ class RouteQueue {
     void pause(bool paused) { paused_ = paused; }
     void release_hold();
     void move(Feed& feed, StreamId stream);
-    void lent();  // the feed has grown
+    void lent();                           // the feed has grown
+    std::uint64_t leave_out(Place until);  // returns how many were not settled
 
     // Offers at most `most` tickets and says how many were taken. Stops at the driver's first no, which
     // window_full() tells until new_drive().
@@ -74,6 +75,7 @@ class RouteQueue {
         std::uint32_t offered = 0;
         std::uint32_t refused = 0;
         State state = State::ready;
+        bool left_out = false;  // forgotten when it settles
         std::unique_ptr<Extra> extra;
     };
     struct Former {  // a route before it was changed; open tickets may point into it

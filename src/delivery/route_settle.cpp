@@ -12,11 +12,12 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
     auto* it = find(number);
     if (it == nullptr || it->state != State::open) return;
     --in_flight_;
-    if (removed_) {
+    context_.report.moved = true;
+    if (removed_ || it->left_out) {
+        if (number == probe_) probe_ = nobody;
         done(number);
         return;
     }
-    context_.report.moved = true;
     switch (settlement.verdict) {
         case Verdict::delivered:
             delivered(*it);
@@ -174,8 +175,9 @@ void RouteQueue::link_lost() {
     in_flight_ = 0;
     for (auto number = base_; number < next_number(); ++number) {
         if (item(number).state != State::open) continue;
-        if (removed_) {
+        if (removed_ || item(number).left_out) {
             item(number).state = State::done;
+            leave_line(number);
         } else {
             come_back(number);
         }

@@ -2,6 +2,7 @@
 // Who calls it: applications and triggers, inside their transactions.
 // Never: talks to a broker, or does anything that a rollback would not undo (ids excepted).
 #include "intake/allowed.hpp"
+#include "intake/room.hpp"
 #include "intake/wake.hpp"
 #include "log/log.hpp"
 #include "postgres/guest.hpp"
@@ -142,6 +143,7 @@ int64 publish(FunctionCallInfo fcinfo, const char* function, log::Column payload
     status::Database* database = status::my_database();
     event.place = database != nullptr ? &database->log : nullptr;
     warn_without_preload();
+    check_room(event, database);
     return log::append(event);
 }
 

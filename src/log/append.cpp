@@ -1,7 +1,7 @@
 // What it is: appending an event to the current segment, below the SQL executor.
 // Who calls it: intake.
 // Never: puts a tuple anywhere but at the end of a segment: the reader relies on it (see lock_tail).
-#include "log/log.hpp"
+#include "log/size.hpp"
 #include "postgres/compat.hpp"
 
 extern "C" {
@@ -30,7 +30,8 @@ bool appended = false;
 // Ours go to the last page only, and the table is extended only under the last page's lock. So once a reader holds
 // the lock of a page that is not the last one, nobody will ever add to that page. Whether a page is the last one
 // the file's length says; shared memory saves asking for it (the reader never passes what is noted there).
-Buffer lock_tail(Relation rel, Size need, std::atomic<BlockNumber>* tail, Buffer* map_buffer) {
+Buffer lock_tail(Relation rel, Size need, SharedPlace* place, int segment, Buffer* map_buffer) {
+    std::atomic<BlockNumber>* tail = place != nullptr ? &place->tails[segment] : nullptr;
     BlockNumber target = RelationGetTargetBlock(rel);
     for (;;) {
         if (target == InvalidBlockNumber) {
@@ -39,6 +40,7 @@ Buffer lock_tail(Relation rel, Size need, std::atomic<BlockNumber>* tail, Buffer
                 // Only here is there no last page to lock; two of us may come this far, and the one who comes
                 // second wastes a page.
                 Buffer first = compat::extend_by_one(rel);
+                count_growth(place, BLCKSZ);
                 target = BufferGetBlockNumber(first);
                 UnlockReleaseBuffer(first);
             } else {
@@ -70,6 +72,7 @@ Buffer lock_tail(Relation rel, Size need, std::atomic<BlockNumber>* tail, Buffer
             Buffer next = compat::extend_by_one(rel);
             target = BufferGetBlockNumber(next);
             if (tail != nullptr) *tail = target;  // before anybody else can lock the old one
+            count_growth(place, BLCKSZ);
             UnlockReleaseBuffer(buffer);
             buffer = next;
         } else if (tail != nullptr && !known) {
@@ -112,7 +115,7 @@ void write_wal(Buffer buffer, HeapTuple tuple, bool map_cleared) {
     PageSetLSN(page, lsn);
 }
 
-void append_tuple(Relation rel, HeapTuple tuple, std::atomic<BlockNumber>* tail) {
+void append_tuple(Relation rel, HeapTuple tuple, SharedPlace* place, int segment) {
     HeapTupleHeader header = tuple->t_data;
     header->t_infomask &= ~HEAP_XACT_MASK;
     header->t_infomask2 &= ~HEAP2_XACT_MASK;
@@ -122,13 +125,18 @@ void append_tuple(Relation rel, HeapTuple tuple, std::atomic<BlockNumber>* tail)
     HeapTupleHeaderSetXmax(header, InvalidTransactionId);
     tuple->t_tableOid = RelationGetRelid(rel);
 
-    if (HeapTupleHasExternal(tuple) || tuple->t_len > TOAST_TUPLE_THRESHOLD)
+    if (HeapTupleHasExternal(tuple) || tuple->t_len > TOAST_TUPLE_THRESHOLD) {
+        // Before it is there, so that those who publish large values at the same time know of each other.
+        int64 expected = tuple->t_len;
+        count_growth(place, expected);
         tuple = heap_toast_insert_or_update(rel, tuple, nullptr, HEAP_INSERT_NO_LOGICAL);
+        if (place != nullptr) count_growth(place, toast_growth(rel, &place->toast[segment], expected) - expected);
+    }
 
     CheckForSerializableConflictIn(rel, nullptr, InvalidBlockNumber);
 
     Buffer map_buffer = InvalidBuffer;
-    Buffer buffer = lock_tail(rel, MAXALIGN(tuple->t_len), tail, &map_buffer);
+    Buffer buffer = lock_tail(rel, MAXALIGN(tuple->t_len), place, segment, &map_buffer);
     Page page = BufferGetPage(buffer);
     bool map_cleared = false;
 
@@ -172,10 +180,16 @@ int64 append(const NewEvent& event) {
 
     // The id before the place: what was published before is then never behind what is published after.
     int64 id = nextval_internal(log.event_id, false);
-    int64 generation = event.place != nullptr ? event.place->generation.load() : SharedPlace::unknown_generation;
-    if (generation == SharedPlace::unknown_generation) generation = current_generation(log);
-    int segment = segment_of(generation);
-    Relation rel = open_for_append(log.segments[segment]);
+    int segment;
+    Relation rel;
+    for (;;) {
+        int64 known = event.place != nullptr ? event.place->generation.load() : SharedPlace::unknown_generation;
+        segment = segment_of(known == SharedPlace::unknown_generation ? current_generation(log) : known);
+        rel = open_for_append(log.segments[segment]);
+        // Once the keeper has seen that nobody has an old segment's lock, nobody comes to it any more.
+        if (event.place == nullptr || event.place->generation == known) break;
+        table_close(rel, NoLock);
+    }
 
     Datum values[column_count] = {};
     bool nulls[column_count];
@@ -194,7 +208,7 @@ int64 append(const NewEvent& event) {
     set(event.payload_column, event.payload);
 
     HeapTuple tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
-    append_tuple(rel, tuple, event.place != nullptr ? &event.place->tails[segment] : nullptr);
+    append_tuple(rel, tuple, event.place, segment);
     heap_freetuple(tuple);
     table_close(rel, NoLock);  // the lock stays to the end of the transaction: it is what makes rotation safe
     appended = true;

@@ -14,8 +14,7 @@ void load_cursor(int32 route_id, MemoryContext memory, StoredCursor* into) {
     run_query(
         "SELECT ctid, done::text, batch::text, start_generation, start_block, start_offset, end_generation, end_block, "
         "end_offset, settled_id, creator_xid::text, creator_id, delivered, dead, retries, last_delivered_at, "
-        "last_error, "
-        "last_error_at FROM eventbus.cursor WHERE route_id = $1",
+        "last_error, last_error_at, first_generation, skipped FROM eventbus.cursor WHERE route_id = $1",
         {Argument::of(route_id)}, true);
     if (SPI_processed == 0) return;  // a restored dump has routes but no cursors: they begin with the log
     into->exists = true;
@@ -40,6 +39,8 @@ void load_cursor(int32 route_id, MemoryContext memory, StoredCursor* into) {
     into->counters.last_delivered_at = time_at(0, 16);
     if (char* error = text_at(0, 17)) into->counters.last_error = MemoryContextStrdup(memory, error);
     into->counters.last_error_at = time_at(0, 18);
+    cursor.first_generation = int8_at(0, 19);
+    into->counters.skipped = int8_at(0, 20);
 }
 
 void make_cursor(int32 route_id, bool earliest) {
@@ -69,21 +70,23 @@ bool save_cursor(StoredCursor* stored, MemoryContext memory) {
     const char* set =
         "done = $2::pg_snapshot, batch = $3::pg_snapshot, start_generation = $4, start_block = $5, start_offset = $6, "
         "end_generation = $7, end_block = $8, end_offset = $9, settled_id = $10, delivered = $11, dead = $12, "
-        "retries = $13, last_delivered_at = $14, last_error = coalesce($15, last_error), last_error_at = $16";
+        "retries = $13, last_delivered_at = $14, last_error = coalesce($15, last_error), last_error_at = $16, "
+        "first_generation = $18, skipped = $19";
 
     // By place first; the row is elsewhere only after somebody has rewritten the table.
     for (const char* where : {"ctid = $17 AND route_id = $1", "route_id = $1 AND $17 IS NOT NULL"}) {
         if (!stored->exists) break;
         char* sql = psprintf("UPDATE eventbus.cursor SET %s WHERE %s RETURNING ctid", set, where);
-        run_query(
-            sql, {Argument::of(stored->route_id), Argument::of(done), Argument::of(static_cast<const char*>(batch)),
-                  Argument::of(cursor.start.generation), Argument::of(static_cast<int64>(cursor.start.block)),
-                  Argument::of(static_cast<int32>(cursor.start.offset)), Argument::of(cursor.end.generation),
-                  Argument::of(static_cast<int64>(cursor.end.block)),
-                  Argument::of(static_cast<int32>(cursor.end.offset)), Argument::of(cursor.settled_id),
-                  Argument::of(counters.delivered), Argument::of(counters.dead), Argument::of(counters.retries),
-                  Argument::of_time(counters.last_delivered_at), Argument::of(counters.last_error),
-                  Argument::of_time(counters.last_error_at), Argument{TIDOID, PointerGetDatum(&stored->place), false}});
+        run_query(sql,
+                  {Argument::of(stored->route_id), Argument::of(done), Argument::of(static_cast<const char*>(batch)),
+                   Argument::of(cursor.start.generation), Argument::of(static_cast<int64>(cursor.start.block)),
+                   Argument::of(static_cast<int32>(cursor.start.offset)), Argument::of(cursor.end.generation),
+                   Argument::of(static_cast<int64>(cursor.end.block)),
+                   Argument::of(static_cast<int32>(cursor.end.offset)), Argument::of(cursor.settled_id),
+                   Argument::of(counters.delivered), Argument::of(counters.dead), Argument::of(counters.retries),
+                   Argument::of_time(counters.last_delivered_at), Argument::of(counters.last_error),
+                   Argument::of_time(counters.last_error_at), Argument{TIDOID, PointerGetDatum(&stored->place), false},
+                   Argument::of(cursor.first_generation), Argument::of(counters.skipped)});
         if (SPI_processed == 1) {
             bool null;
             ItemPointerCopy(reinterpret_cast<ItemPointer>(DatumGetPointer(datum_at(0, 1, &null))), &stored->place);

@@ -16,6 +16,7 @@ struct Counters {
     int64 delivered = 0;
     int64 dead = 0;
     int64 retries = 0;
+    int64 skipped = 0;
     TimestampTz last_delivered_at = 0;
     TimestampTz last_error_at = 0;
     const char* last_error = nullptr;

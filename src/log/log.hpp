@@ -54,12 +54,17 @@ inline int segment_of(int64 generation) {
 struct SharedPlace {
     std::atomic<int64> generation;                  // the current one; unknown_generation
     std::atomic<BlockNumber> tails[segment_count];  // the last page of each segment; InvalidBlockNumber: unknown
+    std::atomic<int64> bytes;                       // what the log takes on disk; negative: unknown
+    std::atomic<int64> toast[segment_count];        // of it, for the segment's large values; negative: unknown
 
     void forget() {
         generation = unknown_generation;
         for (auto& tail : tails) tail = InvalidBlockNumber;
+        bytes = unknown_bytes;
+        for (auto& size : toast) size = unknown_bytes;
     }
     static constexpr int64 unknown_generation = -1;
+    static constexpr int64 unknown_bytes = PG_INT64_MIN / 2;  // however much is added to it
 };
 
 struct NewEvent {

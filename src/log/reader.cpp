@@ -157,7 +157,8 @@ void plan(Reader* reader) {
     reader->range_count = 0;
     reader->range = 0;
 
-    for (int64 generation = current - segment_count + 1; generation <= current; ++generation) {
+    const int64 oldest = current - segment_count + 1;
+    for (int64 generation = std::max(oldest, reader->place.first_generation); generation <= current; ++generation) {
         int segment = segment_of(generation);
         Relation rel = table_open(log.segments[segment], AccessShareLock);
         uint32 file = compat::relation_file(rel);
@@ -351,8 +352,11 @@ void scan_ranges(Scan& scan) {
         bool through = at.block >= range.end;
         table_close(rel, AccessShareLock);
         if (!through) return;
-        ++reader->range;
+        int64 generation = reader->ranges[reader->range++].generation;
         enter_range(reader);
+        // A chunk holds events of one segment: the segment may be left out while they are on their way.
+        bool another = reader->range < reader->range_count && reader->ranges[reader->range].generation != generation;
+        if (another && scan.copies.count > 0) return;
     }
 }
 
@@ -369,6 +373,18 @@ Reader* open_reader(const Cursor& cursor, const SharedPlace* shared, MemoryConte
     reader->place.batch = copy_snapshot(cursor.batch, memory);
     reader->batch_lsn = GetXLogInsertRecPtr();
     return reader;
+}
+
+Reader* skip_to(Reader* reader, int64 generation) {
+    Cursor skipped = skipped_to(reader->place, generation);
+    if (!skipped.in_batch || skipped.start == reader->place.start) {
+        reader->place.first_generation = skipped.first_generation;
+        return reader;
+    }
+    // What it knows of the batch holds no longer.
+    Reader* fresh = open_reader(skipped, reader->shared, reader->parent);
+    close_reader(reader);
+    return fresh;
 }
 
 Reader* clone_reader(const Reader* reader) {
@@ -405,7 +421,8 @@ bool same_place(const Reader* a, const Reader* b) {
     const Cursor& x = a->place;
     const Cursor& y = b->place;
     auto creator_is_done = [](const Cursor& place) { return finished(place.done, place.creator_xid); };
-    return !x.in_batch && !y.in_batch && same(x.done, y.done) && creator_is_done(x) && creator_is_done(y);
+    return !x.in_batch && !y.in_batch && same(x.done, y.done) && x.first_generation == y.first_generation &&
+           creator_is_done(x) && creator_is_done(y);
 }
 
 bool has_passed(const Reader* reader, int64 id, const EventPlace& event) {

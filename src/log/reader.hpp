@@ -32,6 +32,8 @@ struct Cursor {
     // The transaction that created the route: what it published before that is not the route's.
     uint64 creator_xid = 0;
     int64 creator_id = 0;
+    // What stands in segments of earlier generations was left out: the log was full.
+    int64 first_generation = 0;
 };
 
 // Where one event stands.
@@ -41,11 +43,12 @@ struct EventPlace {
     Position at;
 };
 
-// Events read together, in id order.
+// Events of one segment that were read together, in id order.
 struct Chunk {
     MemoryContext memory;  // holds everything of the chunk
     Event* events;
     uint32 count;
+    int64 generation;  // of the segment
     Size bytes;
     Cursor before;                // the place where the chunk begins
     Position end;                 // and where it ends
@@ -88,6 +91,22 @@ void begin_batch(Reader* reader, const XidSnapshot& snapshot, TimestampTz taken_
 // What it returns is durable.
 Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter);
 void free_chunk(Chunk* chunk);
+
+// An event that is not settled, as far as it is needed to know whose it is.
+struct Unsettled {
+    int64 id;
+    std::string_view topic;
+    std::string_view key;
+    bool has_key;
+};
+// Shows what one of the old segments holds that a cursor has not settled and the active snapshot sees. Goes on from
+// *block, which begins at 0, for at most `pages`; true when it is through.
+bool scan_unsettled(const Cursor& cursor, int64 generation, BlockNumber* block, BlockNumber pages,
+                    void (*visit)(void* context, const Unsettled& event), void* context);
+// The place of who leaves out what stands before a generation; its snapshots are those of `cursor`.
+Cursor skipped_to(const Cursor& cursor, int64 generation);
+// The same for a reader.
+Reader* skip_to(Reader* reader, int64 generation);
 
 // The cursor of a route that has settled the first `index` events of the chunk.
 Cursor cursor_inside(const Chunk* chunk, uint32 index);

@@ -3,7 +3,9 @@
 // Never: takes a segment's lock unless it is free: publishers hold theirs to the end of their transactions.
 #include "log/rotation.hpp"
 
-#include "log/cursors.hpp"
+#include <numeric>
+
+#include "log/size.hpp"
 #include "log/tuple.hpp"
 #include "postgres/compat.hpp"
 #include "postgres/query.hpp"
@@ -23,25 +25,51 @@ struct Seen {  // how far a segment was looked at
     OffsetNumber last_offset;  // on the last page
 };
 
+struct Passed {  // how far one cursor has got
+    XidSnapshot done;
+    bool in_batch;
+    XidSnapshot batch;
+    int64 generation;  // in which the batch is being read
+    int64 first;       // generation that it reads; earlier ones were left out
+};
+
 struct Cursors {
-    XidSnapshot* done;
+    Passed* items;
     int count;
 };
 
-Cursors load_done() {
+bool same(const Passed& a, const Passed& b) {
+    return same(a.done, b.done) && a.first == b.first && a.in_batch == b.in_batch && a.generation == b.generation &&
+           (!a.in_batch || same(a.batch, b.batch));
+}
+
+// Whether the cursor is behind the events that a finished transaction has in a segment.
+bool is_behind(const Passed& cursor, uint64 xid, int64 generation) {
+    return generation < cursor.first || finished(cursor.done, xid) ||
+           (cursor.in_batch && generation < cursor.generation && finished(cursor.batch, xid));
+}
+
+Cursors load_cursors() {
     run_query(
-        "SELECT coalesce(c.done::text, '1:1:') FROM eventbus.route_config r LEFT JOIN eventbus.cursor c ON c.route_id "
-        "= r.id",
+        "SELECT coalesce(c.done::text, '1:1:'), c.batch::text, c.start_generation, c.first_generation "
+        "FROM eventbus.route_config r LEFT JOIN eventbus.cursor c ON c.route_id = r.id",
         {}, true);
     Cursors cursors;
-    cursors.count = 0;
-    cursors.done = static_cast<XidSnapshot*>(palloc0(sizeof(XidSnapshot) * (SPI_processed + 1)));
-    for (uint64 row = 0; row < SPI_processed; ++row) {
-        XidSnapshot done = snapshot_from_text(text_at(row, 1), CurrentMemoryContext);
+    cursors.count = static_cast<int>(SPI_processed);
+    cursors.items = static_cast<Passed*>(palloc0(sizeof(Passed) * (cursors.count + 1)));
+    int count = 0;
+    for (int i = 0; i < cursors.count; ++i) {
+        Passed& cursor = cursors.items[count];
+        cursor.done = snapshot_from_text(text_at(i, 1), CurrentMemoryContext);
+        cursor.in_batch = !is_null_at(i, 2);
+        if (cursor.in_batch) cursor.batch = snapshot_from_text(text_at(i, 2), CurrentMemoryContext);
+        cursor.generation = int8_at(i, 3);
+        cursor.first = int8_at(i, 4);
         bool known = false;  // routes that go along together are checked once
-        for (int i = 0; !known && i < cursors.count; ++i) known = same(cursors.done[i], done);
-        if (!known) cursors.done[cursors.count++] = done;
+        for (int j = 0; !known && j < count; ++j) known = same(cursors.items[j], cursor);
+        if (!known) ++count;
     }
+    cursors.count = count;
     return cursors;
 }
 
@@ -50,9 +78,10 @@ int32 newest_route() {
     return int4_at(0, 1);
 }
 
-// Whether every event of the segment is behind all cursors and older than eventbus.retention. Transactions that
-// are still running are not behind `now`, whoever reads the log.
-bool is_passed(Relation rel, const Cursors& cursors, const XidSnapshot& now, Seen* seen) {
+// Whether every event of the segment is behind all cursors and, where `retain` says so, older than eventbus.retention.
+// Transactions that are still running are not behind `now`, whoever reads the log.
+bool is_passed(Relation rel, int64 generation, const Cursors& cursors, const XidSnapshot& now, bool retain,
+               Seen* seen) {
     seen->file = compat::relation_file(rel);
     seen->blocks = RelationGetNumberOfBlocks(rel);
     seen->last_offset = InvalidOffsetNumber;
@@ -72,11 +101,11 @@ bool is_passed(Relation rel, const Cursors& cursors, const XidSnapshot& now, See
             ItemId item = PageGetItemId(page, offset);
             if (!ItemIdIsNormal(item)) continue;
             auto tuple = reinterpret_cast<HeapTupleHeader>(PageGetItem(page, item));
-            if (raw_published_at(tuple) > keep_from && settings::retention > 0) passed = false;
+            if (retain && raw_published_at(tuple) > keep_from) passed = false;
             uint64 xid = raw_xid(tuple);
             if (xid == passed_xid) continue;
             bool behind = true;
-            for (int i = 0; behind && i < cursors.count; ++i) behind = finished(cursors.done[i], xid);
+            for (int i = 0; behind && i < cursors.count; ++i) behind = is_behind(cursors.items[i], xid, generation);
             if (!finished(now, xid))
                 passed = false;
             else if (!behind)  // what was rolled back nobody waits for
@@ -94,19 +123,13 @@ bool is_passed(Relation rel, const Cursors& cursors, const XidSnapshot& now, See
 // Nothing has been added since it was looked at.
 bool is_unchanged(Relation rel, const Seen& seen) {
     if (compat::relation_file(rel) != seen.file || RelationGetNumberOfBlocks(rel) != seen.blocks) return false;
+    if (seen.blocks == 0) return true;  // large values whose event was never written
     Buffer buffer = ReadBuffer(rel, seen.blocks - 1);
     LockBuffer(buffer, BUFFER_LOCK_SHARE);
     Page page = BufferGetPage(buffer);
     OffsetNumber last = PageIsNew(page) ? InvalidOffsetNumber : PageGetMaxOffsetNumber(page);
     UnlockReleaseBuffer(buffer);
     return last == seen.last_offset;
-}
-
-BlockNumber blocks_of(Oid segment) {
-    Relation rel = table_open(segment, AccessShareLock);
-    BlockNumber blocks = RelationGetNumberOfBlocks(rel);
-    table_close(rel, AccessShareLock);
-    return blocks;
 }
 
 // The lock is held for moments by senders, for long by late publishers; those are waited for elsewhere.
@@ -119,77 +142,133 @@ bool lock_if_free(Oid segment) {
     return false;
 }
 
-void truncate_if_passed(int segment, SharedPlace* place, RotationResult* result) {
+// The log as a round of upkeep sees it.
+struct Log {
+    Relations relations;
+    int64 current;  // generation
+    int64 bytes[segment_count];
+    int64 limit;  // 0: none
+    int64 wanted;
+
+    int64 total() const { return std::accumulate(bytes, bytes + segment_count, int64(0)); }
+    int64 in_older() const { return total() - bytes[segment_of(current)]; }
+    bool is_full() const { return limit > 0 && total() + wanted > limit; }
+    // What is kept for eventbus.retention gives way before anything is refused or left out.
+    bool is_tight() const { return limit > 0 && total() + wanted > limit / 4 * 3; }
+};
+
+// False where the extension is gone.
+bool look(Log* log, SharedPlace* place) {
+    if (!begin_transaction_on_extension("looking at the event log")) return false;
+    log->relations = relations();
+    log->current = current_generation(log->relations);
+    for (int i = 0; i < segment_count; ++i) {
+        Relation rel = table_open(log->relations.segments[i], AccessShareLock);
+        log->bytes[i] = bytes_of(rel);
+        place->toast[i] = toast_bytes_of(rel);
+        table_close(rel, AccessShareLock);
+    }
+    commit_transaction();
+    return true;
+}
+
+void truncate_if_passed(Log* log, int64 generation, SharedPlace* place) {
+    int segment = segment_of(generation);
+    if (log->bytes[segment] == 0) return;
     if (!begin_transaction_on_extension("rotating the event log")) return;
     SPI_connect();
-    Oid oid = relations().segments[segment];
+    Oid oid = log->relations.segments[segment];
     int32 newest = newest_route();
-    Cursors cursors = load_done();
+    Cursors cursors = load_cursors();
     XidSnapshot now = take_snapshot(GetActiveSnapshot(), CurrentMemoryContext);
     Seen seen;
     Relation rel = table_open(oid, AccessShareLock);
-    bool passed = is_passed(rel, cursors, now, &seen);
+    bool retain = settings::retention > 0 && !log->is_tight();
+    bool passed = is_passed(rel, generation, cursors, now, retain, &seen);
     table_close(rel, AccessShareLock);
-    if (!passed) {
-        result->busy = true;
-    } else if (seen.blocks > 0) {
-        if (lock_if_free(oid)) {
-            // create_route locks the segments before it decides what its route begins with: a route that is not
-            // among the routes now will begin after this.
-            rel = table_open(oid, NoLock);
-            bool unchanged = is_unchanged(rel, seen) && newest_route() == newest;
-            table_close(rel, NoLock);
-            if (unchanged) {
-                place->tails[segment] = InvalidBlockNumber;
-                run_query(psprintf("TRUNCATE eventbus.log_%d", segment));
-                ++result->truncated;
-            } else {
-                result->busy = true;
-            }
-        } else {
-            result->busy = true;
+    bool truncated = false;
+    if (passed && lock_if_free(oid)) {
+        // create_route locks the segments before it decides what its route begins with: a route that is not
+        // among the routes now will begin after this.
+        rel = table_open(oid, NoLock);
+        truncated = is_unchanged(rel, seen) && newest_route() == newest;
+        table_close(rel, NoLock);
+        if (truncated) {
+            place->tails[segment] = InvalidBlockNumber;
+            place->toast[segment] = SharedPlace::unknown_bytes;
+            run_query(psprintf("TRUNCATE eventbus.log_%d", segment));
+            (void)measured_size(place);
         }
     }
     SPI_finish();
     commit_transaction();
+    if (truncated) log->bytes[segment] = 0;
+}
+
+// From which size on the log goes on to its next segment. With a limit there shall be several segments to let go one
+// after the other when it is reached: while older ones are held, what is left is shared by those that are not.
+int64 segment_limit(const Log& log) {
+    int64 size = static_cast<int64>(settings::segment_size) * 1024;
+    if (log.limit == 0) return size;
+    int held = 0;
+    for (int i = 0; i < segment_count; ++i) held += i != segment_of(log.current) && log.bytes[i] > 0 ? 1 : 0;
+    if (held == 0) return std::min(size, log.limit / segment_count);
+    return std::max(std::min(size, log.limit / segment_count), (log.limit - log.in_older()) / (segment_count - held));
+}
+
+// Goes on to the next segment, which is empty.
+void advance(Log* log, SharedPlace* place) {
+    if (!begin_transaction_on_extension("going on in the event log")) return;
+    SPI_connect();
+    run_query("SELECT setval('eventbus.log_generation', $1)", {Argument::of(log->current + 1)});
+    SPI_finish();
+    commit_transaction();
+    place->generation = ++log->current;
+}
+
+// The generation after the oldest segment's, where only routes keep that one. Once its lock was free nobody will
+// publish into it any more (see append).
+int64 held_by_routes(const Log& log) {
+    int64 oldest = log.current - segment_count + 1;
+    while (oldest < log.current && log.bytes[segment_of(oldest)] == 0) ++oldest;
+    if (oldest == log.current || !begin_transaction_on_extension("looking for what holds the event log")) return 0;
+    bool free = lock_if_free(log.relations.segments[segment_of(oldest)]);
+    commit_transaction();
+    return free ? oldest + 1 : 0;
 }
 
 }  // namespace
 
-RotationResult rotate(bool force_advance, SharedPlace* place) {
+RotationResult rotate(bool force_advance, int64 wanted, SharedPlace* place) {
     RotationResult result;
-
-    if (!begin_transaction_on_extension("looking at the event log")) {
+    Log log;
+    log.limit = size_limit();
+    log.wanted = wanted;
+    if (!look(&log, place)) {
         result.empty = true;
         return result;
     }
-    const Relations log = relations();
-    int64 generation = current_generation(log);
-    BlockNumber blocks[segment_count];
-    for (int i = 0; i < segment_count; ++i) blocks[i] = blocks_of(log.segments[i]);
-    int current = segment_of(generation);
-    int next = segment_of(generation + 1);
-    bool full = static_cast<int64>(blocks[current]) * (BLCKSZ / 1024) >= settings::segment_size;
-    if (blocks[current] > 0 && (full || force_advance)) {
-        if (blocks[next] == 0) {
-            SPI_connect();
-            run_query("SELECT setval('eventbus.log_generation', $1)", {Argument::of(generation + 1)});
-            SPI_finish();
-            ++generation;
-            current = next;
-            result.advanced = true;
-        } else {
-            result.busy = true;
-        }
-    }
-    commit_transaction();
-    place->generation = generation;
+    place->generation = log.current;
+    place->bytes = log.total();
+    for (int64 generation = log.current - segment_count + 1; generation < log.current; ++generation)
+        truncate_if_passed(&log, generation, place);
 
-    result.empty = true;
-    for (int i = 0; i < segment_count; ++i) {
-        if (blocks[i] > 0) result.empty = false;
-        if (i != current && blocks[i] > 0) truncate_if_passed(i, place, &result);
+    const int64 current = log.current;
+    const int64 bytes = log.bytes[segment_of(current)];
+    bool hurried = force_advance || log.is_full();
+    // With a limit, what is held in older segments is not to take all of them up for its age alone.
+    bool due = bytes >= segment_limit(log) || (hurried && (log.limit == 0 || log.in_older() == 0));
+    if (bytes > 0 && (due || hurried)) {
+        if (due && log.bytes[segment_of(current + 1)] == 0) {
+            advance(&log, place);
+            result.advanced = true;
+        }
+        truncate_if_passed(&log, current, place);  // also where there is no segment to go on to
     }
+    result.bytes = place->bytes;
+    result.empty = log.total() == 0;
+    result.full = log.limit > 0 && result.bytes + wanted > log.limit;
+    if (result.full) result.held_before = held_by_routes(log);
     return result;
 }
 

@@ -9,13 +9,15 @@ namespace eventbus::log {
 
 struct RotationResult {
     bool advanced = false;  // the log went on to its next segment
-    int truncated = 0;      // segments
-    bool busy = false;      // something stood in the way that a later attempt may find gone
     bool empty = false;     // nothing is left in the log
+    int64 bytes = 0;        // what is left
+    bool full = false;      // publishers want more than eventbus.max_log_size leaves them
+    // If full: what stands before this generation holds the log, and no open transaction does; 0: one does.
+    int64 held_before = 0;
 };
 
-// Each in a transaction of its own. `force_advance` is set once the current segment has been current for
-// eventbus.rotation_period.
-RotationResult rotate(bool force_advance, SharedPlace* place);
+// Several transactions. `force_advance` is set once the current segment has been current for
+// eventbus.rotation_period; publishers want `wanted` bytes more than there is room for (0: nobody does).
+RotationResult rotate(bool force_advance, int64 wanted, SharedPlace* place);
 
 }  // namespace eventbus::log

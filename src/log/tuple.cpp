@@ -101,6 +101,14 @@ std::string_view topic_of(HeapTupleHeader tuple) {
     return text_column(columns[column_topic]);
 }
 
+Unsettled unsettled_event(HeapTupleHeader tuple) {
+    char* columns[column_count];
+    find_columns(tuple, columns);
+    Unsettled event = {raw_id(tuple), text_column(columns[column_topic]), {}, columns[column_key] != nullptr};
+    if (event.has_key) event.key = text_column(columns[column_key]);
+    return event;
+}
+
 void copy_tuple(TupleCopies* copies, HeapTuple tuple, const Position& at) {
     char* room = room_for(copies, tuple->t_len);
     if (copies->count == copies->room) {
@@ -118,6 +126,7 @@ Chunk* make_chunk(TupleCopies* copies, const Filter& filter, Size most_bytes, Po
     auto* chunk = static_cast<Chunk*>(palloc0(sizeof(Chunk)));
     chunk->memory = copies->memory;
     chunk->events = static_cast<Event*>(palloc(sizeof(Event) * (copies->count + 1)));
+    if (copies->count > 0) chunk->generation = copies->items[0].at.generation;
 
     for (uint32 i = 0; i < copies->count; ++i) {
         if (chunk->bytes >= most_bytes) {

@@ -1,6 +1,6 @@
 // What it is: tuples copied out of the log's pages, and events made of them.
 // Who calls it: the reader.
-// Never: looks at a page; what it works on are copies.
+// Never: looks for a page.
 #pragma once
 
 #include <cstring>
@@ -50,6 +50,9 @@ struct TupleCopies {
 };
 
 void copy_tuple(TupleCopies* copies, HeapTuple tuple, const Position& at);
+
+// Looks nothing up elsewhere, so the tuple may be on a page: topics and keys are too short to be stored apart.
+Unsettled unsettled_event(HeapTupleHeader tuple);
 
 // Makes events of the copies, in id order, dropping those that nobody wants. Stops when their payloads reach
 // most_bytes (but not before the first); *next is then where the first one left out stands.

@@ -44,9 +44,11 @@ CREATE TABLE eventbus.cursor (
     settled_id       bigint      NOT NULL DEFAULT 0,
     creator_xid      xid8        NOT NULL DEFAULT '0',
     creator_id       bigint      NOT NULL DEFAULT 0,
+    first_generation bigint      NOT NULL DEFAULT 0,
     delivered        bigint      NOT NULL DEFAULT 0,
     dead             bigint      NOT NULL DEFAULT 0,
     retries          bigint      NOT NULL DEFAULT 0,
+    skipped          bigint      NOT NULL DEFAULT 0,
     last_delivered_at timestamptz,
     last_error       text,
     last_error_at    timestamptz

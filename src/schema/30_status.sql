@@ -1,7 +1,7 @@
 
 -- What is going on.
 CREATE FUNCTION eventbus.route_status(
-        OUT route_id integer, OUT state text, OUT delivered bigint, OUT dead bigint, OUT retries bigint, OUT in_flight integer,
+        OUT route_id integer, OUT state text, OUT delivered bigint, OUT dead bigint, OUT retries bigint, OUT skipped bigint, OUT in_flight integer,
         OUT lag interval, OUT last_delivered_at timestamptz, OUT last_error text, OUT last_error_at timestamptz, OUT sender_pid integer,
         OUT throughput double precision, OUT latency_p50 interval, OUT latency_p99 interval)
     RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -10,7 +10,7 @@ COMMENT ON FUNCTION eventbus.route_status() IS 'what the senders of this databas
 
 CREATE VIEW eventbus.status AS
     SELECT r.name AS route, b.name AS broker,
-           s.state, s.delivered, s.dead, s.retries, s.in_flight, s.lag, s.last_delivered_at, s.last_error, s.last_error_at, s.sender_pid,
+           s.state, s.delivered, s.dead, s.retries, s.skipped, s.in_flight, s.lag, s.last_delivered_at, s.last_error, s.last_error_at, s.sender_pid,
            s.throughput, s.latency_p50, s.latency_p99
     FROM eventbus.route_status() s
     JOIN eventbus.route_config r ON r.id = s.route_id
@@ -22,6 +22,7 @@ COMMENT ON COLUMN eventbus.status.state IS 'active · connecting · retrying (th
 COMMENT ON COLUMN eventbus.status.delivered IS 'events that the broker has acknowledged';
 COMMENT ON COLUMN eventbus.status.dead IS 'events that went to the dead letters';
 COMMENT ON COLUMN eventbus.status.retries IS 'how often an event was offered again';
+COMMENT ON COLUMN eventbus.status.skipped IS 'events that were left out because the log was full (eventbus.on_log_full = skip)';
 COMMENT ON COLUMN eventbus.status.in_flight IS 'events offered to the broker and not yet acknowledged';
 COMMENT ON COLUMN eventbus.status.lag IS 'age of the oldest event that is not settled; 0 where there is none';
 COMMENT ON COLUMN eventbus.status.last_delivered_at IS 'when the broker last acknowledged an event';

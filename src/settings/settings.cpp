@@ -12,20 +12,39 @@ extern "C" {
 namespace eventbus::settings {
 
 int batch_events = 2000;
+int lag_warning = 600;
+int max_log_size = -1;
 int max_payload = 16 * 1024 * 1024;
+int on_log_full = on_log_full_error;
 int retention = 0;
 int rotation_period = 30;
 int safety_poll = 15000;
 int segment_size = 64 * 1024;
 char* source = nullptr;
 
+static const config_enum_entry on_log_full_choices[] = {
+    {"error", on_log_full_error, false},
+    {"skip", on_log_full_skip, false},
+    {nullptr, 0, false},
+};
+
 void define() {
     DefineCustomIntVariable("eventbus.batch_events", "Most events that a sender reads from the log at a time.",
                             "A batch also ends at about 2 MB of payload.", &batch_events, 2000, 1, 100000, PGC_SIGHUP,
                             0, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("eventbus.lag_warning", "Lag of a route from which on eventbus.health() warns.",
+                            "0 turns the warning off.", &lag_warning, 600, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_S,
+                            nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("eventbus.max_log_size", "Most that the event log of a database may take on disk.",
+                            "-1 means no limit. What becomes of a full log, eventbus.on_log_full says.", &max_log_size,
+                            -1, -1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, nullptr, nullptr, nullptr);
     DefineCustomIntVariable("eventbus.max_payload", "Largest payload that publish accepts.",
                             "A larger one is an error of the publishing call.", &max_payload, 16 * 1024 * 1024, 1024,
                             256 * 1024 * 1024, PGC_SUSET, GUC_UNIT_BYTE, nullptr, nullptr, nullptr);
+    DefineCustomEnumVariable("eventbus.on_log_full", "What gives way when the log has reached eventbus.max_log_size.",
+                             "error: publishing fails. skip: the route that lags furthest leaves events out.",
+                             &on_log_full, on_log_full_error, on_log_full_choices, PGC_SIGHUP, 0, nullptr, nullptr,
+                             nullptr);
     DefineCustomIntVariable("eventbus.retention", "How long delivered events stay in the log.",
                             "0 lets a segment go as soon as all routes have passed it.", &retention, 0, 0, INT_MAX / 2,
                             PGC_SIGHUP, GUC_UNIT_S, nullptr, nullptr, nullptr);

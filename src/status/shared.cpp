@@ -39,6 +39,7 @@ void startup() {
         state->lock = &GetNamedLWLockTranche("pg_eventbus")->lock;
         for (Route& route : state->routes) SpinLockInit(&route.mutex);
         init_waiters(&state->waiters);
+        for (Database& database : state->databases) ConditionVariableInit(&database.room.looked);
     }
     LWLockRelease(AddinShmemInitLock);
 }
@@ -91,6 +92,10 @@ Database* find_database(Oid oid, bool create) {
         free->keeper_waits = false;
         free->configuration = 0;
         free->log.forget();
+        free->room.wanted = 0;
+        free->room.look_at = 0;
+        free->room.skip_before = 0;
+        free->room.none = false;
         free->look = true;
         free->has_extension = false;
         free->suspended_by = 0;
@@ -236,12 +241,19 @@ void wake_up(Database* database, Worker* worker) {
     if (worker->sleeping.exchange(false)) database->sleepers.fetch_sub(1);
 }
 
+bool wake_keeper(Database* database) {
+    bool found = false;
+    for (Worker& worker : state->workers) {
+        if (worker.pid == 0 || worker.kind != WorkerKind::keeper || worker.database != database->oid) continue;
+        SetLatch(compat::latch_of(worker.proc_number));
+        found = true;
+    }
+    return found;
+}
+
 void count_cursor_save(Database* database) {
     database->cursor_saves.fetch_add(1);
-    if (!database->keeper_waits.exchange(false)) return;
-    for (Worker& worker : state->workers)
-        if (worker.pid != 0 && worker.kind == WorkerKind::keeper && worker.database == database->oid)
-            SetLatch(compat::latch_of(worker.proc_number));
+    if (database->keeper_waits.exchange(false)) wake_keeper(database);
 }
 
 void count_commit(Database* database) {

@@ -11,6 +11,10 @@
 #include "status/pace.hpp"
 #include "status/waiters.hpp"
 
+extern "C" {
+#include "storage/condition_variable.h"
+}
+
 namespace eventbus::status {
 
 inline constexpr int max_databases = 512;
@@ -18,6 +22,16 @@ inline constexpr int max_workers = 512;
 inline constexpr int max_routes = 2048;
 
 enum class WorkerKind : std::uint8_t { none, keeper, sender };
+
+// What publishers and the keeper tell each other of a full log.
+struct Room {
+    std::atomic<std::int64_t> wanted;   // most that a publisher has missed since the keeper last looked, in bytes
+    std::atomic<std::int64_t> look_at;  // size of the log at which the keeper wants to be woken to look
+    std::atomic<bool> none;             // the keeper has looked, and nothing can be freed for now
+    ConditionVariable looked;           // the keeper has
+    // Routes are to leave out what they have not delivered of segments before this generation; 0: nothing.
+    std::atomic<std::int64_t> skip_before;
+};
 
 // What the launcher knows of a database.
 struct Database {
@@ -28,10 +42,11 @@ struct Database {
     std::atomic<bool> keeper_waits;            // the keeper wants to be woken by the next of them
     std::atomic<std::uint32_t> configuration;  // rises when brokers, routes or the extension change
     log::SharedPlace log;                      // where publishers append
-    std::atomic<bool> look;                    // the launcher should start a keeper to look at it
-    std::atomic<bool> has_extension;           // as the last keeper found it
-    std::atomic<int> suspended_by;             // pid of a backend that needs the database to itself, or 0
-    std::atomic<int> missing_workers;          // workers that found no slot in max_worker_processes
+    Room room;
+    std::atomic<bool> look;            // the launcher should start a keeper to look at it
+    std::atomic<bool> has_extension;   // as the last keeper found it
+    std::atomic<int> suspended_by;     // pid of a backend that needs the database to itself, or 0
+    std::atomic<int> missing_workers;  // workers that found no slot in max_worker_processes
 };
 
 // A running keeper or sender.
@@ -103,6 +118,8 @@ void fall_asleep(Database* database, Worker* worker);
 void wake_up(Database* database, Worker* worker);
 // Counts a commit and wakes the senders that sleep.
 void count_commit(Database* database);
+// False where no keeper runs.
+bool wake_keeper(Database* database);
 // Counts a save of cursors and wakes the keeper if it waits for one.
 void count_cursor_save(Database* database);
 

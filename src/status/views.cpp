@@ -7,6 +7,7 @@
 #include "postgres/query.hpp"
 #include "router/route.hpp"
 #include "settings/settings.hpp"
+#include "status/log_health.hpp"
 #include "status/shared.hpp"
 
 extern "C" {
@@ -60,6 +61,7 @@ enum StatusColumn {
     status_delivered,
     status_dead,
     status_retries,
+    status_skipped,
     status_in_flight,
     status_lag,
     status_last_delivered_at,
@@ -116,6 +118,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     values[status_delivered] = Int64GetDatum(counters.delivered);
     values[status_dead] = Int64GetDatum(counters.dead);
     values[status_retries] = Int64GetDatum(counters.retries);
+    values[status_skipped] = Int64GetDatum(counters.skipped);
     values[status_in_flight] = Int32GetDatum(in_flight);
     values[status_lag] = interval_of(oldest != 0 ? now - oldest : 0);
     time(status_last_delivered_at, counters.last_delivered_at);
@@ -226,6 +229,20 @@ void check_routes(Checks& checks) {
     }
 }
 
+void check_lag(Checks& checks) {
+    if (settings::lag_warning == 0) return;
+    run_query(
+        "SELECT string_agg(format('%s (%s s)', r.name, extract(epoch FROM s.lag)::bigint), ', ' ORDER BY s.lag DESC) "
+        "FROM eventbus.route_status() s JOIN eventbus.route_config r ON r.id = s.route_id "
+        "WHERE extract(epoch FROM s.lag) > $1",
+        {Argument::of(static_cast<int32>(settings::lag_warning))});
+    if (char* late = text_at(0, 1))
+        checks.put("lag", "warning", psprintf("more than eventbus.lag_warning (%d s): %s", settings::lag_warning, late),
+                   "eventbus.status shows the route's state and last error.");
+    else
+        checks.put("lag", "ok", psprintf("no route lags more than %d s", settings::lag_warning), nullptr);
+}
+
 void check_storage(Checks& checks) {
     run_query("SELECT count(*), string_agg(DISTINCT route, ', ') FROM eventbus.dead_letter");
     int64 dead = int8_at(0, 1);
@@ -234,11 +251,8 @@ void check_storage(Checks& checks) {
                    "See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.");
     else
         checks.put("dead letters", "ok", "none", nullptr);
-    run_query(
-        "SELECT pg_size_pretty(sum(pg_total_relation_size(c.oid))) FROM pg_class c JOIN pg_namespace n ON n.oid = "
-        "c.relnamespace "
-        "WHERE n.nspname = 'eventbus' AND c.relname ~ '^log_[0-9]+$'");
-    checks.put("log", "ok", psprintf("%s on disk", text_at(0, 1)), nullptr);
+    Finding log = look_at_log();
+    checks.put("log", log.level, log.detail, log.hint);
 }
 
 }  // namespace
@@ -272,6 +286,7 @@ Datum eventbus_health(PG_FUNCTION_ARGS) {
     SPI_connect();
     check_workers(checks);
     check_routes(checks);
+    check_lag(checks);
     check_storage(checks);
     SPI_finish();
     PG_RETURN_NULL();

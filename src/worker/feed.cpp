@@ -44,6 +44,7 @@ void lend(LogStream* stream, log::Chunk* chunk) {
 }
 
 bool wants_to_read(const LogStream* stream, std::uint64_t commits) {
+    if (stream->skip_to != 0) return false;
     if (!log::in_batch(stream->reader) && !stream->must_look && stream->seen_commits == commits) return false;
     return call_guest([&] { return sender.dispatcher->hungry(stream->id); });
 }
@@ -97,12 +98,13 @@ void split(LogStream* full) {
 
 // Joins what stands at the same place: reading it twice would be a waste.
 void join(LogStream* stream) {
+    if (stream->skip_to != 0) return;
     ListCell* cell;
     foreach (cell, sender.streams) {
         auto* other = static_cast<LogStream*>(lfirst(cell));
         if (other == stream) return;  // only with earlier ones
         // What was lent to the other may be stuck there, and would soon fill it up for all.
-        if (other->lent != NIL || !log::same_place(other->reader, stream->reader)) continue;
+        if (other->lent != NIL || other->skip_to != 0 || !log::same_place(other->reader, stream->reader)) continue;
         ListCell* inner;
         foreach (inner, sender.routes) {
             auto* route = static_cast<SenderRoute*>(lfirst(inner));
@@ -188,7 +190,9 @@ void arrange_streams() {
     ListCell* cell;
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (stream->lent != NIL && !call_guest([&] { return sender.dispatcher->hungry(stream->id); })) split(stream);
+        if (stream->skip_to == 0 && stream->lent != NIL &&
+            !call_guest([&] { return sender.dispatcher->hungry(stream->id); }))
+            split(stream);
     }
     if (list_length(sender.streams) < 2) return;
     foreach (cell, sender.streams) join(static_cast<LogStream*>(lfirst(cell)));

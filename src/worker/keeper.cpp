@@ -3,11 +3,11 @@
 // Never: delivers, or stays where the extension is gone.
 #include "catalog/catalog.hpp"
 #include "core/backoff.hpp"
-#include "log/rotation.hpp"
 #include "postgres/query.hpp"
 #include "settings/settings.hpp"
 #include "worker/process.hpp"
 #include "worker/sleep.hpp"
+#include "worker/upkeep.hpp"
 
 #include <csignal>
 
@@ -127,6 +127,12 @@ char* starved_brokers(const Brokers& brokers) {
     return names.data;
 }
 
+bool is_served(int32 broker_id) {
+    if (status::pid_of_sender(MyDatabaseId, broker_id) != 0) return true;
+    Sender* sender = sender_of(broker_id);
+    return sender->handle != nullptr && state_of(sender->handle) != ChildState::gone;
+}
+
 TimestampTz tend_all(const Brokers& brokers) {
     TimestampTz next = 0;
     for (int i = 0; i < brokers.count; ++i) {
@@ -166,45 +172,6 @@ TimestampTz tend_all(const Brokers& brokers) {
     return next;
 }
 
-// When to rotate: a second after something was published or the cursors moved, at the latest every second while that
-// goes on; then less and less often while nothing moves, as when a route is paused or its broker is down.
-class Rotation {
- public:
-    // Returns when to come again; 0: when somebody wakes us.
-    TimestampTz run_if_due() {
-        TimestampTz now = GetCurrentTimestamp();
-        std::uint64_t events = database->commits + database->cursor_saves;
-        if (events != seen_) {
-            seen_ = events;
-            pause_ms_ = shortest_ms;
-            TimestampTz soon = TimestampTzPlusMilliseconds(now, shortest_ms);
-            due_ = due_ == 0 || due_ > soon ? soon : due_;
-        }
-        if (due_ == 0 || now < due_) return due_;
-
-        int period_ms = settings::rotation_period * 1000;
-        bool force = current_since_ != 0 && TimestampDifferenceExceeds(current_since_, now, period_ms);
-        log::RotationResult result = log::rotate(force, &database->log);
-        if (result.advanced || result.empty) current_since_ = 0;
-        database->keeper_waits = true;  // senders wake us when cursors have moved
-        if (result.empty) return due_ = 0;
-        if (current_since_ == 0) current_since_ = now;
-        due_ = TimestampTzPlusMilliseconds(now, pause_ms_);
-        pause_ms_ = std::min(pause_ms_ * 2, longest_ms);
-        TimestampTz over = TimestampTzPlusMilliseconds(current_since_, period_ms + 1);
-        if (over > now && over < due_) due_ = over;
-        return due_;
-    }
-
- private:
-    static constexpr int shortest_ms = 1000;
-    static constexpr int longest_ms = 60000;
-    std::uint64_t seen_ = 0;
-    TimestampTz due_ = 1;  // once at the start: the log may hold what an earlier life left
-    TimestampTz current_since_ = 0;
-    int pause_ms_ = shortest_ms;
-};
-
 }  // namespace
 
 }  // namespace eventbus::worker
@@ -228,7 +195,7 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
     std::uint32_t configuration = 0;
     bool first = true;
     Brokers brokers;
-    Rotation rotation;
+    Upkeep upkeep(database, is_served);
     for (;;) {
         if (stop_requested()) proc_exit(0);
         CHECK_FOR_INTERRUPTS();
@@ -247,13 +214,14 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
                 proc_exit(0);
             }
             forgive_senders();
+            upkeep.hurry();  // a route may be gone, and what it kept with it
             if (!database->has_extension.exchange(true)) status::wake_launcher();
             first = false;
         }
 
         TimestampTz now = GetCurrentTimestamp();
         TimestampTz next = TimestampTzPlusMilliseconds(now, settings::safety_poll);
-        for (TimestampTz want : {tend_all(brokers), rotation.run_if_due()})
+        for (TimestampTz want : {tend_all(brokers), upkeep.run_if_due()})
             if (want != 0 && want < next) next = want;
         pgstat_report_activity(STATE_IDLE, "waiting for something to change: brokers, routes, the log");
         sleep_on_latch(std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)),

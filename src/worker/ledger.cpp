@@ -157,7 +157,7 @@ void save_cursors() {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         delivery::RouteStatus status = whole_status(route);
         log::StoredCursor& stored = route->stored;
-        stored.cursor = cursor_at(route->stream, status.settled);
+        stored.cursor = log::skipped_to(cursor_at(route->stream, status.settled), route->first_generation);
         count(route, status);
         char words[512];
         if (status.last_error_at != 0) {

@@ -56,6 +56,7 @@ void add(const catalog::Route& from) {
     keep_texts(route, from);
     log::load_cursor(route->id, sender.memory, &route->stored);
     route->base = route->stored.counters;
+    route->first_generation = route->stored.cursor.first_generation;
     route->stream = make_stream(log::open_reader(route->stored.cursor, &sender.place->log, sender.memory));
     route->shared = status::claim_route(sender.database, route->id);
     if (route->shared != nullptr && route->base.last_error != nullptr) {

@@ -210,7 +210,8 @@ void run() {
             publish_status();
         }
 
-        bool more = feed_streams();
+        bool more = skip_ahead();
+        more = feed_streams() || more;
         call_guest([&] { sender.dispatcher->drive(ready, broker::Clock::now()); });
         take_report();
         answer_waiters();

@@ -30,6 +30,9 @@ struct LogStream {
     std::uint64_t seen_commits;  // of the database, when the running or last batch began
     TimestampTz looked_at;       // when that batch began
     bool must_look;              // the safety poll, or the beginning
+    int64 skip_to;               // generation before which events are being left out; 0: none
+    int64 skip_at;               // the generation that is being looked through,
+    BlockNumber skip_block;      // and how far
 };
 
 // Dead letters that an operator wants sent again: a stream of their own, so that they delay nothing.
@@ -53,6 +56,8 @@ struct SenderRoute {
     router::TopicFilter* filter;  // guest's, never freed but with the route
     log::StoredCursor stored;
     log::Counters base;        // what the counters stood at when this sender began
+    int64 first_generation;    // what stands before it was left out
+    int64 skipping;            // events found so far that are about to be left out
     Redelivery* redelivery;    // or nullptr
     status::Route* shared;     // or nullptr where shared memory has no room
     TimestampTz dead_told_at;  // when the log last heard of its dead letters
@@ -107,6 +112,9 @@ const char* show_activity(bool busy);
 
 // answers.cpp: tells those who wait for an event what has become of it.
 void answer_waiters();
+
+// skip.cpp: leaves events out of what the keeper wants to free. Returns true if there is more to do at once.
+bool skip_ahead();
 
 // ledger.cpp: what must be written down.
 void store_dead_letters();

@@ -1,0 +1,18 @@
+// What it is: whether the log may take one more event: eventbus.max_log_size.
+// Who calls it: publish, before it appends.
+// Never: looks at a file where the size is known, or waits for anybody but the keeper.
+#pragma once
+
+#include "log/size.hpp"
+#include "status/shared.hpp"
+
+namespace eventbus::intake {
+
+void make_room(const log::NewEvent& event, status::Database* database);
+
+// ERROR where the log is full, and events are not to be left out instead.
+inline void check_room(const log::NewEvent& event, status::Database* database) {
+    if (settings::max_log_size > 0) make_room(event, database);
+}
+
+}  // namespace eventbus::intake

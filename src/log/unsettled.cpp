@@ -1,0 +1,69 @@
+// What it is: looking through a segment for what a cursor has not settled, to leave it out.
+// Who calls it: the worker room, when the log is full and eventbus.on_log_full is skip.
+// Never: reads payloads, or makes events.
+#include "log/reader.hpp"
+#include "log/tuple.hpp"
+
+extern "C" {
+#include "access/heapam.h"
+}
+
+namespace eventbus::log {
+
+namespace {
+
+bool is_settled(const Cursor& cursor, uint64 xid, int64 id, const Position& at) {
+    if (at.generation < cursor.first_generation || finished(cursor.done, xid)) return true;
+    if (xid == cursor.creator_xid && id < cursor.creator_id) return true;
+    return cursor.in_batch && finished(cursor.batch, xid) &&
+           (at < cursor.start || (at < cursor.end && id <= cursor.settled_id));
+}
+
+}  // namespace
+
+bool scan_unsettled(const Cursor& cursor, int64 generation, BlockNumber* block, BlockNumber pages,
+                    void (*visit)(void* context, const Unsettled& event), void* context) {
+    Relation rel = table_open(relations().segments[segment_of(generation)], AccessShareLock);
+    BlockNumber end = std::min<int64>(RelationGetNumberOfBlocks(rel), static_cast<int64>(*block) + pages);
+    bool through = end == RelationGetNumberOfBlocks(rel);
+    BufferAccessStrategy ring = GetAccessStrategy(BAS_BULKREAD);
+    MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "pg_eventbus page", ALLOCSET_SMALL_SIZES);
+    MemoryContext before = MemoryContextSwitchTo(memory);
+    for (; *block < end; ++*block) {
+        CHECK_FOR_INTERRUPTS();
+        Buffer buffer = ReadBufferExtended(rel, MAIN_FORKNUM, *block, RBM_NORMAL, ring);
+        LockBuffer(buffer, BUFFER_LOCK_SHARE);
+        Page page = BufferGetPage(buffer);
+        OffsetNumber last = PageIsNew(page) ? InvalidOffsetNumber : PageGetMaxOffsetNumber(page);
+        for (OffsetNumber offset = FirstOffsetNumber; offset <= last; ++offset) {
+            ItemId item = PageGetItemId(page, offset);
+            if (!ItemIdIsNormal(item)) continue;
+            HeapTupleData tuple;
+            tuple.t_data = reinterpret_cast<HeapTupleHeader>(PageGetItem(page, item));
+            tuple.t_len = ItemIdGetLength(item);
+            tuple.t_tableOid = RelationGetRelid(rel);
+            ItemPointerSet(&tuple.t_self, *block, offset);
+            Position at{generation, *block, offset};
+            if (is_settled(cursor, raw_xid(tuple.t_data), raw_id(tuple.t_data), at)) continue;
+            if (!HeapTupleSatisfiesVisibility(&tuple, GetActiveSnapshot(), buffer)) continue;
+            visit(context, unsettled_event(tuple.t_data));
+        }
+        UnlockReleaseBuffer(buffer);
+        MemoryContextReset(memory);
+    }
+    MemoryContextSwitchTo(before);
+    MemoryContextDelete(memory);
+    FreeAccessStrategy(ring);
+    table_close(rel, AccessShareLock);
+    return through;
+}
+
+Cursor skipped_to(const Cursor& cursor, int64 generation) {
+    Cursor skipped = cursor;
+    skipped.first_generation = std::max(cursor.first_generation, generation);
+    Position first{generation, 0, FirstOffsetNumber};
+    if (cursor.in_batch && cursor.start < first) skipped.start = first;
+    return skipped;
+}
+
+}  // namespace eventbus::log
