@@ -88,7 +88,7 @@ void Upkeep::skip(const log::RotationResult& result) {
     if (!result.full) return;
     room.skip_before = result.held_before;
     if (result.held_before == 0) return;
-    status::wake_workers_of(database_->oid);
+    status::wake_senders_of(database_->oid);
     skip_unserved(result.held_before, is_served_);
 }
 
