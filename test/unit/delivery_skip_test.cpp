@@ -82,11 +82,11 @@ TEST(Skip, TheRestOfAKeyGoesOnBehindWhatWasLeftOut) {
         w.lend_many(2, "k");
         const auto kept = w.lend_many(2, "k");
         w.run();
-        const auto before = w.status(1).delivered;
-        EXPECT_EQ(w.dispatcher.leave_out(1, kept), 2U - before);
+        const auto left_out = w.dispatcher.leave_out(1, kept);
+        EXPECT_GE(left_out, 1U) << options;
         w.run_for(1000ms);
         EXPECT_TRUE(w.status(1).idle) << options;
-        EXPECT_EQ(w.status(1).delivered, before + 2) << options;
+        EXPECT_EQ(w.status(1).delivered + left_out, 4U) << options;
         EXPECT_EQ(w.broker.ids(1).back(), 4) << options;
     }
 }
@@ -101,12 +101,11 @@ TEST(Skip, AHeldRouteTriesTheNextEvent) {
     const auto kept = w.lend_many(2);
     w.run();
     EXPECT_EQ(w.state(1), RouteState::held);
-    const auto before = w.status(1).delivered;
     EXPECT_EQ(w.dispatcher.leave_out(1, kept), 2U);
+    w.lend_many(1);
     w.run_for(60000ms);
     EXPECT_EQ(w.state(1), RouteState::active);
-    EXPECT_EQ(w.status(1).delivered, 2U);
-    EXPECT_LE(before, 2U);
+    EXPECT_EQ(w.status(1).delivered, 3U);
 }
 
 TEST(Skip, NothingBeforeMeansNothingLeftOut) {
