@@ -86,6 +86,7 @@ demo:
 unit:
 	$(MAKE) -C test/unit
 bench: all
+	scripts/install-packages bench
 	$(MAKE) install
 	bench/run
 format:
