@@ -177,6 +177,7 @@ struct Dispatcher::Impl {
             for (auto& slot : slots) {
                 if (slot.queue) slot.queue->new_drive();
             }
+            if (state == LinkState::up && link.is_in_trouble() && events_waiting() == 0) link.is_back();
             if (state == LinkState::down) lost();
             if (state != LinkState::up || last) break;
             const auto offered = offer();

@@ -94,6 +94,14 @@ void LinkKeeper::hurry() {
 void LinkKeeper::worked() {
     backoff_.reset();
     slow_backoff_.reset();
+    if (driver_) is_back();
+}
+
+void LinkKeeper::is_back() {
+    if (!in_trouble_) return;
+    in_trouble_ = false;
+    context_.notice(Notice::Level::log, context_.broker_shown + " is back after " +
+                                            seconds_text(context_.now - trouble_since_) + "; delivery goes on");
 }
 
 void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_waiting) {
@@ -110,7 +118,8 @@ void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_wa
         trouble_since_ = context_.now;
         told_.clear();
     }
-    // Hosts tried in turn may fail with reasons in turn: each is told once until the link is up again.
+    // Hosts tried in turn may fail with reasons in turn, and a broker may let us in only to throw us out at the first
+    // message: each reason is told once until the link works again.
     constexpr std::size_t most_told = 8;
     if (told_.size() == most_told || std::find(told_.begin(), told_.end(), reason) != told_.end()) return;
     context_.notice(Notice::Level::warning,
@@ -124,10 +133,6 @@ void LinkKeeper::came_up() {
     up_since_ = context_.now;
     error_.clear();
     refused_ = false;
-    if (!in_trouble_) return;
-    in_trouble_ = false;
-    context_.notice(Notice::Level::log, context_.broker_shown + " is back after " +
-                                            seconds_text(context_.now - trouble_since_) + "; delivery goes on");
 }
 
 void LinkKeeper::became_blocked(const std::string& reason) {

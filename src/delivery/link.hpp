@@ -19,8 +19,9 @@ class LinkKeeper {
     // Drives the driver. After `down` settle() is to be drained and lost() called.
     broker::LinkState drive(broker::Ready ready);
     void lost(std::size_t events_waiting);
-    void hurry();   // the next attempt at once
-    void worked();  // something was delivered
+    void hurry();    // the next attempt at once
+    void worked();   // something was delivered, or the link has been up for long
+    void is_back();  // what was told as a trouble is over: the link is up, and works or has nothing to do
 
     broker::Driver* driver() const { return driver_.get(); }
     broker::LinkState state() const { return state_; }
@@ -46,7 +47,7 @@ class LinkKeeper {
     TimePoint up_since_{};
     TimePoint trouble_since_{};
     TimePoint blocked_since_{};
-    bool in_trouble_ = false;
+    bool in_trouble_ = false;  // until it works: to be up is not enough
     bool refused_ = false;
     std::vector<std::string> told_;  // reasons already told during this trouble
     Backoff backoff_;

@@ -62,6 +62,33 @@ TEST(Link, FailureIsToldOnceAndSoIsTheReturn) {
     EXPECT_EQ(w.status(1).delivered, 12U);
 }
 
+// A broker that lets us in and throws us out at every message: up and down for ever, and one line in the log.
+TEST(Link, ALinkThatNeverWorksIsNotBack) {
+    World w;
+    w.broker.silent = true;
+    w.add(1);
+    w.lend_many(2);
+    w.run();
+    for (int i = 0; i < 20; ++i) {
+        w.broker.cut("541 INTERNAL_ERROR");
+        w.run();
+        EXPECT_EQ(w.state(1), RouteState::retrying);
+        w.run_for(2s);
+        EXPECT_EQ(w.state(1), RouteState::active) << "up again, until the next message";
+    }
+    ASSERT_EQ(w.notices.size(), 1U);
+    EXPECT_EQ(w.told("541 INTERNAL_ERROR; next attempt in"), 1U);
+    w.broker.answer_all();
+    w.run();
+    ASSERT_EQ(w.notices.size(), 2U);
+    EXPECT_EQ(w.told("is back after 4"), 1U) << w.notices[1].text;
+    w.broker.cut("541 INTERNAL_ERROR");
+    w.run();
+    EXPECT_EQ(w.told("541 INTERNAL_ERROR; next attempt in"), 2U) << "another trouble";
+    w.run_for(1s);
+    EXPECT_EQ(w.told("is back after 0"), 1U) << "nothing waits: to be up is enough";
+}
+
 TEST(Link, OpenTicketsComeBackInOrderAndSettledOnesDoNot) {
     World w;
     w.broker.silent = true;
