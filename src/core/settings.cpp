@@ -26,7 +26,8 @@ constexpr std::size_t most_password_bytes = 64 * 1024;
 
 constexpr std::array<std::string_view, 8> common_names = {"password_file", "ca_file",         "cert_file", "key_file",
                                                           "verify",        "connect_timeout", "heartbeat", "window"};
-constexpr std::array<std::string_view, 4> protocol_names = {"version", "client_id", "session_expiry", "will"};
+constexpr std::array<std::string_view, 5> protocol_names = {"confirm_timeout", "version", "client_id", "session_expiry",
+                                                            "will"};
 
 using Names = std::span<const std::string_view>;
 
@@ -136,6 +137,8 @@ void read_option(BrokerOptions& options, const Option& option) {
         options.heartbeat_s = option.whole_number(0, 3600);
     } else if (name == "window") {
         options.window = option.whole_number(1, 1'000'000);
+    } else if (name == "confirm_timeout") {
+        options.confirm_timeout_s = option.whole_number(0, 3600);
     } else if (name == "version") {
         options.version = option.version();
     } else if (name == "client_id") {

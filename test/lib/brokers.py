@@ -254,6 +254,11 @@ class RabbitNode(Broker):
                              f'[{{certfile, "{certificate}"}}, {{keyfile, "{key}"}}], 1).')
         return port
 
+    def suspend_queue(self, queue, suspended=True):
+        """A queue that hangs: it takes messages and acknowledges none."""
+        self.control("eval", f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
+                             f'sys:{"suspend" if suspended else "resume"}(amqqueue:get_pid(Q)).')
+
     def listener(self, queue, vhost="/"):
         return Listener(self, queue, vhost)
 

@@ -30,7 +30,7 @@ class Beside:
 def beside(db, rabbit, redis_server, name):
     """The user of broker "rabbit" may write to exchanges whose names begin with allowed."""
     rabbit.declare(f"{name}_beside", f"allowed_{name}_beside")
-    db.broker("rabbit", rabbit.url.replace("guest:guest", "limited:s3cret-of-limited"))
+    db.broker("rabbit", rabbit.url.replace("guest:guest", "limited:s3cret-of-limited"), confirm_timeout=2)
     db.broker("redis", redis_server.url)
     db.route("second", "rabbit", f"exchange:allowed_{name}_beside", "steady")
     db.route("elsewhere", "redis", f"stream:{name}", "steady")
@@ -47,7 +47,8 @@ def full_queue(channel, queue):
 
 
 def test_event_and_key_in_trouble_delay_no_other(db, rabbit, name, beside, told):
-    """Key "lost" is routed nowhere, the queue of key "full" takes no more, a queue has vanished."""
+    """Key "lost" is routed nowhere, the queue of key "full" takes no more, that of "mute" does not answer; a queue has
+    vanished."""
     exchange = f"allowed_{name}"
 
     def declare(channel):
@@ -58,6 +59,8 @@ def test_event_and_key_in_trouble_delay_no_other(db, rabbit, name, beside, told)
             channel.queue_bind(name, exchange, f"k{number}")
         full_queue(channel, f"{name}_full")
         channel.queue_bind(f"{name}_full", exchange, "full")
+        channel.queue_declare(f"{name}_mute", durable=True)
+        channel.queue_bind(f"{name}_mute", exchange, "mute")
     rabbit.do(declare)
     db.route("keys", "rabbit", f"exchange:{exchange}", "steady, sick", routing_key="{key}")
     db.broker("guest", rabbit.url)
@@ -67,11 +70,13 @@ def test_event_and_key_in_trouble_delay_no_other(db, rabbit, name, beside, told)
         beside.watched_by(steady)
         before = steady.before()
         rabbit.do(lambda channel: channel.queue_delete(f"{name}_vanished"))
-        with Steady(db, keys=0, rate=20, sick=["lost", "full"], topics={"lost": "sick", "full": "sick"}) as sick:
+        rabbit.suspend_queue(f"{name}_mute")
+        sick_keys = ["lost", "full", "mute"]
+        with Steady(db, keys=0, rate=20, sick=sick_keys, topics=dict.fromkeys(sick_keys, "sick")) as sick:
             steady.goes_on(before)
-            row = db.wait_status("keys", retries=lambda n: n >= 3, state="active")
-            assert "nack" in row["last_error"] or "NO_ROUTE" in row["last_error"]
-            sick.publish_more(1)
+            db.wait_status("keys", retries=lambda n: n >= 3, state="active")
+    for words in ("basic.nack", "no acknowledgement within"):
+        db.wait_error("keys", words, 60)
     letters = db.wait_dead("keys", sick.published["lost"])
     assert [(letter["key"], json.loads(letter["payload"])["n"]) for letter in letters] == \
         [("lost", n) for n in range(1, sick.published["lost"] + 1)]
@@ -80,9 +85,12 @@ def test_event_and_key_in_trouble_delay_no_other(db, rabbit, name, beside, told)
     db.wait_dead("vanishing", sick.count())
     rabbit.declare(f"{name}_vanished")
     db.run("SELECT eventbus.redeliver('vanishing')")
-    with rabbit.listener(f"{name}_vanished") as redelivered, rabbit.listener(f"{name}_full") as drained:
+    rabbit.suspend_queue(f"{name}_mute", False)
+    with rabbit.listener(f"{name}_vanished") as redelivered, rabbit.listener(f"{name}_full") as drained, \
+            rabbit.listener(f"{name}_mute") as heard_again:
         sick.check(redelivered.bodies, duplicates=False)
-        sick.check(drained.bodies, but=["lost"])
+        sick.check(drained.bodies, but=["lost", "mute"])
+        sick.check(heard_again.bodies, but=["lost", "full"])
     db.wait_status("keys", state="active", in_flight=0, lag=lambda lag: not lag)
     steady.check(heard.bodies, duplicates=False)
     beside.check(steady)

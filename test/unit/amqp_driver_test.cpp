@@ -210,10 +210,12 @@ TEST(AmqpLogin, BytesMayDribble) {
 // A driver at a broker that has let it in, and events 1, 2, 3 …
 class AmqpTalk : public testing::Test {
  protected:
-    void start(FakeBroker::Script script, const std::string& rest = "", std::uint32_t window = 0) {
+    void start(FakeBroker::Script script, const std::string& rest = "", std::uint32_t window = 0,
+               std::uint32_t confirm_timeout_s = 60) {
         broker_.emplace(std::move(script));
         BrokerSettings settings = settings_for(url_of(broker_->port(), rest));
         settings.options.window = window;
+        settings.options.confirm_timeout_s = confirm_timeout_s;
         driven_.emplace(settings);
         for (int id = 0; id <= 10; ++id) events_.push_back(event_of(id));
         ASSERT_TRUE(driven_->until([&] { return driven_->link.state != LinkState::connecting; }));
@@ -415,6 +417,38 @@ TEST_F(AmqpTalk, ACutBetweenPublishAndAckIsUnknownOnceEach) {
     EXPECT_EQ(driven_->link.remedy, Remedy::retry);
 }
 
+TEST_F(AmqpTalk, WhatIsNotAcknowledgedInTimeIsTriedAgainButNotWhileBlocked) {
+    start(
+        [this](Peer& peer) {
+            peer.login();
+            const auto channel = peer.channel();
+            for (int i = 0; i < 3; ++i) peer.published();
+            peer.ack(channel, 2);
+            peer.method(0, AMQP_CONNECTION_BLOCKED_METHOD, amqp_connection_blocked_t{amqp_cstring_bytes("disk")});
+            while (!unblock_) std::this_thread::yield();
+            peer.method(0, AMQP_CONNECTION_UNBLOCKED_METHOD, amqp_connection_unblocked_t{});
+            peer.published();
+            peer.ack(channel, 4, true);
+            peer.wait_for_end();
+        },
+        "", 0, 1);
+    for (std::uint64_t ticket = 1; ticket <= 3; ++ticket) ASSERT_TRUE(offer(ticket));
+    ASSERT_TRUE(driven_->until_state(LinkState::blocked));
+    const auto blocked_since = Clock::now();
+    ASSERT_TRUE(driven_->until([&] { return Clock::now() > blocked_since + milliseconds(1500); }));
+    EXPECT_EQ(driven_->settlements.size(), 1u);
+    unblock_ = true;
+    ASSERT_TRUE(driven_->until_settled(3));
+    expect_settled(*driven_, 1, Verdict::refused, Remedy::retry, "no acknowledgement within 1 s");
+    expect_settled(*driven_, 2, Verdict::delivered, Remedy::none);
+    expect_settled(*driven_, 3, Verdict::refused, Remedy::retry, "no acknowledgement within 1 s");
+    EXPECT_EQ(driven_->link.state, LinkState::up);
+    ASSERT_TRUE(offer(4));
+    ASSERT_TRUE(driven_->until_settled(4));
+    expect_settled(*driven_, 4, Verdict::delivered, Remedy::none);
+    EXPECT_LT(driven_->steps, 400u) << "the driver must not spin";
+}
+
 TEST_F(AmqpTalk, AForcedCloseIsTriedAgain) {
     start([](Peer& peer) {
         peer.login();
@@ -426,6 +460,20 @@ TEST_F(AmqpTalk, AForcedCloseIsTriedAgain) {
     ASSERT_TRUE(driven_->until_state(LinkState::down));
     expect_down(driven_->link, Remedy::retry, "320 CONNECTION_FORCED");
     expect_settled(*driven_, 1, Verdict::unknown, Remedy::retry, "320 CONNECTION_FORCED");
+}
+
+// What the broker holds against the connection: whoever may not be here needs other settings; all else is tried again.
+TEST(AmqpClosed, TheCodeDecidesTheRemedy) {
+    const auto closed_by = [](std::uint16_t code) {
+        return outcome([code](Peer& peer) {
+            peer.login();
+            peer.close_connection(code, "WORDS of the broker");
+        });
+    };
+    for (const std::uint16_t code : {403, 530})
+        expect_down(closed_by(code), Remedy::fix_settings, std::to_string(code) + " WORDS of the broker");
+    for (const std::uint16_t code : {311, 320, 402, 501, 502, 503, 504, 505, 506, 540, 541})
+        expect_down(closed_by(code), Remedy::retry, std::to_string(code) + " WORDS of the broker");
 }
 
 TEST_F(AmqpTalk, AConfirmOfNothingBreaksTheLink) {

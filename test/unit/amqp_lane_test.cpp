@@ -14,7 +14,7 @@ class AmqpLane : public testing::Test {
  protected:
     AmqpLane() { lane_.opened(1); }
     void publish(std::uint64_t ticket, std::size_t payload = 10, std::string_view exchange = "x") {
-        lane_.published(ticket, static_cast<std::int64_t>(ticket), payload, exchange);
+        lane_.published(ticket, static_cast<std::int64_t>(ticket), payload, exchange, now_);
     }
     const Settlement& settlement(std::uint64_t ticket) {
         const Settlement* found = nullptr;
@@ -33,6 +33,7 @@ class AmqpLane : public testing::Test {
     }
 
     Lane lane_;
+    TimePoint now_{};
     Settlements out_;
 };
 
@@ -69,6 +70,20 @@ TEST_F(AmqpLane, TheMessageTooLargeIsBlamedByItsSize) {
     expect(3, Verdict::unknown, Remedy::retry);
 }
 
+TEST_F(AmqpLane, TheCodeOfAClosedChannelDecidesTheRemedy) {
+    const std::pair<unsigned, Remedy> codes[] = {
+        {311, Remedy::park},  {406, Remedy::park},  {403, Remedy::fix_settings}, {404, Remedy::fix_settings},
+        {405, Remedy::retry}, {504, Remedy::retry}, {541, Remedy::retry}};
+    for (const auto& [code, remedy] : codes) {
+        out_.clear();
+        publish(1);
+        lane_.closed(code, "WORDS", out_);
+        expect(1, Verdict::refused, remedy);
+        EXPECT_EQ(settlement(1).reason, std::to_string(code) + " WORDS");
+        lane_.opened(1);
+    }
+}
+
 TEST_F(AmqpLane, WhoCannotBeBlamedGoesOneByOne) {
     for (std::uint64_t ticket = 1; ticket <= 3; ++ticket) publish(ticket);
     lane_.closed(406, "PRECONDITION_FAILED - something about one of them", out_);
@@ -94,6 +109,32 @@ TEST_F(AmqpLane, WhoCannotBeBlamedGoesOneByOne) {
     EXPECT_TRUE(lane_.takes(1000, 1 << 20)) << "all suspects have passed";
 }
 
+TEST_F(AmqpLane, WhatIsNeverConfirmedIsGivenUpAndNothingElse) {
+    using std::chrono::seconds;
+    EXPECT_EQ(lane_.waits_since(), TimePoint::max());
+    for (std::uint64_t ticket = 1; ticket <= 5; ++ticket) {
+        now_ += seconds(1);
+        publish(ticket);
+    }
+    EXPECT_EQ(lane_.waits_since(), TimePoint{} + seconds(1));
+    ASSERT_TRUE(lane_.confirm(2, false, true, out_));
+    lane_.give_up(TimePoint{} + seconds(3), "no acknowledgement", out_);
+    expect(1, Verdict::refused, Remedy::retry);
+    expect(2, Verdict::delivered, Remedy::none);
+    expect(3, Verdict::refused, Remedy::retry);
+    EXPECT_EQ(settlement(3).reason, "no acknowledgement");
+    EXPECT_EQ(out_.size(), 3u);
+    EXPECT_EQ(lane_.waits_since(), TimePoint{} + seconds(4));
+    publish(1);  // again, with another tag
+    ASSERT_TRUE(lane_.confirm(1, false, true, out_)) << "late words are not listened to";
+    EXPECT_EQ(out_.size(), 3u);
+    out_.clear();
+    ASSERT_TRUE(lane_.confirm(6, true, true, out_));
+    for (std::uint64_t ticket : {4, 5, 1}) expect(ticket, Verdict::delivered, Remedy::none);
+    EXPECT_TRUE(lane_.idle());
+    EXPECT_EQ(lane_.waits_since(), TimePoint::max());
+}
+
 TEST_F(AmqpLane, TagsStartAnewWithTheChannel) {
     publish(1);
     lane_.lost("gone", out_);
@@ -111,7 +152,7 @@ TEST_F(AmqpLane, TagsStartAnewWithTheChannel) {
 TEST_F(AmqpLane, ReturnsMeetTheirTicketByTheMessageId) {
     publish(1);
     publish(2);
-    lane_.published(3, 2, 10, "x");  // the same event by another ticket
+    lane_.published(3, 2, 10, "x", now_);  // the same event by another ticket
     ASSERT_TRUE(lane_.return_started("no route"));
     EXPECT_FALSE(lane_.return_started("no route")) << "one at a time";
     ASSERT_TRUE(lane_.return_header("2", 10));

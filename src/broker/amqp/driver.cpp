@@ -16,6 +16,7 @@ constexpr std::size_t default_window = 2000;
 // that steps over the limit, so that the largest one always finds its way.
 constexpr std::size_t most_unconfirmed = 1 << 20;
 constexpr std::size_t most_unsent = 1 << 20;
+constexpr std::chrono::milliseconds most_patience{600'000};
 
 const Host& pick_host(const BrokerSettings& settings, unsigned attempt) {
     return settings.url.hosts[attempt % settings.url.hosts.size()];
@@ -35,6 +36,9 @@ AmqpDriver::AmqpDriver(const BrokerSettings& settings, unsigned attempt, TimePoi
       deadline_(now + std::chrono::milliseconds(client_.connect_timeout_ms)),
       last_received_(now),
       last_sent_(now),
+      now_(now),
+      free_since_(now),
+      patience_(settings.options.confirm_timeout_s * 1000),
       channels_(1) {}
 
 // Says good-bye where that takes no waiting, so that the broker's log shows no connection cut off.
@@ -57,14 +61,18 @@ TimePoint AmqpDriver::wake_at() const {
     if (written_ || settled_ < settlements_.size()) return TimePoint::min();
     if (phase_ == Phase::down) return TimePoint::max();
     const bool up = phase_ == Phase::up;
-    if (limits_.heartbeat_s == 0) return up ? TimePoint::max() : deadline_;
+    TimePoint due = up ? TimePoint::max() : deadline_;
+    for (const auto& [id, lane] : lanes_) due = std::min(due, patient_until(lane));
+    if (limits_.heartbeat_s == 0) return due;
     const std::chrono::milliseconds interval(limits_.heartbeat_s * 1000);
-    const TimePoint due = up ? last_received_ + 2 * interval : deadline_;
+    if (up) due = std::min(due, last_received_ + 2 * interval);
     return stream_.unsent() > 0 ? due : std::min(due, last_sent_ + interval / 2);
 }
 
 Link AmqpDriver::drive(Ready ready, TimePoint now) {
     if (phase_ == Phase::down) return link();
+    now_ = now;
+    if (stuck_) free_since_ = now;
     written_ = false;
     const Phase before = phase_;
     const std::size_t unsent = stream_.unsent();
@@ -78,6 +86,8 @@ Link AmqpDriver::drive(Ready ready, TimePoint now) {
     if (phase_ != before) deadline_ = now + std::chrono::milliseconds(client_.connect_timeout_ms);
     if (phase_ != Phase::down) keep_time(now);
     if (phase_ != Phase::down) flush(now);
+    stuck_ = blocked_ || stream_.unsent() > 0;
+    if (phase_ == Phase::up) give_up_on_silence(now);
     if (phase_ != Phase::down && stream_.state() == Stream::State::closed) take_inbox(now);  // its last words
     if (phase_ != Phase::down && stream_.state() == Stream::State::closed)
         fail(stream_.is_settings_error() || phase_ == Phase::tune ? Remedy::fix_settings : Remedy::retry,
@@ -133,6 +143,24 @@ void AmqpDriver::keep_time(TimePoint now) {
     if (now >= last_sent_ + interval / 2 && stream_.unsent() == 0) frames_.heartbeat(stream_.outbox());
 }
 
+// While the broker takes nothing from us, no ticket grows older.
+TimePoint AmqpDriver::patient_until(const Lane& lane) const {
+    if (patience_.count() == 0 || stuck_ || lane.idle()) return TimePoint::max();
+    return std::max(lane.waits_since(), free_since_) + patience_;
+}
+
+// An acknowledgement may never come: the majority of a quorum queue is gone, a queue hangs. Where it is merely slow,
+// more patience saves repetitions.
+void AmqpDriver::give_up_on_silence(TimePoint now) {
+    const std::size_t before = settlements_.size();
+    for (auto& [id, lane] : lanes_) {
+        if (patient_until(lane) > now) continue;
+        const auto waited = std::to_string(patience_.count() / 1000);
+        lane.give_up(now - patience_, "no acknowledgement within " + waited + " s", settlements_);
+    }
+    if (settlements_.size() > before) patience_ = std::min(2 * patience_, std::max(patience_, most_patience));
+}
+
 void AmqpDriver::fail(Remedy remedy, std::string reason) {
     phase_ = Phase::down;
     remedy_ = remedy;
@@ -162,7 +190,8 @@ bool AmqpDriver::offer(const Outgoing& outgoing) {
     written_ = true;
     std::string problem = messages_.write(frames_, stream_.outbox(), lane.channel, outgoing);
     if (problem.empty())
-        lane.published(outgoing.ticket, outgoing.event->id, outgoing.event->payload.size(), exchange_of(outgoing));
+        lane.published(outgoing.ticket, outgoing.event->id, outgoing.event->payload.size(), exchange_of(outgoing),
+                       now_);
     else
         settlements_.push_back({outgoing.ticket, Verdict::refused, Remedy::park, std::move(problem)});
     return true;

@@ -45,6 +45,8 @@ class AmqpDriver final : public Driver {
     void close_an_idle_channel();
     void keep_time(TimePoint now);
     void flush(TimePoint now);
+    TimePoint patient_until(const Lane& lane) const;
+    void give_up_on_silence(TimePoint now);
     void fail(Remedy remedy, std::string reason);
     std::string lost_stream() const;
     Link link() const;
@@ -70,6 +72,10 @@ class AmqpDriver final : public Driver {
     TimePoint deadline_;  // of this phase, until the connection is up: a slow way has several round trips
     TimePoint last_received_;
     TimePoint last_sent_;
+    TimePoint now_;         // of the last drive()
+    bool stuck_ = false;    // at its end: the broker took nothing, or not all
+    TimePoint free_since_;  // since then it takes all
+    std::chrono::milliseconds patience_;
     std::size_t leftover_ = 0;  // of the inbox: part of a frame
     bool written_ = false;      // since the last drive(): it is to be called at once
 

@@ -52,8 +52,9 @@ void Lane::opened(std::uint16_t number) {
     first_tag_ = 1;
 }
 
-void Lane::published(std::uint64_t ticket, std::int64_t event_id, std::size_t payload, std::string_view exchange) {
-    tickets_.push_back({ticket, event_id, payload, hash_of(exchange), false});
+void Lane::published(std::uint64_t ticket, std::int64_t event_id, std::size_t payload, std::string_view exchange,
+                     TimePoint now) {
+    tickets_.push_back({ticket, event_id, payload, hash_of(exchange), now, false});
     ++open_;
     bytes_ += payload;
 }
@@ -87,11 +88,25 @@ bool Lane::confirm(std::uint64_t tag, bool multiple, bool acked, Settlements& ou
     if (tag >= end_tag) return false;
     if (tag < first_tag_) return true;  // said before
     for (std::uint64_t each = multiple ? first_tag_ : tag; each <= tag; ++each) confirm_one(each, acked, out);
+    drop_settled();
+    return true;
+}
+
+void Lane::drop_settled() {
     while (!tickets_.empty() && tickets_.front().settled) {
         tickets_.pop_front();
         ++first_tag_;
     }
-    return true;
+}
+
+void Lane::give_up(TimePoint since, const std::string& reason, Settlements& out) {
+    std::uint64_t tag = first_tag_;
+    for (Ticket& ticket : tickets_) {
+        if (ticket.since > since) break;
+        returned_.erase(tag++);
+        if (!ticket.settled) finish(ticket, {0, Verdict::refused, Remedy::retry, reason}, out);
+    }
+    drop_settled();
 }
 
 bool Lane::return_started(std::string reason) {

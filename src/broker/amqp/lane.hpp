@@ -3,6 +3,7 @@
 // Never: writes to the socket, or settles a ticket twice.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -17,6 +18,7 @@
 namespace eventbus::broker::amqp {
 
 using Settlements = std::vector<Settlement>;
+using TimePoint = std::chrono::steady_clock::time_point;
 
 class Lane {
  public:
@@ -27,7 +29,14 @@ class Lane {
     bool idle() const { return open_ == 0; }
 
     void opened(std::uint16_t number);
-    void published(std::uint64_t ticket, std::int64_t event_id, std::size_t payload, std::string_view exchange);
+    void published(std::uint64_t ticket, std::int64_t event_id, std::size_t payload, std::string_view exchange,
+                   TimePoint now);
+
+    // Since when the oldest open ticket waits; max() where none is open.
+    TimePoint waits_since() const { return tickets_.empty() ? TimePoint::max() : tickets_.front().since; }
+    // Tickets that have waited since then or longer are refused for now: a queue that does not answer must not keep
+    // the window from others. What the broker says of them later is not listened to.
+    void give_up(TimePoint since, const std::string& reason, Settlements& out);
 
     // basic.ack and basic.nack. False: the broker speaks of what was never sent.
     bool confirm(std::uint64_t tag, bool multiple, bool acked, Settlements& out);
@@ -49,6 +58,7 @@ class Lane {
         std::int64_t event_id;
         std::size_t payload;
         std::size_t exchange;  // hash of its name
+        TimePoint since;
         bool settled;
     };
     struct Return {
@@ -58,6 +68,7 @@ class Lane {
     };
     void confirm_one(std::uint64_t tag, bool acked, Settlements& out);
     void finish(Ticket& ticket, Settlement settlement, Settlements& out);
+    void drop_settled();
     Ticket* culprit(unsigned code, std::string_view text);
 
     std::deque<Ticket> tickets_;  // tags first_tag_ … in a row, the settled ones in front removed

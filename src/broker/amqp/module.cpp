@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::array<std::string_view, 2> kinds{"exchange", "queue"};
 constexpr std::array<std::string_view, 2> route_options{"routing_key", "persistent"};
+constexpr std::array<std::string_view, 1> broker_options{"confirm_timeout"};
 
 void check(const BrokerSettings& settings) {
     const Url& url = settings.url;
@@ -32,7 +33,7 @@ std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt
 const Module module{.protocol = "amqp",
                     .kinds = kinds,
                     .route_options = route_options,
-                    .broker_options = {},
+                    .broker_options = broker_options,
                     .longest_name = 255,  // AMQP 0-9-1, 4.2.5.3: short strings
                     .check = check,
                     .connect = connect};
