@@ -1,0 +1,228 @@
+// What it is: tests of what the MQTT driver keeps from one connection to the next: packet ids of QoS 2.
+// Who calls it: make -C test/unit mqtt.
+// Never: lets a message vanish because its packet id was another one's.
+#include <gtest/gtest.h>
+
+#include "mqtt_support.hpp"
+
+using namespace eventbus;
+using namespace eventbus::test;
+
+namespace {
+
+constexpr unsigned puback = 4;
+constexpr unsigned pubrec = 5;
+constexpr unsigned pubcomp = 7;
+
+constexpr unsigned clean_start = 2;
+
+// Accepts the login; the session is there when it was not to be a clean one.
+Hello resume(Peer& peer, bool has_session = true) {
+    const Hello hello = peer.hello();
+    peer.connack(0, has_session && (hello.flags & clean_start) == 0);
+    return hello;
+}
+
+void complete(Peer& peer, unsigned id) {
+    peer.answer(pubrec, id);
+    EXPECT_EQ(peer.release(), id);
+    peer.answer(pubcomp, id);
+}
+
+// Offers events 1 to `count` with QoS 2, and waits for the end of the connection.
+void offer_until_cut(FakeBroker& broker, std::int64_t count) {
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up()) << pump.link.reason;
+    for (std::int64_t i = 1; i <= count; ++i)
+        ASSERT_TRUE(pump.offer(static_cast<std::uint64_t>(i), event_of(i), "t", 2));
+    ASSERT_TRUE(pump.down());
+    for (std::int64_t i = 1; i <= count; ++i)
+        expect_settled(pump, static_cast<std::uint64_t>(i), Verdict::unknown, Remedy::retry);
+}
+
+}  // namespace
+
+TEST(MqttSession, AMessageComesAgainUnderItsId) {
+    FakeBroker broker({[](Peer& peer) {
+                           EXPECT_EQ(resume(peer).flags & clean_start, clean_start);
+                           EXPECT_EQ(peer.published().id, 1u);
+                           EXPECT_EQ(peer.published().id, 2u);
+                       },
+                       [](Peer& peer) {
+                           EXPECT_EQ(resume(peer).flags & clean_start, 0u);
+                           // Another event comes first; it must not take an id that the broker may know.
+                           const Published other = peer.published();
+                           EXPECT_EQ(other.id, 3u);
+                           EXPECT_FALSE(other.again);
+                           complete(peer, other.id);
+                           for (unsigned id = 1; id <= 2; ++id) {
+                               const Published got = peer.published();
+                               EXPECT_EQ(got.id, id);
+                               EXPECT_TRUE(got.again);
+                           }
+                           for (unsigned id = 1; id <= 2; ++id) complete(peer, id);
+                           peer.wait_for_end();
+                       }});
+    offer_until_cut(broker, 2);
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up()) << pump.link.reason;
+    ASSERT_TRUE(pump.offer(9, event_of(9), "t", 2));
+    ASSERT_TRUE(pump.settles(1));
+    ASSERT_TRUE(pump.offer(1, event_of(1), "t", 2));
+    ASSERT_TRUE(pump.offer(2, event_of(2), "t", 2));
+    ASSERT_TRUE(pump.settles(3));
+    for (const std::uint64_t ticket : {1, 2, 9}) expect_settled(pump, ticket, Verdict::delivered);
+}
+
+TEST(MqttSession, AReceivedMessageIsNotSentAgain) {
+    FakeBroker broker({[](Peer& peer) {
+                           resume(peer);
+                           const Published got = peer.published();
+                           peer.answer(pubrec, got.id);
+                           EXPECT_EQ(peer.release(), got.id);
+                       },
+                       [](Peer& peer) {
+                           resume(peer);
+                           const unsigned id = peer.release();
+                           EXPECT_EQ(id, 1u);
+                           peer.answer(pubcomp, id);
+                           EXPECT_EQ(peer.published().payload, "next");
+                           peer.wait_for_end();
+                       }});
+    offer_until_cut(broker, 1);
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.offers(1, event_of(1), "t", 2));
+    ASSERT_TRUE(pump.settles(1));
+    expect_settled(pump, 1, Verdict::delivered);
+    ASSERT_TRUE(pump.offer(2, event_of(2, "next"), "t", 2));
+    pump.step();
+}
+
+TEST(MqttSession, ACompleteMessageCountsWhenItIsOffered) {
+    std::atomic<bool> complete_now = false;
+    FakeBroker broker({[](Peer& peer) {
+                           resume(peer);
+                           const Published got = peer.published();
+                           peer.answer(pubrec, got.id);
+                           peer.release();
+                       },
+                       [&](Peer& peer) {
+                           resume(peer);
+                           peer.answer(pubcomp, peer.release());
+                           complete_now = true;
+                           peer.wait_for_end();
+                       },
+                       [](Peer& peer) {
+                           resume(peer, false);
+                           peer.wait_for_end();
+                       }});
+    offer_until_cut(broker, 1);
+    {
+        Pump idle(mqtt_settings(broker.url()));
+        ASSERT_TRUE(idle.until([&] { return complete_now.load(); }));
+        for (int i = 0; i < 3; ++i) idle.step();
+    }
+    Pump pump(mqtt_settings(broker.url()));  // even a broker that has lost the session by now
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.offer(1, event_of(1), "t", 2));
+    ASSERT_TRUE(pump.settles(1));
+    expect_settled(pump, 1, Verdict::delivered);
+}
+
+TEST(MqttSession, WithoutASessionAllIsSentAnew) {
+    FakeBroker broker({[](Peer& peer) {
+                           resume(peer);
+                           peer.published();
+                           const Published got = peer.published();
+                           peer.answer(pubrec, got.id);
+                           peer.release();
+                       },
+                       [](Peer& peer) {
+                           resume(peer, false);
+                           for (int i = 0; i < 2; ++i) EXPECT_FALSE(peer.published().again);
+                           for (unsigned id = 1; id <= 2; ++id) complete(peer, id);
+                           peer.wait_for_end();
+                       }});
+    offer_until_cut(broker, 2);
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up());
+    for (std::uint64_t i = 1; i <= 2; ++i) ASSERT_TRUE(pump.offers(i, event_of(static_cast<std::int64_t>(i)), "t", 2));
+    ASSERT_TRUE(pump.settles(2));
+    for (std::uint64_t i = 1; i <= 2; ++i) expect_settled(pump, i, Verdict::delivered);
+}
+
+TEST(MqttSession, ARouteThatHasChangedGivesTheIdBack) {
+    FakeBroker broker({[](Peer& peer) {
+                           resume(peer);
+                           peer.published();
+                       },
+                       [](Peer& peer) {
+                           resume(peer);
+                           EXPECT_EQ(peer.release(), 1u);
+                           const Published got = peer.published();
+                           EXPECT_EQ(got.qos, 1u);
+                           EXPECT_EQ(got.id, 2u);
+                           peer.answer(pubcomp, 1);
+                           peer.answer(puback, 2);
+                           peer.wait_for_end();
+                       }});
+    offer_until_cut(broker, 1);
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.offer(1, event_of(1), "t", 1));
+    ASSERT_TRUE(pump.settles(1));
+    expect_settled(pump, 1, Verdict::delivered);
+}
+
+TEST(MqttSession, AnIdOnItsWayBackMakesTheNextSessionClean) {
+    FakeBroker broker({[](Peer& peer) {
+                           resume(peer);
+                           peer.published();
+                       },
+                       [](Peer& peer) {
+                           resume(peer);
+                           peer.release();
+                       },
+                       [](Peer& peer) {
+                           EXPECT_EQ(resume(peer).flags & clean_start, clean_start);
+                           peer.wait_for_end();
+                       }});
+    offer_until_cut(broker, 1);
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.offer(1, event_of(1), "t", 0));
+    ASSERT_TRUE(pump.down());
+    Pump next(mqtt_settings(broker.url()));
+    ASSERT_TRUE(next.up()) << next.link.reason;
+}
+
+TEST(MqttSession, AnotherHostIsAnotherSession) {
+    const auto cut = [](Peer& peer) {
+        EXPECT_EQ(resume(peer).flags & clean_start, clean_start);
+        peer.published();
+    };
+    FakeBroker one({cut}), two({cut});
+    const std::string both = one.url() + "," + two.url().substr(7);
+    for (unsigned attempt = 0; attempt < 3; ++attempt) {
+        Pump pump(mqtt_settings(both), attempt);
+        ASSERT_TRUE(pump.up()) << pump.link.reason;
+        ASSERT_TRUE(pump.offer(1, event_of(1), "t", 2));
+        ASSERT_TRUE(pump.down());
+    }
+}
+
+TEST(MqttSession, NoneIsKeptWhereNoneIsWanted) {
+    for (const char* options : {R"({"session_expiry":0})", R"({"version":"3.1.1"})"}) {
+        FakeBroker broker({[](Peer& peer) {
+            EXPECT_EQ(resume(peer).flags & clean_start, clean_start);
+            EXPECT_FALSE(peer.published().again);
+        }});
+        for (int i = 0; i < 2; ++i) {
+            Pump pump(mqtt_settings(broker.url(), options));
+            ASSERT_TRUE(pump.up()) << pump.link.reason;
+            ASSERT_TRUE(pump.offer(1, event_of(1), "t", 2));
+            ASSERT_TRUE(pump.down());
+        }
+    }
+}
