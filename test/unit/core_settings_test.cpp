@@ -242,6 +242,54 @@ TEST(Options, WrongValuesNameTheOptionAndListTheKnown) {
         EXPECT_EQ(complaint([&] { read_broker_options(text); }).message(), "broker options hold a number out of range");
 }
 
+TEST(Options, OfOneProtocol) {
+    const std::string_view names[] = {"version", "client_id", "session_expiry", "will"};
+    const auto read = [&](const char* json) { return read_broker_options(json, "mqtt", names); };
+    const BrokerOptions defaults = read("{}");
+    EXPECT_EQ(defaults.version, MqttVersion::any);
+    EXPECT_EQ(defaults.client_id, "");
+    EXPECT_EQ(defaults.session_expiry_s, 3600u);
+    EXPECT_FALSE(defaults.will);
+    const BrokerOptions all = read(R"({"version":"3.1.1","client_id":"me","session_expiry":4294967295,
+                 "will":{"topic":"gone/for/good","payload":"bye","qos":2,"retain":true}})");
+    EXPECT_EQ(all.version, MqttVersion::v3_1_1);
+    EXPECT_EQ(all.client_id, "me");
+    EXPECT_EQ(all.session_expiry_s, 4294967295u);
+    ASSERT_TRUE(all.will);
+    EXPECT_EQ(all.will->topic, "gone/for/good");
+    EXPECT_EQ(all.will->payload, "bye");
+    EXPECT_EQ(all.will->qos, 2);
+    EXPECT_TRUE(all.will->retain);
+    EXPECT_EQ(read(R"({"version":5})").version, MqttVersion::v5);
+    EXPECT_EQ(read(R"({"will":{"topic":"t"}})").will->payload, "");
+
+    const std::pair<const char*, const char*> wrong[] = {
+        {"version", R"("4")"},
+        {"version", "3"},
+        {"client_id", R"("")"},
+        {"client_id", "7"},
+        {"session_expiry", "-1"},
+        {"session_expiry", "4294967296"},
+        {"will", R"("gone")"},
+        {"will", "{}"},
+        {"will", R"({"topic":""})"},
+        {"will", R"({"topic":"a/#"})"},
+        {"will", R"({"topic":"a","payload":1})"},
+        {"will", R"({"topic":"a","qos":3})"},
+        {"will", R"({"topic":"a","retain":1})"},
+        {"will", R"({"topic":"a","delay":1})"},
+    };
+    for (const auto& [name, value] : wrong) {
+        const std::string json = std::string("{\"") + name + "\":" + value + "}";
+        const BadInput error = complaint([&] { read(json.c_str()); });
+        EXPECT_EQ(error.message(), std::string("invalid value for broker option \"") + name + "\"") << json;
+        EXPECT_NE(error.hint().find("window, version, client_id, session_expiry, will."), std::string::npos) << json;
+    }
+    const BadInput another = complaint([] { read_broker_options(R"({"client_id":"me"})", "redis"); });
+    EXPECT_EQ(another.message(), "broker option \"client_id\" is not for redis");
+    EXPECT_NE(another.hint().find("heartbeat, window."), std::string::npos);
+}
+
 TEST_F(PasswordFile, IsTrimmed) {
     BrokerSettings settings = with(" \t\r\n se cret\r\n");
     load_password(settings);

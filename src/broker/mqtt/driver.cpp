@@ -241,7 +241,12 @@ bool MqttDriver::offer_past(const Outgoing& outgoing, bool& taken) {
     const auto found = session_->past.find({outgoing.event->id, outgoing.lane, std::string(outgoing.name)});
     if (found == session_->past.end()) return false;
     const auto [id, stage] = found->second;
-    if (stage == Session::Stage::complete) {
+    const bool is_complete = stage == Session::Stage::complete;
+    if (!is_complete && (id >= flights_.size() || !flights_[id].awaits_event())) {  // not resumed by this connection
+        session_->past.erase(found);
+        return false;
+    }
+    if (is_complete) {
         settled({outgoing.ticket, Verdict::delivered, Remedy::none, {}});
         taken = true;
     } else if (stage == Session::Stage::received) {

@@ -47,6 +47,9 @@ class MqttDriver final : public Driver {
         std::int64_t event = 0;
         std::uint32_t lane = 0;
         std::string_view name;
+
+        // An earlier connection's, whose event is to be offered again.
+        bool awaits_event() const { return state == State::reserved || (state == State::released && !has_ticket); }
     };
     struct Unwritten {  // a message with QoS 0
         std::uint64_t ticket = 0;

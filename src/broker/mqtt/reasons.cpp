@@ -87,7 +87,7 @@ Remedy remedy_of_event(std::uint8_t code) {
 }
 
 bool blames_an_event(std::uint8_t code) {
-    constexpr std::array<std::uint8_t, 7> codes = {0x81, 0x82, 0x90, 0x94, 0x95, 0x99, 0x8f};
+    constexpr std::array<std::uint8_t, 6> codes = {0x81, 0x82, 0x90, 0x94, 0x95, 0x99};
     return std::find(codes.begin(), codes.end(), code) != codes.end();
 }
 

@@ -1,4 +1,4 @@
-// What it is: the face of the Redis module: its schemes, kinds and options, the check of settings, the connector.
+// What it is: the face of the Redis module: its kinds and options, the check of settings, the connector.
 // Who calls it: whoever loads pg_eventbus_redis.so: create_broker and the sender.
 // Never: does I/O in check().
 #include <array>

@@ -1,5 +1,5 @@
 // What it is: a non-blocking byte stream over TCP, a unix socket or TLS; see stream.hpp.
-// Who calls it: the drivers whose protocol runs over one connection (redis, amqp).
+// Who calls it: the drivers whose protocol runs over one connection (redis, amqp, mqtt).
 // Never: blocks, retries, raises SIGPIPE or knows a protocol.
 #include "broker/stream/stream.hpp"
 

@@ -1,5 +1,5 @@
 // What it is: a non-blocking byte stream over TCP, a unix socket or TLS, name look-up included.
-// Who calls it: the drivers whose protocol runs over one connection (redis, amqp).
+// Who calls it: the drivers whose protocol runs over one connection (redis, amqp, mqtt).
 // Never: blocks, retries or knows a protocol.
 #pragma once
 
