@@ -121,6 +121,12 @@ class Driven {
 inline const Addressing to_exchange{.kind = "exchange"};
 inline const Addressing to_queue{.kind = "queue"};
 
+inline void expect_down(const Link& link, Remedy remedy, const std::string& part) {
+    EXPECT_EQ(link.state, LinkState::down);
+    EXPECT_EQ(link.remedy, remedy) << link.reason;
+    EXPECT_NE(link.reason.find(part), std::string::npos) << link.reason;
+}
+
 inline void expect_settled(const Driven& driven, std::uint64_t ticket, Verdict verdict, Remedy remedy,
                            const std::string& reason_part = "") {
     ASSERT_TRUE(driven.settlements.contains(ticket)) << "ticket " << ticket;
