@@ -56,6 +56,7 @@ struct Link {
     LinkState state = LinkState::connecting;
     Remedy remedy = Remedy::none;  // when down: retry, or fix_settings (login refused, certificate refused)
     std::string reason;            // when down or blocked: the broker's or the system's words, without secrets
+    bool goodbye = false;          // when down: the broker left for reasons of its own, whatever was under way
 };
 
 // How a route addresses its messages; the same object for all messages of a route.

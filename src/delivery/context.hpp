@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <string>
 
+#include "delivery/caution.hpp"
 #include "delivery/dispatcher.hpp"
 
 namespace eventbus::delivery {
@@ -17,8 +18,10 @@ struct Context {
     std::uint32_t dice_state = 1;
     TimePoint now{};
     std::int64_t wall_now = 0;
-    bool delivered = false;  // something was, since the dispatcher last looked
+    std::size_t delivered = 0;  // since the dispatcher last looked
     Report report{};
+    Caution caution{};
+    std::size_t delivered_before = 0;  // on the link before this one
 
     std::uint32_t dice() {  // xorshift32
         dice_state ^= dice_state << 13;

@@ -7,6 +7,7 @@
 #include <array>
 #include <map>
 #include <stdexcept>
+#include <utility>
 
 #include "delivery/context.hpp"
 #include "delivery/feed.hpp"
@@ -131,13 +132,71 @@ struct Dispatcher::Impl {
                 }
             }
         }
-        if (context.delivered) link.worked();
-        context.delivered = false;
+        if (context.delivered > 0) link.worked();
+        context.caution.delivered += std::exchange(context.delivered, 0);
+    }
+
+    std::size_t in_flight() const {
+        std::size_t tickets = 0;
+        for (const auto& slot : slots) tickets += slot.queue ? slot.queue->in_flight() : 0;
+        return tickets;
+    }
+
+    // Suspects wait until something was delivered on this link, or until there is nothing else to offer.
+    std::size_t offer() {
+        auto& caution = context.caution;
+        if (caution.under_test > 0 && in_flight() == 0) {
+            caution.under_test = 0;
+            caution.next_test = std::min(caution.next_test * 2, Caution::most_at_once);
+        }
+        if (caution.under_test > 0) return 0;
+        if (first_suspects() == nullptr) {
+            caution.next_test = 1;
+        } else if (in_flight() > 0) {
+            if (caution.delivered > 0) return 0;
+        } else if (caution.delivered > 0 || !has_others()) {
+            offer_suspects();
+            if (caution.under_test > 0) return caution.under_test;
+        }
+        return offer_in_turn();
+    }
+
+    // The route with the suspect that is most likely innocent.
+    RouteQueue* first_suspects() {
+        RouteQueue* found = nullptr;
+        const Suspicion* least = nullptr;
+        for (auto& slot : slots) {
+            const auto* suspicion = slot.queue ? slot.queue->first_suspect() : nullptr;
+            if (suspicion == nullptr || (least != nullptr && *suspicion >= *least)) continue;
+            found = slot.queue.get();
+            least = suspicion;
+        }
+        return found;
+    }
+    bool has_suspects() const {
+        return std::any_of(slots.begin(), slots.end(),
+                           [](const Slot& slot) { return slot.queue && slot.queue->may_test(); });
+    }
+    bool has_others() const {
+        return std::any_of(slots.begin(), slots.end(),
+                           [](const Slot& slot) { return slot.queue && slot.queue->has_offer(); });
+    }
+    // Suspects that were under way at as many breaks: twice as many each time that all goes well.
+    void offer_suspects() {
+        auto& caution = context.caution;
+        const auto suspicion = *first_suspects()->first_suspect();
+        if (suspicion != caution.tested || suspicion.blame != Blame::none) caution.next_test = 1;
+        caution.tested = suspicion;
+        while (caution.under_test < caution.next_test) {
+            auto* queue = first_suspects();
+            if (queue == nullptr || *queue->first_suspect() != suspicion) break;
+            caution.under_test += queue->offer_suspect(*link.driver());
+        }
     }
 
     // In turn, so that one busy route does not keep others waiting. A route whose turn ended at the driver's no
     // goes last the next time, one that got nothing goes first.
-    std::size_t offer() {
+    std::size_t offer_in_turn() {
         std::size_t offered = 0;
         std::size_t idle = 0;
         std::size_t next = slots.size();
@@ -162,7 +221,13 @@ struct Dispatcher::Impl {
         for (auto& slot : slots) {
             if (slot.queue) slot.queue->link_lost();
         }
-        link.lost(events_waiting());
+        for (auto& slot : slots) {
+            if (slot.queue && context.caution.culprit != 0) slot.queue->absolve(context.caution.culprit);
+        }
+        const bool expected = context.caution.expected;
+        context.delivered_before = context.caution.delivered;
+        context.caution = {};
+        link.lost(events_waiting(), expected);
     }
 
     void drive(broker::Ready ready, TimePoint now) {
@@ -173,6 +238,10 @@ struct Dispatcher::Impl {
         std::size_t tickets = 0;
         for (bool last = false; link.driver() != nullptr;) {
             const auto state = link.drive(ready);
+            if (state == LinkState::down && link.down().remedy != Remedy::fix_settings && !link.down().goodbye) {
+                context.caution.broke = true;
+                context.caution.reason = link.down().reason;
+            }
             settle();
             for (auto& slot : slots) {
                 if (slot.queue) slot.queue->new_drive();
@@ -192,8 +261,11 @@ struct Dispatcher::Impl {
     TimePoint wake_at() const {
         auto due = link.wake_at();
         if (link.driver() == nullptr || link.state() != LinkState::up) return due;
+        const bool busy = in_flight() > 0;
+        if (context.caution.under_test > 0) return due;
+        if (context.caution.delivered > 0 && busy && has_suspects()) return due;
         for (const auto& slot : slots) {
-            if (slot.queue) due = std::min(due, slot.queue->wake_at());
+            if (slot.queue) due = std::min(due, slot.queue->wake_at(!busy));
         }
         return due;
     }

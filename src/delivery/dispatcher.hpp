@@ -107,6 +107,7 @@ struct DispatcherLimits {
     Backoff::Duration link_most{1600};
     Backoff::Duration event_first{100};  // refused, retry
     Backoff::Duration event_most{30000};
+    unsigned suspect_after = 3;          // breaks of links while an event was under way
     Backoff::Duration hold_first{1000};  // refused, fix_settings
     Backoff::Duration hold_most{30000};
     std::chrono::milliseconds healthy{10000};  // a link or route that worked this long starts its back-off anew

@@ -75,14 +75,20 @@ LinkState LinkKeeper::drive(broker::Ready ready) {
             break;
         case LinkState::down:
             down_ = std::move(link);
+            if (down_.reason.empty()) down_.reason = "the connection was lost";
             break;
     }
     return state_;
 }
 
-void LinkKeeper::lost(std::size_t events_waiting) {
+void LinkKeeper::lost(std::size_t events_waiting, bool expected) {
     driver_.reset();
-    failed(down_.remedy, down_.reason.empty() ? "the connection was lost" : down_.reason, events_waiting);
+    if (expected) {
+        backoff_.reset();  // the event has a back-off of its own
+        wait(Remedy::retry);
+        return;
+    }
+    failed(down_.remedy, down_.reason, events_waiting);
 }
 
 void LinkKeeper::hurry() {
@@ -104,12 +110,17 @@ void LinkKeeper::is_back() {
                                             seconds_text(context_.now - trouble_since_) + "; delivery goes on");
 }
 
-void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_waiting) {
-    const bool settings = remedy == Remedy::fix_settings;
-    const auto pause = (settings ? slow_backoff_ : backoff_).next(context_.dice());
-    refused_ = settings;
+// How long until the next attempt.
+Backoff::Duration LinkKeeper::wait(Remedy remedy) {
+    refused_ = remedy == Remedy::fix_settings;
+    const auto pause = (refused_ ? slow_backoff_ : backoff_).next(context_.dice());
     state_ = LinkState::down;
     retry_at_ = context_.now + pause;
+    return pause;
+}
+
+void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_waiting) {
+    const auto pause = wait(remedy);
     error_ = reason;
     last_error_ = reason;
     last_error_at_ = context_.wall_now;
@@ -125,7 +136,7 @@ void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_wa
     context_.notice(Notice::Level::warning,
                     context_.broker_shown + ": " + reason + "; next attempt in " + seconds_text(pause) +
                         waiting_text(events_waiting),
-                    settings ? settings_hint : "");
+                    refused_ ? settings_hint : "");
     told_.push_back(std::move(reason));
 }
 

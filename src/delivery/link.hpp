@@ -18,7 +18,9 @@ class LinkKeeper {
     void connect_if_due(std::size_t events_waiting);
     // Drives the driver. After `down` settle() is to be drained and lost() called.
     broker::LinkState drive(broker::Ready ready);
-    void lost(std::size_t events_waiting);
+    // expected: it is known why, and was told.
+    void lost(std::size_t events_waiting, bool expected);
+    const broker::Link& down() const { return down_; }
     void hurry();    // the next attempt at once
     void worked();   // something was delivered, or the link has been up for long
     void is_back();  // what was told as a trouble is over: the link is up, and works or has nothing to do
@@ -33,6 +35,7 @@ class LinkKeeper {
     std::int64_t last_error_at() const { return last_error_at_; }
 
  private:
+    Backoff::Duration wait(Remedy remedy);
     void failed(Remedy remedy, std::string reason, std::size_t events_waiting);
     void came_up();
     void became_blocked(const std::string& reason);

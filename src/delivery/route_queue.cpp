@@ -35,6 +35,7 @@ void RouteQueue::remove() {
     next_event_ = nullptr;
     ready_ = {};
     timers_ = {};
+    suspects_.clear();
     lines_.clear();
     for (std::size_t i = 0; i < items_.size(); ++i) {
         if (items_[i].state != State::open) items_[i].state = State::done;
@@ -156,7 +157,7 @@ std::uint64_t RouteQueue::candidate() {
 std::size_t RouteQueue::offer(broker::Driver& driver, std::size_t most) {
     std::size_t offered = 0;
     if (draining_) draining_ = in_flight_ > 0;
-    if (paused_ || removed_ || draining_) return 0;
+    if (!may_offer()) return 0;
     wake_timers();
     while (offered < most) {
         if (held_ && !may_probe()) break;
@@ -218,12 +219,12 @@ void RouteQueue::opened(std::uint64_t number) {
     }
 }
 
-TimePoint RouteQueue::wake_at() const {
+TimePoint RouteQueue::wake_at(bool may_test) const {
     constexpr auto at_once = TimePoint{};
     constexpr auto never = TimePoint::max();
-    if (paused_ || removed_ || (draining_ && in_flight_ > 0)) return never;
+    if (!may_offer()) return never;
     TimePoint due = timers_.empty() ? never : timers_.top().first;
-    if (!window_full_ && has_candidate()) due = at_once;
+    if (!window_full_ && (has_candidate() || (may_test && !suspects_.empty()))) due = at_once;
     if (!held_) return due;
     return in_flight_ > 0 || due == never ? never : std::max(due, held_until_);
 }

@@ -8,11 +8,13 @@
 //   open    with the driver
 //   waiting for its back-off
 //   queued  behind another event of its key
+//   suspect of breaking links: offered when nothing else is under way (caution.cpp)
 //   done    settled
 #pragma once
 
 #include <memory>
 #include <queue>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,6 +48,13 @@ class RouteQueue {
     void link_lost();  // what the driver did not settle comes back as well
     void new_drive() { window_full_ = false; }
 
+    // Suspects of breaking links.
+    const Suspicion* first_suspect();                   // nullptr where none may be offered
+    std::size_t offer_suspect(broker::Driver& driver);  // the first one
+    bool may_test() const { return !suspects_.empty() && may_offer() && !window_full_ && (!held_ || may_probe()); }
+    void absolve(std::int64_t culprit);
+
+    bool has_offer() const { return has_candidate() && may_offer() && !window_full_ && (!held_ || may_probe()); }
     RouteId id() const { return id_; }
     StreamId stream() const { return stream_; }
     bool window_full() const { return window_full_; }
@@ -55,12 +64,12 @@ class RouteQueue {
     std::uint64_t next_number() const { return base_ + items_.size(); }
     Place settled() const;
     bool is_settled(Position event) const;
-    TimePoint wake_at() const;  // while the link is up
+    TimePoint wake_at(bool may_test) const;  // while the link is up
     RouteStatus status(RouteState link_state) const;
 
  private:
     static constexpr std::uint64_t nobody = KeyLine::nobody;
-    enum class State : std::uint8_t { ready, open, waiting, queued, done };
+    enum class State : std::uint8_t { ready, open, waiting, queued, suspect, done };
     enum class Offer : std::uint8_t { taken, full, dead };
     struct Extra {  // what few items need
         std::string name;
@@ -76,6 +85,7 @@ class RouteQueue {
         std::uint32_t refused = 0;
         State state = State::ready;
         bool left_out = false;  // forgotten when it settles
+        Suspicion suspicion;
         std::unique_ptr<Extra> extra;
     };
     struct Former {  // a route before it was changed; open tickets may point into it
@@ -96,6 +106,7 @@ class RouteQueue {
     void return_extra(Item& of);
 
     void wake_timers();
+    bool may_offer() const { return !paused_ && !removed_ && !(draining_ && in_flight_ > 0); }
     bool may_probe() const { return in_flight_ == 0 && context_.now >= held_until_; }
     bool has_candidate() const { return !ready_.empty() || next_event_ != nullptr; }
     std::uint64_t candidate();
@@ -109,9 +120,12 @@ class RouteQueue {
     void advance(KeyLine& line, std::string_view key);
     void activate(std::uint64_t number);
 
+    bool is_suspect(const Item& it) const;
+    void suspect(std::uint64_t number);
+    void broke(std::uint64_t number);
     void come_back(std::uint64_t number);
     void refused(std::uint64_t number, Settlement& settlement);
-    void wait(std::uint64_t number, const std::string& reason);
+    void wait(std::uint64_t number, const std::string& reason, bool counts = true);
     void hold(const std::string& reason);
     void heal();
     void delivered(const Item& of);
@@ -139,6 +153,8 @@ class RouteQueue {
     std::uint64_t base_;  // the number of items_.front()
     Earliest<std::uint64_t> ready_;
     Earliest<Timer> timers_;
+    std::set<std::pair<Suspicion, std::uint64_t>> suspects_;  // and numbers; what no longer fits is stale
+    std::uint32_t guilty_ = 0;
     KeyLines lines_;
     std::unique_ptr<Extra> scratch_;
     std::vector<std::unique_ptr<Extra>> spare_;

@@ -29,7 +29,11 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
             break;
         case Verdict::unknown:
             if (number == probe_) probe_ = nobody;
-            come_back(number);
+            if (context_.caution.broke) {
+                broke(number);
+            } else {
+                come_back(number);
+            }
             break;
     }
 }
@@ -37,7 +41,7 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
 void RouteQueue::delivered(const Item& of) {
     ++delivered_;
     last_delivered_at_ = context_.wall_now;
-    context_.delivered = true;
+    ++context_.delivered;
     const auto committed_at = std::max(of.event->published_at, feed_->committed_after(of.place));
     ++latencies_[latency_bucket(context_.wall_now - committed_at)];
 }
@@ -71,11 +75,11 @@ void RouteQueue::refused(std::uint64_t number, Settlement& settlement) {
 }
 
 // Refused, but not for good: back-off, and its key waits with it.
-void RouteQueue::wait(std::uint64_t number, const std::string& reason) {
+void RouteQueue::wait(std::uint64_t number, const std::string& reason, bool counts) {
     auto& it = item(number);
     const auto& options = route_->options;
-    ++it.refused;
-    if (options.max_attempts > 0 && it.refused >= options.max_attempts) {
+    if (counts) ++it.refused;
+    if (counts && options.max_attempts > 0 && it.refused >= options.max_attempts) {
         dead(number, "max_attempts (" + std::to_string(options.max_attempts) + ") reached: " + reason);
         return;
     }
@@ -85,7 +89,8 @@ void RouteQueue::wait(std::uint64_t number, const std::string& reason) {
         dead(number, too_old_text(it));
         return;
     }
-    if (it.refused == 1) more.backoff = Backoff(context_.limits.event_first, context_.limits.event_most);
+    if (it.refused == 1 && it.suspicion.blame != Blame::guilty)
+        more.backoff = Backoff(context_.limits.event_first, context_.limits.event_most);
     it.not_before = context_.now + more.backoff.next(context_.dice());
     if (options.max_age) {
         const auto age = std::chrono::microseconds(context_.wall_now - it.event->published_at);
@@ -107,6 +112,7 @@ void RouteQueue::come_back(std::uint64_t number) {
     auto& it = item(number);
     it.not_before = TimePoint{};
     auto* line = line_of(it);
+    if (line == nullptr && it.event->key && is_suspect(it)) line = &lines_.make(*it.event->key);
     if (line == nullptr) {
         activate(number);
         return;
@@ -140,11 +146,12 @@ void RouteQueue::leave_line(std::uint64_t number) {
     advance(*line, *it.event->key);
 }
 
-// Lets the first in line go, and those behind it that were never refused unless order is strict.
+// Lets the first in line go, and those behind it that nothing is known against unless order is strict.
 // The line may be gone afterwards.
 void RouteQueue::advance(KeyLine& line, std::string_view key) {
     if (!is_strict()) {
-        while (!line.empty() && item(line.front()).refused == 0 && !is_blocked(line, line.front())) {
+        while (!line.empty() && item(line.front()).refused == 0 && !is_suspect(item(line.front())) &&
+               !is_blocked(line, line.front())) {
             const auto number = line.front();
             line.pop_front();
             activate(number);
@@ -163,6 +170,8 @@ void RouteQueue::activate(std::uint64_t number) {
     if (it.not_before > context_.now) {
         it.state = State::waiting;
         timers_.push({it.not_before, number});
+    } else if (is_suspect(it)) {
+        suspect(number);
     } else {
         it.state = State::ready;
         ready_.push(number);
@@ -174,10 +183,13 @@ void RouteQueue::link_lost() {
     if (in_flight_ == 0) return;
     in_flight_ = 0;
     for (auto number = base_; number < next_number(); ++number) {
-        if (item(number).state != State::open) continue;
-        if (removed_ || item(number).left_out) {
-            item(number).state = State::done;
+        auto* it = find(number);  // one that dies of it takes settled ones behind it along
+        if (it == nullptr || it->state != State::open) continue;
+        if (removed_ || it->left_out) {
+            it->state = State::done;
             leave_line(number);
+        } else if (context_.caution.broke) {
+            broke(number);
         } else {
             come_back(number);
         }
@@ -220,6 +232,7 @@ void RouteQueue::dead(std::uint64_t number, std::string error) {
 void RouteQueue::done(std::uint64_t number) {
     auto& it = item(number);
     it.state = State::done;
+    if (it.suspicion.blame == Blame::guilty) --guilty_;
     return_extra(it);
     if (it.event->key && !lines_.empty()) leave_line(number);
     pop_done();

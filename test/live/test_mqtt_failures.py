@@ -119,6 +119,26 @@ def test_max_packet_size(db, stage):
     assert "too large" not in stage.server.log_text()
 
 
+def test_max_packet_size_that_3_1_1_does_not_tell(db, stage):
+    """mosquitto hangs up at each packet that is too large: nobody says which it was. Its key waits, others go on."""
+    stage.connect(second="steady", options={"version": "3.1.1"})
+    with Steady(db, sick=["big"], topics={"big": "large"}, more={"big": {"filler": "x" * 4000}}) as steady:
+        for watched in ("out", "second", "copy"):
+            steady.watch(watched, getattr(stage, watched))
+        before = steady.before()
+        eventually(lambda: any(b"filler" in body for body in stage.out()), why="the control: large ones do arrive")
+        stage.server.restart(max_packet_size=2000)
+        db.wait_error("out", "^the connection broke each time this event was offered: ", 90)
+        steady.goes_on(before)
+        db.cluster.wait_log(r'route "out" to broker "sick" .*: event \d+ breaks the connection each time')
+        assert not db.dead("out") and not db.dead("second")
+        stage.server.restart(max_packet_size=20000)
+    for bodies in (stage.out, stage.copy):
+        steady.check(bodies)
+    steady.check(stage.second, but=["big"])
+    db.wait_status("out", state="active", in_flight=0, dead=0)
+
+
 # One route
 
 

@@ -77,6 +77,11 @@ class MemoryBroker {
     void cut(std::string reason, Remedy remedy = Remedy::retry) {
         cut_ = broker::Link{broker::LinkState::down, remedy, std::move(reason)};
     }
+    // The same, with the broker's word that it is not about what is open.
+    void leave(std::string reason) {
+        cut(std::move(reason));
+        cut_->goodbye = true;
+    }
     // Answers the open ticket of an event on a lane at the next settle().
     bool answer(std::uint32_t lane, std::int64_t id, Answer answer) {
         for (std::size_t i = 0; i < open_.size(); ++i) {

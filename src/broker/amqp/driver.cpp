@@ -172,7 +172,7 @@ void AmqpDriver::fail(Remedy remedy, std::string reason) {
 Link AmqpDriver::link() const {
     switch (phase_) {
         case Phase::down:
-            return {LinkState::down, remedy_, reason_};
+            return {LinkState::down, remedy_, reason_, goodbye_};
         case Phase::up:
             if (blocked_) return {LinkState::blocked, Remedy::none, reason_};
             return {LinkState::up, Remedy::none, {}};

@@ -68,6 +68,7 @@ class AmqpDriver final : public Driver {
     bool blocked_ = false;
     Remedy remedy_ = Remedy::none;  // when down
     std::string reason_;            // when down or blocked
+    bool goodbye_ = false;          // the broker was told to go
 
     TimePoint deadline_;  // of this phase, until the connection is up: a slow way has several round trips
     TimePoint last_received_;

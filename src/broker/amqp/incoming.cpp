@@ -84,6 +84,7 @@ void AmqpDriver::on_connection_close(const amqp_connection_close_t& close) {
     send(0, AMQP_CONNECTION_CLOSE_OK_METHOD, amqp_connection_close_ok_t{});
     stream_.flush();
     const bool settings = close.reply_code == AMQP_ACCESS_REFUSED || close.reply_code == AMQP_NOT_ALLOWED;
+    goodbye_ = close.reply_code == AMQP_CONNECTION_FORCED;
     fail(settings ? Remedy::fix_settings : Remedy::retry, words(close.reply_code, close.reply_text));
 }
 
