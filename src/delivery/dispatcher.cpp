@@ -26,7 +26,6 @@ constexpr std::size_t most_slots = std::size_t{1} << (64 - number_bits);
 constexpr std::size_t quantum = 64;  // tickets a route offers in its turn
 constexpr std::size_t offers_before_drive = 1024;
 constexpr std::size_t tickets_a_drive = 4096;
-constexpr std::chrono::milliseconds longest_drive{5};
 
 }  // namespace
 
@@ -40,6 +39,7 @@ void Report::clear() {
 struct Dispatcher::Impl {
     struct Slot {
         std::unique_ptr<RouteQueue> queue;
+        bool may_have_detours = false;
         std::uint64_t first_number = 0;  // of the next route here; never falls, so that old tickets stay unknown
     };
 
@@ -55,17 +55,41 @@ struct Dispatcher::Impl {
     LinkKeeper link;  // goes first at the end: its driver borrows from the others
     std::size_t next_slot = 0;
     std::array<Settlement, 256> settlements;
+    std::vector<std::int64_t> ids;  // that settled_ahead() has shown
 
-    RouteQueue* find(RouteId id) const {
+    static bool is_of(const Slot& slot, RouteId id) {
+        return slot.queue && !slot.queue->is_removed() && slot.queue->id() == id;
+    }
+    // Number 0 is the route itself.
+    RouteQueue* find(RouteId id, DetourId number) const {
         for (const auto& slot : slots) {
-            if (slot.queue && !slot.queue->is_removed() && slot.queue->id() == id) return slot.queue.get();
+            if (is_of(slot, id) && slot.queue->detour_number() == number) return slot.queue.get();
         }
         return nullptr;
     }
-    RouteQueue& get(RouteId id) const {
-        auto* found = find(id);
-        if (found == nullptr) throw std::logic_error("delivery has no route " + std::to_string(id));
+    RouteQueue& get(RouteId id, DetourId number = 0) const {
+        auto* found = find(id, number);
+        if (found == nullptr) {
+            throw std::logic_error("delivery has no route " + std::to_string(id) +
+                                   (number > 0 ? " with detour " + std::to_string(number) : ""));
+        }
         return *found;
+    }
+    // A route and its detours.
+    template <class Visit>
+    void each(RouteId id, Visit visit) const {
+        get(id);
+        for (const auto& slot : slots) {
+            if (is_of(slot, id)) visit(*slot.queue);
+        }
+    }
+    void add_detour(RouteId id, DetourId number, StreamId stream, Detour detour) {
+        auto& route = get(id);
+        route.pass_over(detour);
+        const auto at = free_slot();
+        auto& slot = slots[at];
+        slot.queue = std::make_unique<RouteQueue>(route, std::move(detour), number, feeds[stream], stream,
+                                                  std::uint64_t{at} << number_bits, slot.first_number);
     }
     std::size_t free_slot() {
         for (std::size_t i = 0; i < slots.size(); ++i) {
@@ -252,13 +276,14 @@ struct Dispatcher::Impl {
             const auto offered = offer();
             if (offered == 0) break;
             tickets += offered;
-            last = tickets >= tickets_a_drive || broker::Clock::now() - started >= longest_drive;
+            last = tickets >= tickets_a_drive || broker::Clock::now() - started >= context.limits.longest_drive;
             ready = {false, true};
         }
         drop_removed();
     }
 
     TimePoint wake_at() const {
+        if (!context.report.notices.empty()) return TimePoint{};  // somebody waits to hear them
         auto due = link.wake_at();
         if (link.driver() == nullptr || link.state() != LinkState::up) return due;
         const bool busy = in_flight() > 0;
@@ -289,32 +314,32 @@ Dispatcher::Dispatcher(std::string broker_shown, Connect connect, WallClock wall
 
 Dispatcher::~Dispatcher() = default;
 
-void Dispatcher::add_route(router::Route route, StreamId stream) {
-    if (impl_->find(route.id) != nullptr) {
+void Dispatcher::add_route(router::Route route, StreamId stream, bool may_have_detours) {
+    if (impl_->find(route.id, 0) != nullptr) {
         throw std::logic_error("delivery has route " + std::to_string(route.id) + " already");
     }
     const auto at = impl_->free_slot();
     auto& slot = impl_->slots[at];
     slot.queue = std::make_unique<RouteQueue>(std::move(route), impl_->context, impl_->feeds[stream], stream,
                                               std::uint64_t{at} << number_bits, slot.first_number);
+    slot.may_have_detours = may_have_detours;
 }
 
-void Dispatcher::change_route(router::Route route) {
-    auto& queue = impl_->get(route.id);
-    queue.change(std::move(route));
+void Dispatcher::change_route(const router::Route& route) {
+    impl_->each(route.id, [&](RouteQueue& queue) { queue.change(route); });
 }
 
 void Dispatcher::remove_route(RouteId id) {
-    impl_->get(id).remove();
+    impl_->each(id, [](RouteQueue& queue) { queue.remove(); });
     impl_->drop_removed();
 }
 
 void Dispatcher::pause_route(RouteId id, bool paused) {
-    impl_->get(id).pause(paused);
+    impl_->each(id, [&](RouteQueue& queue) { queue.pause(paused); });
 }
 
 void Dispatcher::release_route(RouteId id) {
-    impl_->get(id).release_hold();
+    impl_->each(id, [](RouteQueue& queue) { queue.release_hold(); });
     impl_->link.hurry();
 }
 
@@ -326,10 +351,48 @@ void Dispatcher::move_route(RouteId id, StreamId stream) {
     impl_->drop_unused_feed(before);
 }
 
-std::uint64_t Dispatcher::leave_out(RouteId id, ChunkId before) {
-    auto& queue = impl_->get(id);
+std::uint64_t Dispatcher::leave_out(RouteId id, ChunkId before, DetourId number) {
+    auto& queue = impl_->get(id, number);
     const auto feed = impl_->feeds.find(queue.stream());
     return feed == impl_->feeds.end() ? 0 : queue.leave_out(feed->second.place_of({before, 0}));
+}
+
+std::optional<RouteId> Dispatcher::stuck() const {
+    if (impl_->link.state() != LinkState::up) return std::nullopt;
+    for (const auto& slot : impl_->slots) {
+        if (!slot.queue || !slot.may_have_detours || !slot.queue->waits_for_refused()) continue;
+        if (slot.queue->is_stuck(!impl_->hungry(slot.queue->stream()))) return slot.queue->id();
+    }
+    return std::nullopt;
+}
+
+void Dispatcher::begin_detour(RouteId id, DetourId number, StreamId stream) {
+    impl_->add_detour(id, number, stream, impl_->get(id).part());
+}
+
+void Dispatcher::add_detour(RouteId id, DetourId number, StreamId stream, Detour detour) {
+    impl_->add_detour(id, number, stream, std::move(detour));
+}
+
+void Dispatcher::end_detour(RouteId id, DetourId number) {
+    impl_->get(id).take_again(detour(id, number));
+}
+
+void Dispatcher::remove_detour(RouteId id, DetourId number) {
+    auto& queue = impl_->get(id, number);
+    const auto stream = queue.stream();
+    impl_->get(id).absorb(queue);
+    queue.remove();
+    impl_->drop_removed();
+    impl_->drop_unused_feed(stream);
+}
+
+const Detour& Dispatcher::detour(RouteId id, DetourId number) const {
+    return *impl_->get(id, number).detour();
+}
+
+std::span<const std::int64_t> Dispatcher::settled_ahead(RouteId id, DetourId number) {
+    return impl_->ids = impl_->get(id, number).settled_ahead();
 }
 
 bool Dispatcher::hungry(StreamId stream) const {
@@ -372,8 +435,29 @@ void Dispatcher::release(std::span<const Report::Finished> finished) {
     }
 }
 
+RouteStatus Dispatcher::status(RouteId id, DetourId number) const {
+    return impl_->get(id, number).status(impl_->route_state());
+}
+
 RouteStatus Dispatcher::status(RouteId id) const {
-    auto status = impl_->get(id).status(impl_->route_state());
+    auto status = this->status(id, 0);
+    impl_->each(id, [&](const RouteQueue& queue) {
+        if (queue.detour() == nullptr) return;
+        const auto beside = queue.status(impl_->route_state());
+        status.delivered += beside.delivered;
+        status.dead += beside.dead;
+        status.retries += beside.retries;
+        status.in_flight += beside.in_flight;
+        status.last_delivered_at = std::max(status.last_delivered_at, beside.last_delivered_at);
+        if (status.oldest_published_at == 0 ||
+            (beside.oldest_published_at != 0 && beside.oldest_published_at < status.oldest_published_at)) {
+            status.oldest_published_at = beside.oldest_published_at;
+        }
+        if (beside.last_error_at > status.last_error_at) {
+            status.last_error_at = beside.last_error_at;
+            status.last_error = beside.last_error;
+        }
+    });
     if (impl_->link.last_error_at() > status.last_error_at) {
         status.last_error_at = impl_->link.last_error_at();
         status.last_error = impl_->link.last_error();
@@ -381,12 +465,12 @@ RouteStatus Dispatcher::status(RouteId id) const {
     return status;
 }
 
-bool Dispatcher::is_settled(RouteId id, Position event) const {
-    return impl_->get(id).is_settled(event);
+bool Dispatcher::is_settled(RouteId id, Position event, DetourId number) const {
+    return impl_->get(id, number).is_settled(event);
 }
 
 void Dispatcher::take_latencies(RouteId id, LatencyCounts& into) {
-    impl_->get(id).take_latencies(into);
+    impl_->each(id, [&](RouteQueue& queue) { queue.take_latencies(into); });
 }
 
 Load Dispatcher::load() const {

@@ -17,6 +17,7 @@
 #include "core/event.hpp"
 #include "core/latency.hpp"
 #include "core/settlement.hpp"
+#include "delivery/detour.hpp"
 #include "router/route.hpp"
 
 namespace eventbus::delivery {
@@ -25,6 +26,7 @@ using broker::TimePoint;
 using RouteId = std::uint32_t;
 using StreamId = std::uint32_t;
 using ChunkId = std::uint64_t;
+using DetourId = std::uint32_t;
 
 // Events read together from a source, in the order in which they are to be offered. Lent by the host until its
 // id comes back in Report::finished. An empty chunk is fine: it only moves cursors.
@@ -110,7 +112,10 @@ struct DispatcherLimits {
     unsigned suspect_after = 3;          // breaks of links while an event was under way
     Backoff::Duration hold_first{1000};  // refused, fix_settings
     Backoff::Duration hold_most{30000};
-    std::chrono::milliseconds healthy{10000};  // a link or route that worked this long starts its back-off anew
+    std::chrono::milliseconds healthy{10000};      // a link or route that worked this long starts its back-off anew
+    std::chrono::milliseconds longest_drive{5};    // of the real clock
+    std::chrono::milliseconds detour_after{3000};  // refused for so long while others are delivered
+    std::size_t detours = 32;                      // of a route; beyond that it is the route's trouble
 };
 
 // Wall-clock time in microseconds since the Unix epoch; tests put their own.
@@ -128,8 +133,9 @@ class Dispatcher {
     Dispatcher& operator=(const Dispatcher&) = delete;
 
     // Routes. A route belongs to one stream at a time: it takes what is lent on it from then on.
-    void add_route(router::Route route, StreamId stream);
-    void change_route(router::Route route);     // same id: new topics, destination, options for events not yet offered
+    void add_route(router::Route route, StreamId stream, bool may_have_detours = true);
+    void change_route(
+        const router::Route& route);            // same id: new topics, destination, options for events not yet offered
     void remove_route(RouteId id);              // its open tickets are forgotten when they settle
     void pause_route(RouteId id, bool paused);  // open tickets still settle, no new ones are offered
     void release_route(RouteId id);             // an operator mended something: a held route is tried at once
@@ -137,7 +143,25 @@ class Dispatcher {
     void move_route(RouteId id, StreamId stream);
     // Leaves out what is lent to the route before the chunk; returns how many events of it were not settled. What is
     // under way is among them, and is forgotten when it settles.
-    std::uint64_t leave_out(RouteId id, ChunkId before);
+    std::uint64_t leave_out(RouteId id, ChunkId before, DetourId number = 0);
+
+    // Detours of routes. Changing, removing, pausing and releasing a route does the same to them.
+    // A route that an event holds up for long while others are delivered.
+    std::optional<RouteId> stuck() const;
+    // The route, which is stuck, parts with what holds it up: a detour, whose number is the host's choice, takes it
+    // from now on, from a stream of its own that begins where the route was settled before.
+    void begin_detour(RouteId id, DetourId number, StreamId stream);
+    // A detour of earlier times: nothing has been lent to the route yet.
+    void add_detour(RouteId id, DetourId number, StreamId stream, Detour detour);
+    // The detour, which is idle, has been lent what the route was, and that is all that was ever lent to either, before
+    // a restart as well: the route takes the key again.
+    void end_detour(RouteId id, DetourId number);
+    // Once the route's settled position is behind that place. Counters go to the route.
+    void remove_detour(RouteId id, DetourId number);
+    const Detour& detour(RouteId id, DetourId number) const;
+    RouteStatus status(RouteId id, DetourId number) const;
+    // What is to be kept of Detour::settled, with the detour's settled position; valid until the next call.
+    std::span<const std::int64_t> settled_ahead(RouteId id, DetourId number);
 
     // Feeding.
     bool hungry(StreamId stream) const;  // lend more
@@ -151,10 +175,10 @@ class Dispatcher {
     // What happened. Views and event pointers in the report are valid until release().
     void report(Report& into);
     void release(std::span<const Report::Finished> finished);
-    RouteStatus status(RouteId id) const;
-    // Whether the route has settled the event at this place (or does not want it), also while older ones are not; of a
-    // chunk that is lent on the route's stream.
-    bool is_settled(RouteId id, Position event) const;
+    RouteStatus status(RouteId id) const;  // counters and the oldest event are those of its detours as well
+    // Whether the route (a detour) has settled the event at this place (or does not want it), also while older ones are
+    // not; of a chunk that is lent on the route's stream.
+    bool is_settled(RouteId id, Position event, DetourId number = 0) const;
     // Adds how long what was delivered since the last call took from its commit on.
     void take_latencies(RouteId id, LatencyCounts& into);
     Load load() const;

@@ -51,9 +51,15 @@ class KeyLine {
     std::size_t head_ = 0;
 };
 
+struct KeyHash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view key) const { return std::hash<std::string_view>{}(key); }
+};
+
 class KeyLines {
  public:
     bool empty() const { return lines_.empty(); }
+    std::size_t size() const { return lines_.size(); }
     KeyLine* find(std::string_view key) {
         if (lines_.empty()) return nullptr;
         const auto found = lines_.find(key);
@@ -75,11 +81,7 @@ class KeyLines {
     void clear() { lines_.clear(); }
 
  private:
-    struct Hash {
-        using is_transparent = void;
-        std::size_t operator()(std::string_view key) const { return std::hash<std::string_view>{}(key); }
-    };
-    using Lines = std::unordered_map<std::string, KeyLine, Hash, std::equal_to<>>;
+    using Lines = std::unordered_map<std::string, KeyLine, KeyHash, std::equal_to<>>;
     static constexpr std::size_t most_spare = 1024;
     Lines lines_;
     std::vector<Lines::node_type> spare_;

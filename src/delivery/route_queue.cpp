@@ -48,6 +48,7 @@ void RouteQueue::move(Feed& feed, StreamId stream) {
     stream_ = stream;
     next_ = feed.end();
     next_event_ = nullptr;
+    beside_.at_end();
 }
 
 void RouteQueue::release_hold() {
@@ -64,8 +65,14 @@ bool RouteQueue::matches(std::string_view topic) {
     return last_verdict_;
 }
 
+bool RouteQueue::takes(const Event& event, Place place) {
+    if (detour_ && !detour_->takes(event)) return false;
+    return matches(event.topic) && (beside_.empty() || !beside_.has(event, place));
+}
+
 void RouteQueue::seek() {
-    while ((next_event_ = feed_->at(next_)) != nullptr && !matches(next_event_->topic)) ++next_.index;
+    while ((next_event_ = feed_->at(next_)) != nullptr && !takes(*next_event_, next_)) ++next_.index;
+    if (next_event_ == nullptr && !beside_.empty()) beside_.at_end();
 }
 
 void RouteQueue::lent() {
@@ -113,6 +120,7 @@ void RouteQueue::return_extra(Item& of) {
     constexpr std::size_t most_spare = 4096;
     if (!of.extra) return;
     of.extra->reason.clear();
+    of.extra->refused_since = TimePoint{};
     if (spare_.size() < most_spare) spare_.push_back(std::move(of.extra));
     of.extra.reset();
 }
@@ -128,25 +136,23 @@ void RouteQueue::wake_timers() {
 
 // The next number to try, taken from the ready ones or new; nobody when there is none.
 std::uint64_t RouteQueue::candidate() {
-    while (!ready_.empty()) {
-        const auto number = ready_.top();
-        ready_.pop();
-        const auto* due = find(number);
-        if (due == nullptr || due->state != State::ready) continue;
-        if (auto* line = line_of(*due); line != nullptr && is_blocked(*line, number)) {
-            stand_in_line(*line, number);
-            continue;
+    while (has_candidate()) {
+        std::uint64_t number = 0;
+        if (!ready_.empty()) {
+            number = ready_.top();
+            ready_.pop();
+            const auto* due = find(number);
+            if (due == nullptr || due->state != State::ready) continue;
+        } else {
+            number = next_number();
+            Item fresh;
+            fresh.event = next_event_;
+            fresh.place = next_;
+            items_.push_back(std::move(fresh));
+            ++next_.index;
+            seek();
+            if (detour_ && recall(number)) continue;
         }
-        return number;
-    }
-    while (next_event_ != nullptr) {
-        const auto number = next_number();
-        Item fresh;
-        fresh.event = next_event_;
-        fresh.place = next_;
-        items_.push_back(std::move(fresh));
-        ++next_.index;
-        seek();
         auto* line = line_of(item(number));
         if (line == nullptr || !is_blocked(*line, number)) return number;
         stand_in_line(*line, number);

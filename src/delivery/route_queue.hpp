@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "delivery/beside.hpp"
 #include "delivery/context.hpp"
 #include "delivery/feed.hpp"
 #include "delivery/key_lines.hpp"
@@ -32,6 +33,10 @@ class RouteQueue {
     RouteQueue(router::Route route, Context& context, Feed& feed, StreamId stream, std::uint64_t ticket_base,
                std::uint64_t first_number);
 
+    // A route's queue for a detour of it; it takes nothing else.
+    RouteQueue(const RouteQueue& whole, Detour detour, DetourId number, Feed& feed, StreamId stream,
+               std::uint64_t ticket_base, std::uint64_t first_number);
+
     void change(router::Route route);
     void remove();
     void pause(bool paused) { paused_ = paused; }
@@ -39,6 +44,18 @@ class RouteQueue {
     void move(Feed& feed, StreamId stream);
     void lent();                           // the feed has grown
     std::uint64_t leave_out(Place until);  // returns how many were not settled
+
+    // Detours, of the route (detour.cpp)
+    bool waits_for_refused() const;  // that is its oldest event
+    bool is_stuck(bool starved);     // so for long, while others are delivered
+    Detour part();                   // with what makes it stuck
+    void pass_over(const Detour& detour);
+    void take_again(const Detour& detour);  // behind what is lent
+    void absorb(const RouteQueue& detour);  // its counters; it goes
+    // and of a detour's queue
+    const Detour* detour() const { return detour_.get(); }
+    DetourId detour_number() const { return detour_number_; }
+    std::vector<std::int64_t> settled_ahead() const;  // Detour::settled as it is now
 
     // Offers at most `most` tickets and says how many were taken. Stops at the driver's first no, which
     // window_full() tells until new_drive().
@@ -76,6 +93,8 @@ class RouteQueue {
         std::string routing_key;
         std::string reason;
         Backoff backoff{Backoff::Duration(0), Backoff::Duration(0)};
+        TimePoint refused_since{};
+        std::uint64_t delivered_before = 0;  // by the route, when it first had to wait
     };
     struct Item {
         const Event* event = nullptr;
@@ -97,6 +116,7 @@ class RouteQueue {
     using Earliest = std::priority_queue<T, std::vector<T>, std::greater<>>;
 
     bool matches(std::string_view topic);
+    bool takes(const Event& event, Place place);
     void seek();
     bool is_strict() const { return route_->options.order == router::Order::strict; }
     Item& item(std::uint64_t number) { return items_[number - base_]; }
@@ -126,6 +146,11 @@ class RouteQueue {
     void come_back(std::uint64_t number);
     void refused(std::uint64_t number, Settlement& settlement);
     void wait(std::uint64_t number, const std::string& reason, bool counts = true);
+    void go_back(std::uint64_t number);
+    static bool has_waited(const Item& it) { return it.extra && it.extra->refused_since != TimePoint{}; }
+    bool recall(std::uint64_t number);
+    bool was_settled(std::int64_t id) const;
+    void let_go(Item& it, Detour& into);
     void hold(const std::string& reason);
     void heal();
     void delivered(const Item& of);
@@ -135,6 +160,7 @@ class RouteQueue {
     bool is_too_old(const Event& event) const;
     std::string too_old_text(const Item& of) const;
     void note_error(const std::string& error);
+    std::string shown() const;
 
     RouteId id_;
     std::unique_ptr<const router::Route> route_;
@@ -148,6 +174,13 @@ class RouteQueue {
     const Event* next_event_ = nullptr;  // the first event that matches and is not taken; nullptr: none is lent
     std::string last_topic_;             // the last verdict of the filter
     bool last_verdict_ = false;
+
+    Beside beside_;
+    std::size_t detours_ = 0;
+    TimePoint detours_since_{};
+    bool told_enough_ = false;
+    std::unique_ptr<Detour> detour_;
+    DetourId detour_number_ = 0;
 
     Ring<Item> items_;
     std::uint64_t base_;  // the number of items_.front()

@@ -91,12 +91,22 @@ void RouteQueue::wait(std::uint64_t number, const std::string& reason, bool coun
     }
     if (it.refused == 1 && it.suspicion.blame != Blame::guilty)
         more.backoff = Backoff(context_.limits.event_first, context_.limits.event_most);
+    if (!has_waited(it)) {
+        more.refused_since = context_.now;
+        more.delivered_before = delivered_;
+    }
     it.not_before = context_.now + more.backoff.next(context_.dice());
     if (options.max_age) {
         const auto age = std::chrono::microseconds(context_.wall_now - it.event->published_at);
         it.not_before =
             std::min<TimePoint>(it.not_before, context_.now + (*options.max_age - age) + std::chrono::microseconds(1));
     }
+    go_back(number);
+}
+
+// It waits until its time, and its key with it.
+void RouteQueue::go_back(std::uint64_t number) {
+    const auto& it = item(number);
     if (!it.event->key) {
         activate(number);
         return;
@@ -205,19 +215,18 @@ void RouteQueue::hold(const std::string& reason) {
     held_until_ = context_.now + pause;
     if (!is_new) return;
     held_since_ = context_.now;
-    context_.notice(Notice::Level::warning,
-                    "route \"" + route_->name + "\" to " + context_.broker_shown + " is held: " + reason +
-                        "; trying again in " + seconds_text(pause) + ", its events stay in the log",
-                    "Mend the destination or the permissions on the broker, or change the route with "
-                    "eventbus.alter_route; the route goes on by itself.");
+    context_.notice(
+        Notice::Level::warning,
+        shown() + " is held: " + reason + "; trying again in " + seconds_text(pause) + ", its events stay in the log",
+        "Mend the destination or the permissions on the broker, or change the route with "
+        "eventbus.alter_route; the route goes on by itself.");
 }
 
 void RouteQueue::heal() {
     probe_ = nobody;
     held_ = false;
     healed_at_ = context_.now;
-    context_.notice(Notice::Level::log, "route \"" + route_->name + "\" to " + context_.broker_shown +
-                                            " delivers again after " + seconds_text(context_.now - held_since_));
+    context_.notice(Notice::Level::log, shown() + " delivers again after " + seconds_text(context_.now - held_since_));
 }
 
 void RouteQueue::dead(std::uint64_t number, std::string error) {

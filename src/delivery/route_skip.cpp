@@ -7,7 +7,8 @@ namespace eventbus::delivery {
 
 std::uint64_t RouteQueue::leave_out(Place until) {
     std::uint64_t count = 0;
-    for (; next_event_ != nullptr && next_ < until; ++count) {
+    while (next_event_ != nullptr && next_ < until) {
+        if (!was_settled(next_event_->id)) ++count;
         ++next_.index;
         seek();
     }

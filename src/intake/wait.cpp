@@ -118,14 +118,20 @@ bool is_behind_cursor(const Wait& wait, uint64 row) {
 }
 
 void read_tables(const Wait& wait) {
+    Argument key = Argument::null_of(BYTEAOID);
+    if (wait.event.key)
+        key = Argument::of_bytes(
+            cstring_to_text_with_len(wait.event.key->data(), static_cast<int>(wait.event.key->size())));
     // Not the transaction's snapshot: under REPEATABLE READ nothing would ever change.
     PushActiveSnapshot(GetLatestSnapshot());
     run_query(
-        "SELECT r.id, r.name, r.topics, c.done::text, d.requeued FROM eventbus.route_config r "
-        "LEFT JOIN eventbus.cursor c ON c.route_id = r.id "
+        "SELECT r.id, r.name, r.topics, coalesce(beside.done, c.done)::text, d.requeued FROM eventbus.route_config r "
+        "LEFT JOIN eventbus.cursor c ON c.route_id = r.id AND c.detour = 0 "
+        "LEFT JOIN eventbus.cursor beside ON beside.route_id = r.id AND beside.detour > 0 "
+        "AND (convert_to(beside.key, 'UTF8') = $3 OR $1 = ANY (beside.event_ids)) "
         "LEFT JOIN eventbus.dead_letter_store d ON d.route_id = r.id AND d.event_id = $1 "
         "WHERE $2 IS NULL OR r.name = $2 ORDER BY r.id",
-        {Argument::of(wait.event_id), Argument::of(wait.route_name)}, true);
+        {Argument::of(wait.event_id), Argument::of(wait.route_name), key}, true);
     PopActiveSnapshot();
     if (SPI_processed == 0 && wait.route_name != nullptr) refuse_route(wait.route_name);
 }

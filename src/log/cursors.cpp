@@ -4,22 +4,153 @@
 //        have to be passed.
 #include "log/cursors.hpp"
 
+#include <algorithm>
+
 #include "postgres/query.hpp"
+
+extern "C" {
+#include "utils/array.h"
+}
 
 namespace eventbus::log {
 
-void load_cursor(int32 route_id, MemoryContext memory, StoredCursor* into) {
+namespace {
+
+ItemPointerData place_at(uint64 row, int column) {
+    bool null;
+    return *reinterpret_cast<ItemPointer>(DatumGetPointer(datum_at(row, column, &null)));
+}
+
+Argument array_of(const Ids& ids) {
+    auto* values = static_cast<Datum*>(palloc(sizeof(Datum) * (ids.count + 1)));
+    for (int i = 0; i < ids.count; ++i) values[i] = Int64GetDatum(ids.first[i]);
+    ArrayType* array = construct_array(values, ids.count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+    return {INT8ARRAYOID, PointerGetDatum(array), false};
+}
+
+Ids ids_at(uint64 row, int column, MemoryContext memory) {
+    bool null;
+    Datum array = datum_at(row, column, &null);
+    if (null) return {nullptr, 0};
+    Datum* values;
+    int count;
+    deconstruct_array(DatumGetArrayTypeP(array), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &values,
+                      nullptr, &count);
+    auto* ids = static_cast<int64*>(MemoryContextAlloc(memory, sizeof(int64) * (count + 1)));
+    for (int i = 0; i < count; ++i) ids[i] = DatumGetInt64(values[i]);
+    return {ids, count};
+}
+
+// A row that knows nothing yet; false where the route is gone.
+bool insert(StoredCursor* stored, const DetourEvents* events) {
+    Argument key = Argument::null_of(BYTEAOID);
+    Argument ids = Argument::null_of(INT8ARRAYOID);
+    if (events != nullptr && events->has_key)
+        key = Argument::of_bytes(cstring_to_text_with_len(events->key.data(), static_cast<int>(events->key.size())));
+    else if (events != nullptr)
+        ids = array_of(events->events);
+    char creator[32];
+    snprintf(creator, sizeof creator, UINT64_FORMAT, stored->cursor.creator_xid);
+    run_query(
+        "INSERT INTO eventbus.cursor (route_id, detour, done, creator_xid, creator_id, key, event_ids) "
+        "SELECT id, $2, '1:1:', $3::xid8, $4, convert_from($5, 'UTF8'), $6 FROM eventbus.route_config WHERE id = $1 "
+        "RETURNING ctid",
+        {Argument::of(stored->route_id), Argument::of(stored->detour), Argument::of(static_cast<const char*>(creator)),
+         Argument::of(stored->cursor.creator_id), key, ids});
+    if (SPI_processed != 1) return false;
+    stored->place = place_at(0, 1);
+    stored->exists = true;
+    return true;
+}
+
+bool update(StoredCursor* stored, const DetourEvents* events, const char* where) {
+    const Cursor& cursor = stored->cursor;
+    const Counters& counters = stored->counters;
+    const char* batch = cursor.in_batch ? snapshot_to_text(cursor.batch) : nullptr;
+    run_query(
+        psprintf(
+            "UPDATE eventbus.cursor SET done = $3::pg_snapshot, batch = $4::pg_snapshot, start_generation = $5, "
+            "start_block = $6, start_offset = $7, end_generation = $8, end_block = $9, end_offset = $10, "
+            "settled_id = $11, delivered = $12, dead = $13, retries = $14, last_delivered_at = $15, "
+            "last_error = coalesce($16, last_error), last_error_at = $17, settled_ids = $18, first_generation = $20, "
+            "skipped = $21 "
+            "WHERE route_id = $1 AND detour = $2 AND %s RETURNING ctid",
+            where),
+        {Argument::of(stored->route_id),
+         Argument::of(stored->detour),
+         Argument::of(static_cast<const char*>(snapshot_to_text(cursor.done))),
+         Argument::of(batch),
+         Argument::of(cursor.start.generation),
+         Argument::of(static_cast<int64>(cursor.start.block)),
+         Argument::of(static_cast<int32>(cursor.start.offset)),
+         Argument::of(cursor.end.generation),
+         Argument::of(static_cast<int64>(cursor.end.block)),
+         Argument::of(static_cast<int32>(cursor.end.offset)),
+         Argument::of(cursor.settled_id),
+         Argument::of(counters.delivered),
+         Argument::of(counters.dead),
+         Argument::of(counters.retries),
+         Argument::of_time(counters.last_delivered_at),
+         Argument::of(counters.last_error),
+         Argument::of_time(counters.last_error_at),
+         events != nullptr ? array_of(events->settled) : Argument::null_of(INT8ARRAYOID),
+         Argument{TIDOID, PointerGetDatum(&stored->place), false},
+         Argument::of(cursor.first_generation),
+         Argument::of(counters.skipped)});
+    if (SPI_processed != 1) return false;
+    stored->place = place_at(0, 1);
+    return true;
+}
+
+}  // namespace
+
+bool has(const Ids& ids, int64 id) {
+    return std::binary_search(ids.first, ids.first + ids.count, id);
+}
+
+bool takes(const DetourEvents& detour, int64 id, const std::optional<std::string_view>& key) {
+    return detour.has_key ? key == detour.key : has(detour.events, id);
+}
+
+int load_detours(int32 route_id, MemoryContext memory, int32** detours, DetourEvents** events) {
+    run_query(
+        "SELECT detour, convert_to(key, 'UTF8'), event_ids, settled_ids FROM eventbus.cursor "
+        "WHERE route_id = $1 AND detour > 0 ORDER BY 1",
+        {Argument::of(route_id)}, true);
+    auto count = static_cast<int>(SPI_processed);
+    *detours = static_cast<int32*>(MemoryContextAlloc(memory, sizeof(int32) * (count + 1)));
+    *events = static_cast<DetourEvents*>(MemoryContextAllocZero(memory, sizeof(DetourEvents) * (count + 1)));
+    for (int i = 0; i < count; ++i) {
+        (*detours)[i] = int4_at(i, 1);
+        DetourEvents& taken = (*events)[i];
+        bool null;
+        Datum key = datum_at(i, 2, &null);
+        taken.has_key = !null;
+        if (!null) {
+            bytea* bytes = DatumGetByteaPP(key);
+            Size length = VARSIZE_ANY_EXHDR(bytes);
+            auto* copy = static_cast<char*>(MemoryContextAlloc(memory, length + 1));
+            memcpy(copy, VARDATA_ANY(bytes), length);
+            taken.key = {copy, length};
+        }
+        taken.events = ids_at(i, 3, memory);
+        taken.settled = ids_at(i, 4, memory);
+    }
+    return count;
+}
+
+void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCursor* into) {
     *into = StoredCursor();
     into->route_id = route_id;
+    into->detour = detour;
     run_query(
         "SELECT ctid, done::text, batch::text, start_generation, start_block, start_offset, end_generation, end_block, "
         "end_offset, settled_id, creator_xid::text, creator_id, delivered, dead, retries, last_delivered_at, "
-        "last_error, last_error_at, first_generation, skipped FROM eventbus.cursor WHERE route_id = $1",
-        {Argument::of(route_id)}, true);
+        "last_error, last_error_at, first_generation, skipped FROM eventbus.cursor WHERE route_id = $1 AND detour = $2",
+        {Argument::of(route_id), Argument::of(detour)}, true);
     if (SPI_processed == 0) return;  // a restored dump has routes but no cursors: they begin with the log
     into->exists = true;
-    bool null;
-    ItemPointerCopy(reinterpret_cast<ItemPointer>(DatumGetPointer(datum_at(0, 1, &null))), &into->place);
+    into->place = place_at(0, 1);
     Cursor& cursor = into->cursor;
     cursor.done = snapshot_from_text(text_at(0, 2), memory);
     cursor.in_batch = !is_null_at(0, 3);
@@ -60,54 +191,17 @@ void make_cursor(int32 route_id, bool earliest) {
         {Argument::of(route_id), Argument::of(snapshot_to_text(now)), Argument::of(creator)});
 }
 
-bool save_cursor(StoredCursor* stored, MemoryContext memory) {
-    const Cursor& cursor = stored->cursor;
-    const Counters& counters = stored->counters;
-    char creator[32];
-    snprintf(creator, sizeof creator, UINT64_FORMAT, cursor.creator_xid);
-    char* done = snapshot_to_text(cursor.done);
-    char* batch = cursor.in_batch ? snapshot_to_text(cursor.batch) : nullptr;
-    const char* set =
-        "done = $2::pg_snapshot, batch = $3::pg_snapshot, start_generation = $4, start_block = $5, start_offset = $6, "
-        "end_generation = $7, end_block = $8, end_offset = $9, settled_id = $10, delivered = $11, dead = $12, "
-        "retries = $13, last_delivered_at = $14, last_error = coalesce($15, last_error), last_error_at = $16, "
-        "first_generation = $18, skipped = $19";
-
+bool save_cursor(StoredCursor* stored, const DetourEvents* events) {
     // By place first; the row is elsewhere only after somebody has rewritten the table.
-    for (const char* where : {"ctid = $17 AND route_id = $1", "route_id = $1 AND $17 IS NOT NULL"}) {
-        if (!stored->exists) break;
-        char* sql = psprintf("UPDATE eventbus.cursor SET %s WHERE %s RETURNING ctid", set, where);
-        run_query(sql,
-                  {Argument::of(stored->route_id), Argument::of(done), Argument::of(static_cast<const char*>(batch)),
-                   Argument::of(cursor.start.generation), Argument::of(static_cast<int64>(cursor.start.block)),
-                   Argument::of(static_cast<int32>(cursor.start.offset)), Argument::of(cursor.end.generation),
-                   Argument::of(static_cast<int64>(cursor.end.block)),
-                   Argument::of(static_cast<int32>(cursor.end.offset)), Argument::of(cursor.settled_id),
-                   Argument::of(counters.delivered), Argument::of(counters.dead), Argument::of(counters.retries),
-                   Argument::of_time(counters.last_delivered_at), Argument::of(counters.last_error),
-                   Argument::of_time(counters.last_error_at), Argument{TIDOID, PointerGetDatum(&stored->place), false},
-                   Argument::of(cursor.first_generation), Argument::of(counters.skipped)});
-        if (SPI_processed == 1) {
-            bool null;
-            ItemPointerCopy(reinterpret_cast<ItemPointer>(DatumGetPointer(datum_at(0, 1, &null))), &stored->place);
-            return true;
-        }
-    }
-    // None yet (a restored dump), unless the route itself is gone.
-    run_query(
-        "INSERT INTO eventbus.cursor (route_id, done) SELECT id, $2::pg_snapshot FROM eventbus.route_config "
-        "WHERE id = $1 ON CONFLICT DO NOTHING",
-        {Argument::of(stored->route_id), Argument::of("1:1:")});
-    if (SPI_processed != 1) return false;
-    Cursor keep = stored->cursor;
-    Counters counted = stored->counters;
-    StoredCursor fresh;
-    load_cursor(stored->route_id, memory, &fresh);
-    stored->exists = fresh.exists;
-    stored->place = fresh.place;
-    stored->cursor = keep;
-    stored->counters = counted;
-    return fresh.exists && save_cursor(stored, memory);
+    for (const char* where : {"ctid = $19", "$19 IS NOT NULL"})
+        if (stored->exists && update(stored, events, where)) return true;
+    // None yet (a new detour, a restored dump), unless the route itself is gone.
+    return insert(stored, events) && update(stored, events, "ctid = $19");
+}
+
+void delete_cursor(const StoredCursor& stored) {
+    run_query("DELETE FROM eventbus.cursor WHERE route_id = $1 AND detour = $2",
+              {Argument::of(stored.route_id), Argument::of(stored.detour)});
 }
 
 }  // namespace eventbus::log

@@ -65,13 +65,16 @@ bool look_at(const Search& search, BlockNumber from, BlockNumber end, BufferAcce
             copy = static_cast<HeapTupleHeader>(palloc(length));
             std::memcpy(static_cast<void*>(copy), tuple, length);
             search.found->place = {raw_xid(tuple), compat::relation_file(search.rel),
-                                   Position{search.generation, end, offset}};
+                                   Position{search.generation, end, offset}, 0};
             return true;
         });
     }
     if (copy == nullptr) return false;
     search.found->xmin = HeapTupleHeaderGetXmin(copy);
-    search.found->topic = topic_of(copy);
+    Event event = heading_of(copy);
+    search.found->topic = event.topic;
+    search.found->key = event.key;
+    search.found->place.key_mark = mark_of(event.key);
     search.found->fate = fate_of(search.found->xmin);
     return true;
 }

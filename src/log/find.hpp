@@ -23,6 +23,7 @@ struct FoundEvent {
     EventPlace place;        // unless unknown or gone
     TransactionId xmin;      // the (sub)transaction that published it
     std::string_view topic;  // palloc'd, UTF-8
+    std::optional<std::string_view> key;
 };
 
 FoundEvent find_event(int64 id);

@@ -425,6 +425,10 @@ bool same_place(const Reader* a, const Reader* b) {
            creator_is_done(x) && creator_is_done(y);
 }
 
+const XidSnapshot& horizon_of(const Reader* reader) {
+    return reader->place.in_batch ? reader->place.batch : reader->place.done;
+}
+
 bool has_passed(const Reader* reader, int64 id, const EventPlace& event) {
     const Cursor& place = reader->place;
     if (finished(place.done, event.xid)) return true;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string_view>
 
 #include "core/event.hpp"
@@ -41,7 +42,12 @@ struct EventPlace {
     uint64 xid;   // its top-level transaction
     uint32 file;  // of the segment, while `at` holds
     Position at;
+    uint64 key_mark;  // of its key; 0: it has none
 };
+
+inline uint64 mark_of(const std::optional<std::string_view>& key) {
+    return key ? std::hash<std::string_view>()(*key) | 1 : 0;
+}
 
 // Events of one segment that were read together, in id order.
 struct Chunk {
@@ -60,9 +66,10 @@ struct Limits {
     Size bytes;
 };
 
-// Whether anybody wants events of this topic; others are passed over before their payload is looked at.
+// Whether anybody wants an event, of which id, topic and key are known; others are passed over before their payload
+// is looked at.
 struct Filter {
-    bool (*wanted)(void* context, std::string_view topic);
+    bool (*wanted)(void* context, const Event& event);
     void* context;
 };
 
@@ -78,6 +85,8 @@ const Cursor& place_of(const Reader* reader);
 bool in_batch(const Reader* reader);
 // Both stand between batches at the same place.
 bool same_place(const Reader* a, const Reader* b);
+// What the reader's running batch, or else its last one, ends with.
+const XidSnapshot& horizon_of(const Reader* reader);
 
 // Whether the reader is past the event: it has been read, or was none of its routes'. Never true too early; for an
 // event of the running batch it may become so only at the batch's end.

@@ -23,6 +23,11 @@ bool same(const XidSnapshot& a, const XidSnapshot& b) {
            std::equal(a.running, a.running + a.count, b.running);
 }
 
+bool is_later(const XidSnapshot& a, const XidSnapshot& b) {
+    // What begins raises xmax when it ends; what was running can only end.
+    return a.xmax != b.xmax ? a.xmax > b.xmax : a.count < b.count;
+}
+
 // Snapshots carry 32-bit ids of transactions around `next`; this gives them their epoch back.
 static uint64 widen(TransactionId xid, FullTransactionId next) {
     uint64 epoch = EpochFromFullTransactionId(next);

@@ -16,6 +16,7 @@ struct XidSnapshot {
 
 bool finished(const XidSnapshot& snapshot, uint64 xid);
 bool same(const XidSnapshot& a, const XidSnapshot& b);
+bool is_later(const XidSnapshot& a, const XidSnapshot& b);  // a was taken after b, and not all is as it was
 
 // What PostgreSQL's snapshot says, allocated in `memory`. Top-level transactions only.
 XidSnapshot take_snapshot(const SnapshotData* snapshot, MemoryContext memory);

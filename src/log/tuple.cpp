@@ -95,10 +95,18 @@ void find_columns(HeapTupleHeader tuple, char** columns) {
 
 }  // namespace
 
-std::string_view topic_of(HeapTupleHeader tuple) {
-    char* columns[column_count];
+static Event heading(HeapTupleHeader tuple, char** columns) {
     find_columns(tuple, columns);
-    return text_column(columns[column_topic]);
+    Event event;
+    event.id = raw_id(tuple);
+    event.topic = text_column(columns[column_topic]);
+    if (columns[column_key] != nullptr) event.key = text_column(columns[column_key]);
+    return event;
+}
+
+Event heading_of(HeapTupleHeader tuple) {
+    char* columns[column_count];
+    return heading(tuple, columns);
 }
 
 Unsettled unsettled_event(HeapTupleHeader tuple) {
@@ -135,15 +143,10 @@ Chunk* make_chunk(TupleCopies* copies, const Filter& filter, Size most_bytes, Po
         }
         HeapTupleHeader tuple = copies->items[i].data;
         char* columns[column_count];
-        find_columns(tuple, columns);
-        std::string_view topic = text_column(columns[column_topic]);
-        if (filter.wanted != nullptr && !filter.wanted(filter.context, topic)) continue;
-
-        Event* event = new (&chunk->events[chunk->count++]) Event();
-        event->id = raw_id(tuple);
+        Event* event = new (&chunk->events[chunk->count]) Event(heading(tuple, columns));
+        if (filter.wanted != nullptr && !filter.wanted(filter.context, *event)) continue;
+        ++chunk->count;
         event->published_at = to_unix_us(raw_published_at(tuple));
-        event->topic = topic;
-        if (columns[column_key] != nullptr) event->key = text_column(columns[column_key]);
         if (columns[column_headers] != nullptr) event->headers = json_column(copies, columns[column_headers]);
         event->content_type =
             columns[column_content_type] != nullptr ? text_column(columns[column_content_type]) : "application/json";

@@ -32,8 +32,8 @@ inline TimestampTz raw_published_at(HeapTupleHeader tuple) {
     return time;
 }
 
-// Of a copy that belongs to the caller; in UTF-8.
-std::string_view topic_of(HeapTupleHeader tuple);
+// Id, topic and key; of a copy that belongs to the caller; in UTF-8.
+Event heading_of(HeapTupleHeader tuple);
 
 struct TupleCopy {
     Position at;

@@ -32,7 +32,11 @@ SELECT pg_catalog.pg_extension_config_dump('eventbus.broker_config_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('eventbus.route_config_id_seq', '');
 
 CREATE TABLE eventbus.cursor (
-    route_id         integer     PRIMARY KEY REFERENCES eventbus.route_config (id) ON DELETE CASCADE,
+    route_id         integer     NOT NULL REFERENCES eventbus.route_config (id) ON DELETE CASCADE,
+    detour           integer     NOT NULL DEFAULT 0,  -- 0: the route itself
+    key              text,                            -- the detour's key, or
+    event_ids        bigint[],                        -- its events, where they have none
+    settled_ids      bigint[],                        -- those of them settled although the cursor is before them
     done             pg_snapshot NOT NULL,
     batch            pg_snapshot,
     start_generation bigint      NOT NULL DEFAULT 0,
@@ -51,9 +55,11 @@ CREATE TABLE eventbus.cursor (
     skipped          bigint      NOT NULL DEFAULT 0,
     last_delivered_at timestamptz,
     last_error       text,
-    last_error_at    timestamptz
+    last_error_at    timestamptz,
+    PRIMARY KEY (route_id, detour)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE eventbus.cursor IS 'how far each route has got in the log, and its counters; written by the senders';
+COMMENT ON TABLE eventbus.cursor IS 'how far each route, and each detour of it, has got in the log, and the route''s counters; written by the senders';
+COMMENT ON COLUMN eventbus.cursor.detour IS '0: the route itself; otherwise a key, or events without one, that the broker refuses for long, and that the route passes over';
 
 CREATE TABLE eventbus.dead_letter_store (
     route_id      integer     NOT NULL REFERENCES eventbus.route_config (id) ON DELETE CASCADE,

@@ -1,6 +1,8 @@
 // What it is: the functions behind eventbus.status and eventbus.health().
 // Who calls it: operators and monitoring, in SQL.
 // Never: shows a password; wakes or changes anything.
+#include <algorithm>
+
 #include "catalog/catalog.hpp"
 #include "log/cursors.hpp"
 #include "postgres/guest.hpp"
@@ -19,33 +21,58 @@ namespace eventbus::status {
 
 namespace {
 
-bool matches(void* filter, std::string_view topic) {
+struct Waiting {
+    router::TopicFilter* topics;
+    const log::DetourEvents* detour;  // or nullptr
+};
+
+bool matches(void* context, const Event& event) {
+    auto* waiting = static_cast<Waiting*>(context);
+    const log::DetourEvents* detour = waiting->detour;
+    if (detour != nullptr && (!log::takes(*detour, event.id, event.key) || log::has(detour->settled, event.id)))
+        return false;
     bool match = true;
     GuestError error;
-    catch_guest(error, [&] { match = static_cast<router::TopicFilter*>(filter)->matches(topic); });
+    catch_guest(error, [&] { match = waiting->topics->matches(event.topic); });
     return match;
 }
 
 // When the oldest event behind the cursor was published, or 0; for a route that nobody serves, so that only the log
 // can tell.
-TimestampTz oldest_behind(const log::Cursor& cursor, const char* topics) {
-    auto* filter = call_guest([&] { return new router::TopicFilter(topics); });
-    auto* callback = static_cast<MemoryContextCallback*>(palloc0(sizeof(MemoryContextCallback)));
-    callback->arg = filter;
-    callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };
-    MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
-
+TimestampTz oldest_behind(const log::Cursor& cursor, Waiting filter) {
     TimestampTz oldest = 0;
     log::Reader* reader = log::open_reader(cursor, nullptr, CurrentMemoryContext);
     log::Limits limits{100, 1024 * 1024};
     for (int batch = 0; batch < 2 && oldest == 0; ++batch) {  // the one that runs, then what has come since
         if (batch == 1) log::begin_batch(reader, log::take_snapshot(GetActiveSnapshot(), CurrentMemoryContext), 0);
         while (log::in_batch(reader) && oldest == 0) {
-            log::Chunk* chunk = log::read_chunk(reader, limits, {matches, filter});
+            log::Chunk* chunk = log::read_chunk(reader, limits, {matches, &filter});
             if (chunk != nullptr) oldest = from_unix_us(chunk->events[0].published_at);
         }
     }
     log::close_reader(reader);
+    return oldest;
+}
+
+// The same of a route and its detours. An event of a key that the route passes over counts for both, but a detour is
+// behind its route as a rule.
+TimestampTz oldest_behind(const log::StoredCursor& route, const char* topics) {
+    auto* filter = call_guest([&] { return new router::TopicFilter(topics); });
+    auto* callback = static_cast<MemoryContextCallback*>(palloc0(sizeof(MemoryContextCallback)));
+    callback->arg = filter;
+    callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };
+    MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+
+    TimestampTz oldest = oldest_behind(route.cursor, {filter, nullptr});
+    int32* numbers;
+    log::DetourEvents* events;
+    int count = log::load_detours(route.route_id, CurrentMemoryContext, &numbers, &events);
+    for (int i = 0; i < count; ++i) {
+        log::StoredCursor detour;
+        log::load_cursor(route.route_id, numbers[i], CurrentMemoryContext, &detour);
+        TimestampTz time = oldest_behind(detour.cursor, {filter, &events[i]});
+        if (time != 0 && (oldest == 0 || time < oldest)) oldest = time;
+    }
     return oldest;
 }
 
@@ -84,7 +111,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     Datum values[status_column_count] = {};
     bool nulls[status_column_count] = {};
     log::StoredCursor stored;
-    log::load_cursor(line.id, CurrentMemoryContext, &stored);
+    log::load_cursor(line.id, 0, CurrentMemoryContext, &stored);
     log::Counters counters = stored.counters;
     const char* state = line.paused ? "paused" : "stopped";
     TimestampTz oldest = 0;
@@ -106,7 +133,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         in_flight = static_cast<int32>(route.in_flight);
         oldest = route.oldest;
     } else if (stored.exists) {
-        oldest = oldest_behind(stored.cursor, line.topics);
+        oldest = oldest_behind(stored, line.topics);
     }
 
     auto time = [&](int column, TimestampTz t) {

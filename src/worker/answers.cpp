@@ -35,14 +35,35 @@ bool find_lent(const LogStream* stream, int64 event_id, delivery::Position* posi
     return false;
 }
 
+bool has(const std::vector<std::int64_t>& rising, std::int64_t id) {
+    return std::binary_search(rising.begin(), rising.end(), id);
+}
+
+// The detour that the event is on, or nullptr.
+const SenderDetour* detour_of(const SenderRoute* route, const status::Wanted& wanted) {
+    ListCell* cell;
+    foreach (cell, route->detours) {
+        auto* detour = static_cast<const SenderDetour*>(lfirst(cell));
+        if (detour->ended) continue;
+        if (detour->takes->key ? wanted.place.key_mark == log::mark_of(*detour->takes->key)
+                               : has(detour->takes->events, wanted.event_id))
+            return detour;
+    }
+    return nullptr;
+}
+
 bool is_settled(const status::Wanted& wanted, std::int32_t route_id) {
     const SenderRoute* route = route_of(route_id);
     if (route == nullptr) return false;
+    const SenderDetour* detour = detour_of(route, wanted);
+    if (detour != nullptr && has(detour->takes->settled, wanted.event_id)) return true;
+    const LogStream* stream = detour != nullptr ? detour->stream : route->stream;
+    delivery::DetourId number = detour != nullptr ? detour->number : 0;
     delivery::Position position;
-    if (find_lent(route->stream, wanted.event_id, &position))
+    if (find_lent(stream, wanted.event_id, &position))
         return call_guest(
-            [&] { return sender.dispatcher->is_settled(static_cast<delivery::RouteId>(route_id), position); });
-    return log::has_passed(route->stream->reader, wanted.event_id, wanted.place);
+            [&] { return sender.dispatcher->is_settled(static_cast<delivery::RouteId>(route_id), position, number); });
+    return log::has_passed(stream->reader, wanted.event_id, wanted.place);
 }
 
 }  // namespace

@@ -16,16 +16,18 @@ namespace {
 constexpr Size chunk_bytes = 2 * 1024 * 1024;  // said in eventbus.batch_events' description
 constexpr int redelivered_at_a_time = 100;
 
-// Whether some route of the stream takes the topic. An event that nobody takes is not even converted.
-bool wanted(void* context, std::string_view topic) {
+// Whether some route of the stream, or its detour, takes the event. One that nobody takes is not even converted.
+bool wanted(void* context, const Event& event) {
     auto* stream = static_cast<LogStream*>(context);
     bool found = false;
     GuestError error;
     catch_guest(error, [&] {
+        if (const SenderDetour* detour = stream->detour)
+            found = detour->takes->takes(event) && detour->route->filter->matches(event.topic);
         ListCell* cell;
         foreach (cell, sender.routes) {
             auto* route = static_cast<SenderRoute*>(lfirst(cell));
-            if (route->stream == stream && route->filter->matches(topic)) found = true;
+            if (route->stream == stream && route->filter->matches(event.topic)) found = true;
         }
     });
     return found || error.kind != GuestError::Kind::none;
@@ -44,7 +46,7 @@ void lend(LogStream* stream, log::Chunk* chunk) {
 }
 
 bool wants_to_read(const LogStream* stream, std::uint64_t commits) {
-    if (stream->skip_to != 0) return false;
+    if (stream->detour != nullptr || stream->skip_to != 0) return false;
     if (!log::in_batch(stream->reader) && !stream->must_look && stream->seen_commits == commits) return false;
     return call_guest([&] { return sender.dispatcher->hungry(stream->id); });
 }
@@ -63,7 +65,7 @@ void close_unused_streams() {
     ListCell* cell;
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        bool used = stream->lent != NIL;
+        bool used = stream->lent != NIL || stream->detour != nullptr;
         ListCell* inner;
         foreach (inner, sender.routes)
             if (static_cast<SenderRoute*>(lfirst(inner))->stream == stream) used = true;
@@ -72,6 +74,18 @@ void close_unused_streams() {
         sender.streams = foreach_delete_current(sender.streams, cell);
         pfree(stream);
     }
+}
+
+// A little at a time: most of it is other events, and routes have the right of way.
+void read_detour(LogStream* stream) {
+    constexpr uint32 events = 250;
+    constexpr Size bytes = 256 * 1024;
+    if (!log::in_batch(stream->reader))
+        log::begin_batch(stream->reader, log::horizon_of(stream->detour->route->stream->reader), 0);
+    log::Chunk* chunk = log::read_chunk(stream->reader, {events, bytes}, {wanted, stream});
+    stream->looked_at = GetCurrentTimestamp();
+    sender.unsaved = true;
+    if (chunk != nullptr) lend(stream, chunk);
 }
 
 // A stream is full because one of its routes is slow; those that have delivered everything go on by themselves.
@@ -104,7 +118,8 @@ void join(LogStream* stream) {
         auto* other = static_cast<LogStream*>(lfirst(cell));
         if (other == stream) return;  // only with earlier ones
         // What was lent to the other may be stuck there, and would soon fill it up for all.
-        if (other->lent != NIL || other->skip_to != 0 || !log::same_place(other->reader, stream->reader)) continue;
+        if (other->lent != NIL || other->skip_to != 0 || other->detour != nullptr) continue;
+        if (!log::same_place(other->reader, stream->reader)) continue;
         ListCell* inner;
         foreach (inner, sender.routes) {
             auto* route = static_cast<SenderRoute*>(lfirst(inner));
@@ -130,7 +145,8 @@ LogStream* make_stream(log::Reader* reader) {
 
 bool feed_streams() {
     std::uint64_t commits = sender.place->commits;  // before the snapshot: what is counted, it sees
-    bool any = false;
+    LogStream* detour = detour_to_read();
+    bool any = detour != nullptr;
     ListCell* cell;
     foreach (cell, sender.streams) any = any || wants_to_read(static_cast<LogStream*>(lfirst(cell)), commits);
     if (!any) return false;
@@ -140,6 +156,10 @@ bool feed_streams() {
     log::XidSnapshot now = log::take_snapshot(GetActiveSnapshot(), CurTransactionContext);
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
+        if (stream == detour) {
+            read_detour(stream);
+            continue;
+        }
         if (!wants_to_read(stream, commits)) continue;
         if (!log::in_batch(stream->reader)) {
             log::begin_batch(stream->reader, now, GetCurrentStatementStartTimestamp());
@@ -187,6 +207,7 @@ void give_back(const delivery::Report& report) {
 }
 
 void arrange_streams() {
+    arrange_detours();
     ListCell* cell;
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
@@ -195,8 +216,8 @@ void arrange_streams() {
             split(stream);
     }
     if (list_length(sender.streams) < 2) return;
+    close_unused_streams();  // what a detour has left behind is nobody's to join
     foreach (cell, sender.streams) join(static_cast<LogStream*>(lfirst(cell)));
-    close_unused_streams();
 }
 
 // Takes the next dead letters that are to be sent again; the ones before have arrived, or have been stored anew.

@@ -20,18 +20,6 @@ delivery::RouteStatus status_of(delivery::RouteId id) {
     return call_guest([&] { return sender.dispatcher->status(id); });
 }
 
-// The cursor of a route that has settled what lies before `settled`.
-log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled) {
-    ListCell* cell;
-    foreach (cell, stream->lent) {
-        auto* lent = static_cast<Lent*>(lfirst(cell));
-        if (lent->id < settled.chunk) continue;
-        if (lent->id == settled.chunk && settled.index >= lent->chunk->count) continue;
-        return log::cursor_inside(lent->chunk, lent->id == settled.chunk ? settled.index : 0);
-    }
-    return log::place_of(stream->reader);
-}
-
 void count(SenderRoute* route, const delivery::RouteStatus& status) {
     log::Counters& counters = route->stored.counters;
     counters.delivered = route->base.delivered + static_cast<int64>(status.delivered);
@@ -112,6 +100,18 @@ void copy_words(char* to, Size room, std::string_view words) {
     to[valid] = '\0';
 }
 
+// The cursor of a route that has settled what lies before `settled`.
+log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled) {
+    ListCell* cell;
+    foreach (cell, stream->lent) {
+        auto* lent = static_cast<Lent*>(lfirst(cell));
+        if (lent->id < settled.chunk) continue;
+        if (lent->id == settled.chunk && settled.index >= lent->chunk->count) continue;
+        return log::cursor_inside(lent->chunk, lent->id == settled.chunk ? settled.index : 0);
+    }
+    return log::place_of(stream->reader);
+}
+
 // One line a route and minute: a broken consumer must not fill the server log.
 static void tell(const delivery::DeadLetter& letter) {
     constexpr int quiet_ms = 60000;
@@ -164,8 +164,9 @@ void save_cursors() {
             copy_words(words, sizeof words, status.last_error);
             stored.counters.last_error = words;
         }
-        (void)log::save_cursor(&stored, CurTransactionContext);
+        (void)log::save_cursor(&stored, nullptr);
         if (stored.counters.last_error == words) stored.counters.last_error = nullptr;
+        save_detours(route);
     }
     SPI_finish();
     commit_transaction();

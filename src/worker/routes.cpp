@@ -54,7 +54,7 @@ void add(const catalog::Route& from) {
     auto* route = static_cast<SenderRoute*>(MemoryContextAllocZero(sender.memory, sizeof(SenderRoute)));
     route->id = from.id;
     keep_texts(route, from);
-    log::load_cursor(route->id, sender.memory, &route->stored);
+    log::load_cursor(route->id, 0, sender.memory, &route->stored);
     route->base = route->stored.counters;
     route->first_generation = route->stored.cursor.first_generation;
     route->stream = make_stream(log::open_reader(route->stored.cursor, &sender.place->log, sender.memory));
@@ -70,6 +70,7 @@ void add(const catalog::Route& from) {
         sender.dispatcher->add_route(make_guest_route(route), route->stream->id);
         if (route->paused) sender.dispatcher->pause_route(static_cast<delivery::RouteId>(route->id), true);
     });
+    load_detours(route);
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
     sender.routes = lappend(sender.routes, route);
     MemoryContextSwitchTo(before);
@@ -100,7 +101,7 @@ void begin_redelivery(SenderRoute* route) {
     route->redelivery->stream = ++sender.next_stream;
     route->redelivery->next_chunk = 1;
     call_guest([&] {
-        sender.dispatcher->add_route(make_redelivery_route(route), route->redelivery->stream);
+        sender.dispatcher->add_route(make_redelivery_route(route), route->redelivery->stream, false);
         if (route->paused) sender.dispatcher->pause_route(redelivery_route(route->id), true);
     });
 }
@@ -111,6 +112,7 @@ void remove(SenderRoute* route) {
         if (route->redelivery != nullptr) sender.dispatcher->remove_route(redelivery_route(route->id));
         delete route->filter;
     });
+    forget_detours(route);
     status::free_route(sender.database, route->id);
     sender.routes = list_delete_ptr(sender.routes, route);
     pfree(route);

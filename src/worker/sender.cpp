@@ -177,6 +177,7 @@ broker::Ready sleep_until_work(long milliseconds) {
     ListCell* cell;
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
+        if (stream->detour != nullptr) continue;  // its route's tells
         if (stream->seen_commits != commits && call_guest([&] { return sender.dispatcher->hungry(stream->id); }))
             milliseconds = 0;
     }
@@ -219,7 +220,7 @@ void run() {
         arrange_streams();
         long show_due = show_if_due();
         long save_due = save_if_due();
-        ready = sleep_until_work(more ? 0 : idle_time(save_due, show_due));
+        ready = sleep_until_work(more || detour_to_read() != nullptr ? 0 : idle_time(save_due, show_due));
     }
 }
 

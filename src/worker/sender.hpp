@@ -21,7 +21,10 @@ struct Lent {
     log::Chunk* chunk;
 };
 
-// Routes that stand at the same place share a stream: the log is read once for all of them.
+struct SenderDetour;
+struct SenderRoute;
+
+// Routes that stand at the same place share a stream: the log is read once for all of them. A detour has its own.
 struct LogStream {
     delivery::StreamId id;
     log::Reader* reader;
@@ -33,6 +36,37 @@ struct LogStream {
     int64 skip_to;               // generation before which events are being left out; 0: none
     int64 skip_at;               // the generation that is being looked through,
     BlockNumber skip_block;      // and how far
+    SenderDetour* detour;        // whose it is, or nullptr
+};
+
+// Tells whether a detour's row would say anything new.
+struct SavedDetour {
+    std::uint64_t done_xmax;
+    int done_count;
+    bool in_batch;
+    std::uint64_t batch_xmax;
+    int batch_count;
+    log::Position start;
+    int64 settled_id;
+    int64 first_generation;
+    int settled_ahead;
+    bool operator==(const SavedDetour&) const = default;
+};
+
+// A part of a route that the broker refuses for long, and that goes on beside it (delivery/README.md). It follows the
+// route: its batches end where the route's do, so that they meet at the end of one.
+struct SenderDetour {
+    SenderRoute* route;
+    delivery::DetourId number;
+    const delivery::Detour* takes;
+    LogStream* stream;
+    log::StoredCursor stored;
+    int64 first_generation;   // what stands before it was left out
+    int64 skipping;           // events found so far that are about to be left out
+    log::XidSnapshot known;   // when it was loaded; empty where it began in this process
+    bool ended;               // the two have met, and the route has taken the key again; it goes when
+    log::XidSnapshot behind;  // the route's cursor has passed this
+    SavedDetour saved;        // a detour that stands still costs no writes
 };
 
 // Dead letters that an operator wants sent again: a stream of their own, so that they delay nothing.
@@ -55,6 +89,7 @@ struct SenderRoute {
     LogStream* stream;
     router::TopicFilter* filter;  // guest's, never freed but with the route
     log::StoredCursor stored;
+    List* detours;             // of SenderDetour*, by number
     log::Counters base;        // what the counters stood at when this sender began
     int64 first_generation;    // what stands before it was left out
     int64 skipping;            // events found so far that are about to be left out
@@ -116,7 +151,16 @@ void answer_waiters();
 // skip.cpp: leaves events out of what the keeper wants to free. Returns true if there is more to do at once.
 bool skip_ahead();
 
+// detours.cpp: detours of routes, from their beginning to their end.
+void load_detours(SenderRoute* route);
+void forget_detours(SenderRoute* route);
+void arrange_detours();
+LogStream* detour_to_read();  // or nullptr
+// Between SPI_connect and SPI_finish; the route's own cursor has been saved.
+void save_detours(SenderRoute* route);
+
 // ledger.cpp: what must be written down.
+log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled);
 void store_dead_letters();
 void save_cursors();
 void publish_status();

@@ -3,6 +3,8 @@
 // Never: leaves an event out without counting it: count and cursor are written together.
 #include "worker/skip.hpp"
 
+#include <algorithm>
+
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "worker/sender.hpp"
@@ -24,11 +26,34 @@ int64 oldest_generation() {
     return log::current_generation(log::relations()) - log::segment_count + 1;
 }
 
+std::optional<std::string_view> key_of(const log::Unsettled& event) {
+    return event.has_key ? std::optional<std::string_view>(event.key) : std::nullopt;
+}
+
+bool takes(const SenderDetour* detour, const log::Unsettled& event) {
+    Event heading;
+    heading.id = event.id;
+    heading.key = key_of(event);
+    return !detour->ended && detour->takes->takes(heading);
+}
+
+bool is_on_detour(const SenderRoute* route, const log::Unsettled& event) {
+    ListCell* cell;
+    foreach (cell, route->detours)
+        if (takes(static_cast<SenderDetour*>(lfirst(cell)), event)) return true;
+    return false;
+}
+
 void count_for_routes(void* context, const log::Unsettled& event) {
+    SenderDetour* detour = static_cast<LogStream*>(context)->detour;
+    if (detour != nullptr && takes(detour, event) && matches(detour->route->filter, event.topic) &&
+        !std::binary_search(detour->takes->settled.begin(), detour->takes->settled.end(), event.id))
+        ++detour->skipping;
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream == context && matches(route->filter, event.topic)) ++route->skipping;
+        if (route->stream == context && matches(route->filter, event.topic) && !is_on_detour(route, event))
+            ++route->skipping;
     }
 }
 
@@ -36,6 +61,7 @@ void begin(LogStream* stream, int64 before) {
     stream->skip_to = before;
     stream->skip_at = oldest_generation();
     stream->skip_block = 0;
+    if (stream->detour != nullptr) stream->detour->skipping = 0;
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -60,6 +86,14 @@ void finish(LogStream* stream) {
     foreach (cell, stream->lent) {
         auto* lent = static_cast<Lent*>(lfirst(cell));
         if (lent->chunk->generation >= stream->skip_to) first_kept = std::min(first_kept, lent->id);
+    }
+    if (SenderDetour* detour = stream->detour) {
+        std::uint64_t lent = call_guest([&] {
+            return sender.dispatcher->leave_out(static_cast<delivery::RouteId>(detour->route->id), first_kept,
+                                                detour->number);
+        });
+        detour->route->stored.counters.skipped += detour->skipping + static_cast<int64>(lent);
+        detour->first_generation = stream->skip_to;
     }
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -104,32 +138,58 @@ namespace {
 
 struct Count {
     router::TopicFilter* filter;
+    const log::DetourEvents* detours;  // of the route
+    int detour_count;
+    const log::DetourEvents* detour;  // for which events are counted; nullptr: for the route
     int64 events;
 };
 
 void count_one(void* context, const log::Unsettled& event) {
     auto* count = static_cast<Count*>(context);
-    if (matches(count->filter, event.topic)) ++count->events;
+    const log::DetourEvents* on = nullptr;
+    for (int i = 0; i < count->detour_count; ++i)
+        if (log::takes(count->detours[i], event.id, key_of(event))) on = &count->detours[i];
+    if (on == count->detour && (on == nullptr || !log::has(on->settled, event.id)) &&
+        matches(count->filter, event.topic))
+        ++count->events;
+}
+
+// Leaves out what the cursor has not settled; returns whether there was a place to move.
+bool skip_cursor(log::StoredCursor* stored, int64 before, Count* count) {
+    if (stored->cursor.first_generation >= before) return false;
+    for (int64 generation = oldest_generation(); generation < before; ++generation) {
+        BlockNumber block = 0;
+        (void)log::scan_unsettled(stored->cursor, generation, &block, MaxBlockNumber, count_one, count);
+    }
+    stored->cursor = log::skipped_to(stored->cursor, before);
+    return true;
 }
 
 void skip_route(int32 route_id, const char* topics, int64 before) {
     log::StoredCursor stored;
-    log::load_cursor(route_id, CurrentMemoryContext, &stored);
-    if (stored.cursor.first_generation >= before) return;
+    log::load_cursor(route_id, 0, CurrentMemoryContext, &stored);
     auto* filter = call_guest([&] { return new router::TopicFilter(topics); });
     auto* callback = static_cast<MemoryContextCallback*>(palloc0(sizeof(MemoryContextCallback)));
     callback->arg = filter;
     callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };
     MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
 
-    Count count{filter, 0};
-    for (int64 generation = oldest_generation(); generation < before; ++generation) {
-        BlockNumber block = 0;
-        (void)log::scan_unsettled(stored.cursor, generation, &block, MaxBlockNumber, count_one, &count);
+    int32* numbers;
+    log::DetourEvents* events;
+    int detours = log::load_detours(route_id, CurrentMemoryContext, &numbers, &events);
+    Count count{filter, events, detours, nullptr, 0};
+    bool moved = skip_cursor(&stored, before, &count);
+    for (int i = 0; i < detours; ++i) {
+        log::StoredCursor detour;
+        log::load_cursor(route_id, numbers[i], CurrentMemoryContext, &detour);
+        count.detour = &events[i];
+        if (!skip_cursor(&detour, before, &count)) continue;
+        (void)log::save_cursor(&detour, &events[i]);
+        moved = true;
     }
-    stored.cursor = log::skipped_to(stored.cursor, before);
+    if (!moved) return;
     stored.counters.skipped += count.events;
-    (void)log::save_cursor(&stored, CurrentMemoryContext);
+    (void)log::save_cursor(&stored, nullptr);
 }
 
 }  // namespace

@@ -39,6 +39,7 @@ struct Ev {
     std::string topic;
     std::string key;  // empty: none
     std::string payload;
+    std::int64_t id = 0;  // 0: the next one
 };
 
 struct Dead {
@@ -83,7 +84,7 @@ class World {
         chunk->texts = events;
         for (const auto& text : chunk->texts) {
             Event event;
-            event.id = next_event_++;
+            event.id = text.id != 0 ? text.id : next_event_++;
             event.published_at = published_at != 0 ? published_at : wall;
             event.topic = text.topic;
             if (!text.key.empty()) event.key = text.key;

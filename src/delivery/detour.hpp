@@ -1,0 +1,43 @@
+// What it is: a detour: the part of a route that the broker refuses for long, and that goes on beside the route.
+// Who calls it: route queues part with one and serve it; the host keeps it in the route's cursors.
+// Never: knows a stream: where a detour begins and when it has caught up is the host's to know.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "broker/driver.hpp"
+#include "core/backoff.hpp"
+#include "core/event.hpp"
+#include "delivery/caution.hpp"
+
+namespace eventbus::delivery {
+
+struct Detour {
+    // All events of a key; or these events, which have none.
+    std::optional<std::string> key;
+    std::vector<std::int64_t> events;  // ids, rising
+    // Those of them that are settled although the detour begins before them.
+    std::vector<std::int64_t> settled;  // ids, rising
+
+    struct Tried {  // what the route knew of an event that is not settled; not kept over a restart
+        std::uint32_t offered;
+        std::uint32_t refused;
+        Suspicion suspicion;
+        broker::TimePoint not_before;
+        Backoff backoff;
+        std::string reason;
+    };
+    std::unordered_map<std::int64_t, Tried> tried;
+
+    bool takes(const Event& event) const {
+        if (key) return event.key && *event.key == *key;
+        return !event.key && std::binary_search(events.begin(), events.end(), event.id);
+    }
+};
+
+}  // namespace eventbus::delivery
