@@ -8,7 +8,7 @@ namespace eventbus::intake {
 namespace {
 
 constexpr int64 row_bytes = 64;
-constexpr long patience_ms = 2000;
+constexpr long patience_ms = 5000;
 constexpr long ask_again_ms = 100;
 
 int64 bytes_of(const log::NewEvent& event) {

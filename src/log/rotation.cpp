@@ -228,9 +228,10 @@ void advance(Log* log, SharedPlace* place) {
 
 // The generation after the oldest segment's, where only routes keep that one. Once its lock was free nobody will
 // publish into it any more (see append).
-int64 held_by_routes(const Log& log) {
+int64 held_by_routes(const Log& log, int64 known) {
     int64 oldest = log.current - segment_count + 1;
     while (oldest < log.current && log.bytes[segment_of(oldest)] == 0) ++oldest;
+    if (oldest + 1 == known) return known;
     if (oldest == log.current || !begin_transaction_on_extension("looking for what holds the event log")) return 0;
     bool free = lock_if_free(log.relations.segments[segment_of(oldest)]);
     commit_transaction();
@@ -239,7 +240,7 @@ int64 held_by_routes(const Log& log) {
 
 }  // namespace
 
-RotationResult rotate(bool force_advance, int64 wanted, SharedPlace* place) {
+RotationResult rotate(bool force_advance, int64 wanted, int64 held_before, SharedPlace* place) {
     RotationResult result;
     Log log;
     log.limit = size_limit();
@@ -268,7 +269,7 @@ RotationResult rotate(bool force_advance, int64 wanted, SharedPlace* place) {
     result.bytes = place->bytes;
     result.empty = log.total() == 0;
     result.full = log.limit > 0 && result.bytes + wanted > log.limit;
-    if (result.full) result.held_before = held_by_routes(log);
+    if (result.full) result.held_before = held_by_routes(log, held_before);
     return result;
 }
 

@@ -17,7 +17,8 @@ struct RotationResult {
 };
 
 // Several transactions. `force_advance` is set once the current segment has been current for
-// eventbus.rotation_period; publishers want `wanted` bytes more than there is room for (0: nobody does).
-RotationResult rotate(bool force_advance, int64 wanted, SharedPlace* place);
+// eventbus.rotation_period; publishers want `wanted` bytes more than there is room for (0: nobody does). `held_before`
+// is what was found so earlier, or 0.
+RotationResult rotate(bool force_advance, int64 wanted, int64 held_before, SharedPlace* place);
 
 }  // namespace eventbus::log

@@ -24,8 +24,11 @@ bool is_settled(const Cursor& cursor, uint64 xid, int64 id, const Position& at) 
 bool scan_unsettled(const Cursor& cursor, int64 generation, BlockNumber* block, BlockNumber pages,
                     void (*visit)(void* context, const Unsettled& event), void* context) {
     Relation rel = table_open(relations().segments[segment_of(generation)], AccessShareLock);
-    BlockNumber end = std::min<int64>(RelationGetNumberOfBlocks(rel), static_cast<int64>(*block) + pages);
-    bool through = end == RelationGetNumberOfBlocks(rel);
+    BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+    // Truncated since, and taken for a later generation: nothing of this one is left.
+    if (generation <= current_generation(relations()) - segment_count) blocks = 0;
+    BlockNumber end = std::min<int64>(blocks, static_cast<int64>(*block) + pages);
+    bool through = end == blocks;
     BufferAccessStrategy ring = GetAccessStrategy(BAS_BULKREAD);
     MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "pg_eventbus page", ALLOCSET_SMALL_SIZES);
     MemoryContext before = MemoryContextSwitchTo(memory);

@@ -151,6 +151,7 @@ void save_detours(SenderRoute* route) {
         }
         delivery::RouteStatus status =
             call_guest([&] { return sender.dispatcher->status(id_of(detour), detour->number); });
+        note_progress(&detour->progress, detour->stream, status.settled);
         detour->stored.cursor = log::skipped_to(cursor_at(detour->stream, status.settled), detour->first_generation);
         log::DetourEvents events = events_of(detour);
         SavedDetour now = said_by(detour->stored.cursor, events.settled);

@@ -51,10 +51,6 @@ bool wants_to_read(const LogStream* stream, std::uint64_t commits) {
     return call_guest([&] { return sender.dispatcher->hungry(stream->id); });
 }
 
-bool is_idle(const SenderRoute* route) {
-    return call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id)).idle; });
-}
-
 void move(SenderRoute* route, LogStream* to) {
     call_guest([&] { sender.dispatcher->move_route(static_cast<delivery::RouteId>(route->id), to->id); });
     route->stream = to;
@@ -88,28 +84,6 @@ void read_detour(LogStream* stream) {
     if (chunk != nullptr) lend(stream, chunk);
 }
 
-// A stream is full because one of its routes is slow; those that have delivered everything go on by themselves.
-void split(LogStream* full) {
-    LogStream* fresh = nullptr;
-    bool someone_stays = false;
-    ListCell* cell;
-    foreach (cell, sender.routes) {
-        auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream == full && !is_idle(route)) someone_stays = true;
-    }
-    if (!someone_stays) return;
-    foreach (cell, sender.routes) {
-        auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream != full || !is_idle(route)) continue;
-        if (fresh == nullptr) {
-            fresh = make_stream(log::clone_reader(full->reader));
-            fresh->seen_commits = full->seen_commits;
-            fresh->must_look = full->must_look;
-        }
-        move(route, fresh);
-    }
-}
-
 // Joins what stands at the same place: reading it twice would be a waste.
 void join(LogStream* stream) {
     if (stream->skip_to != 0) return;
@@ -130,6 +104,32 @@ void join(LogStream* stream) {
 }
 
 }  // namespace
+
+bool is_idle(const SenderRoute* route) {
+    return call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id)).idle; });
+}
+
+// A stream is full because one of its routes is slow, or it is about to leave events out.
+void split(LogStream* full) {
+    LogStream* fresh = nullptr;
+    bool someone_stays = false;
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->stream == full && !is_idle(route)) someone_stays = true;
+    }
+    if (!someone_stays) return;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->stream != full || !is_idle(route)) continue;
+        if (fresh == nullptr) {
+            fresh = make_stream(log::clone_reader(full->reader));
+            fresh->seen_commits = full->seen_commits;
+            fresh->must_look = full->must_look;
+        }
+        move(route, fresh);
+    }
+}
 
 LogStream* make_stream(log::Reader* reader) {
     MemoryContext before = MemoryContextSwitchTo(sender.memory);

@@ -156,6 +156,7 @@ void save_cursors() {
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         delivery::RouteStatus status = whole_status(route);
+        note_progress(&route->progress, route->stream, status.settled);
         log::StoredCursor& stored = route->stored;
         stored.cursor = log::skipped_to(cursor_at(route->stream, status.settled), route->first_generation);
         count(route, status);

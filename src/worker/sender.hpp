@@ -34,9 +34,18 @@ struct LogStream {
     TimestampTz looked_at;       // when that batch began
     bool must_look;              // the safety poll, or the beginning
     int64 skip_to;               // generation before which events are being left out; 0: none
-    int64 skip_at;               // the generation that is being looked through,
+    int64 skip_at;               // the generation that is being looked through (0: not begun),
     BlockNumber skip_block;      // and how far
+    int64 skip_found;            // what is not settled there, whoever takes it
+    int64 passed_before;         // generation before which nothing was found
     SenderDetour* detour;        // whose it is, or nullptr
+};
+
+// How far a cursor has got, and since when.
+struct Progress {
+    const LogStream* stream;
+    delivery::Position settled;
+    TimestampTz moved_at;
 };
 
 // Tells whether a detour's row would say anything new.
@@ -61,8 +70,9 @@ struct SenderDetour {
     const delivery::Detour* takes;
     LogStream* stream;
     log::StoredCursor stored;
-    int64 first_generation;   // what stands before it was left out
-    int64 skipping;           // events found so far that are about to be left out
+    int64 first_generation;  // what stands before it was left out
+    int64 skipping;          // events found so far that are about to be left out
+    Progress progress;
     log::XidSnapshot known;   // when it was loaded; empty where it began in this process
     bool ended;               // the two have met, and the route has taken the key again; it goes when
     log::XidSnapshot behind;  // the route's cursor has passed this
@@ -89,10 +99,11 @@ struct SenderRoute {
     LogStream* stream;
     router::TopicFilter* filter;  // guest's, never freed but with the route
     log::StoredCursor stored;
-    List* detours;             // of SenderDetour*, by number
-    log::Counters base;        // what the counters stood at when this sender began
-    int64 first_generation;    // what stands before it was left out
-    int64 skipping;            // events found so far that are about to be left out
+    List* detours;           // of SenderDetour*, by number
+    log::Counters base;      // what the counters stood at when this sender began
+    int64 first_generation;  // what stands before it was left out
+    int64 skipping;          // events found so far that are about to be left out
+    Progress progress;
     Redelivery* redelivery;    // or nullptr
     status::Route* shared;     // or nullptr where shared memory has no room
     TimestampTz dead_told_at;  // when the log last heard of its dead letters
@@ -140,6 +151,9 @@ LogStream* make_stream(log::Reader* reader);
 void give_back(const delivery::Report& report);
 // Lets routes that have delivered all leave a stream that another route fills, and joins streams that have met.
 void arrange_streams();
+// Those routes go on by themselves, unless they are all that the stream has.
+void split(LogStream* stream);
+bool is_idle(const SenderRoute* route);
 void feed_redelivery(SenderRoute* route);
 
 // activity.cpp: shows in pg_stat_activity what the sender does; returns the name of the wait that is about to begin.
@@ -150,6 +164,8 @@ void answer_waiters();
 
 // skip.cpp: leaves events out of what the keeper wants to free. Returns true if there is more to do at once.
 bool skip_ahead();
+// Notes where a cursor stands now.
+void note_progress(Progress* progress, const LogStream* stream, const delivery::Position& settled);
 
 // detours.cpp: detours of routes, from their beginning to their end.
 void load_detours(SenderRoute* route);

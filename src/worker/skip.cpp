@@ -14,6 +14,8 @@ namespace eventbus::worker {
 namespace {
 
 constexpr BlockNumber pages_a_round = 512;
+constexpr int still_ms = 1000;     // a cursor that has not moved for so long is not about to pass;
+constexpr int patience_ms = 1500;  // others are given this to do it, while publishers wait
 
 bool matches(const router::TopicFilter* filter, std::string_view topic) {
     bool match = true;
@@ -45,22 +47,66 @@ bool is_on_detour(const SenderRoute* route, const log::Unsettled& event) {
 }
 
 void count_for_routes(void* context, const log::Unsettled& event) {
-    SenderDetour* detour = static_cast<LogStream*>(context)->detour;
+    auto* stream = static_cast<LogStream*>(context);
+    ++stream->skip_found;
+    SenderDetour* detour = stream->detour;
     if (detour != nullptr && takes(detour, event) && matches(detour->route->filter, event.topic) &&
         !std::binary_search(detour->takes->settled.begin(), detour->takes->settled.end(), event.id))
         ++detour->skipping;
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream == context && matches(route->filter, event.topic) && !is_on_detour(route, event))
+        if (route->stream == stream && matches(route->filter, event.topic) && !is_on_detour(route, event))
             ++route->skipping;
     }
 }
 
-void begin(LogStream* stream, int64 before) {
-    stream->skip_to = before;
+delivery::RouteStatus status_of(const SenderRoute* route, delivery::DetourId detour) {
+    return call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id), detour); });
+}
+
+struct Standing {
+    bool stuck;  // one has something to deliver, and has not moved for a while
+    bool busy;   // one has something to deliver, and moves
+};
+
+void look_at(Progress* progress, const LogStream* stream, const delivery::RouteStatus& status, Standing* standing) {
+    note_progress(progress, stream, status.settled);
+    if (status.idle) return;
+    bool moves = !TimestampDifferenceExceeds(progress->moved_at, GetCurrentTimestamp(), still_ms);
+    (moves ? standing->busy : standing->stuck) = true;
+}
+
+Standing standing_of(const LogStream* stream) {
+    Standing standing = {};
+    if (SenderDetour* detour = stream->detour)
+        look_at(&detour->progress, stream, status_of(detour->route, detour->number), &standing);
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->stream == stream) look_at(&route->progress, stream, status_of(route, 0), &standing);
+    }
+    return standing;
+}
+
+// Whether the stream has to leave something out now. One that shares it with a stuck route and delivers goes on by
+// itself first, as soon as it has delivered what it was lent.
+bool is_asked(LogStream* stream, int64 before, bool patient) {
+    if (!patient) {
+        stream->skip_to = before;
+        return true;
+    }
+    Standing standing = standing_of(stream);
+    stream->skip_to = standing.stuck ? before : 0;  // it is read no further
+    if (stream->skip_to == 0) return false;
+    if (stream->detour == nullptr) split(stream);
+    return !standing.busy;
+}
+
+void begin(LogStream* stream) {
     stream->skip_at = oldest_generation();
     stream->skip_block = 0;
+    stream->skip_found = 0;
     if (stream->detour != nullptr) stream->detour->skipping = 0;
     ListCell* cell;
     foreach (cell, sender.routes) {
@@ -80,7 +126,20 @@ bool look_through(LogStream* stream) {
     return stream->skip_at >= stream->skip_to;
 }
 
+// Nothing is to be left out: the cursors are behind all of it, or will be as soon as they are written.
+bool has_passed(const LogStream* stream) {
+    const log::Cursor& place = log::place_of(stream->reader);
+    return stream->skip_found == 0 && stream->lent == NIL &&
+           (!place.in_batch || place.start.generation >= stream->skip_to);
+}
+
 void finish(LogStream* stream) {
+    if (has_passed(stream)) {
+        stream->passed_before = stream->skip_to;
+        stream->skip_to = stream->skip_at = 0;
+        return;
+    }
+    answer_waiters();  // what is delivered by now cannot be told from what is left out any more
     delivery::ChunkId first_kept = stream->next_chunk;
     ListCell* cell;
     foreach (cell, stream->lent) {
@@ -94,6 +153,7 @@ void finish(LogStream* stream) {
         });
         detour->route->stored.counters.skipped += detour->skipping + static_cast<int64>(lent);
         detour->first_generation = stream->skip_to;
+        detour->progress.settled = status_of(detour->route, detour->number).settled;  // it still stands still
     }
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -102,26 +162,46 @@ void finish(LogStream* stream) {
             [&] { return sender.dispatcher->leave_out(static_cast<delivery::RouteId>(route->id), first_kept); });
         route->stored.counters.skipped += route->skipping + static_cast<int64>(lent);
         route->first_generation = stream->skip_to;
+        route->progress.settled = status_of(route, 0).settled;
     }
     stream->reader = log::skip_to(stream->reader, stream->skip_to);
-    stream->skip_to = 0;
+    stream->skip_to = stream->skip_at = 0;
 }
 
 }  // namespace
 
+void note_progress(Progress* progress, const LogStream* stream, const delivery::Position& settled) {
+    if (progress->stream == stream && progress->settled == settled) return;
+    *progress = {stream, settled, GetCurrentTimestamp()};
+}
+
 bool skip_ahead() {
+    static int64 asked = 0;
+    static TimestampTz asked_at = 0;
     int64 before = sender.place->room.skip_before;
+    if (before != asked) {
+        asked = before;
+        asked_at = GetCurrentTimestamp();
+    }
+    ListCell* cell;
+    if (before == 0) {  // there is room again
+        foreach (cell, sender.streams) {
+            auto* stream = static_cast<LogStream*>(lfirst(cell));
+            stream->skip_to = stream->skip_at = 0;
+        }
+        return false;
+    }
+    bool patient = !TimestampDifferenceExceeds(asked_at, GetCurrentTimestamp(), patience_ms);
     bool more = false;
     bool finished = false;
     bool in_transaction = false;
-    ListCell* cell;
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (before == 0) stream->skip_to = 0;  // there is room again
-        if (log::place_of(stream->reader).first_generation >= before) continue;
+        if (std::max(log::place_of(stream->reader).first_generation, stream->passed_before) >= before) continue;
+        if (stream->skip_at == 0 && !is_asked(stream, before, patient)) continue;
         if (!in_transaction && !begin_transaction_on_extension("leaving out events")) return false;
         in_transaction = true;
-        if (stream->skip_to == 0) begin(stream, before);
+        if (stream->skip_at == 0) begin(stream);
         if (look_through(stream)) {
             finish(stream);
             finished = true;
@@ -210,6 +290,7 @@ void skip_unserved(int64 before, bool (*is_served)(int32 broker_id)) {
         if (!is_served(lines[i].broker_id)) skip_route(lines[i].id, lines[i].topics, before);
     SPI_finish();
     commit_transaction();
+    status::stir_waiters(MyDatabaseId, 0);
 }
 
 }  // namespace eventbus::worker

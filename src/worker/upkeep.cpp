@@ -77,16 +77,22 @@ bool Upkeep::is_due(TimestampTz now) {
     return due_ != 0 && now >= due_;
 }
 
+void Upkeep::ask_senders(std::int64_t skip_before) {
+    if (database_->room.skip_before == skip_before) return;
+    database_->room.skip_before = skip_before;
+    asked_at_ = GetCurrentTimestamp();
+}
+
 // Asks for the oldest segment until there is some room again.
 void Upkeep::skip(const log::RotationResult& result) {
-    status::Room& room = database_->room;
     if (full_since_ == 0 || settings::on_log_full != settings::on_log_full_skip) {
-        room.skip_before = 0;
+        ask_senders(0);
         return;
     }
+    pause_ms_ = near_full.shortest_ms;
     if (skipped_ == NIL) skipped_ = count_skipped();
     if (!result.full) return;
-    room.skip_before = result.held_before;
+    ask_senders(result.held_before);
     if (result.held_before == 0) return;
     status::wake_senders_of(database_->oid);
     skip_unserved(result.held_before, is_served_);
@@ -123,15 +129,14 @@ void Upkeep::tell_log(std::int64_t bytes, std::int64_t limit) {
     skipped_ = NIL;
 }
 
-// Cursors are written ten times a second: what is delivered already is let go only after that, and senders that have
-// to leave something out look through it first. Meanwhile publishers wait.
+// Cursors are written ten times a second: what is delivered already is let go only after that. Senders that have to
+// leave something out wait for routes that are about to pass, and look through it first. Meanwhile publishers wait.
 void Upkeep::tell_publishers(TimestampTz now) {
     constexpr int settle_ms = 500;
     constexpr int skip_ms = 5000;
     status::Room& room = database_->room;
-    bool skips = settings::on_log_full == settings::on_log_full_skip;
-    const int patience_ms = !skips ? settle_ms : room.skip_before != 0 ? skip_ms : 0;
-    room.none = full_since_ != 0 && now - full_since_ >= INT64CONST(1000) * patience_ms;
+    const int patience_ms = room.skip_before != 0 ? skip_ms : settle_ms;
+    room.none = full_since_ != 0 && now - std::max(full_since_, asked_at_) >= INT64CONST(1000) * patience_ms;
     ConditionVariableBroadcast(&room.looked);
 }
 
@@ -142,7 +147,7 @@ TimestampTz Upkeep::run_if_due() {
 
     int period_ms = settings::rotation_period * 1000;
     bool force = current_since_ != 0 && TimestampDifferenceExceeds(current_since_, now, period_ms);
-    log::RotationResult result = log::rotate(force, wanted, &database_->log);
+    log::RotationResult result = log::rotate(force, wanted, database_->room.skip_before, &database_->log);
     std::int64_t limit = log::size_limit();
     if (result.full && full_since_ == 0)
         full_since_ = now;

@@ -26,6 +26,7 @@ class Upkeep {
  private:
     bool is_due(TimestampTz now);
     void skip(const log::RotationResult& result);
+    void ask_senders(std::int64_t skip_before);
     void tell_log(std::int64_t bytes, std::int64_t limit);
     void tell_publishers(TimestampTz now);
 
@@ -36,6 +37,7 @@ class Upkeep {
     TimestampTz due_ = 1;  // once at the start: the log may hold what an earlier life left
     TimestampTz current_since_ = 0;
     TimestampTz full_since_ = 0;
+    TimestampTz asked_at_ = 0;  // when what senders are asked for last changed
     bool near_full_ = false;
     int pause_ms_ = 0;
 };
