@@ -26,7 +26,7 @@ constexpr int64 longest_wait_us = INT64CONST(36500) * USECS_PER_DAY;
 
 struct WaitedRoute {
     int32 id;
-    bool settled;
+    status::Answer answer;
 };
 
 struct Wait {
@@ -41,7 +41,7 @@ struct Wait {
     int asked_count;
 };
 
-enum class Outcome : unsigned char { delivered, dead, pending };
+enum class Outcome : unsigned char { delivered, not_delivered, pending };
 
 [[noreturn]] void refuse_null(const char* argument) {
     ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", argument),
@@ -110,11 +110,13 @@ bool takes(const Wait& wait, uint64 row) {
     return call_guest([&] { return router::TopicFilter(topics).matches(wait.event.topic); });
 }
 
-bool is_behind_cursor(const Wait& wait, uint64 row) {
-    if (wait.event.fate == log::Fate::gone) return true;
+status::Answer answer_of_cursor(const Wait& wait, uint64 row) {
+    if (wait.event.fate == log::Fate::gone) return status::Answer::settled;
     const char* done = text_at(row, 4);
-    if (done == nullptr) return false;
-    return log::finished(log::snapshot_from_text(done, CurrentMemoryContext), wait.event.place.xid);
+    if (done == nullptr) return status::Answer::none;
+    if (wait.event.place.at.generation < int8_at(row, 6)) return status::Answer::left_out;
+    bool behind = log::finished(log::snapshot_from_text(done, CurrentMemoryContext), wait.event.place.xid);
+    return behind ? status::Answer::settled : status::Answer::none;
 }
 
 void read_tables(const Wait& wait) {
@@ -125,7 +127,8 @@ void read_tables(const Wait& wait) {
     // Not the transaction's snapshot: under REPEATABLE READ nothing would ever change.
     PushActiveSnapshot(GetLatestSnapshot());
     run_query(
-        "SELECT r.id, r.name, r.topics, coalesce(beside.done, c.done)::text, d.requeued FROM eventbus.route_config r "
+        "SELECT r.id, r.name, r.topics, coalesce(beside.done, c.done)::text, d.requeued, "
+        "coalesce(beside.first_generation, c.first_generation) FROM eventbus.route_config r "
         "LEFT JOIN eventbus.cursor c ON c.route_id = r.id AND c.detour = 0 "
         "LEFT JOIN eventbus.cursor beside ON beside.route_id = r.id AND beside.detour > 0 "
         "AND (convert_to(beside.key, 'UTF8') = $3 OR $1 = ANY (beside.event_ids)) "
@@ -141,7 +144,7 @@ void choose_routes(Wait* wait, MemoryContext memory) {
     wait->routes = static_cast<WaitedRoute*>(MemoryContextAllocZero(memory, sizeof(WaitedRoute) * (SPI_processed + 1)));
     wait->count = 0;
     for (uint64 row = 0; row < SPI_processed; ++row)
-        if (takes(*wait, row)) wait->routes[wait->count++] = {int4_at(row, 1), false};
+        if (takes(*wait, row)) wait->routes[wait->count++] = {int4_at(row, 1), status::Answer::none};
     if (wait->count == 0 && wait->route_name != nullptr)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("route \"%s\" does not take event " INT64_FORMAT, wait->route_name, wait->event_id),
@@ -151,20 +154,22 @@ void choose_routes(Wait* wait, MemoryContext memory) {
 }
 
 void note_answers(Wait* wait) {
-    std::uint32_t bits = status::settled(wait->waiter);
-    for (int i = 0; i < wait->asked_count; ++i)
-        if ((bits >> i & 1) != 0) wait->asked[i]->settled = true;
+    status::Wanted answers = status::answers_of(wait->waiter);
+    for (int i = 0; i < wait->asked_count; ++i) {
+        if ((answers.settled >> i & 1) != 0) wait->asked[i]->answer = status::Answer::settled;
+        if ((answers.left_out >> i & 1) != 0) wait->asked[i]->answer = status::Answer::left_out;
+    }
 }
 
 Outcome look(Wait* wait) {
     MemoryContext caller = CurrentMemoryContext;
-    note_answers(wait);
+    SPI_connect();
+    read_tables(*wait);
+    note_answers(wait);                            // after the tables: what they call left out may have been delivered
     if (wait->event.fate == log::Fate::running) {  // after the answers: one may say that a rolled back event is behind
         wait->event.fate = log::fate_of(wait->event.xmin);
         check_fate(*wait);
     }
-    SPI_connect();
-    read_tables(*wait);
     if (wait->count < 0) choose_routes(wait, caller);
     Outcome outcome = Outcome::delivered;
     for (uint64 row = 0; row < SPI_processed; ++row) {
@@ -172,13 +177,14 @@ Outcome look(Wait* wait) {
         WaitedRoute* end = wait->routes + wait->count;
         WaitedRoute* route = std::find_if(wait->routes, end, [&](const WaitedRoute& r) { return r.id == id; });
         if (route == end) continue;
-        route->settled = route->settled || is_behind_cursor(*wait, row);
         bool is_dead = !is_null_at(row, 5);
-        if (is_dead && !bool_at(row, 5)) {
-            outcome = Outcome::dead;
+        if (is_dead) route->answer = status::Answer::settled;
+        if (route->answer == status::Answer::none) route->answer = answer_of_cursor(*wait, row);
+        if (is_dead ? !bool_at(row, 5) : route->answer == status::Answer::left_out) {
+            outcome = Outcome::not_delivered;
             break;
         }
-        if (is_dead || !route->settled) outcome = Outcome::pending;
+        if (is_dead || route->answer == status::Answer::none) outcome = Outcome::pending;
     }
     SPI_finish();
     return outcome;
@@ -187,11 +193,11 @@ Outcome look(Wait* wait) {
 // Asks the senders for what is left, once they have answered what they were asked before.
 void ask(Wait* wait) {
     for (int i = 0; i < wait->asked_count; ++i)
-        if (!wait->asked[i]->settled) return;
+        if (wait->asked[i]->answer == status::Answer::none) return;
     int32 ids[status::most_wanted];
     wait->asked_count = 0;
     for (int i = 0; i < wait->count && wait->asked_count < status::most_wanted; ++i) {
-        if (wait->routes[i].settled) continue;
+        if (wait->routes[i].answer != status::Answer::none) continue;
         ids[wait->asked_count] = wait->routes[i].id;
         wait->asked[wait->asked_count++] = &wait->routes[i];
     }

@@ -16,35 +16,35 @@ Waiters& all() {
     return shared()->waiters;
 }
 
-Wanted wanted_of(Waiter* waiter) {
-    SpinLockAcquire(&waiter->mutex);
-    Wanted wanted = waiter->wanted;
-    SpinLockRelease(&waiter->mutex);
-    return wanted;
-}
-
 void change(Waiter* waiter) {
     waiter->changes.fetch_add(1);
     ConditionVariableBroadcast(&waiter->changed);
 }
 
-// The bits of the routes that have settled since.
-std::uint32_t newly_settled(const Wanted& wanted, IsSettled is_settled) {
-    std::uint32_t bits = 0;
-    for (int i = 0; i < wanted.count; ++i) {
+// An answer stays as it is: what is left out later had been delivered, and the other way about.
+bool answer(Wanted* wanted, AnswerFor answer_for) {
+    bool changed = false;
+    for (int i = 0; i < wanted->count; ++i) {
         std::uint32_t bit = std::uint32_t{1} << i;
-        if ((wanted.settled & bit) == 0 && is_settled(wanted, wanted.routes[i])) bits |= bit;
+        if (((wanted->settled | wanted->left_out) & bit) != 0) continue;
+        Answer answer = answer_for(*wanted, wanted->routes[i]);
+        if (answer == Answer::none) continue;
+        (answer == Answer::settled ? wanted->settled : wanted->left_out) |= bit;
+        changed = true;
     }
-    return bits;
+    return changed;
 }
 
 // The place may be somebody else's by now, or ask for other routes: then the answer is for nobody.
-bool put_answer(Waiter* waiter, const Wanted& asked, std::uint32_t bits) {
+bool put_answer(Waiter* waiter, const Wanted& asked) {
     SpinLockAcquire(&waiter->mutex);
     Wanted& now = waiter->wanted;
     bool same = now.event_id == asked.event_id && now.count == asked.count &&
                 std::equal(now.routes, now.routes + now.count, asked.routes);
-    if (same) now.settled |= bits;
+    if (same) {
+        now.settled |= asked.settled;
+        now.left_out |= asked.left_out;
+    }
     SpinLockRelease(&waiter->mutex);
     return same;
 }
@@ -65,7 +65,7 @@ Waiter* claim_waiter(std::int64_t event_id, const log::EventPlace& place) {
         if (all().databases[i] != InvalidOid) continue;
         claimed = &all().places[i];
         SpinLockAcquire(&claimed->mutex);
-        claimed->wanted = {event_id, place, 0, {}, 0};
+        claimed->wanted = {event_id, place, 0, {}, 0, 0};
         SpinLockRelease(&claimed->mutex);
         all().databases[i] = MyDatabaseId;
         all().count.fetch_add(1);
@@ -87,13 +87,16 @@ void want(Waiter* waiter, const std::int32_t* routes, int count) {
     SpinLockAcquire(&waiter->mutex);
     waiter->wanted.count = count;
     std::copy(routes, routes + count, waiter->wanted.routes);
-    waiter->wanted.settled = 0;
+    waiter->wanted.settled = waiter->wanted.left_out = 0;
     SpinLockRelease(&waiter->mutex);
     wake_senders_of(MyDatabaseId);
 }
 
-std::uint32_t settled(Waiter* waiter) {
-    return wanted_of(waiter).settled;
+Wanted answers_of(Waiter* waiter) {
+    SpinLockAcquire(&waiter->mutex);
+    Wanted wanted = waiter->wanted;
+    SpinLockRelease(&waiter->mutex);
+    return wanted;
 }
 
 bool wait_for_change(Waiter* waiter, std::uint32_t seen, TimestampTz until) {
@@ -113,13 +116,12 @@ bool anybody_waits() {
     return shared() != nullptr && all().count.load(std::memory_order_relaxed) != 0;
 }
 
-void answer_waiters(Oid database, IsSettled is_settled) {
+void answer_waiters(Oid database, AnswerFor answer_for) {
     for (int i = 0; i < max_waiters; ++i) {
         if (all().databases[i].load(std::memory_order_relaxed) != database) continue;
         Waiter* waiter = &all().places[i];
-        Wanted wanted = wanted_of(waiter);
-        std::uint32_t bits = newly_settled(wanted, is_settled);
-        if (bits != 0 && put_answer(waiter, wanted, bits)) change(waiter);
+        Wanted wanted = answers_of(waiter);
+        if (answer(&wanted, answer_for) && put_answer(waiter, wanted)) change(waiter);
     }
 }
 
@@ -128,7 +130,7 @@ void stir_waiters(Oid database, std::int64_t event_id) {
     for (int i = 0; i < max_waiters; ++i) {
         if (all().databases[i] != database) continue;
         Waiter* waiter = &all().places[i];
-        if (event_id == 0 || wanted_of(waiter).event_id == event_id) change(waiter);
+        if (event_id == 0 || answers_of(waiter).event_id == event_id) change(waiter);
     }
 }
 

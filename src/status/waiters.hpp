@@ -23,7 +23,8 @@ struct Wanted {
     log::EventPlace place;
     int count;
     std::int32_t routes[most_wanted];
-    std::uint32_t settled;  // a bit a route
+    std::uint32_t settled;   // a bit a route
+    std::uint32_t left_out;  // the same
 };
 
 // Guarded by the spinlock, but for `changes`.
@@ -45,17 +46,18 @@ void init_waiters(Waiters* waiters);
 // The waiting side. nullptr: all places are taken.
 Waiter* claim_waiter(std::int64_t event_id, const log::EventPlace& place);
 void free_waiter(Waiter* waiter);
-// Names the routes, none of them settled, and wakes the senders.
+// Names the routes, none of them answered for, and wakes the senders.
 void want(Waiter* waiter, const std::int32_t* routes, int count);
-// Those of them that have settled the event, as bits.
-std::uint32_t settled(Waiter* waiter);
+// What has been answered so far.
+Wanted answers_of(Waiter* waiter);
 // Sleeps until `changes` is no longer what it was, or the time is over (false).
 bool wait_for_change(Waiter* waiter, std::uint32_t seen, TimestampTz until);
 
 // The answering side.
 bool anybody_waits();
-using IsSettled = bool (*)(const Wanted& wanted, std::int32_t route_id);
-void answer_waiters(Oid database, IsSettled is_settled);
+enum class Answer : std::uint8_t { none, settled, left_out };
+using AnswerFor = Answer (*)(const Wanted& wanted, std::int32_t route_id);
+void answer_waiters(Oid database, AnswerFor answer_for);
 // Something else that waiters look at has changed: dead letters of an event (0: of any), routes, transactions.
 void stir_waiters(Oid database, std::int64_t event_id);
 

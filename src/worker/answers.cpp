@@ -1,5 +1,5 @@
-// What it is: the sender's answers to those who wait for an event: which of its routes have settled it.
-// Who calls it: the sender's loop, after each report.
+// What it is: the sender's answers to those who wait for an event: which of its routes have settled it, or left it out.
+// Who calls it: the sender's loop, after each report and before it leaves events out.
 // Never: looks at anything while nobody waits.
 #include <algorithm>
 
@@ -52,24 +52,31 @@ const SenderDetour* detour_of(const SenderRoute* route, const status::Wanted& wa
     return nullptr;
 }
 
-bool is_settled(const status::Wanted& wanted, std::int32_t route_id) {
-    const SenderRoute* route = route_of(route_id);
-    if (route == nullptr) return false;
-    const SenderDetour* detour = detour_of(route, wanted);
+bool is_settled(const status::Wanted& wanted, const SenderRoute* route, const SenderDetour* detour) {
     if (detour != nullptr && has(detour->takes->settled, wanted.event_id)) return true;
     const LogStream* stream = detour != nullptr ? detour->stream : route->stream;
     delivery::DetourId number = detour != nullptr ? detour->number : 0;
     delivery::Position position;
     if (find_lent(stream, wanted.event_id, &position))
         return call_guest(
-            [&] { return sender.dispatcher->is_settled(static_cast<delivery::RouteId>(route_id), position, number); });
+            [&] { return sender.dispatcher->is_settled(static_cast<delivery::RouteId>(route->id), position, number); });
     return log::has_passed(stream->reader, wanted.event_id, wanted.place);
+}
+
+// What stands before a cursor's first generation is through, but how, nobody knows any more.
+status::Answer answer_for(const status::Wanted& wanted, std::int32_t route_id) {
+    const SenderRoute* route = route_of(route_id);
+    if (route == nullptr) return status::Answer::none;
+    const SenderDetour* detour = detour_of(route, wanted);
+    int64 first_generation = detour != nullptr ? detour->first_generation : route->first_generation;
+    if (wanted.place.at.generation < first_generation) return status::Answer::left_out;
+    return is_settled(wanted, route, detour) ? status::Answer::settled : status::Answer::none;
 }
 
 }  // namespace
 
 void answer_waiters() {
-    if (status::anybody_waits()) status::answer_waiters(sender.database, is_settled);
+    if (status::anybody_waits()) status::answer_waiters(sender.database, answer_for);
 }
 
 }  // namespace eventbus::worker

@@ -217,6 +217,40 @@ def test_rotated_away_counts_as_delivered(db, stream):
     assert wait(db, event, "0 s") is True and wait(db, event, "0 s", "out") is True
 
 
+def test_left_out_is_false(db, stream, redis_server, name, setting):
+    """Who waits hears it at once; who comes later, as long as the log holds the event; what was delivered stays true
+    for those who waited. The log holds it because the sender of another route is stopped."""
+    db.broker("other", redis_server.url)
+    db.route("held", "other", f"stream:{name}:held")
+    assert wait(db, db.publish("t", 0)) is True
+    os.kill(db.sender("held"), signal.SIGSTOP)
+    try:
+        delivered = db.publish("t", 1)
+        assert wait(db, delivered, route="out") is True
+        both = Waiting(db, delivered).sleeps(db)
+        db.run("SELECT eventbus.pause_route('out')")
+        db.wait_state("out", "paused")
+        event = db.publish("t", 2)
+        waiting = Waiting(db, event, route="out").sleeps(db)
+        setting("eventbus.max_log_size", "8MB")
+        setting("eventbus.on_log_full", "skip")
+        for _ in range(200):
+            db.run("SELECT eventbus.publish_text('t', repeat('x', 440)) FROM generate_series(1, 100)")
+        assert waiting.answer() is False
+        assert db.status("out")["skipped"] > 0
+        assert wait(db, event, route="out") is False and wait(db, event) is False
+        assert db.one("SELECT count(*) FROM eventbus.event WHERE id = %s", event) == 1, "the control: the log holds it"
+        assert wait(db, delivered, route="out") is False, "it cannot be told from what was left out"
+        assert both.outcome is None, "but this one was answered before, and waits for the other route"
+        db.run("SELECT pg_cancel_backend(%s)", both.pid)
+        with pytest.raises(psycopg2.errors.QueryCanceled):
+            both.answer()
+    finally:
+        os.kill(db.sender("held"), signal.SIGCONT)
+    eventually(lambda: db.one("SELECT count(*) FROM eventbus.event WHERE id = %s", event) == 0, 60, "the log lets it go")
+    assert wait(db, event, route="out") is True, "nothing is known of it any more"
+
+
 def test_transaction_that_is_still_open(db, stream, setting):
     """Committed: true. Rolled back: an error, at once."""
     setting("eventbus.retention", "1h")
