@@ -414,6 +414,29 @@ TEST(MqttDriver, ABrokerThatFallsSilentIsFound) {
     expect_settled(pump, 1, Verdict::unknown, Remedy::retry);
 }
 
+// The kernel takes what is sent to a broker that reads nothing any more.
+TEST(MqttDriver, ABrokerThatFallsSilentIsFoundWhileEventsAreSent) {
+    FakeBroker broker({[](Peer& peer) {
+        peer.login(property(0x13, 1, 2));
+        peer.wait_for_end();
+    }});
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up());
+    std::uint64_t offered = 0;
+    TimePoint next = Clock::now();
+    const bool found = pump.until([&] {
+        if (Clock::now() >= next && pump.offer(offered + 1, event_of(static_cast<std::int64_t>(offered) + 1))) {
+            ++offered;
+            next += 20ms;  // the window holds out for longer than the heartbeat
+        }
+        return pump.link.state == LinkState::down;
+    });
+    ASSERT_TRUE(found);
+    EXPECT_GT(offered, 10U);
+    EXPECT_LT(offered, 900U);  // before the window was full
+    EXPECT_EQ(pump.link.reason, "the broker was silent for 2 s");
+}
+
 TEST(MqttDriver, AnIdleConnectionIsKeptAlive) {
     std::atomic<unsigned> pings = 0;
     FakeBroker broker({[&](Peer& peer) {

@@ -72,7 +72,7 @@ Link MqttDriver::drive(Ready ready, TimePoint now) {
     written_ = false;
     const std::size_t unsent = wire_->unsent();
     wire_->drive(ready);
-    if (wire_->unsent() < unsent) last_sent_ = last_heard_ = now;  // what the broker takes is a sign of life
+    note_progress(unsent, now);
     if (phase_ == Phase::wire && wire_->state() == Stream::State::open) begin(now);
     take_inbox(now);
     if (phase_ != Phase::down) keep_time(now);
@@ -104,9 +104,18 @@ void MqttDriver::move_bytes(TimePoint now) {
     const std::size_t unsent = wire_->unsent();
     if (unsent > 0) {
         wire_->flush();
-        if (wire_->unsent() < unsent) last_sent_ = last_heard_ = now;
+        note_progress(unsent, now);
     }
+    stalled_ = wire_->unsent() > 0;
     settle_written();
+}
+
+// What the socket takes at once may only fill the kernel's buffers, also a frozen broker's. What had to wait for room
+// there goes out because the broker reads: a sign of life while a large message is on its way.
+void MqttDriver::note_progress(std::size_t unsent_before, TimePoint now) {
+    if (wire_->unsent() >= unsent_before) return;
+    last_sent_ = now;
+    if (stalled_) last_heard_ = now;
 }
 
 // QoS 0 asks for no more than that the message is on its way.

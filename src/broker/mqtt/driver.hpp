@@ -69,6 +69,7 @@ class MqttDriver final : public Driver {
     void take_over(Flight& flight, const Outgoing& outgoing);
     bool fall_back();
     void move_bytes(TimePoint now);
+    void note_progress(std::size_t unsent_before, TimePoint now);
     void keep_time(TimePoint now);
     void settle_written();
     void wire_closed();
@@ -104,6 +105,7 @@ class MqttDriver final : public Driver {
     TimePoint last_sent_;
     TimePoint abandon_at_ = TimePoint::max();
     bool pinged_ = false;
+    bool stalled_ = false;      // the socket had no room for all at the last drive()
     std::size_t leftover_ = 0;  // of the inbox: part of a packet
     bool written_ = false;      // since the last drive(): it is to be called at once
 
