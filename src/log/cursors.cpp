@@ -148,7 +148,10 @@ void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCurso
         "end_offset, settled_id, creator_xid::text, creator_id, delivered, dead, retries, last_delivered_at, "
         "last_error, last_error_at, first_generation, skipped FROM eventbus.cursor WHERE route_id = $1 AND detour = $2",
         {Argument::of(route_id), Argument::of(detour)}, true);
-    if (SPI_processed == 0) return;  // a restored dump has routes but no cursors: they begin with the log
+    if (SPI_processed == 0) {  // a restored dump has routes but no cursors: they begin with the log
+        into->cursor.done = snapshot_from_text("1:1:", memory);
+        return;
+    }
     into->exists = true;
     into->place = place_at(0, 1);
     Cursor& cursor = into->cursor;

@@ -56,6 +56,17 @@ def wait_detours(db, count, deadline=60):
     eventually(lambda: len(detours(db)) == count, deadline, f"{count} detours, there are {detours(db)}")
 
 
+def publish_until_detours(db, count):
+    """Detours begin after some seconds in which others are delivered: healthy events until there are `count`."""
+    published = []
+
+    def there():
+        published.extend(publish_healthy(db, 20))
+        return len(detours(db)) == count
+    eventually(there, 60, f"{count} detours")
+    return published
+
+
 def is_connected(db):
     try:
         return db.one("SELECT true")
@@ -116,8 +127,8 @@ def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues, clus
 def test_events_without_a_key_are_tried_again_beside_the_route(db, rabbit, queues, cluster):
     stuck = stand_still(db, "NULL", 4)
     healthy = publish_healthy(db, 2000)
+    healthy += publish_until_detours(db, 1)
     assert ids(rabbit.take(f"{queues}_rest", len(healthy), 60)) == healthy
-    wait_detours(db, 1)
     assert set(detours(db)[0]["event_ids"]) < set(stuck)
     end_sender(db, cluster, "terminated")
     more = publish_healthy(db, 10)
@@ -135,7 +146,7 @@ def test_keys_come_and_go_while_others_flow(db, rabbit, queues, cluster):
         published += publish(db, "full.t", 30, f"'stuck ' || g %% 3 + {turn % 2}")
         published += publish_healthy(db, 500)
         if turn == 0:
-            wait_detours(db, 3)
+            published += publish_until_detours(db, 3)
         if turn == 3:
             end_sender(db, cluster, "terminated")
         if turn == 4:

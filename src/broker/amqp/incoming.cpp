@@ -81,11 +81,13 @@ void AmqpDriver::on_login_method(const FrameReader::Method& method) {
 
 // Access refused and not allowed (a virtual host that is missing, a limit of connections) don't heal by themselves.
 void AmqpDriver::on_connection_close(const amqp_connection_close_t& close) {
+    // The text stands in the inbox, which flush() may empty.
+    std::string reason = words(close.reply_code, close.reply_text);
     send(0, AMQP_CONNECTION_CLOSE_OK_METHOD, amqp_connection_close_ok_t{});
     stream_.flush();
     const bool settings = close.reply_code == AMQP_ACCESS_REFUSED || close.reply_code == AMQP_NOT_ALLOWED;
     goodbye_ = close.reply_code == AMQP_CONNECTION_FORCED;
-    fail(settings ? Remedy::fix_settings : Remedy::retry, words(close.reply_code, close.reply_text));
+    fail(settings ? Remedy::fix_settings : Remedy::retry, std::move(reason));
 }
 
 void AmqpDriver::on_closing_channel(std::uint16_t channel, const Frame& frame) {
