@@ -3,8 +3,12 @@
 // Never: says how to retry; that is delivery's business.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
+#include <vector>
 
 namespace eventbus {
 
@@ -28,5 +32,19 @@ struct Settlement {
     Remedy remedy = Remedy::none;
     std::string reason;  // the broker's own words; empty when delivered
 };
+
+// What a driver's settle() does: hands over what stands in `from` behind the first `taken`; where all is handed over,
+// `from` is empty again. Returns how many were written.
+inline std::size_t drain(std::vector<Settlement>& from, std::size_t& taken, std::span<Settlement> out) {
+    const std::size_t count = std::min(out.size(), from.size() - taken);
+    const auto first = from.begin() + static_cast<std::ptrdiff_t>(taken);
+    std::move(first, first + static_cast<std::ptrdiff_t>(count), out.begin());
+    taken += count;
+    if (taken == from.size()) {
+        from.clear();
+        taken = 0;
+    }
+    return count;
+}
 
 }  // namespace eventbus

@@ -311,15 +311,7 @@ bool MqttDriver::publish(const Outgoing& outgoing, std::uint16_t id, bool again)
 }
 
 std::size_t MqttDriver::settle(std::span<Settlement> out) {
-    const std::size_t count = std::min(out.size(), settlements_.size() - settled_);
-    std::move(settlements_.begin() + static_cast<std::ptrdiff_t>(settled_),
-              settlements_.begin() + static_cast<std::ptrdiff_t>(settled_ + count), out.begin());
-    settled_ += count;
-    if (settled_ == settlements_.size()) {
-        settlements_.clear();
-        settled_ = 0;
-    }
-    return count;
+    return drain(settlements_, settled_, out);
 }
 
 }  // namespace eventbus::broker::mqtt

@@ -295,13 +295,7 @@ void RedisDriver::deliver(const Outgoing& outgoing) {
 }
 
 std::size_t RedisDriver::settle(std::span<Settlement> out) {
-    std::size_t count = 0;
-    while (count < out.size() && settled_taken_ < settled_.size()) out[count++] = std::move(settled_[settled_taken_++]);
-    if (settled_taken_ == settled_.size()) {
-        settled_.clear();
-        settled_taken_ = 0;
-    }
-    return count;
+    return drain(settled_, settled_taken_, out);
 }
 
 }  // namespace eventbus::broker::redis
