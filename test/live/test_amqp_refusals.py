@@ -65,35 +65,36 @@ def test_event_and_key_in_trouble_delay_no_other(db, rabbit, name, beside, told)
     db.route("keys", "rabbit", f"exchange:{exchange}", "steady, sick", routing_key="{key}")
     db.broker("guest", rabbit.url)
     db.route("vanishing", "guest", f"queue:{name}_vanished", "sick")
-    with rabbit.listener(name) as heard, Steady(db) as steady:
-        steady.watch("same route", heard.bodies)
-        beside.watched_by(steady)
-        before = steady.before()
-        rabbit.do(lambda channel: channel.queue_delete(f"{name}_vanished"))
-        rabbit.suspend_queue(f"{name}_mute")
-        sick_keys = ["lost", "full", "mute"]
-        with Steady(db, keys=0, rate=20, sick=sick_keys, topics=dict.fromkeys(sick_keys, "sick")) as sick:
-            steady.goes_on(before)
-            db.wait_status("keys", retries=lambda n: n >= 3, state="active")
-    for words in ("basic.nack", "no acknowledgement within"):
-        db.wait_error("keys", words, 60)
-    letters = db.wait_dead("keys", sick.published["lost"])
-    assert [(letter["key"], json.loads(letter["payload"])["n"]) for letter in letters] == \
-        [("lost", n) for n in range(1, sick.published["lost"] + 1)]
-    assert all(f"312 NO_ROUTE: exchange '{exchange}', routing key 'lost'" in letter["error"] for letter in letters)
-    assert len(told('route "keys"', "is a dead letter", "NO_ROUTE")) == 1, "one line a minute"
-    db.wait_dead("vanishing", sick.count())
-    rabbit.declare(f"{name}_vanished")
-    db.run("SELECT eventbus.redeliver('vanishing')")
-    rabbit.suspend_queue(f"{name}_mute", False)
-    with rabbit.listener(f"{name}_vanished") as redelivered, rabbit.listener(f"{name}_full") as drained, \
-            rabbit.listener(f"{name}_mute") as heard_again:
-        sick.check(redelivered.bodies, duplicates=False)
-        sick.check(drained.bodies, but=["lost", "mute"])
-        sick.check(heard_again.bodies, but=["lost", "full"])
-    db.wait_status("keys", state="active", in_flight=0, lag=lambda lag: not lag)
-    steady.check(heard.bodies, duplicates=False)
-    beside.check(steady)
+    with rabbit.listener(name) as heard:
+        with Steady(db) as steady:
+            steady.watch("same route", heard.bodies)
+            beside.watched_by(steady)
+            before = steady.before()
+            rabbit.do(lambda channel: channel.queue_delete(f"{name}_vanished"))
+            rabbit.suspend_queue(f"{name}_mute")
+            sick_keys = ["lost", "full", "mute"]
+            with Steady(db, keys=0, rate=20, sick=sick_keys, topics=dict.fromkeys(sick_keys, "sick")) as sick:
+                steady.goes_on(before)
+                db.wait_status("keys", retries=lambda n: n >= 3, state="active")
+        for words in ("basic.nack", "no acknowledgement within"):
+            db.wait_error("keys", words, 60)
+        letters = db.wait_dead("keys", sick.published["lost"])
+        assert [(letter["key"], json.loads(letter["payload"])["n"]) for letter in letters] == \
+            [("lost", n) for n in range(1, sick.published["lost"] + 1)]
+        assert all(f"312 NO_ROUTE: exchange '{exchange}', routing key 'lost'" in letter["error"] for letter in letters)
+        assert len(told('route "keys"', "is a dead letter", "NO_ROUTE")) == 1, "one line a minute"
+        db.wait_dead("vanishing", sick.count())
+        rabbit.declare(f"{name}_vanished")
+        db.run("SELECT eventbus.redeliver('vanishing')")
+        rabbit.suspend_queue(f"{name}_mute", False)
+        with rabbit.listener(f"{name}_vanished") as redelivered, rabbit.listener(f"{name}_full") as drained, \
+                rabbit.listener(f"{name}_mute") as heard_again:
+            sick.check(redelivered.bodies, duplicates=False)
+            sick.check(drained.bodies, but=["lost", "mute"])
+            sick.check(heard_again.bodies, but=["lost", "full"])
+        db.wait_status("keys", state="active", in_flight=0, lag=lambda lag: not lag)
+        steady.check(heard.bodies, duplicates=False)
+        beside.check(steady)
 
 
 def test_strict_order_under_nacks(db, rabbit, name):
