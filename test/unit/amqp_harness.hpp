@@ -14,10 +14,13 @@
 #include <vector>
 
 #include "broker/driver.hpp"
+#include "sample_event.hpp"
 
 extern "C" const eventbus::broker::Module* eventbus_driver_module();
 
 namespace eventbus::broker::amqp {
+
+using test::event_of;
 
 inline BrokerSettings settings_for(const std::string& url) {
     BrokerSettings settings;
@@ -30,16 +33,6 @@ inline BrokerSettings settings_for(const std::string& url) {
 
 inline std::string url_of(std::uint16_t port, const std::string& rest = "") {
     return "amqp://127.0.0.1:" + std::to_string(port) + rest;
-}
-
-inline Event event_of(std::int64_t id, std::string_view payload = "{}") {
-    Event event;
-    event.id = id;
-    event.published_at = 1'700'000'000'123'456;
-    event.topic = "shop.order.created";
-    event.payload = payload;
-    event.content_type = "application/json";
-    return event;
 }
 
 // A driver and the loop that a sender would run around it.

@@ -58,14 +58,14 @@ TEST_F(AmqpRabbit, MessagesArriveAsTheContractSays) {
     EXPECT_EQ(to_view(properties.app_id), "postgresql://here/db");
     EXPECT_EQ(to_view(properties.correlation_id), "c9");
     EXPECT_EQ(to_view(properties.expiration), "600000");
-    EXPECT_EQ(properties.timestamp, 1'700'000'000u);
+    EXPECT_EQ(properties.timestamp, 1'795'150'380u);
     EXPECT_EQ(properties.delivery_mode, 2);
     std::map<std::string, amqp_field_value_t> headers;
     for (int i = 0; i < properties.headers.num_entries; ++i)
         headers[std::string(to_view(properties.headers.entries[i].key))] = properties.headers.entries[i].value;
     EXPECT_EQ(headers.size(), 6u);
     EXPECT_EQ(to_view(headers["event-key"].value.bytes), "order-17");
-    EXPECT_EQ(to_view(headers["event-time"].value.bytes), "2023-11-14T22:13:20.123456Z");
+    EXPECT_EQ(to_view(headers["event-time"].value.bytes), "2026-11-20T04:53:00.123456Z");
     EXPECT_EQ(to_view(headers["tenant"].value.bytes), "grün");
     EXPECT_EQ(headers["n"].value.i64, 7);
     EXPECT_EQ(headers["ok"].value.boolean, 1);

@@ -14,6 +14,7 @@
 
 #include "broker/driver.hpp"
 #include "core/bad_input.hpp"
+#include "sample_event.hpp"
 #include "stream_support.hpp"
 
 extern "C" const eventbus::broker::Module* eventbus_driver_module();
@@ -32,16 +33,6 @@ inline BrokerSettings mqtt_settings(const std::string& url, const std::string& o
     settings.source = "postgresql://unit/test";
     settings.password = settings.url.password;
     return settings;
-}
-
-inline Event event_of(std::int64_t id, std::string_view payload = "{}") {
-    Event event;
-    event.id = id;
-    event.published_at = 1'795'150'380'123'456;
-    event.topic = "shop.order.created";
-    event.payload = payload;
-    event.content_type = "application/json";
-    return event;
 }
 
 // One driver, driven by poll(), with what it borrows.

@@ -14,6 +14,7 @@
 
 #include "broker/driver.hpp"
 #include "core/bad_input.hpp"
+#include "sample_event.hpp"
 #include "stream_support.hpp"
 
 extern "C" const eventbus::broker::Module* eventbus_driver_module();
@@ -112,16 +113,6 @@ class Pump {
     std::deque<Addressing> addressings_;
     std::deque<std::string> names_;
 };
-
-inline Event event_of(std::int64_t id, std::string_view payload) {
-    Event event;
-    event.id = id;
-    event.published_at = 1'795'150'380'123'456;
-    event.topic = "shop.order.created";
-    event.payload = payload;
-    event.content_type = "application/json";
-    return event;
-}
 
 inline void expect_delivered(const Settlement& settlement) {
     EXPECT_EQ(settlement.verdict, Verdict::delivered) << settlement.reason;
