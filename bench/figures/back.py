@@ -3,36 +3,14 @@
 # Never: counts the time that the broker itself takes to start.
 import socket
 import statistics
-import threading
 import time
 
 from harness import table
+from harness.publisher import Publisher
 from harness.world import Database, MosquittoServer, RabbitNode, RedisServer
 
 AWAY = 6.0  # seconds; by then attempts are as far apart as they get
 MOST = 2.0
-
-
-class _Publisher(threading.Thread):
-    """Something always waits to be delivered."""
-
-    def __init__(self, database):
-        super().__init__()
-        self.connection, self.stopping = database.connect(), threading.Event()
-
-    def run(self):
-        with self.connection.cursor() as cursor:
-            while not self.stopping.wait(0.02):
-                cursor.execute("SELECT eventbus.publish('back', '1', 'k')")
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopping.set()
-        self.join()
-        self.connection.close()
 
 
 def _at_once(met, deadline=120):
@@ -49,32 +27,31 @@ def _accepts(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _is_away(database):
-    """Nothing has been acknowledged for a while."""
-    database.wait_status("back", lag=lambda lag: lag.total_seconds() > AWAY)
+def _delivered_before(database):
+    """Waits until nothing has been acknowledged for a while; says how many were before."""
+    return database.wait_status("back", lag=lambda lag: lag.total_seconds() > AWAY)["delivered"]
 
 
 def _restarted(server, database):
     server.kill()
-    _is_away(database)
+    before = _delivered_before(database)
     server.start(wait=False)
-    return _at_once(lambda: _accepts(server.port))
+    return _at_once(lambda: _accepts(server.port)), before
 
 
 def _thawed(server, database):
     server.freeze()
     try:
-        _is_away(database)
+        before = _delivered_before(database)
     finally:
         begun = time.monotonic()
         server.thaw()
-    return begun
+    return begun, before
 
 
 def _measure(server, database, returned):
     """Seconds from the broker's return to the first acknowledgement."""
-    before = database.status("back")["delivered"]
-    begun = returned(server, database)
+    begun, before = returned(server, database)
     took = _at_once(lambda: database.status("back")["delivered"] > before) - begun
     server.wait_ready()
     database.wait_status("back", 60, state="active", lag=lambda lag: lag.total_seconds() < 0.5)
@@ -92,7 +69,7 @@ def run(world):
                     rabbit.declare("back")
                 database.broker("back", server.url, heartbeat=1)
                 database.route("back", "back", destination)
-                with _Publisher(database):
+                with Publisher(database, "SELECT count(eventbus.publish('back', '1', 'k'))", 0.02):
                     database.wait_state("back", "active")
                     for what, returned in (("accepts connections after a restart", _restarted),
                                            ("is thawed (SIGCONT)", _thawed)):

@@ -1,41 +1,20 @@
-# What it is: how much of what is published arrives on healthy routes while another route is held, another key is retried and another broker is
-# frozen, all at once, against windows without these faults.
+# What it is: how much of what is published arrives on healthy routes while another route is held, another key is
+# retried and another broker is frozen, all at once, against windows without these faults.
 # Who calls it: bench/run.
 # Never: counts a window in which a fault was not there, or begins one before what the last one left behind is delivered.
 import datetime
 import statistics
-import threading
 import time
 
 from harness import table
+from harness.publisher import Publisher
 from harness.world import Database, RedisServer, eventually
 
 EVERY = 0.01  # seconds between two transactions
 KEYS = 20     # healthy ones; a transaction has an event of each, and one of the key that is to be retried
+PUBLISH = ("SELECT count(eventbus.publish('fair', to_jsonb(repeat('x', 200)), 'k' || n))"
+           f" FROM generate_series(0, {KEYS}) n")
 BEHIND = 20_000  # so many further events go by while the key is in back-off
-
-
-class _Load(threading.Thread):
-    def __init__(self, database):
-        super().__init__()
-        self.connection, self.published, self.stopping = database.connect(), 0, threading.Event()
-
-    def run(self):
-        begun = time.monotonic()
-        with self.connection.cursor() as cursor:
-            while not self.stopping.wait(max(0.0, begun + self.published / (KEYS + 1) * EVERY - time.monotonic())):
-                cursor.execute("SELECT count(eventbus.publish('fair', to_jsonb(repeat('x', 200)), 'k' || n))"
-                               " FROM generate_series(0, %s) n", (KEYS,))
-                self.published += KEYS + 1
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopping.set()
-        self.join()
-        self.connection.close()
 
 
 class _Scene:
@@ -112,7 +91,7 @@ def run(world):
     scene = _Scene(world, database)
     free, faulty = [], []
     try:
-        with _Load(database) as load:
+        with Publisher(database, PUBLISH, EVERY) as load:
             scene.mend_all()
             scene.window(load)
             for _ in range(world.runs):
