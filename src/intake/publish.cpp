@@ -1,10 +1,11 @@
 // What it is: eventbus.publish, publish_text and publish_bytes.
 // Who calls it: applications and triggers, inside their transactions.
 // Never: talks to a broker, or does anything that a rollback would not undo (ids excepted).
+#include "intake/publish.hpp"
+
 #include "intake/allowed.hpp"
 #include "intake/room.hpp"
 #include "intake/wake.hpp"
-#include "log/log.hpp"
 #include "postgres/guest.hpp"
 #include "router/route.hpp"
 #include "settings/settings.hpp"
@@ -43,39 +44,20 @@ bool topic_is_plain(std::string_view topic) {
     pg_unreachable();
 }
 
-void check_size(Size bytes) {
-    if (bytes > static_cast<Size>(settings::max_payload))
-        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                        errmsg("payload of %zu bytes is larger than eventbus.max_payload", bytes),
-                        errdetail("The limit is %d bytes.", settings::max_payload),
-                        errhint("Publish a reference to the data instead of the data, or raise eventbus.max_payload "
-                                "(at most 256MB).")));
-}
-
 // What is delivered is the text of a jsonb. The worst that its stored form can hide is a number such as 1e131071, a
 // dozen bytes that become 131072; below that the text need not be made to know that it is small enough.
 constexpr Size worst_growth = 16 * 1024;
 
 void check_json_size(Datum payload) {
     Size stored = VARSIZE_ANY_EXHDR(DatumGetPointer(payload));
-    check_size(stored / 2);  // the text is never less than half of the stored form
+    check_payload_size(stored / 2);  // the text is never less than half of the stored form
     if (stored < static_cast<Size>(settings::max_payload) / worst_growth) return;
     Jsonb* json = DatumGetJsonbP(payload);
     StringInfoData text;
     initStringInfo(&text);
     JsonbToCString(&text, &json->root, static_cast<int>(stored));
-    check_size(static_cast<Size>(text.len));
+    check_payload_size(static_cast<Size>(text.len));
     pfree(text.data);
-}
-
-void check_headers(Datum headers) {
-    Jsonb* json = DatumGetJsonbP(headers);
-    if (!JB_ROOT_IS_OBJECT(json))
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("headers must be a JSON object"),
-                        errhint("For example {\"traceparent\": \"00-…\", \"priority\": 5}.")));
-    if (VARSIZE(json) > 1024 * 1024)
-        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("headers are larger than 1 MB"),
-                        errhint("Put the data into the payload.")));
 }
 
 void check_content_type(std::string_view type) {
@@ -120,12 +102,12 @@ int64 publish(FunctionCallInfo fcinfo, const char* function, log::Column payload
     if (payload_column == log::column_json)
         check_json_size(event.payload);
     else
-        check_size(VARSIZE_ANY_EXHDR(DatumGetPointer(event.payload)));
+        check_payload_size(VARSIZE_ANY_EXHDR(DatumGetPointer(event.payload)));
 
     if (!PG_ARGISNULL(argument_key)) {
         event.key = PG_GETARG_TEXT_PP(argument_key);
-        if (VARSIZE_ANY_EXHDR(event.key) > 1024)
-            ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("key is longer than 1024 bytes"),
+        if (VARSIZE_ANY_EXHDR(event.key) > longest_key)
+            ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("key is longer than %d bytes", longest_key),
                             errhint("A key says what the event is about, such as order-17.")));
     }
     if (!PG_ARGISNULL(argument_headers)) {
@@ -140,14 +122,37 @@ int64 publish(FunctionCallInfo fcinfo, const char* function, log::Column payload
         check_content_type(text_view(event.content_type));
     }
 
-    status::Database* database = status::my_database();
-    event.place = database != nullptr ? &database->log : nullptr;
-    warn_without_preload();
-    check_room(event, database);
-    return log::append(event);
+    return append(&event);
 }
 
 }  // namespace
+
+void check_payload_size(Size bytes) {
+    if (bytes > static_cast<Size>(settings::max_payload))
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("payload of %zu bytes is larger than eventbus.max_payload", bytes),
+                        errdetail("The limit is %d bytes.", settings::max_payload),
+                        errhint("Publish a reference to the data instead of the data, or raise eventbus.max_payload "
+                                "(at most 256MB).")));
+}
+
+void check_headers(Datum headers) {
+    Jsonb* json = DatumGetJsonbP(headers);
+    if (!JB_ROOT_IS_OBJECT(json))
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("headers must be a JSON object"),
+                        errhint("For example {\"traceparent\": \"00-…\", \"priority\": 5}.")));
+    if (VARSIZE(json) > 1024 * 1024)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("headers are larger than 1 MB"),
+                        errhint("Put the data into the payload.")));
+}
+
+int64 append(log::NewEvent* event) {
+    status::Database* database = status::my_database();
+    event->place = database != nullptr ? &database->log : nullptr;
+    warn_without_preload();
+    check_room(*event, database);
+    return log::append(*event);
+}
 
 }  // namespace eventbus::intake
 

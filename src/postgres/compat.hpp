@@ -6,6 +6,7 @@
 #include "postgres/prelude.hpp"
 
 extern "C" {
+#include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "storage/procarray.h"
 #include "utils/acl.h"
@@ -70,6 +71,21 @@ inline bool owns_database(Oid database, Oid role) {
     return pg_database_ownercheck(database, role);
 #endif
 }
+
+inline bool owns_relation(Oid relation, Oid role) {
+#if PG_VERSION_NUM >= 160000
+    return object_ownercheck(RelationRelationId, relation, role);
+#else
+    return pg_class_ownercheck(relation, role);
+#endif
+}
+
+// Whether CREATE TRIGGER … TRUNCATE takes a foreign table.
+#if PG_VERSION_NUM >= 160000
+inline constexpr bool foreign_tables_have_truncate_triggers = true;
+#else
+inline constexpr bool foreign_tables_have_truncate_triggers = false;
+#endif
 
 inline WaitEventSet* create_wait_event_set(int events) {
 #if PG_VERSION_NUM >= 170000

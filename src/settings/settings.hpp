@@ -18,6 +18,10 @@ extern int safety_poll;      // milliseconds
 extern int segment_size;     // kilobytes
 extern char* source;         // what messages say of where they come from; empty: made up
 
+// What messages name as their origin: eventbus.source, or what an empty one stands for. Palloc'd; looks into the
+// catalog.
+const char* source_name();
+
 void define();
 
 }  // namespace eventbus::settings

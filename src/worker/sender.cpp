@@ -14,8 +14,6 @@
 #include "worker/sleep.hpp"
 
 extern "C" {
-#include "access/xlog.h"
-#include "commands/dbcommands.h"
 #include "pgstat.h"
 #include "utils/backend_status.h"
 #include "utils/guc.h"
@@ -33,24 +31,15 @@ constexpr long show_after_ms = 5;
 constexpr long linger_us = 500;
 constexpr long save_quietly_after_ms = 2000;  // when only others' events have gone by
 
-char* made_up_source() {
-    if (settings::source != nullptr && *settings::source != '\0') return pstrdup(settings::source);
-    const char* name = GetConfigOption("cluster_name", true, false);
-    char identifier[32];
-    if (name == nullptr || *name == '\0') {
-        snprintf(identifier, sizeof identifier, UINT64_FORMAT, GetSystemIdentifier());
-        name = identifier;
-    }
+char* source_of_messages() {
     StartTransactionCommand();
-    MemoryContext before = MemoryContextSwitchTo(sender.memory);
-    char* source = psprintf("postgresql://%s/%s", name, get_database_name(MyDatabaseId));
-    MemoryContextSwitchTo(before);
+    char* source = MemoryContextStrdup(sender.memory, settings::source_name());
     CommitTransactionCommand();
     return source;
 }
 
 void make_dispatcher() {
-    char* source = made_up_source();
+    char* source = source_of_messages();
     call_guest([&] {
         BrokerSettings broker = broker::read_broker(sender.broker_name, sender.broker_url, sender.broker_options,
                                                     catalog::module_directory());

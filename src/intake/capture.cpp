@@ -1,0 +1,351 @@
+// What it is: eventbus.capture and uncapture: the triggers that make events of a table's changes.
+// Who calls it: a table's owner, in SQL.
+// Never: keeps a list of its own: the triggers are all there is, so that dumps, renames and partitions just work.
+#include "intake/capture.hpp"
+
+#include "intake/publish.hpp"
+#include "log/log.hpp"
+#include "postgres/compat.hpp"
+#include "postgres/guest.hpp"
+#include "postgres/query.hpp"
+
+extern "C" {
+#include "access/genam.h"
+#include "catalog/catalog.h"
+#include "catalog/dependency.h"
+#include "catalog/indexing.h"
+#include "catalog/objectaddress.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "nodes/makefuncs.h"
+#include "nodes/value.h"
+#include "parser/parser.h"
+#include "parser/scansup.h"
+#include "utils/acl.h"
+#include "utils/fmgroids.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+}
+
+namespace eventbus::intake {
+
+namespace {
+
+struct KnownOperation {
+    const char* name;
+    int16 event;          // TRIGGER_TYPE_…
+    const char* missing;  // the row that there is none of
+};
+constexpr KnownOperation known_operations[] = {
+    {"insert", TRIGGER_TYPE_INSERT, "old"},
+    {"update", TRIGGER_TYPE_UPDATE, nullptr},
+    {"delete", TRIGGER_TYPE_DELETE, "new"},
+    {"truncate", TRIGGER_TYPE_TRUNCATE, nullptr},
+};
+constexpr const char* unchanged_word = "unchanged";
+constexpr const char* trigger_prefix = "eventbus_capture_";
+
+struct Request {
+    Oid relation;
+    char* schema;
+    char* table;
+    int operations;  // bits of TRIGGER_TYPE_…
+    bool unchanged;
+    char* condition;  // or nullptr
+    List* arguments;  // of String: the trigger's
+};
+
+int read_operations(char* text, bool* unchanged) {
+    int operations = 0;
+    *unchanged = false;
+    for (char *rest = text, *word; (word = strsep(&rest, ",")) != nullptr;) {
+        while (scanner_isspace(*word)) ++word;
+        char* end = word + strlen(word);
+        while (end > word && scanner_isspace(end[-1])) *--end = '\0';
+        bool found = pg_strcasecmp(word, unchanged_word) == 0;
+        if (found) *unchanged = true;
+        for (const KnownOperation& known : known_operations) {
+            if (pg_strcasecmp(word, known.name) != 0) continue;
+            operations |= known.event;
+            found = true;
+        }
+        if (!found)
+            ereport(ERROR,
+                    (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown operation \"%s\"", word),
+                     errhint("Operations are a comma-separated list of insert, update, delete and truncate; with "
+                             "unchanged, an UPDATE that changes nothing is published, too.")));
+    }
+    if (operations == 0)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("no operation to capture"),
+                        errhint("Name some of insert, update, delete and truncate.")));
+    return operations;
+}
+
+// An INSERT has no OLD row and a DELETE no NEW one, and PostgreSQL refuses a WHEN that names it. To us it is a row of
+// nulls, as it is to PL/pgSQL: the word is replaced where it stands as a name.
+char* without_row(const char* condition, const char* missing, const char* row_type) {
+    StringInfoData text;
+    initStringInfo(&text);
+    auto is_word = [](char c) {
+        return scanner_isspace(c) ? false
+                                  : isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '$' || IS_HIGHBIT_SET(c);
+    };
+    const char* at = condition;
+    char before = ' ';  // what stands before the word, spaces aside
+    while (*at != '\0') {
+        const char* begin = at;
+        if (*at == '\'' || *at == '"') {  // a string's doubled quote makes two strings of it, which is as good
+            const char quote = *at++;
+            const bool escapes = quote == '\'' && begin > condition && (begin[-1] == 'E' || begin[-1] == 'e');
+            while (*at != '\0' && *at != quote) at += escapes && *at == '\\' && at[1] != '\0' ? 2 : 1;
+            if (*at != '\0') ++at;
+        } else if (is_word(*at)) {
+            while (is_word(*at)) ++at;
+        } else {
+            ++at;
+        }
+        auto length = static_cast<int>(at - begin);
+        const bool quoted = *begin == '"' && length == 5 && strncmp(begin + 1, missing, 3) == 0;
+        const bool plain = length == 3 && pg_strncasecmp(begin, missing, 3) == 0;
+        if ((quoted || plain) && before != '.') {
+            appendStringInfo(&text, "(NULL::%s)", row_type);
+        } else {
+            appendBinaryStringInfo(&text, begin, length);
+        }
+        if (!scanner_isspace(*begin)) before = at[-1];
+    }
+    return text.data;
+}
+
+void say_whose_error(void* condition) {
+    int position = geterrposition();
+    if (position > 0) {
+        errposition(0);
+        internalerrposition(position);
+        internalerrquery(static_cast<const char*>(condition));
+    }
+    errcontext("condition of eventbus.capture");
+}
+
+Node* parse_condition(const char* condition) {
+    List* parsed = raw_parser(condition, RAW_PARSE_PLPGSQL_EXPR);
+    auto* select = castNode(SelectStmt, linitial_node(RawStmt, parsed)->stmt);
+    bool expression = list_length(select->targetList) == 1 && select->fromClause == NIL &&
+                      select->whereClause == nullptr && select->groupClause == NIL && select->havingClause == nullptr &&
+                      select->windowClause == NIL && select->sortClause == NIL && select->limitCount == nullptr &&
+                      select->limitOffset == nullptr && select->lockingClause == NIL && select->distinctClause == NIL &&
+                      select->op == SETOP_NONE;
+    if (!expression)
+        ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("condition must be one expression"),
+                        errhint("For example NEW.total > 100 AND NEW.state IS DISTINCT FROM OLD.state.")));
+    return linitial_node(ResTarget, select->targetList)->val;
+}
+
+bool is_ours(const FormData_pg_trigger* trigger, Oid function) {
+    return trigger->tgfoid == function &&
+           strncmp(NameStr(trigger->tgname), trigger_prefix, strlen(trigger_prefix)) == 0;
+}
+
+// The oids of the triggers that capture() has made on the relation; copies of a parent's are no business of ours.
+List* capture_triggers(Oid relation, Oid function, bool* inherited) {
+    List* oids = NIL;
+    *inherited = false;
+    Relation triggers = table_open(TriggerRelationId, AccessShareLock);
+    ScanKeyData key;
+    ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relation));
+    SysScanDesc scan = systable_beginscan(triggers, TriggerRelidNameIndexId, true, nullptr, 1, &key);
+    while (HeapTuple tuple = systable_getnext(scan)) {
+        auto* form = reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple));
+        if (!is_ours(form, function)) continue;
+        if (OidIsValid(form->tgparentid)) {
+            *inherited = true;
+        } else {
+            oids = lappend_oid(oids, form->oid);
+        }
+    }
+    systable_endscan(scan);
+    table_close(triggers, AccessShareLock);
+    return oids;
+}
+
+void drop_triggers(List* oids) {
+    ObjectAddresses* objects = new_object_addresses();
+    ListCell* cell;
+    foreach (cell, oids) {
+        ObjectAddress address;
+        ObjectAddressSet(address, TriggerRelationId, lfirst_oid(cell));
+        add_exact_object_address(&address, objects);
+    }
+    performMultipleDeletions(objects, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
+    free_object_addresses(objects);
+}
+
+void make_trigger(const Request& request, const KnownOperation& operation, Oid function) {
+    bool row = operation.event != TRIGGER_TYPE_TRUNCATE;
+    auto* stmt = makeNode(CreateTrigStmt);
+    stmt->trigname = psprintf("%s%s", trigger_prefix, operation.name);
+    stmt->relation = makeRangeVar(request.schema, request.table, -1);
+    stmt->funcname = list_make2(makeString(pstrdup("eventbus")), makeString(pstrdup("publish_change")));
+    stmt->args = request.arguments;
+    stmt->row = row;
+    stmt->timing = TRIGGER_TYPE_AFTER;
+    stmt->events = operation.event;
+
+    char* condition = row ? request.condition : nullptr;
+    if (condition != nullptr && operation.missing != nullptr)
+        condition =
+            without_row(condition, operation.missing, quote_qualified_identifier(request.schema, request.table));
+    ErrorContextCallback context = {error_context_stack, say_whose_error, condition};
+    if (condition != nullptr) {
+        error_context_stack = &context;
+        stmt->whenClause = parse_condition(condition);
+    }
+    (void)CreateTrigger(stmt, condition, request.relation, InvalidOid, InvalidOid, InvalidOid, function, InvalidOid,
+                        nullptr, false, false);
+    error_context_stack = context.previous;
+}
+
+void add_argument(Request* request, const char* name, const char* value) {
+    if (value == nullptr) return;
+    request->arguments = lappend(request->arguments, makeString(psprintf("%s=%s", name, value)));
+}
+
+// The table, locked as CREATE TRIGGER does; errors unless the caller owns it and it takes row triggers.
+Relation open_owned(Oid relation) {
+    if (!OidIsValid(relation) || get_rel_name(relation) == nullptr)
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", relation)));
+    if (!compat::owns_relation(relation, GetUserId()))
+        aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relation)), get_rel_name(relation));
+    return table_open(relation, ShareRowExclusiveLock);
+}
+
+void check_takes_triggers(Relation rel) {
+    const char* name = RelationGetRelationName(rel);
+    switch (rel->rd_rel->relkind) {
+        case RELKIND_RELATION:
+        case RELKIND_PARTITIONED_TABLE:
+        case RELKIND_FOREIGN_TABLE:
+            break;
+        case RELKIND_VIEW:
+            ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("view \"%s\" cannot be captured", name),
+                            errdetail("Views have no triggers AFTER an operation on a row."),
+                            errhint("Capture the tables behind it. An INSTEAD OF trigger may execute "
+                                    "eventbus.publish_change itself.")));
+            break;
+        default:
+            ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a table", name),
+                            errhint("Tables, partitioned tables and foreign tables can be captured.")));
+    }
+    if (IsCatalogRelation(rel) || RelationGetNamespace(rel) == log::relations().schema)
+        ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("\"%s\" cannot be captured", name),
+                        errdetail("It is a table of PostgreSQL's or of pg_eventbus itself.")));
+}
+
+char* headers_text(FunctionCallInfo fcinfo, int index) {
+    if (PG_ARGISNULL(index)) return nullptr;
+    Jsonb* json = PG_GETARG_JSONB_P(index);
+    check_headers(PointerGetDatum(json));
+    return JsonbToCString(nullptr, &json->root, static_cast<int>(VARSIZE(json)));
+}
+
+char* text_argument(FunctionCallInfo fcinfo, int index) {
+    return PG_ARGISNULL(index) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(index));
+}
+
+char* required_argument(FunctionCallInfo fcinfo, int index, const char* name) {
+    if (PG_ARGISNULL(index))
+        ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", name)));
+    return text_argument(fcinfo, index);
+}
+
+}  // namespace
+
+}  // namespace eventbus::intake
+
+extern "C" {
+EVENTBUS_SQL_FUNCTION(eventbus_capture);
+EVENTBUS_SQL_FUNCTION(eventbus_uncapture);
+}
+
+using namespace eventbus;
+using namespace eventbus::intake;
+
+Datum eventbus_capture(PG_FUNCTION_ARGS) {
+    enum { arg_relation, arg_topic, arg_operations, arg_columns, arg_key, arg_condition, arg_payload, arg_headers };
+    if (PG_ARGISNULL(arg_relation))
+        ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("relation must not be null")));
+    Request request = {};
+    request.relation = PG_GETARG_OID(arg_relation);
+    Relation rel = open_owned(request.relation);
+    check_takes_triggers(rel);
+    request.schema = get_namespace_name(RelationGetNamespace(rel));
+    request.table = pstrdup(RelationGetRelationName(rel));
+    request.operations = read_operations(required_argument(fcinfo, arg_operations, "operations"), &request.unchanged);
+    request.condition = text_argument(fcinfo, arg_condition);
+
+    char* topic = required_argument(fcinfo, arg_topic, "topic");
+    request.arguments = list_make1(makeString(topic));
+    char* payload = required_argument(fcinfo, arg_payload, "payload");
+    if (strcmp(payload, "change") != 0) add_argument(&request, "payload", payload);
+    if (char* columns = text_argument(fcinfo, arg_columns); columns != nullptr)
+        add_argument(&request, "columns", column_list_text(read_column_list(columns)));
+    if (char* key = text_argument(fcinfo, arg_key); key != nullptr)
+        add_argument(&request, "key", column_list_text(read_column_list(key)));
+    add_argument(&request, "headers", headers_text(fcinfo, arg_headers));
+    if (request.unchanged) add_argument(&request, "unchanged", "true");
+
+    // As the trigger will read them, so that what is wrong with them is said now.
+    char** texts = static_cast<char**>(palloc(sizeof(char*) * static_cast<Size>(list_length(request.arguments))));
+    int count = 0;
+    ListCell* cell;
+    foreach (cell, request.arguments) texts[count++] = strVal(lfirst(cell));
+    CaptureArguments read = read_capture_arguments(count, texts);
+    check_columns(rel, read.columns.names, "columns");
+    check_columns(rel, read.key, "key");
+    for (const KnownOperation& operation : known_operations)
+        if ((request.operations & operation.event) != 0)
+            (void)(capture_topic(topic, request.schema, request.table, operation.name));
+
+    Oid owner;
+    Oid function = publish_change_function(&owner);
+    bool inherited;
+    List* former = capture_triggers(request.relation, function, &inherited);
+    if (inherited)
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("\"%s\" is captured with the table that it is a partition of", request.table),
+                        errhint("Capture the one or the other: see eventbus.captured.")));
+    drop_triggers(former);
+    CommandCounterIncrement();
+
+    // The caller owns the table; that the triggers' function is not his to use otherwise does not matter.
+    Oid caller;
+    int security;
+    GetUserIdAndSecContext(&caller, &security);
+    SetUserIdAndSecContext(owner, security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+    bool takes_truncate =
+        compat::foreign_tables_have_truncate_triggers || rel->rd_rel->relkind != RELKIND_FOREIGN_TABLE;
+    for (const KnownOperation& operation : known_operations) {
+        if (operation.event == TRIGGER_TYPE_TRUNCATE && !takes_truncate) continue;
+        if ((request.operations & operation.event) != 0) make_trigger(request, operation, function);
+    }
+    SetUserIdAndSecContext(caller, security);
+    table_close(rel, NoLock);
+    PG_RETURN_VOID();
+}
+
+Datum eventbus_uncapture(PG_FUNCTION_ARGS) {
+    if (PG_ARGISNULL(0)) ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("relation must not be null")));
+    Oid relation = PG_GETARG_OID(0);
+    Relation rel = open_owned(relation);
+    bool inherited;
+    List* oids = capture_triggers(relation, publish_change_function(nullptr), &inherited);
+    if (oids == NIL)
+        ereport(ERROR,
+                (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("\"%s\" is not captured", RelationGetRelationName(rel)),
+                 inherited ? errhint("The table that it is a partition of is; see eventbus.captured.")
+                           : errhint("See eventbus.captured. Triggers made by hand are dropped by hand.")));
+    drop_triggers(oids);
+    table_close(rel, NoLock);
+    PG_RETURN_VOID();
+}

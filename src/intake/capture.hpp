@@ -1,0 +1,60 @@
+// What it is: how a capture trigger is told what to publish: its arguments, read and checked.
+// Who calls it: the trigger function, and eventbus.capture, which makes the triggers.
+// Never: looks at a table's rows.
+#pragma once
+
+#include "postgres/prelude.hpp"
+
+extern "C" {
+#include "lib/stringinfo.h"
+#include "nodes/pg_list.h"
+}
+
+namespace eventbus::intake {
+
+enum class CapturePayload : unsigned char { change, row, key };
+
+// A list of columns as users write it: "a, b" are these only, "-a, -b" are all but these.
+struct ColumnList {
+    List* names;  // of char*, as the catalog has them; NIL: every column
+    bool except;
+};
+
+// CREATE TRIGGER … EXECUTE FUNCTION eventbus.publish_change('topic', 'name=value', …); the names are columns,
+// headers, key, payload and unchanged.
+struct CaptureArguments {
+    const char* topic;
+    CapturePayload payload;
+    ColumnList columns;
+    List* key;            // of char*; NIL: the replica identity or the primary key
+    const char* headers;  // a JSON object's text, or nullptr
+    bool unchanged;       // publish UPDATEs that change nothing, too
+};
+
+// Everything is palloc'd. Errors name the argument and what is valid.
+CaptureArguments read_capture_arguments(int count, char** arguments);
+ColumnList read_column_list(const char* text);
+// The list in the form that read_column_list takes, names quoted where they must be.
+char* column_list_text(const ColumnList& columns);
+
+// Checks that the names are columns of the relation; the error lists those there are.
+void check_columns(Relation rel, List* names, const char* argument);
+// The columns that make the key of a relation's rows by default: a bitmap of attribute numbers less
+// FirstLowInvalidHeapAttributeNumber; nullptr where there is neither replica identity nor primary key.
+Bitmapset* identity_columns(Relation rel);
+
+// The topic of an operation ("insert", "update", "delete", "truncate") on a table: {schema}, {table} and {op} filled
+// in. What a topic may not hold, or what would split a name into words, becomes an underscore. Errors on unknown
+// placeholders, and where the result is no valid topic.
+char* capture_topic(const char* topic, const char* schema, const char* table, const char* operation);
+
+// A key of the text that stands in the buffer behind room for a varlena's header. One that is longer than a key may
+// be is cut, and told apart by a hash of the whole: order among its events stays.
+text* make_event_key(StringInfo words);
+// The headers pg-txid and pg-user (jsonb), added to `extra` (jsonb, or 0).
+Datum make_capture_headers(Datum extra);
+
+// The oid of eventbus.publish_change() and its owner, who is the extension's. Without `owner` it may be missing.
+Oid publish_change_function(Oid* owner);
+
+}  // namespace eventbus::intake

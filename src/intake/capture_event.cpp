@@ -1,0 +1,73 @@
+// What it is: what events of changes and of DDL share: the key made of texts, and the headers.
+// Who calls it: the trigger functions.
+// Never: see capture.hpp.
+#include "intake/capture.hpp"
+#include "intake/publish.hpp"
+
+extern "C" {
+#include "catalog/pg_proc.h"
+#include "common/hashfn.h"
+#include "mb/pg_wchar.h"
+#include "nodes/value.h"
+#include "parser/parse_func.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/syscache.h"
+}
+
+namespace eventbus::intake {
+
+namespace {
+
+JsonbValue string_value(const char* text) {
+    JsonbValue value;
+    value.type = jbvString;
+    value.val.string.val = const_cast<char*>(text);
+    value.val.string.len = static_cast<int>(strlen(text));
+    return value;
+}
+
+}  // namespace
+
+text* make_event_key(StringInfo words) {
+    constexpr int hash_room = 17;
+    char* text_begin = words->data + VARHDRSZ;
+    int length = words->len - VARHDRSZ;
+    if (length > longest_key) {
+        uint64 hash = hash_bytes_extended(reinterpret_cast<unsigned char*>(text_begin), length, 0);
+        words->len = VARHDRSZ + pg_mbcliplen(text_begin, length, longest_key - hash_room);
+        appendStringInfo(words, "~%016lx", static_cast<unsigned long>(hash));
+    }
+    SET_VARSIZE(words->data, words->len);
+    return reinterpret_cast<text*>(words->data);
+}
+
+Datum make_capture_headers(Datum extra) {
+    Datum transaction = Int64GetDatum(static_cast<int64>(U64FromFullTransactionId(GetTopFullTransactionId())));
+    JsonbParseState* build = nullptr;
+    pushJsonbValue(&build, WJB_BEGIN_OBJECT, nullptr);
+    JsonbValue value = string_value("pg-txid");
+    pushJsonbValue(&build, WJB_KEY, &value);
+    value.type = jbvNumeric;
+    value.val.numeric = DatumGetNumeric(DirectFunctionCall1(int8_numeric, transaction));
+    pushJsonbValue(&build, WJB_VALUE, &value);
+    value = string_value("pg-user");
+    pushJsonbValue(&build, WJB_KEY, &value);
+    value = string_value(GetUserNameFromId(GetUserId(), false));
+    pushJsonbValue(&build, WJB_VALUE, &value);
+    Datum headers = PointerGetDatum(JsonbValueToJsonb(pushJsonbValue(&build, WJB_END_OBJECT, nullptr)));
+    return extra == 0 ? headers : DirectFunctionCall2(jsonb_concat, extra, headers);
+}
+
+Oid publish_change_function(Oid* owner) {
+    List* name = list_make2(makeString(pstrdup("eventbus")), makeString(pstrdup("publish_change")));
+    Oid function = LookupFuncName(name, 0, nullptr, owner == nullptr);
+    if (owner != nullptr) {
+        HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+        *owner = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple))->proowner;
+        ReleaseSysCache(tuple);
+    }
+    return function;
+}
+
+}  // namespace eventbus::intake

@@ -1,0 +1,191 @@
+// What it is: see capture_state.hpp.
+// Who calls it: see capture_state.hpp.
+// Never: see capture_state.hpp.
+#include "intake/capture_state.hpp"
+
+#include "settings/settings.hpp"
+
+extern "C" {
+#include "access/genam.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_trigger.h"
+#include "commands/dbcommands.h"
+#include "nodes/bitmapset.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/relcache.h"
+#include "utils/syscache.h"
+}
+
+namespace eventbus::intake {
+
+namespace {
+
+HTAB* states;
+
+void table_changed(Datum, Oid relation) {
+    HASH_SEQ_STATUS scan;
+    hash_seq_init(&scan, states);
+    while (auto* state = static_cast<CaptureState*>(hash_seq_search(&scan)))
+        for (Oid known : state->relations)
+            if (relation == InvalidOid || relation == known) state->stale = true;
+}
+
+void schema_changed(Datum, int, uint32) {
+    table_changed(Datum(0), InvalidOid);
+}
+
+void prepare_states() {
+    HASHCTL control = {};
+    control.keysize = sizeof(Oid);
+    control.entrysize = sizeof(CaptureState);
+    control.hcxt = TopMemoryContext;
+    states = hash_create("pg_eventbus captured tables", 32, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+    CacheRegisterRelcacheCallback(table_changed, Datum(0));
+    CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, Datum(0));
+}
+
+// The table on which somebody made this trigger: a partition's trigger is a copy of its parent's.
+Oid table_of_origin(const Trigger* trigger, Oid relation) {
+    Oid oid = trigger->tgoid;
+    Relation triggers = table_open(TriggerRelationId, AccessShareLock);
+    while (OidIsValid(oid)) {
+        ScanKeyData key;
+        ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(oid));
+        SysScanDesc scan = systable_beginscan(triggers, TriggerOidIndexId, true, nullptr, 1, &key);
+        HeapTuple tuple = systable_getnext(scan);
+        oid = InvalidOid;
+        if (HeapTupleIsValid(tuple)) {
+            auto* form = reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple));
+            relation = form->tgrelid;
+            oid = form->tgparentid;
+        }
+        systable_endscan(scan);
+    }
+    table_close(triggers, AccessShareLock);
+    return relation;
+}
+
+bool is_member(List* names, const char* name) {
+    ListCell* cell;
+    foreach (cell, names)
+        if (strcmp(static_cast<char*>(lfirst(cell)), name) == 0) return true;
+    return false;
+}
+
+void look_up_columns(CaptureState* state, Relation rel, const CaptureArguments& arguments) {
+    TupleDesc row = RelationGetDescr(rel);
+    Bitmapset* identity = arguments.key == NIL ? identity_columns(rel) : nullptr;
+    state->columns = static_cast<CapturedColumn*>(palloc0(sizeof(CapturedColumn) * (row->natts + 1)));
+    state->key = static_cast<int*>(palloc0(sizeof(int) * (row->natts + 1)));
+    for (int i = 0; i < row->natts; ++i) {
+        Form_pg_attribute attribute = TupleDescAttr(row, i);
+        constexpr char computed_when_read = 'v';  // PostgreSQL 18's virtual columns: rows do not hold them
+        if (attribute->attisdropped || attribute->attgenerated == computed_when_read) continue;
+        const char* name = NameStr(attribute->attname);
+        CapturedColumn* column = &state->columns[state->column_count];
+        column->index = i;
+        StringInfoData quoted;
+        initStringInfo(&quoted);
+        append_json_string(&quoted, name);
+        column->name = quoted.data;
+        column->name_length = quoted.len;
+        column->shown =
+            arguments.columns.names == NIL || is_member(arguments.columns.names, name) != arguments.columns.except;
+        column->length = attribute->attlen;
+        column->by_value = attribute->attbyval;
+        look_up_json_type(attribute->atttypid, state->memory, &column->json);
+        column->in_key = arguments.key != NIL
+                             ? is_member(arguments.key, name)
+                             : bms_is_member(attribute->attnum - FirstLowInvalidHeapAttributeNumber, identity);
+        if (column->in_key) {
+            Oid output;
+            bool varlena;
+            getTypeOutputInfo(attribute->atttypid, &output, &varlena);
+            fmgr_info_cxt(output, &column->output, state->memory);
+            state->key[state->key_count++] = state->column_count;
+        }
+        ++state->column_count;
+    }
+    // A key that somebody wrote down has its columns in the order in which they stand there.
+    int position = 0;
+    ListCell* cell;
+    foreach (cell, arguments.key)
+        for (int i = 0; i < state->column_count; ++i)
+            if (strcmp(NameStr(TupleDescAttr(row, state->columns[i].index)->attname),
+                       static_cast<char*>(lfirst(cell))) == 0)
+                state->key[position++] = i;
+}
+
+void look_up_source(CaptureState* state, const char* schema, const char* table) {
+    StringInfoData source;
+    initStringInfo(&source);
+    auto add = [&](const char* name, const char* value) {
+        appendStringInfo(&source, "\"%s\":", name);
+        append_json_string(&source, value);
+        appendStringInfoChar(&source, ',');
+    };
+    add("version", EVENTBUS_VERSION);
+    add("connector", "postgresql");
+    add("name", settings::source_name());
+    add("db", get_database_name(MyDatabaseId));
+    add("schema", schema);
+    add("table", table);
+    state->source = source.data;
+    state->source_setting = settings::source;
+}
+
+void look_up(CaptureState* state, TriggerData* fired) {
+    Relation rel = fired->tg_relation;
+    CaptureArguments arguments = read_capture_arguments(fired->tg_trigger->tgnargs, fired->tg_trigger->tgargs);
+    check_columns(rel, arguments.columns.names, "columns");
+    check_columns(rel, arguments.key, "key");
+    state->relations[0] = RelationGetRelid(rel);
+    state->relations[1] = table_of_origin(fired->tg_trigger, RelationGetRelid(rel));
+    state->payload = arguments.payload;
+    state->unchanged = arguments.unchanged;
+    const char* table = get_rel_name(state->relations[1]);
+    const char* schema = get_namespace_name(get_rel_namespace(state->relations[1]));
+    static constexpr const char* names[operation_count] = {"insert", "update", "delete", "truncate"};
+    for (int i = 0; i < operation_count; ++i)
+        state->topics[i] = cstring_to_text(capture_topic(arguments.topic, schema, table, names[i]));
+    look_up_columns(state, rel, arguments);
+    look_up_source(state, schema, table);
+    if (arguments.headers != nullptr)
+        state->extra_headers = DirectFunctionCall1(jsonb_in, CStringGetDatum(arguments.headers));
+}
+
+}  // namespace
+
+CaptureState* capture_state(TriggerData* fired) {
+    if (states == nullptr) prepare_states();
+    Oid oid = fired->tg_trigger->tgoid;
+    bool known;
+    auto* state = static_cast<CaptureState*>(hash_search(states, &oid, HASH_ENTER, &known));
+    if (known && state->memory != nullptr && !state->stale && state->source_setting == settings::source) return state;
+
+    // A trigger further up the stack may still use the old one, which has come to an error or a change just now.
+    if (known && state->memory != nullptr) MemoryContextSetParent(state->memory, TopTransactionContext);
+    *state = {};
+    state->trigger = oid;
+    MemoryContext memory = AllocSetContextCreate(TopMemoryContext, "pg_eventbus captured table", ALLOCSET_SMALL_SIZES);
+    // Until it is complete it counts as stale, and its memory goes with the transaction.
+    MemoryContextSetParent(memory, TopTransactionContext);
+    CaptureState made = {};
+    made.trigger = oid;
+    made.memory = memory;
+    MemoryContext before = MemoryContextSwitchTo(memory);
+    look_up(&made, fired);
+    MemoryContextSwitchTo(before);
+    MemoryContextSetParent(memory, TopMemoryContext);
+    // Other states may have come and gone meanwhile, and this one's place with them.
+    state = static_cast<CaptureState*>(hash_search(states, &oid, HASH_ENTER, &known));
+    made.stale = known && state->stale;
+    *state = made;
+    return state;
+}
+
+}  // namespace eventbus::intake

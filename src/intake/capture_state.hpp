@@ -1,0 +1,54 @@
+// What it is: what a capture trigger knows of its table: columns, key, topics; looked up once a session.
+// Who calls it: the trigger function.
+// Never: survives a change of the table, of its schema's name or of the trigger.
+#pragma once
+
+#include "intake/capture.hpp"
+#include "postgres/json.hpp"
+
+extern "C" {
+#include "commands/trigger.h"
+}
+
+namespace eventbus::intake {
+
+enum class Operation : unsigned char { insert, update, remove, truncate };
+inline constexpr int operation_count = 4;
+
+struct CapturedColumn {
+    int index;   // of the value in a deformed tuple
+    char* name;  // as a JSON string
+    int name_length;
+    bool shown;  // in the payload
+    bool in_key;
+    int16 length;
+    bool by_value;
+    JsonType json;
+    FmgrInfo output;  // for the key
+};
+
+struct CaptureState {
+    Oid trigger;       // the hash key
+    Oid relations[2];  // the table, and the one that the trigger was made on (a partition's ancestor)
+    bool stale;
+    MemoryContext memory;  // of what follows
+    CapturePayload payload;
+    bool unchanged;
+    text* topics[operation_count];
+    CapturedColumn* columns;  // live ones, in order
+    int column_count;
+    int* key;  // positions in columns
+    int key_count;
+    char* source;                // the constant beginning of the envelope's source
+    const char* source_setting;  // eventbus.source of that time
+    Datum extra_headers;         // jsonb, or 0
+    // What a transaction's events share.
+    uint64 transaction;
+    Oid user;
+    Datum headers;
+};
+
+// The state of the trigger that is being fired.
+CaptureState* capture_state(TriggerData* trigger);
+
+}  // namespace eventbus::intake

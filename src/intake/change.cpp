@@ -1,0 +1,270 @@
+// What it is: eventbus.publish_change(), the trigger function that makes an event of a changed row.
+// Who calls it: PostgreSQL, for triggers made by eventbus.capture or by hand.
+// Never: looks at the rights of whoever writes the table; making the trigger took them.
+#include "intake/capture_state.hpp"
+#include "intake/publish.hpp"
+#include "log/log.hpp"
+#include "settings/settings.hpp"
+
+extern "C" {
+#include "utils/datum.h"
+}
+
+namespace eventbus::intake {
+
+namespace {
+
+// A row taken apart.
+struct Row {
+    Datum* values;
+    bool* nulls;
+};
+
+Row take_apart(HeapTuple tuple, TupleDesc description) {
+    auto natts = static_cast<Size>(description->natts);
+    Row row;
+    row.values = static_cast<Datum*>(palloc(natts * (sizeof(Datum) + sizeof(bool))));
+    row.nulls = reinterpret_cast<bool*>(row.values + natts);
+    heap_deform_tuple(tuple, description, row.values, row.nulls);
+    return row;
+}
+
+// What is being published: both rows of an UPDATE, one otherwise, none of a TRUNCATE.
+struct Change {
+    Operation operation;
+    const Row* before;
+    const Row* after;
+    bool* changed;  // per column of the state; nullptr unless it is an UPDATE
+};
+
+bool same_value(const CapturedColumn& column, const Row& before, const Row& after) {
+    int i = column.index;
+    if (before.nulls[i] || after.nulls[i]) return before.nulls[i] && after.nulls[i];
+    return datum_image_eq(before.values[i], after.values[i], column.by_value, column.length);
+}
+
+// Marks the columns that an UPDATE has changed; false where none of those shown is among them.
+bool mark_changes(const CaptureState& state, Change* change) {
+    change->changed = static_cast<bool*>(palloc0(sizeof(bool) * static_cast<Size>(state.column_count + 1)));
+    bool any = false;
+    for (int i = 0; i < state.column_count; ++i) {
+        const CapturedColumn& column = state.columns[i];
+        if (!column.shown && !column.in_key) continue;
+        change->changed[i] = !same_value(column, *change->before, *change->after);
+        any = any || change->changed[i];
+    }
+    return any;
+}
+
+// Where the values of a row that has been written stand in the buffer.
+struct Span {
+    int begin;
+    int end;
+};
+
+void append_row(StringInfo out, const CaptureState& state, const Row& row, bool only_key, Span* spans,
+                const bool* changed) {
+    bool first = true;
+    appendStringInfoCharMacro(out, '{');
+    for (int i = 0; i < state.column_count; ++i) {
+        CapturedColumn& column = state.columns[i];
+        if (only_key ? !column.in_key : !column.shown) continue;
+        if (!first) appendStringInfoCharMacro(out, ',');
+        first = false;
+        appendBinaryStringInfo(out, column.name, column.name_length);
+        appendStringInfoCharMacro(out, ':');
+        if (changed != nullptr && !changed[i]) {  // written once already
+            enlargeStringInfo(out, spans[i].end - spans[i].begin);
+            appendBinaryStringInfo(out, out->data + spans[i].begin, spans[i].end - spans[i].begin);
+            continue;
+        }
+        int begin = out->len;
+        if (row.nulls[column.index]) {
+            appendBinaryStringInfo(out, "null", 4);
+        } else {
+            append_json(out, &column.json, row.values[column.index]);
+        }
+        if (spans != nullptr) spans[i] = {begin, out->len};
+    }
+    appendStringInfoCharMacro(out, '}');
+}
+
+void append_field(StringInfo out, const char* name, int64 number) {
+    char digits[MAXINT8LEN + 1];
+    appendStringInfoString(out, name);
+    appendBinaryStringInfo(out, digits, pg_lltoa(number, digits));
+}
+
+int64 milliseconds(TimestampTz time) {
+    return to_unix_us(time) / 1000;
+}
+
+void append_changed(StringInfo out, const CaptureState& state, const bool* changed) {
+    appendStringInfoString(out, ",\"changed\":[");
+    bool first = true;
+    for (int i = 0; i < state.column_count; ++i) {
+        if (!changed[i] || !state.columns[i].shown) continue;
+        if (!first) appendStringInfoCharMacro(out, ',');
+        first = false;
+        appendBinaryStringInfo(out, state.columns[i].name, state.columns[i].name_length);
+    }
+    appendStringInfoChar(out, ']');
+}
+
+// The envelope of Debezium's PostgreSQL connector, and the names of the columns that an UPDATE changed.
+void append_envelope(StringInfo out, const CaptureState& state, const Change& change) {
+    static constexpr char letters[operation_count] = {'c', 'u', 'd', 't'};
+    auto* spans = static_cast<Span*>(palloc(sizeof(Span) * static_cast<Size>(state.column_count + 1)));
+    appendStringInfoString(out, "{\"before\":");
+    if (change.before != nullptr) {
+        append_row(out, state, *change.before, false, spans, nullptr);
+    } else {
+        appendStringInfoString(out, "null");
+    }
+    appendStringInfoString(out, ",\"after\":");
+    if (change.after != nullptr) {
+        append_row(out, state, *change.after, false, spans, change.changed);
+    } else {
+        appendStringInfoString(out, "null");
+    }
+    appendStringInfoString(out, ",\"source\":{");
+    appendStringInfoString(out, state.source);
+    append_field(out, "\"txId\":", static_cast<int64>(U64FromFullTransactionId(GetTopFullTransactionId())));
+    append_field(out, ",\"ts_ms\":", milliseconds(GetCurrentTransactionStartTimestamp()));
+    appendStringInfoString(out, ",\"lsn\":null,\"snapshot\":false},\"op\":\"");
+    appendStringInfoChar(out, letters[static_cast<int>(change.operation)]);
+    append_field(out, "\",\"ts_ms\":", milliseconds(GetCurrentTimestamp()));
+    if (change.changed != nullptr) append_changed(out, state, change.changed);
+    appendStringInfoChar(out, '}');
+}
+
+// The payload as a text datum.
+Datum make_payload(const CaptureState& state, const Change& change) {
+    static Size usual = 1024;
+    StringInfoData out;
+    out.maxlen = static_cast<int>(usual);
+    out.data = static_cast<char*>(palloc(usual));
+    out.len = VARHDRSZ;
+    out.cursor = 0;
+    const Row* row = change.after != nullptr ? change.after : change.before;
+    if (state.payload == CapturePayload::change) {
+        append_envelope(&out, state, change);
+    } else if (row == nullptr) {
+        appendStringInfoString(&out, "null");
+    } else {
+        append_row(&out, state, *row, state.payload == CapturePayload::key, nullptr, nullptr);
+    }
+    SET_VARSIZE(out.data, out.len);
+    constexpr Size most = 64 * 1024;  // what is asked for at once; rows that are larger grow their buffer
+    if (static_cast<Size>(out.len) > usual) usual = std::min<Size>(static_cast<Size>(out.maxlen), most);
+    return PointerGetDatum(out.data);
+}
+
+// The values of the key's columns, joined by slashes.
+text* make_key(const CaptureState& state, const Change& change) {
+    const Row* row = change.after != nullptr ? change.after : change.before;
+    if (row == nullptr || state.key_count == 0) return nullptr;
+    StringInfoData out;
+    initStringInfo(&out);
+    appendStringInfoSpaces(&out, VARHDRSZ);
+    bool any = false;
+    for (int i = 0; i < state.key_count; ++i) {
+        CapturedColumn& column = state.columns[state.key[i]];
+        if (i > 0) appendStringInfoChar(&out, '/');
+        if (row->nulls[column.index]) continue;
+        any = true;
+        appendStringInfoString(&out, OutputFunctionCall(&column.output, row->values[column.index]));
+    }
+    if (!any) return nullptr;
+    return make_event_key(&out);
+}
+
+// The same for all events of a transaction, so they are kept.
+Datum make_headers(CaptureState* state) {
+    uint64 transaction = U64FromFullTransactionId(GetTopFullTransactionId());
+    if (state->headers != 0 && state->transaction == transaction && state->user == GetUserId()) return state->headers;
+
+    Datum headers = make_capture_headers(state->extra_headers);
+    if (state->headers != 0) pfree(DatumGetPointer(state->headers));
+    state->headers = 0;
+    MemoryContext before = MemoryContextSwitchTo(state->memory);
+    state->headers = datumCopy(headers, false, -1);
+    MemoryContextSwitchTo(before);
+    state->transaction = transaction;
+    state->user = GetUserId();
+    return state->headers;
+}
+
+Operation operation_of(const TriggerData* fired) {
+    if (TRIGGER_FIRED_BY_INSERT(fired->tg_event)) return Operation::insert;
+    if (TRIGGER_FIRED_BY_UPDATE(fired->tg_event)) return Operation::update;
+    if (TRIGGER_FIRED_BY_DELETE(fired->tg_event)) return Operation::remove;
+    return Operation::truncate;
+}
+
+void check_call(FunctionCallInfo fcinfo) {
+    if (!CALLED_AS_TRIGGER(fcinfo))
+        ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+                        errmsg("eventbus.publish_change can only be called as a trigger"),
+                        errhint("eventbus.capture makes the triggers for a table.")));
+    auto* fired = reinterpret_cast<TriggerData*>(fcinfo->context);
+    bool row = TRIGGER_FIRED_FOR_ROW(fired->tg_event);
+    bool truncate = TRIGGER_FIRED_BY_TRUNCATE(fired->tg_event);
+    if (TRIGGER_FIRED_BEFORE(fired->tg_event) || row == truncate)
+        ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+                        errmsg("trigger \"%s\" cannot publish changes", fired->tg_trigger->tgname),
+                        errdetail("eventbus.publish_change is for triggers AFTER or INSTEAD OF an operation FOR EACH "
+                                  "ROW, and AFTER TRUNCATE FOR EACH STATEMENT."),
+                        errhint("Make the trigger anew, or let eventbus.capture make it.")));
+    PreventCommandIfReadOnly("eventbus.publish_change");
+}
+
+}  // namespace
+
+}  // namespace eventbus::intake
+
+extern "C" {
+EVENTBUS_SQL_FUNCTION(eventbus_publish_change);
+}
+
+using namespace eventbus;
+using namespace eventbus::intake;
+
+Datum eventbus_publish_change(PG_FUNCTION_ARGS) {
+    check_call(fcinfo);
+    auto* fired = reinterpret_cast<TriggerData*>(fcinfo->context);
+    CaptureState* known = capture_state(fired);
+    CaptureState state = *known;  // a trigger within this one may make it anew
+
+    Change change = {operation_of(fired), nullptr, nullptr, nullptr};
+    TupleDesc description = RelationGetDescr(fired->tg_relation);
+    Row first = {};
+    Row second = {};
+    HeapTuple result = nullptr;
+    if (change.operation != Operation::truncate) {
+        first = take_apart(fired->tg_trigtuple, description);
+        (change.operation == Operation::insert ? change.after : change.before) = &first;
+        result = fired->tg_trigtuple;
+    }
+    if (change.operation == Operation::update) {
+        second = take_apart(fired->tg_newtuple, description);
+        change.after = &second;
+        result = fired->tg_newtuple;
+    }
+    // What comes instead of an operation has to hand the row on; what comes after one returns nothing.
+    if (!TRIGGER_FIRED_INSTEAD(fired->tg_event)) result = nullptr;
+
+    bool any = change.operation != Operation::update || mark_changes(state, &change);
+    if (any || state.unchanged) {
+        log::NewEvent event = {};
+        event.topic = state.topics[static_cast<int>(change.operation)];
+        event.key = make_key(state, change);
+        event.payload = make_payload(state, change);
+        event.payload_column = log::column_text;  // and no content type, which makes it JSON
+        event.headers = make_headers(known);
+        event.has_headers = true;
+        check_payload_size(VARSIZE_ANY_EXHDR(DatumGetPointer(event.payload)));
+        (void)append(&event);
+    }
+    return PointerGetDatum(result);
+}

@@ -1,0 +1,231 @@
+// What it is: events of DDL: the event trigger function, and the functions that switch it on and off.
+// Who calls it: PostgreSQL after DDL; operators.
+// Never: publishes the text of a command that may hold a password.
+#include "intake/capture.hpp"
+#include "intake/publish.hpp"
+#include "log/log.hpp"
+#include "postgres/guest.hpp"
+#include "postgres/json.hpp"
+#include "postgres/query.hpp"
+#include "router/route.hpp"
+
+extern "C" {
+#include "commands/event_trigger.h"
+#include "parser/scansup.h"
+#include "tcop/cmdtag.h"
+#include "tcop/tcopprot.h"
+#include "utils/array.h"
+}
+
+namespace eventbus::intake {
+
+namespace {
+
+constexpr const char* trigger_names[] = {"ddl_command_end", "sql_drop", "table_rewrite"};
+
+// What one row of PostgreSQL's functions about the running command says of an object.
+constexpr const char* objects_of_command =
+    "SELECT object_type, schema_name, object_identity, in_extension FROM pg_catalog.pg_event_trigger_ddl_commands() "
+    "WHERE schema_name IS DISTINCT FROM 'pg_temp'";
+constexpr const char* objects_dropped =
+    "SELECT object_type, schema_name, object_identity, false FROM pg_catalog.pg_event_trigger_dropped_objects() "
+    "WHERE (original OR normal) AND NOT is_temporary AND object_type <> 'default value'";
+constexpr const char* object_rewritten =
+    "SELECT i.type, i.schema, i.identity, false FROM "
+    "pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, "
+    "pg_catalog.pg_event_trigger_table_rewrite_oid(), 0) i WHERE i.schema IS DISTINCT FROM 'pg_temp'";
+
+// Commands whose text may hold somebody's password are published without it.
+bool may_hold_secrets(const char* tag) {
+    for (const char* word : {"USER MAPPING", "SERVER", "SUBSCRIPTION", "FOREIGN DATA WRAPPER"})
+        if (strstr(tag, word) != nullptr) return true;
+    return false;
+}
+
+char* ddl_topic(const char* topic, const char* tag) {
+    StringInfoData made;
+    initStringInfo(&made);
+    for (const char* at = topic; *at != '\0'; ++at) {
+        if (*at != '{') {
+            appendStringInfoChar(&made, *at);
+        } else if (strncmp(at, "{tag}", 5) == 0) {
+            appendStringInfoString(&made, tag);
+            at += 4;
+        } else {
+            ereport(ERROR,
+                    (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown placeholder in topic \"%s\"", topic),
+                     errhint("The only one is {tag}, the command tag.")));
+        }
+    }
+    call_guest([&] { router::check_topic({made.data, static_cast<std::size_t>(made.len)}); });
+    return made.data;
+}
+
+void append_text_field(StringInfo out, const char* name, const char* value) {
+    appendStringInfo(out, "%s\"%s\":", out->len == VARHDRSZ ? "{" : ",", name);
+    if (value == nullptr) {
+        appendStringInfoString(out, "null");
+    } else {
+        append_json_string(out, value);
+    }
+}
+
+struct Command {
+    const char* event;
+    const char* tag;
+    const char* topic;
+    const char* text;
+    const char* user;
+};
+
+text* key_of(const char* identity) {
+    StringInfoData words;
+    initStringInfo(&words);
+    appendStringInfoSpaces(&words, VARHDRSZ);
+    appendStringInfoString(&words, identity);
+    return make_event_key(&words);
+}
+
+void publish(const Command& command, uint64 row) {
+    char* identity = text_at(row, 3);
+    StringInfoData out;
+    initStringInfo(&out);
+    appendStringInfoSpaces(&out, VARHDRSZ);
+    append_text_field(&out, "event", command.event);
+    append_text_field(&out, "tag", command.tag);
+    append_text_field(&out, "object_type", text_at(row, 1));
+    append_text_field(&out, "schema", text_at(row, 2));
+    append_text_field(&out, "identity", identity);
+    append_text_field(&out, "command", command.text);
+    append_text_field(&out, "user", command.user);
+    appendStringInfo(&out, ",\"in_extension\":%s", bool_at(row, 4) ? "true" : "false");
+    appendStringInfo(&out, ",\"ts_ms\":" INT64_FORMAT "}", to_unix_us(GetCurrentTimestamp()) / 1000);
+    SET_VARSIZE(out.data, out.len);
+
+    log::NewEvent event = {};
+    event.topic = cstring_to_text(command.topic);
+    event.key = key_of(identity);
+    event.payload = PointerGetDatum(out.data);
+    event.payload_column = log::column_text;
+    event.headers = make_capture_headers(0);
+    event.has_headers = true;
+    check_payload_size(VARSIZE_ANY_EXHDR(DatumGetPointer(event.payload)));
+    (void)append(&event);
+}
+
+bool wanted(ArrayType* tags, const char* tag) {
+    if (tags == nullptr) return true;
+    Datum* values;
+    int count;
+    deconstruct_array(tags, TEXTOID, -1, false, TYPALIGN_INT, &values, nullptr, &count);
+    for (int i = 0; i < count; ++i)
+        if (strcmp(TextDatumGetCString(values[i]), tag) == 0) return true;
+    return false;
+}
+
+// Tags as PostgreSQL writes them, in an array; null: all.
+Argument read_tags(char* text) {
+    if (text == nullptr) return Argument::null_of(TEXTARRAYOID);
+    ArrayBuildState* made = nullptr;
+    for (char *rest = text, *word; (word = strsep(&rest, ",")) != nullptr;) {
+        while (scanner_isspace(*word)) ++word;
+        char* end = word + strlen(word);
+        while (end > word && scanner_isspace(end[-1])) *--end = '\0';
+        CommandTag tag = GetCommandTagEnum(word);
+        if (tag == CMDTAG_UNKNOWN || !command_tag_event_trigger_ok(tag))
+            ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                            errmsg("\"%s\" is no command that can be captured", word),
+                            errhint("Tags are separated by commas, such as CREATE TABLE, ALTER TABLE, DROP TABLE; "
+                                    "PostgreSQL's manual lists them under event triggers. Commands on databases, roles "
+                                    "and tablespaces are not among them.")));
+        made =
+            accumArrayResult(made, CStringGetTextDatum(GetCommandTagName(tag)), false, TEXTOID, CurrentMemoryContext);
+    }
+    return {TEXTARRAYOID, makeArrayResult(made, CurrentMemoryContext), false};
+}
+
+bool drop_event_triggers() {
+    for (const char* name : trigger_names) {
+        char* trigger = psprintf("eventbus_%s", name);
+        if (OidIsValid(get_event_trigger_oid(trigger, true))) run_query(psprintf("DROP EVENT TRIGGER %s", trigger));
+    }
+    return run_query("DELETE FROM eventbus.ddl_capture") > 0;
+}
+
+}  // namespace
+
+}  // namespace eventbus::intake
+
+extern "C" {
+EVENTBUS_SQL_FUNCTION(eventbus_publish_ddl);
+EVENTBUS_SQL_FUNCTION(eventbus_capture_ddl);
+EVENTBUS_SQL_FUNCTION(eventbus_uncapture_ddl);
+}
+
+using namespace eventbus;
+using namespace eventbus::intake;
+
+Datum eventbus_publish_ddl(PG_FUNCTION_ARGS) {
+    if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+        ereport(ERROR, (errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+                        errmsg("eventbus.publish_ddl can only be called as an event trigger")));
+    auto* fired = reinterpret_cast<EventTriggerData*>(fcinfo->context);
+    Command command = {};
+    command.event = fired->event;
+    command.tag = GetCommandTagName(fired->tag);
+    command.user = GetUserNameFromId(GetUserId(), false);
+    if (!may_hold_secrets(command.tag)) command.text = debug_query_string;
+
+    // The one who runs the command need not be allowed to read our tables.
+    Oid caller;
+    int security;
+    GetUserIdAndSecContext(&caller, &security);
+    Oid owner;
+    (void)publish_change_function(&owner);
+    SetUserIdAndSecContext(owner, security | SECURITY_LOCAL_USERID_CHANGE);
+    SPI_connect();
+    run_query("SELECT topic, tags FROM eventbus.ddl_capture");
+    if (SPI_processed == 1) {
+        bool all;
+        Datum tags = datum_at(0, 2, &all);
+        char* topic = text_at(0, 1);
+        if (wanted(all ? nullptr : DatumGetArrayTypePCopy(tags), command.tag)) {
+            command.topic = ddl_topic(topic, command.tag);
+            run_query(strcmp(fired->event, "sql_drop") == 0        ? objects_dropped
+                      : strcmp(fired->event, "table_rewrite") == 0 ? object_rewritten
+                                                                   : objects_of_command);
+            uint64 count = SPI_processed;
+            SetUserIdAndSecContext(caller, security);
+            for (uint64 i = 0; i < count; ++i) publish(command, i);
+        }
+    }
+    SetUserIdAndSecContext(caller, security);
+    SPI_finish();
+    PG_RETURN_NULL();
+}
+
+Datum eventbus_capture_ddl(PG_FUNCTION_ARGS) {
+    if (PG_ARGISNULL(0)) ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("topic must not be null")));
+    char* topic = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    (void)ddl_topic(topic, "CREATE TABLE");
+    Argument tags = read_tags(PG_ARGISNULL(1) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    SPI_connect();
+    (void)drop_event_triggers();
+    run_query("INSERT INTO eventbus.ddl_capture (topic, tags) VALUES ($1, $2)", {Argument::of(topic), tags});
+    for (const char* name : trigger_names)
+        run_query(
+            psprintf("CREATE EVENT TRIGGER eventbus_%s ON %s EXECUTE FUNCTION eventbus.publish_ddl()", name, name));
+    SPI_finish();
+    PG_RETURN_VOID();
+}
+
+Datum eventbus_uncapture_ddl(PG_FUNCTION_ARGS) {
+    (void)fcinfo;
+    SPI_connect();
+    bool any = drop_event_triggers();
+    SPI_finish();
+    if (!any)
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("DDL is not captured"),
+                        errhint("eventbus.capture_ddl does it.")));
+    PG_RETURN_VOID();
+}

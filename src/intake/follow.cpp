@@ -1,0 +1,168 @@
+// What it is: keeping capture triggers true when a table's columns are renamed or dropped.
+// Who calls it: the event trigger eventbus_follow_captured, after every ALTER TABLE; the view eventbus.captured.
+// Never: changes a trigger that is not of eventbus.publish_change.
+#include "intake/capture.hpp"
+#include "postgres/guest.hpp"
+
+extern "C" {
+#include "access/genam.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type_d.h"
+#include "commands/event_trigger.h"
+#include "nodes/parsenodes.h"
+#include "utils/array.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+}
+
+namespace eventbus::intake {
+
+namespace {
+
+// A column that has another name now, or none any more.
+struct ColumnChange {
+    const char* from;
+    const char* to;  // nullptr: dropped
+};
+
+// Arguments as pg_trigger has them: texts one after the other, each with its zero.
+List* split_arguments(const bytea* packed) {
+    List* texts = NIL;
+    const char* at = VARDATA_ANY(packed);
+    const char* end = at + VARSIZE_ANY_EXHDR(packed);
+    while (at < end) {
+        texts = lappend(texts, pstrdup(at));
+        at += strlen(at) + 1;
+    }
+    return texts;
+}
+
+bytea* join_arguments(List* texts) {
+    StringInfoData packed;
+    initStringInfo(&packed);
+    appendStringInfoSpaces(&packed, VARHDRSZ);
+    ListCell* cell;
+    foreach (cell, texts) {
+        const char* text = static_cast<char*>(lfirst(cell));
+        appendBinaryStringInfo(&packed, text, static_cast<int>(strlen(text)) + 1);
+    }
+    SET_VARSIZE(packed.data, packed.len);
+    return reinterpret_cast<bytea*>(packed.data);
+}
+
+// The argument after the change; the same pointer where it does not concern it.
+char* changed_argument(char* argument, const ColumnChange& change, const char* table) {
+    const char* value = strchr(argument, '=');
+    if (value == nullptr) return argument;
+    bool key = strncmp(argument, "key=", 4) == 0;
+    if (!key && strncmp(argument, "columns=", 8) != 0) return argument;
+    ColumnList list = read_column_list(value + 1);
+    bool found = false;
+    ListCell* cell;
+    foreach (cell, list.names) {
+        if (strcmp(static_cast<char*>(lfirst(cell)), change.from) != 0) continue;
+        found = true;
+        if (change.to != nullptr) {
+            lfirst(cell) = pstrdup(change.to);
+        } else {
+            list.names = foreach_delete_current(list.names, cell);
+        }
+    }
+    if (!found) return argument;
+    if (change.to == nullptr && (key || (list.names == NIL && !list.except)))
+        ereport(ERROR, (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+                        errmsg("cannot drop column \"%s\" of table \"%s\": its capture needs it", change.from, table),
+                        errdetail("It stands in the capture's %s.", key ? "key" : "columns"),
+                        errhint("Call eventbus.capture with another one first, or eventbus.uncapture.")));
+    if (list.names == NIL) return nullptr;
+    return psprintf("%.*s=%s", static_cast<int>(value - argument), argument, column_list_text(list));
+}
+
+void follow(Oid relation, const ColumnChange& change, Oid function, Relation triggers) {
+    ScanKeyData scan_key;
+    ScanKeyInit(&scan_key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relation));
+    SysScanDesc scan = systable_beginscan(triggers, TriggerRelidNameIndexId, true, nullptr, 1, &scan_key);
+    bool any = false;
+    while (HeapTuple tuple = systable_getnext(scan)) {
+        auto* form = reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple));
+        if (form->tgfoid != function) continue;
+        bool null;
+        Datum packed = fastgetattr(tuple, Anum_pg_trigger_tgargs, RelationGetDescr(triggers), &null);
+        List* texts = NIL;
+        bool changed = false;
+        ListCell* cell;
+        foreach (cell, split_arguments(DatumGetByteaPP(packed))) {
+            auto* argument = static_cast<char*>(lfirst(cell));
+            bool is_topic = texts == NIL;
+            char* now = is_topic ? argument : changed_argument(argument, change, get_rel_name(relation));
+            changed = changed || now != argument;
+            if (now != nullptr) texts = lappend(texts, now);
+        }
+        if (!changed) continue;
+        any = true;
+        Datum values[Natts_pg_trigger] = {};
+        bool nulls[Natts_pg_trigger] = {};
+        bool replace[Natts_pg_trigger] = {};
+        values[Anum_pg_trigger_tgargs - 1] = PointerGetDatum(join_arguments(texts));
+        values[Anum_pg_trigger_tgnargs - 1] = Int16GetDatum(static_cast<int16>(list_length(texts)));
+        replace[Anum_pg_trigger_tgargs - 1] = replace[Anum_pg_trigger_tgnargs - 1] = true;
+        HeapTuple made = heap_modify_tuple(tuple, RelationGetDescr(triggers), values, nulls, replace);
+        CatalogTupleUpdate(triggers, &made->t_self, made);
+    }
+    systable_endscan(scan);
+    if (any) CacheInvalidateRelcacheByRelid(relation);
+}
+
+void follow_all(RangeVar* name, const ColumnChange& change) {
+    Oid table = RangeVarGetRelid(name, NoLock, true);
+    Oid function = publish_change_function(nullptr);
+    if (!OidIsValid(table) || !OidIsValid(function)) return;
+    Relation triggers = table_open(TriggerRelationId, RowExclusiveLock);
+    ListCell* cell;
+    foreach (cell, find_all_inheritors(table, NoLock, nullptr)) follow(lfirst_oid(cell), change, function, triggers);
+    table_close(triggers, RowExclusiveLock);
+}
+
+}  // namespace
+
+}  // namespace eventbus::intake
+
+extern "C" {
+EVENTBUS_SQL_FUNCTION(eventbus_follow_captured);
+EVENTBUS_SQL_FUNCTION(eventbus_trigger_arguments);
+}
+
+using namespace eventbus;
+using namespace eventbus::intake;
+
+Datum eventbus_follow_captured(PG_FUNCTION_ARGS) {
+    if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
+        ereport(ERROR, (errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
+                        errmsg("eventbus.follow_captured can only be called as an event trigger")));
+    Node* tree = reinterpret_cast<EventTriggerData*>(fcinfo->context)->parsetree;
+    if (IsA(tree, RenameStmt)) {
+        auto* rename = reinterpret_cast<RenameStmt*>(tree);
+        if (rename->renameType == OBJECT_COLUMN) follow_all(rename->relation, {rename->subname, rename->newname});
+    } else if (IsA(tree, AlterTableStmt)) {
+        auto* alter = reinterpret_cast<AlterTableStmt*>(tree);
+        ListCell* cell;
+        foreach (cell, alter->cmds) {
+            auto* command = lfirst_node(AlterTableCmd, cell);
+            if (command->subtype == AT_DropColumn) follow_all(alter->relation, {command->name, nullptr});
+        }
+    }
+    PG_RETURN_NULL();
+}
+
+Datum eventbus_trigger_arguments(PG_FUNCTION_ARGS) {
+    List* texts = split_arguments(PG_GETARG_BYTEA_PP(0));
+    auto* values = static_cast<Datum*>(palloc(sizeof(Datum) * static_cast<Size>(list_length(texts) + 1)));
+    int count = 0;
+    ListCell* cell;
+    foreach (cell, texts) values[count++] = CStringGetTextDatum(static_cast<char*>(lfirst(cell)));
+    PG_RETURN_ARRAYTYPE_P(construct_array(values, count, TEXTOID, -1, false, TYPALIGN_INT));
+}

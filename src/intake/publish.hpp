@@ -1,0 +1,21 @@
+// What it is: what all ways of publishing share: limits, and the way into the log.
+// Who calls it: publish and its kin, capture triggers.
+// Never: decides who may publish what.
+#pragma once
+
+#include "log/log.hpp"
+
+namespace eventbus::intake {
+
+inline constexpr int longest_key = 1024;  // bytes
+
+// Errors when a payload is larger than eventbus.max_payload.
+void check_payload_size(Size bytes);
+
+// Errors unless the jsonb is an object of at most 1 MB.
+void check_headers(Datum headers);
+
+// Appends the event to this database's log and returns its id; warns once a session where nobody will deliver it.
+int64 append(log::NewEvent* event);
+
+}  // namespace eventbus::intake

@@ -1,0 +1,212 @@
+// What it is: see json.hpp.
+// Who calls it: see json.hpp.
+// Never: see json.hpp.
+#include "postgres/json.hpp"
+
+extern "C" {
+#include "access/transam.h"
+#include "catalog/pg_cast.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "utils/datetime.h"
+#include "utils/fmgroids.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+}
+
+namespace eventbus {
+
+namespace {
+
+// A type of somebody's own may say how it becomes json, by a cast.
+Oid cast_to_json(Oid type) {
+    if (type < FirstNormalObjectId) return InvalidOid;
+    HeapTuple cast = SearchSysCache2(CASTSOURCETARGET, ObjectIdGetDatum(type), ObjectIdGetDatum(JSONOID));
+    if (!HeapTupleIsValid(cast)) return InvalidOid;
+    auto* form = reinterpret_cast<Form_pg_cast>(GETSTRUCT(cast));
+    Oid function = form->castmethod == COERCION_METHOD_FUNCTION ? form->castfunc : InvalidOid;
+    ReleaseSysCache(cast);
+    return function;
+}
+
+void use_output(JsonType* result, MemoryContext memory) {
+    Oid output;
+    bool varlena;
+    getTypeOutputInfo(result->type, &output, &varlena);
+    fmgr_info_cxt(output, &result->function, memory);
+}
+
+// to_json has to be told what it converts; outside of an expression only a made-up one can say it.
+void use_to_json(JsonType* result, MemoryContext memory) {
+    fmgr_info_cxt(F_TO_JSON, &result->function, memory);
+    MemoryContext before = MemoryContextSwitchTo(memory);
+    Node* argument = reinterpret_cast<Node*>(makeNullConst(result->type, -1, InvalidOid));
+    Node* call = reinterpret_cast<Node*>(
+        makeFuncExpr(F_TO_JSON, JSONOID, list_make1(argument), InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL));
+    fmgr_info_set_expr(call, &result->function);
+    MemoryContextSwitchTo(before);
+}
+
+void append_datum_text(StringInfo out, Datum value) {
+    auto* packed = reinterpret_cast<text*>(PG_DETOAST_DATUM_PACKED(value));
+    append_json_string(out, {VARDATA_ANY(packed), static_cast<std::size_t>(VARSIZE_ANY_EXHDR(packed))});
+    if (packed != reinterpret_cast<text*>(DatumGetPointer(value))) pfree(packed);
+}
+
+// Numbers that JSON does not know (NaN, Infinity) become strings.
+void append_number(StringInfo out, const char* digits) {
+    const char* first = *digits == '-' ? digits + 1 : digits;
+    if (*first >= '0' && *first <= '9') {
+        appendStringInfoString(out, digits);
+    } else {
+        append_json_string(out, digits);
+    }
+}
+
+}  // namespace
+
+void look_up_json_type(Oid type, MemoryContext memory, JsonType* result) {
+    using Kind = JsonType::Kind;
+    result->type = getBaseType(type);
+    switch (result->type) {
+        case BOOLOID:
+            result->kind = Kind::boolean;
+            return;
+        case INT2OID:
+        case INT4OID:
+        case INT8OID:
+        case FLOAT4OID:
+        case FLOAT8OID:
+        case NUMERICOID:
+            result->kind = Kind::number;
+            break;
+        case DATEOID:
+        case TIMESTAMPOID:
+        case TIMESTAMPTZOID:
+            result->kind = Kind::date_time;
+            return;
+        case JSONOID:
+            result->kind = Kind::json;
+            return;
+        case JSONBOID:
+            result->kind = Kind::jsonb;
+            return;
+        case TEXTOID:
+        case VARCHAROID:
+        case BPCHAROID:
+            result->kind = Kind::text;
+            return;
+        default:
+            if (OidIsValid(get_element_type(result->type)) || result->type == RECORDARRAYOID ||
+                type_is_rowtype(result->type)) {
+                result->kind = Kind::converted;
+                use_to_json(result, memory);
+                return;
+            }
+            if (Oid function = cast_to_json(result->type); OidIsValid(function)) {
+                result->kind = Kind::converted;
+                fmgr_info_cxt(function, &result->function, memory);
+                return;
+            }
+            result->kind = Kind::quoted;
+    }
+    use_output(result, memory);
+}
+
+void append_json(StringInfo out, JsonType* type, Datum value) {
+    switch (type->kind) {
+        case JsonType::Kind::boolean:
+            appendStringInfoString(out, DatumGetBool(value) ? "true" : "false");
+            return;
+        case JsonType::Kind::number: {
+            if (type->type == INT4OID || type->type == INT8OID || type->type == INT2OID) {
+                char digits[MAXINT8LEN + 1];
+                int64 number = type->type == INT8OID   ? DatumGetInt64(value)
+                               : type->type == INT4OID ? DatumGetInt32(value)
+                                                       : DatumGetInt16(value);
+                appendBinaryStringInfo(out, digits, pg_lltoa(number, digits));
+                return;
+            }
+            char* digits = OutputFunctionCall(&type->function, value);
+            append_number(out, digits);
+            pfree(digits);
+            return;
+        }
+        case JsonType::Kind::date_time: {
+            char words[MAXDATELEN + 1];
+            JsonEncodeDateTime(words, value, type->type, nullptr);
+            appendStringInfoChar(out, '"');
+            appendStringInfoString(out, words);
+            appendStringInfoChar(out, '"');
+            return;
+        }
+        case JsonType::Kind::converted:
+            value = FunctionCall1(&type->function, value);
+            [[fallthrough]];
+        case JsonType::Kind::json: {
+            text* json = DatumGetTextPP(value);
+            appendBinaryStringInfo(out, VARDATA_ANY(json), static_cast<int>(VARSIZE_ANY_EXHDR(json)));
+            return;
+        }
+        case JsonType::Kind::jsonb: {
+            Jsonb* json = DatumGetJsonbP(value);
+            (void)JsonbToCString(out, &json->root, static_cast<int>(VARSIZE(json)));
+            return;
+        }
+        case JsonType::Kind::text:
+            append_datum_text(out, value);
+            return;
+        case JsonType::Kind::quoted: {
+            char* words = OutputFunctionCall(&type->function, value);
+            append_json_string(out, words);
+            pfree(words);
+            return;
+        }
+    }
+}
+
+void append_json_string(StringInfo out, std::string_view text) {
+    static constexpr char hex[] = "0123456789abcdef";
+    enlargeStringInfo(out, static_cast<int>(text.size()) + 2);
+    appendStringInfoCharMacro(out, '"');
+    const char* plain = text.data();  // what needs no escape and is not copied yet
+    const char* end = text.data() + text.size();
+    for (const char* at = plain; at < end; ++at) {
+        auto c = static_cast<unsigned char>(*at);
+        if (c >= 0x20 && c != '"' && c != '\\') continue;
+        appendBinaryStringInfo(out, plain, static_cast<int>(at - plain));
+        plain = at + 1;
+        appendStringInfoCharMacro(out, '\\');
+        switch (c) {
+            case '\b':
+                appendStringInfoChar(out, 'b');
+                break;
+            case '\f':
+                appendStringInfoChar(out, 'f');
+                break;
+            case '\n':
+                appendStringInfoChar(out, 'n');
+                break;
+            case '\r':
+                appendStringInfoChar(out, 'r');
+                break;
+            case '\t':
+                appendStringInfoChar(out, 't');
+                break;
+            case '"':
+            case '\\':
+                appendStringInfoChar(out, static_cast<char>(c));
+                break;
+            default:
+                appendStringInfoString(out, "u00");
+                appendStringInfoChar(out, hex[c >> 4]);
+                appendStringInfoChar(out, hex[c & 15]);
+        }
+    }
+    appendBinaryStringInfo(out, plain, static_cast<int>(end - plain));
+    appendStringInfoChar(out, '"');
+}
+
+}  // namespace eventbus

@@ -1,0 +1,32 @@
+// What it is: values and rows of PostgreSQL as JSON text, the way to_jsonb has them, without making a jsonb.
+// Who calls it: intake, for captured changes.
+// Never: keeps anything of a value: what it writes is copied into the buffer it is given.
+#pragma once
+
+#include <string_view>
+
+#include "postgres/prelude.hpp"
+
+extern "C" {
+#include "lib/stringinfo.h"
+}
+
+namespace eventbus {
+
+// How the values of one type become JSON; looked up once.
+struct JsonType {
+    enum class Kind : unsigned char { boolean, number, date_time, json, jsonb, text, quoted, converted };
+    Kind kind;
+    Oid type;           // base type: domains are looked through
+    FmgrInfo function;  // the type's output, or what converts it to json
+};
+
+// Looks a type up; the function's memory is in `memory`, which must live as long as the result.
+void look_up_json_type(Oid type, MemoryContext memory, JsonType* result);
+
+void append_json(StringInfo out, JsonType* type, Datum value);
+
+// A text in the server's encoding as a JSON string, quotes included.
+void append_json_string(StringInfo out, std::string_view text);
+
+}  // namespace eventbus
