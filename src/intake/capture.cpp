@@ -44,7 +44,9 @@ constexpr KnownOperation known_operations[] = {
     {"truncate", TRIGGER_TYPE_TRUNCATE, nullptr},
 };
 constexpr const char* unchanged_word = "unchanged";
-constexpr const char* trigger_prefix = "eventbus_capture_";
+// Triggers fire in the order of their names: ours before others, whose own changes then come behind the one that they
+// react to.
+constexpr const char* trigger_prefix = "00_eventbus_";
 
 struct Request {
     Oid relation;

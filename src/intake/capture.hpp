@@ -39,9 +39,9 @@ char* column_list_text(const ColumnList& columns);
 
 // Checks that the names are columns of the relation; the error lists those there are.
 void check_columns(Relation rel, List* names, const char* argument);
-// The columns that make the key of a relation's rows by default: a bitmap of attribute numbers less
-// FirstLowInvalidHeapAttributeNumber; nullptr where there is neither replica identity nor primary key.
-Bitmapset* identity_columns(Relation rel);
+// The columns that make the key of a relation's rows by default, in their index's order; NIL where there is neither a
+// replica identity by index nor a primary key.
+List* identity_columns(Relation rel);
 
 // The topic of an operation ("insert", "update", "delete", "truncate") on a table: {schema}, {table} and {op} filled
 // in. What a topic may not hold, or what would split a name into words, becomes an underscore. Errors on unknown

@@ -6,8 +6,9 @@
 #include "router/route.hpp"
 
 extern "C" {
+#include "access/genam.h"
+#include "catalog/pg_class.h"
 #include "lib/stringinfo.h"
-#include "nodes/bitmapset.h"
 #include "parser/scansup.h"
 #include "utils/relcache.h"
 }
@@ -145,19 +146,26 @@ void check_columns(Relation rel, List* names, const char* argument) {
             appendStringInfo(&known, "%s%s", known.len > 0 ? ", " : "", NameStr(column->attname));
         }
         if (!found)
-            ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
-                            errmsg("column \"%s\" of %s does not exist in relation \"%s\"", name, argument,
-                                   RelationGetRelationName(rel)),
-                            errhint("Its columns are: %s.", known.data)));
+            ereport(
+                ERROR,
+                (errcode(ERRCODE_UNDEFINED_COLUMN),
+                 errmsg("column \"%s\" of relation \"%s\" does not exist", name, RelationGetRelationName(rel)),
+                 errdetail("It stands in the capture's %s.", argument), errhint("Its columns are: %s.", known.data)));
     }
 }
 
-Bitmapset* identity_columns(Relation rel) {
-    Bitmapset* columns = nullptr;
-    if (rel->rd_rel->relreplident == REPLICA_IDENTITY_INDEX)
-        columns = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_IDENTITY_KEY);
-    if (columns == nullptr) columns = RelationGetIndexAttrBitmap(rel, INDEX_ATTR_BITMAP_PRIMARY_KEY);
-    return columns;
+List* identity_columns(Relation rel) {
+    list_free(RelationGetIndexList(rel));  // finds out which indexes those are
+    Oid oid = rel->rd_rel->relreplident == REPLICA_IDENTITY_INDEX ? rel->rd_replidindex : rel->rd_pkindex;
+    if (!OidIsValid(oid)) return NIL;
+    List* names = NIL;
+    Relation index = index_open(oid, AccessShareLock);
+    for (int i = 0; i < index->rd_index->indnkeyatts; ++i) {
+        Form_pg_attribute column = TupleDescAttr(RelationGetDescr(rel), index->rd_index->indkey.values[i] - 1);
+        names = lappend(names, pstrdup(NameStr(column->attname)));
+    }
+    index_close(index, NoLock);
+    return names;
 }
 
 char* capture_topic(const char* topic, const char* schema, const char* table, const char* operation) {

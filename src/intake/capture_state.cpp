@@ -10,7 +10,6 @@ extern "C" {
 #include "catalog/indexing.h"
 #include "catalog/pg_trigger.h"
 #include "commands/dbcommands.h"
-#include "nodes/bitmapset.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
@@ -78,7 +77,7 @@ bool is_member(List* names, const char* name) {
 
 void look_up_columns(CaptureState* state, Relation rel, const CaptureArguments& arguments) {
     TupleDesc row = RelationGetDescr(rel);
-    Bitmapset* identity = arguments.key == NIL ? identity_columns(rel) : nullptr;
+    List* key = arguments.key != NIL ? arguments.key : identity_columns(rel);
     state->columns = static_cast<CapturedColumn*>(palloc0(sizeof(CapturedColumn) * (row->natts + 1)));
     state->key = static_cast<int*>(palloc0(sizeof(int) * (row->natts + 1)));
     for (int i = 0; i < row->natts; ++i) {
@@ -98,26 +97,21 @@ void look_up_columns(CaptureState* state, Relation rel, const CaptureArguments& 
         column->length = attribute->attlen;
         column->by_value = attribute->attbyval;
         look_up_json_type(attribute->atttypid, state->memory, &column->json);
-        column->in_key = arguments.key != NIL
-                             ? is_member(arguments.key, name)
-                             : bms_is_member(attribute->attnum - FirstLowInvalidHeapAttributeNumber, identity);
+        column->in_key = is_member(key, name);
         if (column->in_key) {
             Oid output;
             bool varlena;
             getTypeOutputInfo(attribute->atttypid, &output, &varlena);
             fmgr_info_cxt(output, &column->output, state->memory);
-            state->key[state->key_count++] = state->column_count;
         }
         ++state->column_count;
     }
-    // A key that somebody wrote down has its columns in the order in which they stand there.
-    int position = 0;
     ListCell* cell;
-    foreach (cell, arguments.key)
+    foreach (cell, key)
         for (int i = 0; i < state->column_count; ++i)
             if (strcmp(NameStr(TupleDescAttr(row, state->columns[i].index)->attname),
                        static_cast<char*>(lfirst(cell))) == 0)
-                state->key[position++] = i;
+                state->key[state->key_count++] = i;
 }
 
 void look_up_source(CaptureState* state, const char* schema, const char* table) {

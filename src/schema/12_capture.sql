@@ -44,7 +44,7 @@ CREATE VIEW eventbus.captured AS
            pg_catalog.array_agg(t.tgname ORDER BY t.tgname) AS triggers
     FROM (SELECT tgrelid, tgtype, tgname, eventbus.trigger_arguments(tgargs) AS arguments,
                  pg_catalog.substring(pg_catalog.pg_get_triggerdef(oid), 'WHEN \((.*)\) EXECUTE FUNCTION ') AS condition,
-                 CASE WHEN tgname LIKE 'eventbus\_capture\_%' THEN '' ELSE tgname END AS made_by_hand
+                 CASE WHEN tgname LIKE '00\_eventbus\_%' THEN '' ELSE tgname END AS made_by_hand
           FROM pg_catalog.pg_trigger
           WHERE tgfoid = 'eventbus.publish_change'::pg_catalog.regproc AND tgparentid = 0 AND NOT tgisinternal) t
     GROUP BY t.tgrelid, t.made_by_hand, t.arguments;
