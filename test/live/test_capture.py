@@ -1,0 +1,170 @@
+# What it is: captured tables end to end: a consumer that applies the events has the table; dumps bring captures back.
+# Who calls it: pytest.
+# Never: reads the log: what counts is what arrives at the broker.
+import json
+import os
+import random
+import subprocess
+
+import replay
+from postgres import bin_directory
+from processes import eventually
+
+SEED = int(os.environ.get("CAPTURE_SEED", "7"))
+VALUES = {  # type -> a random value as SQL
+    "integer": lambda dice: str(dice.randint(-5, 5)),
+    "bigint": lambda dice: str(dice.randint(-2**63, 2**63 - 1)),
+    "numeric": lambda dice: dice.choice(["'NaN'", f"{dice.randint(0, 10**30)}.{dice.randint(0, 10**9)}", "-0.10"]),
+    "double precision": lambda dice: dice.choice(["'-Infinity'", "0.1", "1e300", repr(dice.random())]),
+    "boolean": lambda dice: dice.choice(["true", "false"]),
+    "text": lambda dice: dice.choice(["''", "'a\"b\\c'", "E'\\n\\t\\x01'", "'żółw 🐢'",
+                                      f"repeat('long {dice.random()} ', 500)"]),
+    "char(5)": lambda dice: f"'{dice.randint(0, 99)}'",
+    "bytea": lambda dice: f"'\\x{dice.randbytes(dice.randint(0, 9)).hex()}'",
+    "timestamptz": lambda dice: dice.choice(["'infinity'", f"to_timestamp({dice.random() * 2e9})"]),
+    "date": lambda dice: f"date '2024-02-29' + {dice.randint(-10**6, 10**6)}",
+    "interval": lambda dice: f"make_interval(days => {dice.randint(-9, 9)}, secs => {dice.random()})",
+    "uuid": lambda dice: "gen_random_uuid()",
+    # Not 'null': within a row's JSON it is what NULL is.
+    "jsonb": lambda dice: dice.choice(["'{\"a\": [1, null, \"\\u00e9\"]}'", "'\"null\"'", "'7.50'"]),
+    "text[]": lambda dice: dice.choice(["'{}'", "'{a,NULL,\"b c\"}'", "'{{a,b},{c,d}}'"]),
+    "int4range": lambda dice: f"int4range({dice.randint(0, 4)}, {dice.randint(5, 9)})",
+    "mood": lambda dice: dice.choice(["'sad'", "'glad'"]),
+    "pair": lambda dice: f"ROW({dice.randint(0, 9)}, 'x, \"y\"')",
+    "pair[]": lambda dice: f"ARRAY[ROW({dice.randint(0, 9)}, NULL)::pair]",
+}
+
+
+class RandomTable:
+    """A table of random columns, and random changes to it; `run` executes SQL."""
+
+    def __init__(self, dice, run, number):
+        self.dice, self.run, self.name = dice, run, f"random_{number}"
+        self.types = {f"c {i}" if dice.random() < 0.2 else f"c{i}": dice.choice(list(VALUES))
+                      for i in range(dice.randint(1, 9))}
+        columns = [f'"{name}" {kind}' for name, kind in self.types.items()]
+        self.kind = dice.choice(["keyless", "keyed", "partitioned"])
+        columns.insert(dice.randint(0, len(columns)), "id integer NOT NULL")
+        if self.kind != "keyless":
+            columns.append("PRIMARY KEY (id)")
+        if dice.random() < 0.5:
+            columns.append("twice integer GENERATED ALWAYS AS (id * 2) STORED")
+        by = " PARTITION BY LIST (id)" if self.kind == "partitioned" else ""
+        run(f"CREATE TABLE {self.name} ({', '.join(columns)}){by}")
+        if by:
+            run(f"CREATE TABLE {self.name}_some PARTITION OF {self.name} FOR VALUES IN (1, 2, 3, 4)")
+            run(f"CREATE TABLE {self.name}_rest PARTITION OF {self.name} DEFAULT")
+        run(f"CREATE TABLE {self.name}_copy (LIKE {self.name})")
+        run(f"SELECT eventbus.capture('{self.name}')")
+
+    def value(self, name):
+        return "NULL" if self.dice.random() < 0.2 else VALUES[self.types[name]](self.dice)
+
+    def change(self):
+        kind = self.dice.choices(["insert", "update", "delete", "truncate"], [5, 5, 2, 0.3])[0]
+        some = f"id % {self.dice.randint(1, 7)} = 0"
+        if kind == "insert":
+            names = list(self.types)
+            rows = ", ".join(f"({self.dice.randint(1, 40)}, {', '.join(self.value(n) for n in names)})"
+                             for _ in range(self.dice.randint(1, 4)))
+            skip = "" if self.kind == "keyless" else " ON CONFLICT DO NOTHING"
+            self.run(f"INSERT INTO {self.name} (id, {', '.join(f'{chr(34)}{n}{chr(34)}' for n in names)}) "
+                     f"VALUES {rows}{skip}")
+        elif kind == "update":
+            names = self.dice.sample(list(self.types), self.dice.randint(1, len(self.types)))
+            new = [f'"{n}" = {self.value(n)}' for n in names]
+            if self.dice.random() < 0.2:
+                new.append("id = id + 100")
+            self.run(f"UPDATE {self.name} SET {', '.join(new)} WHERE {some}")
+        elif kind == "delete":
+            self.run(f"DELETE FROM {self.name} WHERE {some}")
+        else:
+            self.run(f"TRUNCATE {self.name}")
+
+
+def test_replaying_the_events_gives_the_table(db, stream):
+    """Seven random tables, some 600 random changes, savepoints and transactions rolled back among them."""
+    dice = random.Random(SEED)
+    db.run("CREATE TYPE mood AS ENUM ('sad', 'glad')")
+    db.run("CREATE TYPE pair AS (a integer, b text)")
+    tables = [RandomTable(dice, db.run, i) for i in range(7)]
+    for _ in range(150):
+        db.run("BEGIN")
+        for _ in range(dice.randint(1, 6)):
+            inner = dice.random() < 0.3
+            if inner:
+                db.run("SAVEPOINT s")
+            dice.choice(tables).change()
+            if inner and dice.random() < 0.5:
+                db.run("ROLLBACK TO s")
+        db.run(dice.choices(["COMMIT", "ROLLBACK"], [5, 1])[0])
+    db.publish("end", {})
+    last = eventually(lambda: (lambda all: all and all[-1]["topic"] == b"end" and all)(stream()), 60,
+                      "the last event arrives")
+
+    kinds = set()
+    with db.connection.cursor() as cursor:
+        for entry in last[:-1]:
+            envelope = json.loads(entry["payload"])
+            assert envelope["source"]["schema"] == "public"
+            kinds.add(envelope["op"])
+            replay.apply(cursor, envelope["source"]["table"] + "_copy", entry["payload"].decode())
+        for table in tables:
+            wrong = replay.differences(cursor, table.name, table.name + "_copy")
+            assert not wrong, f"seed {SEED}: " + "\n".join(wrong)
+    assert kinds == {"c", "u", "d", "t"}
+
+
+def test_consumers_keep_a_map_of_the_fleet(db, rabbit, name):
+    """The example of the README: positions are updated, a consumer of RabbitMQ keeps its map in step."""
+    rabbit.declare(name, exchange=name, binding="fleet.#")
+    db.broker("rabbit", rabbit.url)
+    db.route("map", "rabbit", f"exchange:{name}", topics="fleet.#")
+    db.run("CREATE TABLE truck (plate text PRIMARY KEY, lat numeric, lon numeric, driver text, phone text)")
+    db.run("SELECT eventbus.capture('truck', topic => 'fleet.{table}.{op}', columns => '-phone')")
+    dice = random.Random(SEED)
+    db.run("INSERT INTO truck SELECT 'T-' || i, 50, 10, 'driver ' || i, '0123' FROM generate_series(1, 50) i")
+    sent = 50
+    for _ in range(200):
+        plate = f"T-{dice.randint(1, 50)}"
+        if dice.random() < 0.05:
+            sent += len(db.run("DELETE FROM truck WHERE plate = %s RETURNING 1", plate))
+        else:
+            sent += len(db.run("UPDATE truck SET lat = lat + %s, phone = 'x' WHERE plate = %s RETURNING 1",
+                               dice.randint(1, 5), plate))
+    known = {}
+    for properties, body, method in rabbit.take(name, sent):
+        change = json.loads(body)
+        assert method.routing_key == "fleet.truck." + {"c": "insert", "u": "update", "d": "delete"}[change["op"]]
+        row = change["after"] or change["before"]
+        assert properties.headers["event-key"] == row["plate"] and "phone" not in row
+        if change["op"] == "d":
+            del known[row["plate"]]
+        else:
+            assert change["before"] == known.get(row["plate"])
+            known[row["plate"]] = row
+    there = {row["plate"]: row for row in (json.loads(r[0]) for r in db.run(
+        "SELECT (to_jsonb(t) - 'phone')::text FROM truck t"))}
+    assert known == there
+    assert rabbit.take_until_idle(name) == []
+
+
+def test_a_dump_brings_captures_back(db, make_database):
+    db.run("CREATE TABLE item (id integer PRIMARY KEY, name text, secret text)")
+    db.run("SELECT eventbus.capture('item', columns => '-secret', condition => 'NEW.id > 1', headers => '{\"a\": 1}')")
+    db.run("SELECT eventbus.capture_ddl('schema.{tag}', 'CREATE TABLE')")
+    listed = db.run("SELECT relation::text, topic, operations, columns, condition, headers FROM eventbus.captured")
+    dump = subprocess.run([os.path.join(bin_directory(), "pg_dump"), "-h", db.cluster.directory, "-p",
+                           str(db.cluster.port), "-U", db.cluster.superuser, db.name], check=True, capture_output=True)
+    other = make_database("restored", extension=False)
+    subprocess.run([os.path.join(bin_directory(), "psql"), "-h", db.cluster.directory, "-p", str(db.cluster.port), "-U",
+                    db.cluster.superuser, "-v", "ON_ERROR_STOP=1", "-q", other.name], input=dump.stdout, check=True,
+                   stdout=subprocess.DEVNULL)
+    assert other.run("SELECT relation::text, topic, operations, columns, condition, headers FROM eventbus.captured") \
+        == listed
+    other.broker("hold", "redis:///nonexistent.sock")
+    other.route("hold", "hold", "list:x")
+    other.run("CREATE TABLE more (id integer)")
+    other.run("INSERT INTO item VALUES (1, 'a', 's'), (2, 'b', 's')")
+    assert [(topic, key) for topic, key in other.run("SELECT topic, key FROM eventbus.event ORDER BY id")] == [
+        ("schema.CREATE TABLE", "public.more"), ("public.item.insert", "2")]
