@@ -3,6 +3,7 @@
 // Never: keeps a list of its own: the triggers are all there is, so that dumps, renames and partitions just work.
 #include "intake/capture.hpp"
 
+#include "intake/allowed.hpp"
 #include "intake/publish.hpp"
 #include "log/log.hpp"
 #include "postgres/compat.hpp"
@@ -307,7 +308,7 @@ Datum eventbus_capture(PG_FUNCTION_ARGS) {
     check_columns(rel, read.key, "key");
     for (const KnownOperation& operation : known_operations)
         if ((request.operations & operation.event) != 0)
-            (void)(capture_topic(topic, request.schema, request.table, operation.name));
+            check_allowed(capture_topic(topic, request.schema, request.table, operation.name));
 
     Oid owner;
     Oid function = publish_change_function(&owner);
