@@ -2,6 +2,7 @@
 SET client_min_messages = error;  -- whether pg_eventbus is preloaded or not
 SET timezone = 'UTC';
 SET bytea_output = 'hex';
+SET lc_monetary = 'C';
 \set SHOW_CONTEXT never
 -- A route that goes nowhere keeps the events in the log.
 SELECT eventbus.create_broker('nowhere', 'redis:///nonexistent/redis.sock');
