@@ -129,6 +129,7 @@ void look_up_source(CaptureState* state, const char* schema, const char* table) 
     add("schema", schema);
     add("table", table);
     state->source = source.data;
+    state->source_length = source.len;
     state->source_setting = settings::source;
 }
 

@@ -40,6 +40,7 @@ struct CaptureState {
     int* key;  // positions in columns
     int key_count;
     char* source;                // the constant beginning of the envelope's source
+    int source_length;
     const char* source_setting;  // eventbus.source of that time
     Datum extra_headers;         // jsonb, or 0
     // What a transaction's events share.

@@ -7,6 +7,7 @@
 #include "settings/settings.hpp"
 
 extern "C" {
+#include "catalog/pg_type_d.h"
 #include "utils/datum.h"
 }
 
@@ -65,34 +66,35 @@ struct Span {
 void append_row(StringInfo out, const CaptureState& state, const Row& row, bool only_key, Span* spans,
                 const bool* changed) {
     bool first = true;
-    appendStringInfoCharMacro(out, '{');
+    put(out, '{');
     for (int i = 0; i < state.column_count; ++i) {
         CapturedColumn& column = state.columns[i];
         if (only_key ? !column.in_key : !column.shown) continue;
-        if (!first) appendStringInfoCharMacro(out, ',');
+        if (!first) put(out, ',');
         first = false;
-        appendBinaryStringInfo(out, column.name, column.name_length);
-        appendStringInfoCharMacro(out, ':');
+        put(out, column.name, column.name_length);
+        put(out, ':');
         if (changed != nullptr && !changed[i]) {  // written once already
             enlargeStringInfo(out, spans[i].end - spans[i].begin);
-            appendBinaryStringInfo(out, out->data + spans[i].begin, spans[i].end - spans[i].begin);
+            put(out, out->data + spans[i].begin, spans[i].end - spans[i].begin);
             continue;
         }
         int begin = out->len;
         if (row.nulls[column.index]) {
-            appendBinaryStringInfo(out, "null", 4);
+            put(out, "null", 4);
         } else {
             append_json(out, &column.json, row.values[column.index]);
         }
         if (spans != nullptr) spans[i] = {begin, out->len};
     }
-    appendStringInfoCharMacro(out, '}');
+    put(out, '}');
 }
 
-void append_field(StringInfo out, const char* name, int64 number) {
+template <int size>
+void append_field(StringInfo out, const char (&name)[size], int64 number) {
     char digits[MAXINT8LEN + 1];
-    appendStringInfoString(out, name);
-    appendBinaryStringInfo(out, digits, pg_lltoa(number, digits));
+    put(out, name);
+    put(out, digits, pg_lltoa(number, digits));
 }
 
 int64 milliseconds(TimestampTz time) {
@@ -100,42 +102,42 @@ int64 milliseconds(TimestampTz time) {
 }
 
 void append_changed(StringInfo out, const CaptureState& state, const bool* changed) {
-    appendStringInfoString(out, ",\"changed\":[");
+    put(out, ",\"changed\":[");
     bool first = true;
     for (int i = 0; i < state.column_count; ++i) {
         if (!changed[i] || !state.columns[i].shown) continue;
-        if (!first) appendStringInfoCharMacro(out, ',');
+        if (!first) put(out, ',');
         first = false;
-        appendBinaryStringInfo(out, state.columns[i].name, state.columns[i].name_length);
+        put(out, state.columns[i].name, state.columns[i].name_length);
     }
-    appendStringInfoChar(out, ']');
+    put(out, ']');
 }
 
 // The envelope of Debezium's PostgreSQL connector, and the names of the columns that an UPDATE changed.
 void append_envelope(StringInfo out, const CaptureState& state, const Change& change) {
     static constexpr char letters[operation_count] = {'c', 'u', 'd', 't'};
     auto* spans = static_cast<Span*>(palloc(sizeof(Span) * static_cast<Size>(state.column_count + 1)));
-    appendStringInfoString(out, "{\"before\":");
+    put(out, "{\"before\":");
     if (change.before != nullptr) {
         append_row(out, state, *change.before, false, spans, nullptr);
     } else {
-        appendStringInfoString(out, "null");
+        put(out, "null");
     }
-    appendStringInfoString(out, ",\"after\":");
+    put(out, ",\"after\":");
     if (change.after != nullptr) {
         append_row(out, state, *change.after, false, spans, change.changed);
     } else {
-        appendStringInfoString(out, "null");
+        put(out, "null");
     }
-    appendStringInfoString(out, ",\"source\":{");
-    appendStringInfoString(out, state.source);
+    put(out, ",\"source\":{");
+    put(out, state.source, state.source_length);
     append_field(out, "\"txId\":", static_cast<int64>(U64FromFullTransactionId(GetTopFullTransactionId())));
     append_field(out, ",\"ts_ms\":", milliseconds(GetCurrentTransactionStartTimestamp()));
-    appendStringInfoString(out, ",\"lsn\":null,\"snapshot\":false},\"op\":\"");
-    appendStringInfoChar(out, letters[static_cast<int>(change.operation)]);
+    put(out, ",\"lsn\":null,\"snapshot\":false},\"op\":\"");
+    put(out, letters[static_cast<int>(change.operation)]);
     append_field(out, "\",\"ts_ms\":", milliseconds(GetCurrentTimestamp()));
     if (change.changed != nullptr) append_changed(out, state, change.changed);
-    appendStringInfoChar(out, '}');
+    put(out, '}');
 }
 
 // The payload as a text datum.
@@ -150,7 +152,7 @@ Datum make_payload(const CaptureState& state, const Change& change) {
     if (state.payload == CapturePayload::change) {
         append_envelope(&out, state, change);
     } else if (row == nullptr) {
-        appendStringInfoString(&out, "null");
+        put(&out, "null");
     } else {
         append_row(&out, state, *row, state.payload == CapturePayload::key, nullptr, nullptr);
     }
@@ -166,14 +168,22 @@ text* make_key(const CaptureState& state, const Change& change) {
     if (row == nullptr || state.key_count == 0) return nullptr;
     StringInfoData out;
     initStringInfo(&out);
-    appendStringInfoSpaces(&out, VARHDRSZ);
+    out.len = VARHDRSZ;
     bool any = false;
     for (int i = 0; i < state.key_count; ++i) {
         CapturedColumn& column = state.columns[state.key[i]];
-        if (i > 0) appendStringInfoChar(&out, '/');
+        if (i > 0) put(&out, '/');
         if (row->nulls[column.index]) continue;
         any = true;
-        appendStringInfoString(&out, OutputFunctionCall(&column.output, row->values[column.index]));
+        if (column.json.type == INT4OID || column.json.type == INT8OID) {
+            char digits[MAXINT8LEN + 1];
+            Datum value = row->values[column.index];
+            int64 number = column.json.type == INT8OID ? DatumGetInt64(value) : DatumGetInt32(value);
+            put(&out, digits, pg_lltoa(number, digits));
+            continue;
+        }
+        char* words = OutputFunctionCall(&column.output, row->values[column.index]);
+        put(&out, words, static_cast<int>(strlen(words)));
     }
     if (!any) return nullptr;
     return make_event_key(&out);

@@ -14,6 +14,7 @@ extern "C" {
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/uuid.h"
 }
 
 namespace eventbus {
@@ -55,11 +56,26 @@ void append_datum_text(StringInfo out, Datum value) {
     if (packed != reinterpret_cast<text*>(DatumGetPointer(value))) pfree(packed);
 }
 
+constexpr char hex[] = "0123456789abcdef";
+
+void append_uuid(StringInfo out, const pg_uuid_t* uuid) {
+    char text[2 + 36];
+    char* at = text;
+    *at++ = '"';
+    for (int i = 0; i < UUID_LEN; ++i) {
+        if (i == 4 || i == 6 || i == 8 || i == 10) *at++ = '-';
+        *at++ = hex[uuid->data[i] >> 4];
+        *at++ = hex[uuid->data[i] & 15];
+    }
+    *at = '"';
+    put(out, text, sizeof text);
+}
+
 // Numbers that JSON does not know (NaN, Infinity) become strings.
 void append_number(StringInfo out, const char* digits) {
     const char* first = *digits == '-' ? digits + 1 : digits;
     if (*first >= '0' && *first <= '9') {
-        appendStringInfoString(out, digits);
+        put(out, digits, static_cast<int>(strlen(digits)));
     } else {
         append_json_string(out, digits);
     }
@@ -86,6 +102,9 @@ void look_up_json_type(Oid type, MemoryContext memory, JsonType* result) {
         case TIMESTAMPOID:
         case TIMESTAMPTZOID:
             result->kind = Kind::date_time;
+            return;
+        case UUIDOID:
+            result->kind = Kind::uuid;
             return;
         case JSONOID:
             result->kind = Kind::json;
@@ -118,7 +137,10 @@ void look_up_json_type(Oid type, MemoryContext memory, JsonType* result) {
 void append_json(StringInfo out, JsonType* type, Datum value) {
     switch (type->kind) {
         case JsonType::Kind::boolean:
-            appendStringInfoString(out, DatumGetBool(value) ? "true" : "false");
+            if (DatumGetBool(value))
+                put(out, "true");
+            else
+                put(out, "false");
             return;
         case JsonType::Kind::number: {
             if (type->type == INT4OID || type->type == INT8OID || type->type == INT2OID) {
@@ -126,7 +148,7 @@ void append_json(StringInfo out, JsonType* type, Datum value) {
                 int64 number = type->type == INT8OID   ? DatumGetInt64(value)
                                : type->type == INT4OID ? DatumGetInt32(value)
                                                        : DatumGetInt16(value);
-                appendBinaryStringInfo(out, digits, pg_lltoa(number, digits));
+                put(out, digits, pg_lltoa(number, digits));
                 return;
             }
             char* digits = OutputFunctionCall(&type->function, value);
@@ -137,9 +159,9 @@ void append_json(StringInfo out, JsonType* type, Datum value) {
         case JsonType::Kind::date_time: {
             char words[MAXDATELEN + 1];
             JsonEncodeDateTime(words, value, type->type, nullptr);
-            appendStringInfoChar(out, '"');
-            appendStringInfoString(out, words);
-            appendStringInfoChar(out, '"');
+            put(out, '"');
+            put(out, words, static_cast<int>(strlen(words)));
+            put(out, '"');
             return;
         }
         case JsonType::Kind::converted:
@@ -147,7 +169,7 @@ void append_json(StringInfo out, JsonType* type, Datum value) {
             [[fallthrough]];
         case JsonType::Kind::json: {
             text* json = DatumGetTextPP(value);
-            appendBinaryStringInfo(out, VARDATA_ANY(json), static_cast<int>(VARSIZE_ANY_EXHDR(json)));
+            put(out, VARDATA_ANY(json), static_cast<int>(VARSIZE_ANY_EXHDR(json)));
             return;
         }
         case JsonType::Kind::jsonb: {
@@ -157,6 +179,9 @@ void append_json(StringInfo out, JsonType* type, Datum value) {
         }
         case JsonType::Kind::text:
             append_datum_text(out, value);
+            return;
+        case JsonType::Kind::uuid:
+            append_uuid(out, DatumGetUUIDP(value));
             return;
         case JsonType::Kind::quoted: {
             char* words = OutputFunctionCall(&type->function, value);
@@ -168,45 +193,44 @@ void append_json(StringInfo out, JsonType* type, Datum value) {
 }
 
 void append_json_string(StringInfo out, std::string_view text) {
-    static constexpr char hex[] = "0123456789abcdef";
     enlargeStringInfo(out, static_cast<int>(text.size()) + 2);
-    appendStringInfoCharMacro(out, '"');
+    put(out, '"');
     const char* plain = text.data();  // what needs no escape and is not copied yet
     const char* end = text.data() + text.size();
     for (const char* at = plain; at < end; ++at) {
         auto c = static_cast<unsigned char>(*at);
         if (c >= 0x20 && c != '"' && c != '\\') continue;
-        appendBinaryStringInfo(out, plain, static_cast<int>(at - plain));
+        put(out, plain, static_cast<int>(at - plain));
         plain = at + 1;
-        appendStringInfoCharMacro(out, '\\');
+        put(out, '\\');
         switch (c) {
             case '\b':
-                appendStringInfoChar(out, 'b');
+                put(out, 'b');
                 break;
             case '\f':
-                appendStringInfoChar(out, 'f');
+                put(out, 'f');
                 break;
             case '\n':
-                appendStringInfoChar(out, 'n');
+                put(out, 'n');
                 break;
             case '\r':
-                appendStringInfoChar(out, 'r');
+                put(out, 'r');
                 break;
             case '\t':
-                appendStringInfoChar(out, 't');
+                put(out, 't');
                 break;
             case '"':
             case '\\':
-                appendStringInfoChar(out, static_cast<char>(c));
+                put(out, static_cast<char>(c));
                 break;
             default:
-                appendStringInfoString(out, "u00");
-                appendStringInfoChar(out, hex[c >> 4]);
-                appendStringInfoChar(out, hex[c & 15]);
+                put(out, "u00");
+                put(out, hex[c >> 4]);
+                put(out, hex[c & 15]);
         }
     }
-    appendBinaryStringInfo(out, plain, static_cast<int>(end - plain));
-    appendStringInfoChar(out, '"');
+    put(out, plain, static_cast<int>(end - plain));
+    put(out, '"');
 }
 
 }  // namespace eventbus

@@ -13,9 +13,24 @@ extern "C" {
 
 namespace eventbus {
 
+// appendBinaryStringInfo without a call for what fits, and without the closing zero, which our buffers do not need.
+inline void put(StringInfo out, const char* bytes, int count) {
+    if (out->len + count >= out->maxlen) enlargeStringInfo(out, count);
+    memcpy(out->data + out->len, bytes, static_cast<Size>(count));
+    out->len += count;
+}
+inline void put(StringInfo out, char c) {
+    if (out->len + 1 >= out->maxlen) enlargeStringInfo(out, 1);
+    out->data[out->len++] = c;
+}
+template <int size>
+inline void put(StringInfo out, const char (&literal)[size]) {
+    put(out, literal, size - 1);
+}
+
 // How the values of one type become JSON; looked up once.
 struct JsonType {
-    enum class Kind : unsigned char { boolean, number, date_time, json, jsonb, text, quoted, converted };
+    enum class Kind : unsigned char { boolean, number, date_time, json, jsonb, text, uuid, quoted, converted };
     Kind kind;
     Oid type;           // base type: domains are looked through
     FmgrInfo function;  // the type's output, or what converts it to json
