@@ -24,20 +24,18 @@ int safety_poll = 15000;
 int segment_size = 64 * 1024;
 char* source = nullptr;
 
-<<<<<<< HEAD
 static const config_enum_entry on_log_full_choices[] = {
     {"error", on_log_full_error, false},
     {"skip", on_log_full_skip, false},
     {nullptr, 0, false},
 };
-=======
+
 const char* source_name() {
     if (source != nullptr && *source != '\0') return pstrdup(source);
     const char* name = GetConfigOption("cluster_name", true, false);
     if (name == nullptr || *name == '\0') name = psprintf(UINT64_FORMAT, GetSystemIdentifier());
     return psprintf("postgresql://%s/%s", name, get_database_name(MyDatabaseId));
 }
->>>>>>> 49dc4d2 (Capture: a table's changes become events by one call; DDL, too)
 
 void define() {
     DefineCustomIntVariable("eventbus.batch_events", "Most events that a sender reads from the log at a time.",
