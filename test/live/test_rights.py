@@ -16,14 +16,15 @@ REFUSED = psycopg2.errors.InsufficientPrivilege
 
 # Who may call which function and read which view once the recipes have run; what is in no list is the superuser's.
 PUBLISHER = {"publish", "publish_bytes", "publish_text", "wait_for_delivery"}
-MONITOR_FUNCTIONS = {"health", "redacted_url", "route_status"}
+MONITOR_FUNCTIONS = {"health", "redacted_url", "route_status", "trigger_arguments"}
 OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
     "alter_broker", "alter_route", "create_broker", "create_route", "discard", "drop_broker", "drop_route",
     "pause_route", "redeliver", "resume_route", "wake_workers"}
 FUNCTIONS = {"app": PUBLISHER, "operator": OPERATOR_FUNCTIONS, "monitor": MONITOR_FUNCTIONS}
-MONITOR_VIEWS = {"allowed", "broker", "route", "status"}
+MONITOR_VIEWS = {"allowed", "broker", "captured", "route", "status"}
 VIEWS = {"app": set(), "operator": MONITOR_VIEWS | {"dead_letter", "event"}, "monitor": MONITOR_VIEWS}
-OWNERS_FUNCTIONS = {"allow", "disallow", "topic_grants_changed"}
+OWNERS_FUNCTIONS = {"allow", "capture", "capture_ddl", "disallow", "follow_captured", "publish_change", "publish_ddl",
+                    "topic_grants_changed", "uncapture", "uncapture_ddl"}
 
 
 def readme_sql(title):
