@@ -33,5 +33,8 @@ SCRIPTS = {
     "order_outbox": _ORDER + f"INSERT INTO outbox (topic, payload) SELECT '{TOPIC}', :payload FROM b;\n",
     "order_notify": _ORDER + "SELECT pg_notify('shop_order_created', :payload) FROM b;\n",
     "publish_1": f"SELECT eventbus.publish('{TOPIC}', :payload);\n",
+    "reading": "\\set id random(1, 9000000000000000000)\n\\set device random(0, 999)\n"
+               "INSERT INTO reading VALUES (:id, :device, 'reading ' || :device, :device * 0.01, now(), :device % 3 = 0,"
+               " jsonb_build_object('unit', 'km/h', 'value', :device % 250), gen_random_uuid());\n",
     "publish_1000": f"SELECT count(eventbus.publish('{TOPIC}', :payload)) FROM generate_series(1, 1000);\n",
 }
