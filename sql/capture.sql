@@ -98,7 +98,7 @@ ALTER TABLE shop.pair DROP CONSTRAINT pair_pkey;
 ALTER TABLE shop.pair ALTER a DROP NOT NULL;
 INSERT INTO shop.pair VALUES (NULL, 4, 40);
 SELECT topic, CASE WHEN length(key) > 20 THEN octet_length(key) || ' bytes' ELSE key END AS key, payload - 'a' AS payload FROM news();
-SELECT count(DISTINCT key) FROM eventbus.event WHERE octet_length(key) > 1000;
+SELECT count(DISTINCT key) FROM eventbus.event WHERE topic = 'shop.pair.insert' AND octet_length(key) > 1000;
 
 -- All kinds of types, as to_jsonb has them
 CREATE TABLE shop.kinds (

@@ -32,7 +32,7 @@ CREATE TEMP TABLE passing (id integer);
 DROP TABLE passing;
 SELECT topic, key, payload - 'command' - 'user' AS payload, left(payload ->> 'command', 50) AS command FROM news();
 SELECT DISTINCT payload::jsonb ->> 'user' = current_user AS by_me, headers ->> 'pg-user' = current_user AS in_headers,
-       (headers ->> 'pg-txid')::bigint > 0 AS txid, content_type FROM eventbus.event;
+       (headers ->> 'pg-txid')::bigint > 0 AS txid, content_type FROM eventbus.event WHERE topic LIKE 'ddl.%';
 -- what is rolled back did not happen
 BEGIN;
 DROP TABLE thing;

@@ -35,7 +35,7 @@ UPDATE measure SET at = '2024-07-01' WHERE place = 'a';
 ALTER TABLE measure RENAME place TO "where";
 DELETE FROM measure WHERE "where" <> 'd';
 SELECT * FROM news();
-SELECT DISTINCT payload::jsonb #>> '{source,table}' AS source_table FROM eventbus.event;
+SELECT DISTINCT payload::jsonb #>> '{source,table}' AS source_table FROM eventbus.event WHERE topic LIKE 'public.measure.%';
 TRUNCATE measure;
 SELECT * FROM news();
 SELECT eventbus.capture('measure_24');

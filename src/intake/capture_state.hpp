@@ -39,7 +39,7 @@ struct CaptureState {
     int column_count;
     int* key;  // positions in columns
     int key_count;
-    char* source;                // the constant beginning of the envelope's source
+    char* source;  // the constant beginning of the envelope's source
     int source_length;
     const char* source_setting;  // eventbus.source of that time
     Datum extra_headers;         // jsonb, or 0
