@@ -54,6 +54,20 @@ SET search_path = shop, eventbus, pg_catalog;
 SELECT eventbus.capture('item', condition => 'NEW.id > 0');
 INSERT INTO item VALUES (3, 'three');
 RESET search_path;
+-- nor does what reading a condition runs have other rights than the caller's
+CREATE FUNCTION shop.me() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_user <> 'regress_eventbus_owner' THEN RAISE 'trapped %', current_user; END IF;
+    RAISE NOTICE 'run by %', current_user;
+    RETURN true;
+END $$;
+CREATE DOMAIN shop.mine AS integer CHECK (shop.me());
+SET client_min_messages = notice;
+SELECT eventbus.capture('shop.item', condition => 'NEW.id = ANY (''{1}''::shop.mine[])');
+SET client_min_messages = error;
+SELECT eventbus.capture('shop.item');
+DROP DOMAIN shop.mine;
+DROP FUNCTION shop.me();
 RESET ROLE;
 SELECT topic, key, headers ->> 'pg-user' AS "user" FROM eventbus.event WHERE id > :before ORDER BY id;
 DROP SCHEMA shop CASCADE;

@@ -7,8 +7,6 @@
 #include "intake/publish.hpp"
 #include "log/log.hpp"
 #include "postgres/compat.hpp"
-#include "postgres/guest.hpp"
-#include "postgres/query.hpp"
 
 extern "C" {
 #include "access/genam.h"
@@ -21,7 +19,6 @@ extern "C" {
 #include "commands/trigger.h"
 #include "nodes/makefuncs.h"
 #include "nodes/value.h"
-#include "parser/parser.h"
 #include "parser/scansup.h"
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
@@ -35,14 +32,13 @@ namespace {
 
 struct KnownOperation {
     const char* name;
-    int16 event;          // TRIGGER_TYPE_…
-    const char* missing;  // the row that there is none of
+    int16 event;  // TRIGGER_TYPE_…
 };
 constexpr KnownOperation known_operations[] = {
-    {"insert", TRIGGER_TYPE_INSERT, "old"},
-    {"update", TRIGGER_TYPE_UPDATE, nullptr},
-    {"delete", TRIGGER_TYPE_DELETE, "new"},
-    {"truncate", TRIGGER_TYPE_TRUNCATE, nullptr},
+    {"insert", TRIGGER_TYPE_INSERT},
+    {"update", TRIGGER_TYPE_UPDATE},
+    {"delete", TRIGGER_TYPE_DELETE},
+    {"truncate", TRIGGER_TYPE_TRUNCATE},
 };
 constexpr const char* unchanged_word = "unchanged";
 // Triggers fire in the order of their names: ours before others, whose own changes then come behind the one that they
@@ -85,66 +81,6 @@ int read_operations(char* text, bool* unchanged) {
     return operations;
 }
 
-// An INSERT has no OLD row and a DELETE no NEW one, and PostgreSQL refuses a WHEN that names it. To us it is a row of
-// nulls, as it is to PL/pgSQL: the word is replaced where it stands as a name.
-char* without_row(const char* condition, const char* missing, const char* row_type) {
-    StringInfoData text;
-    initStringInfo(&text);
-    auto is_word = [](char c) {
-        return scanner_isspace(c) ? false
-                                  : isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '$' || IS_HIGHBIT_SET(c);
-    };
-    const char* at = condition;
-    char before = ' ';  // what stands before the word, spaces aside
-    while (*at != '\0') {
-        const char* begin = at;
-        if (*at == '\'' || *at == '"') {  // a string's doubled quote makes two strings of it, which is as good
-            const char quote = *at++;
-            const bool escapes = quote == '\'' && begin > condition && (begin[-1] == 'E' || begin[-1] == 'e');
-            while (*at != '\0' && *at != quote) at += escapes && *at == '\\' && at[1] != '\0' ? 2 : 1;
-            if (*at != '\0') ++at;
-        } else if (is_word(*at)) {
-            while (is_word(*at)) ++at;
-        } else {
-            ++at;
-        }
-        auto length = static_cast<int>(at - begin);
-        const bool quoted = *begin == '"' && length == 5 && strncmp(begin + 1, missing, 3) == 0;
-        const bool plain = length == 3 && pg_strncasecmp(begin, missing, 3) == 0;
-        if ((quoted || plain) && before != '.') {
-            appendStringInfo(&text, "(NULL::%s)", row_type);
-        } else {
-            appendBinaryStringInfo(&text, begin, length);
-        }
-        if (!scanner_isspace(*begin)) before = at[-1];
-    }
-    return text.data;
-}
-
-void say_whose_error(void* condition) {
-    int position = geterrposition();
-    if (position > 0) {
-        errposition(0);
-        internalerrposition(position);
-        internalerrquery(static_cast<const char*>(condition));
-    }
-    errcontext("condition of eventbus.capture");
-}
-
-Node* parse_condition(const char* condition) {
-    List* parsed = raw_parser(condition, RAW_PARSE_PLPGSQL_EXPR);
-    auto* select = castNode(SelectStmt, linitial_node(RawStmt, parsed)->stmt);
-    bool expression = list_length(select->targetList) == 1 && select->fromClause == NIL &&
-                      select->whereClause == nullptr && select->groupClause == NIL && select->havingClause == nullptr &&
-                      select->windowClause == NIL && select->sortClause == NIL && select->limitCount == nullptr &&
-                      select->limitOffset == nullptr && select->lockingClause == NIL && select->distinctClause == NIL &&
-                      select->op == SETOP_NONE;
-    if (!expression)
-        ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("condition must be one expression"),
-                        errhint("For example NEW.total > 100 AND NEW.state IS DISTINCT FROM OLD.state.")));
-    return linitial_node(ResTarget, select->targetList)->val;
-}
-
 bool is_ours(const FormData_pg_trigger* trigger, Oid function) {
     return trigger->tgfoid == function &&
            strncmp(NameStr(trigger->tgname), trigger_prefix, strlen(trigger_prefix)) == 0;
@@ -184,7 +120,9 @@ void drop_triggers(List* oids) {
     free_object_addresses(objects);
 }
 
-void make_trigger(const Request& request, const KnownOperation& operation, Oid function) {
+// The caller owns the table; that the triggers' function is not his to use otherwise does not matter. With the rights
+// of the extension's owner nothing of the caller's is run: the condition has been read before.
+void make_trigger(Relation rel, const Request& request, const KnownOperation& operation, Oid function, Oid owner) {
     bool row = operation.event != TRIGGER_TYPE_TRUNCATE;
     auto* stmt = makeNode(CreateTrigStmt);
     stmt->trigname = psprintf("%s%s", trigger_prefix, operation.name);
@@ -195,18 +133,18 @@ void make_trigger(const Request& request, const KnownOperation& operation, Oid f
     stmt->timing = TRIGGER_TYPE_AFTER;
     stmt->events = operation.event;
 
-    char* condition = row ? request.condition : nullptr;
-    if (condition != nullptr && operation.missing != nullptr)
-        condition =
-            without_row(condition, operation.missing, quote_qualified_identifier(request.schema, request.table));
-    ErrorContextCallback context = {error_context_stack, say_whose_error, condition};
-    if (condition != nullptr) {
-        error_context_stack = &context;
-        stmt->whenClause = parse_condition(condition);
-    }
-    (void)CreateTrigger(stmt, condition, request.relation, InvalidOid, InvalidOid, InvalidOid, function, InvalidOid,
-                        nullptr, false, false);
-    error_context_stack = context.previous;
+    CaptureCondition condition = {};
+    if (row && request.condition != nullptr) condition = read_condition(rel, request.condition, operation.event);
+
+    Oid caller;
+    int security;
+    GetUserIdAndSecContext(&caller, &security);
+    SetUserIdAndSecContext(owner, security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+    ObjectAddress trigger = CreateTrigger(stmt, request.condition, request.relation, InvalidOid, InvalidOid, InvalidOid,
+                                          function, InvalidOid, condition.expression, false, false);
+    SetUserIdAndSecContext(caller, security);
+    if (condition.expression != nullptr)  // CreateTrigger does so only for what it has read itself
+        recordDependencyOnExpr(&trigger, condition.expression, condition.rows, DEPENDENCY_NORMAL);
 }
 
 void add_argument(Request* request, const char* name, const char* value) {
@@ -321,18 +259,12 @@ Datum eventbus_capture(PG_FUNCTION_ARGS) {
     drop_triggers(former);
     CommandCounterIncrement();
 
-    // The caller owns the table; that the triggers' function is not his to use otherwise does not matter.
-    Oid caller;
-    int security;
-    GetUserIdAndSecContext(&caller, &security);
-    SetUserIdAndSecContext(owner, security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
     bool takes_truncate =
         compat::foreign_tables_have_truncate_triggers || rel->rd_rel->relkind != RELKIND_FOREIGN_TABLE;
     for (const KnownOperation& operation : known_operations) {
         if (operation.event == TRIGGER_TYPE_TRUNCATE && !takes_truncate) continue;
-        if ((request.operations & operation.event) != 0) make_trigger(request, operation, function);
+        if ((request.operations & operation.event) != 0) make_trigger(rel, request, operation, function, owner);
     }
-    SetUserIdAndSecContext(caller, security);
     table_close(rel, NoLock);
     PG_RETURN_VOID();
 }

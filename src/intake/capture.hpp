@@ -43,6 +43,15 @@ void check_columns(Relation rel, List* names, const char* argument);
 // replica identity by index nor a primary key.
 List* identity_columns(Relation rel);
 
+// The condition of a capture as a trigger's WHEN has it, its rows being OLD and NEW of an operation (TRIGGER_TYPE_…).
+// An INSERT has no OLD row and a DELETE no NEW one, and PostgreSQL refuses a WHEN that names it; to us it is a row of
+// nulls, as it is to PL/pgSQL.
+struct CaptureCondition {
+    Node* expression;
+    List* rows;  // the range table
+};
+CaptureCondition read_condition(Relation rel, const char* text, int16 operation);
+
 // The topic of an operation ("insert", "update", "delete", "truncate") on a table: {schema}, {table} and {op} filled
 // in. What a topic may not hold, or what would split a name into words, becomes an underscore. Errors on unknown
 // placeholders, and where the result is no valid topic.

@@ -8,6 +8,7 @@
 extern "C" {
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
+#include "nodes/nodeFuncs.h"
 #include "storage/procarray.h"
 #include "utils/acl.h"
 #include "utils/wait_event.h"
@@ -86,6 +87,14 @@ inline constexpr bool foreign_tables_have_truncate_triggers = true;
 #else
 inline constexpr bool foreign_tables_have_truncate_triggers = false;
 #endif
+
+inline Node* mutate_expression(Node* node, Node* (*mutator)(Node*, void*), void* context) {
+#if PG_VERSION_NUM >= 160000
+    return expression_tree_mutator(node, mutator, context);
+#else  // declared without parameters, as C had it
+    return expression_tree_mutator(node, reinterpret_cast<Node* (*)()>(reinterpret_cast<void*>(mutator)), context);
+#endif
+}
 
 inline WaitEventSet* create_wait_event_set(int events) {
 #if PG_VERSION_NUM >= 170000
