@@ -19,7 +19,7 @@ $$;
 
 
 SELECT eventbus.capture_ddl();
-SELECT evtname, evtevent FROM pg_event_trigger WHERE evtname <> 'eventbus_follow_captured' ORDER BY 1;
+SELECT evtname, evtevent FROM pg_event_trigger WHERE evtname NOT LIKE 'eventbus\_follow\_%' ORDER BY 1;
 CREATE TABLE thing (id integer PRIMARY KEY, "na me" text);
 ALTER TABLE thing ADD COLUMN more integer DEFAULT 1;
 ALTER TABLE thing ALTER COLUMN more TYPE bigint;
@@ -45,6 +45,20 @@ CREATE USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (user 'u', password 'hun
 DROP EXTENSION postgres_fdw CASCADE;
 SELECT DISTINCT topic, payload ->> 'identity' AS identity FROM news() WHERE payload ->> 'command' IS NULL ORDER BY 1, 2;
 SELECT count(*) FROM eventbus.event WHERE payload LIKE '%hunter2%';
+-- of what is sent at once, each command has its own text; GRANT names no object
+SELECT $$a ' secret$$ IS NULL AS no\; CREATE TABLE one (id integer)\; GRANT SELECT ON one TO PUBLIC\;
+REVOKE SELECT ON one FROM PUBLIC;
+DO $$ BEGIN CREATE TABLE two (id integer); EXECUTE '  ALTER TABLE two ADD more text;  '; END $$;
+CREATE TABLE three AS SELECT 1 AS id;
+SELECT id INTO four FROM three;
+CREATE INDEX CONCURRENTLY three_id ON three (id);
+DROP INDEX CONCURRENTLY three_id;
+CREATE SCHEMA made CREATE TABLE inside (id integer);
+DROP TABLE one, two, three, four;
+DROP SCHEMA made CASCADE;
+ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC;
+ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM PUBLIC;
+SELECT topic, key, payload ->> 'object_type' AS type, payload ->> 'command' AS command FROM news();
 -- some commands only, under a topic of one's own; a schema takes its tables along
 SELECT eventbus.capture_ddl('schema.changes', 'create table , DROP SCHEMA');
 CREATE SCHEMA box;
@@ -61,6 +75,18 @@ SELECT eventbus.capture_ddl();
 RESET ROLE;
 SELECT topic, payload ->> 'user' AS who, payload ->> 'identity' AS identity FROM news();
 DROP TABLE his;
+-- nor do his own functions run with the rights of others
+SET ROLE regress_eventbus_builder;
+CREATE FUNCTION public.trap(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped %', current_user; END $$;
+CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.trap);
+CREATE OPERATOR public.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = public.trap);
+SET search_path = public, pg_catalog;
+CREATE TABLE his (id integer, more text);
+ALTER TABLE his DROP more;
+DROP TABLE his;
+RESET search_path;
+DROP FUNCTION public.trap(text, text) CASCADE;
+RESET ROLE;
 REVOKE CREATE ON SCHEMA public FROM regress_eventbus_builder;
 DROP ROLE regress_eventbus_builder;
 -- mistakes

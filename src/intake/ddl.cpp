@@ -1,6 +1,8 @@
 // What it is: events of DDL: the event trigger function, and the functions that switch it on and off.
 // Who calls it: PostgreSQL after DDL; operators.
 // Never: publishes the text of a command that may hold a password.
+#include "intake/ddl.hpp"
+
 #include "intake/capture.hpp"
 #include "intake/publish.hpp"
 #include "log/log.hpp"
@@ -13,11 +15,12 @@ extern "C" {
 #include "commands/event_trigger.h"
 #include "parser/scansup.h"
 #include "tcop/cmdtag.h"
-#include "tcop/tcopprot.h"
 #include "utils/array.h"
 }
 
 namespace eventbus::intake {
+
+RunningCommand running_command = {};
 
 namespace {
 
@@ -78,7 +81,21 @@ struct Command {
     const char* user;
 };
 
+// What the client has sent may hold more than the command: only its own text is published, and none where the hook that
+// knows where it stands is not there.
+const char* command_text(const char* tag) {
+    const RunningCommand& running = running_command;
+    if (running.query == nullptr || may_hold_secrets(tag)) return nullptr;
+    const char* begin = running.query + std::max(running.location, 0);
+    while (scanner_isspace(*begin)) ++begin;
+    const char* end =
+        running.length > 0 ? running.query + std::max(running.location, 0) + running.length : begin + strlen(begin);
+    while (end > begin && (scanner_isspace(end[-1]) || end[-1] == ';')) --end;
+    return pnstrdup(begin, static_cast<Size>(end - begin));
+}
+
 text* key_of(const char* identity) {
+    if (identity == nullptr) return nullptr;  // GRANT and its like name no object
     StringInfoData words;
     initStringInfo(&words);
     appendStringInfoSpaces(&words, VARHDRSZ);
@@ -174,7 +191,7 @@ Datum eventbus_publish_ddl(PG_FUNCTION_ARGS) {
     command.event = fired->event;
     command.tag = GetCommandTagName(fired->tag);
     command.user = GetUserNameFromId(GetUserId(), false);
-    if (!may_hold_secrets(command.tag)) command.text = debug_query_string;
+    command.text = command_text(command.tag);
 
     // The one who runs the command need not be allowed to read our tables.
     Oid caller;
@@ -182,7 +199,7 @@ Datum eventbus_publish_ddl(PG_FUNCTION_ARGS) {
     GetUserIdAndSecContext(&caller, &security);
     Oid owner;
     (void)publish_change_function(&owner);
-    SetUserIdAndSecContext(owner, security | SECURITY_LOCAL_USERID_CHANGE);
+    SetUserIdAndSecContext(owner, security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
     SPI_connect();
     run_query("SELECT topic, tags FROM eventbus.ddl_capture");
     if (SPI_processed == 1) {

@@ -9,6 +9,7 @@
 
 #include <csignal>
 
+#include "intake/ddl.hpp"
 #include "intake/wake.hpp"
 #include "status/shared.hpp"
 #include "worker/sleep.hpp"
@@ -123,8 +124,16 @@ void hook(PlannedStmt* statement, const char* query, bool read_only_tree, Proces
           ParamListInfo params, QueryEnvironment* environment, DestReceiver* destination, QueryCompletion* completion) {
     // The database commands want a transaction to look things up in; outside of one there is nothing to prepare.
     if (status::shared() != nullptr && IsTransactionState()) before(statement->utilityStmt);
-    (previous_hook != nullptr ? previous_hook : standard_ProcessUtility)(statement, query, read_only_tree, context,
-                                                                         params, environment, destination, completion);
+    intake::RunningCommand outer = intake::running_command;
+    intake::running_command = {query, statement->stmt_location, statement->stmt_len};
+    PG_TRY();
+    {
+        (previous_hook != nullptr ? previous_hook : standard_ProcessUtility)(
+            statement, query, read_only_tree, context, params, environment, destination, completion);
+    }
+    PG_FINALLY();
+    { intake::running_command = outer; }
+    PG_END_TRY();
 }
 
 }  // namespace
