@@ -100,6 +100,25 @@ INSERT INTO shop.pair VALUES (NULL, 4, 40);
 SELECT topic, CASE WHEN length(key) > 20 THEN octet_length(key) || ' bytes' ELSE key END AS key, payload - 'a' AS payload FROM news();
 SELECT count(DISTINCT key) FROM eventbus.event WHERE topic = 'shop.pair.insert' AND octet_length(key) > 1000;
 
+-- A row has one key, whatever the session has set
+CREATE TABLE shop.moments (d date, ts timestamp, tt timestamptz, r daterange, iv interval, f float8, by bytea, n numeric, e shop.state, da date[]);
+SELECT eventbus.capture('shop.moments', operations => 'insert', payload => 'key', key => 'd, ts, tt, r, iv, f, by, n, e, da');
+INSERT INTO shop.moments VALUES ('2024-02-29', '2024-02-29 12:00:00.5', '2024-02-29 12:00+02', '[2024-02-01,2024-02-29)', '1 day 02:00', 0.1, '\x00ff', 1.50, 'paid', '{2024-02-29}');
+SET datestyle = 'German';
+SET intervalstyle = 'iso_8601';
+SET timezone = 'Asia/Tokyo';
+SET extra_float_digits = -10;
+SET bytea_output = 'escape';
+INSERT INTO shop.moments TABLE shop.moments;
+SHOW timezone;
+RESET datestyle;
+RESET intervalstyle;
+RESET extra_float_digits;
+SET timezone = 'UTC';
+SET bytea_output = 'hex';
+SELECT key, count(*) FROM news() GROUP BY key;
+DROP TABLE shop.moments;
+
 -- All kinds of types, as to_jsonb has them
 CREATE TABLE shop.kinds (
     b boolean, i2 smallint, i4 integer, i8 bigint, f4 real, f8 double precision, n numeric, m money,
@@ -169,6 +188,29 @@ SELECT * FROM news();
 SELECT relation, columns, key FROM eventbus.captured WHERE relation = 'store.couple'::regclass;
 SELECT eventbus.capture('store.couple', columns => 'added');
 ALTER TABLE store.couple DROP COLUMN added;
+-- several at once, and those that a type takes along
+ALTER TABLE store.couple ADD s1 integer, ADD s2 integer, ADD s3 store.state, ADD s4 integer;
+SELECT eventbus.capture('store.couple', columns => '-s1, -s2, -s3, -s4');
+ALTER TABLE store.couple DROP s1, DROP s2;
+DROP TYPE store.state CASCADE;
+SELECT columns FROM eventbus.captured WHERE relation = 'store.couple'::regclass;
+-- a condition's columns are the trigger's, as PostgreSQL has it
+SELECT eventbus.capture('store.couple', condition => 'NEW.s4 > 0');
+ALTER TABLE store.couple RENAME s4 TO four;
+SELECT condition FROM eventbus.captured WHERE relation = 'store.couple'::regclass;
+ALTER TABLE store.couple DROP four;
+SELECT eventbus.capture('store.couple', columns => 'added');
+
+-- Dropping a column of the parent alone leaves it to its children, and secret there
+CREATE TABLE store.elder (id integer PRIMARY KEY, pin text);
+CREATE TABLE store.younger () INHERITS (store.elder);
+SELECT eventbus.capture('store.elder', columns => '-pin');
+SELECT eventbus.capture('store.younger', columns => '-pin');
+ALTER TABLE ONLY store.elder DROP COLUMN pin;
+INSERT INTO store.elder VALUES (1);
+INSERT INTO store.younger VALUES (2, 'secret');
+SELECT topic, payload -> 'after' AS after FROM news();
+SELECT relation, columns FROM eventbus.captured WHERE relation IN ('store.elder'::regclass, 'store.younger') ORDER BY 1;
 
 -- What cannot be captured is said at once, and changes nothing
 SELECT eventbus.capture(NULL);
@@ -190,6 +232,9 @@ SELECT eventbus.capture('store.couple', condition => 'NEW.nope > 1');
 SELECT eventbus.capture('store.couple', condition => 'NEW.a) EXECUTE FUNCTION f(');
 SELECT eventbus.capture('store.couple', condition => 'true FROM store.item');
 SELECT eventbus.capture('store.couple', condition => '1');
+SELECT eventbus.capture('store.couple', condition => 'EXISTS (SELECT)');
+SELECT eventbus.capture('store.couple', condition => 'count(*) > 1');
+SELECT eventbus.capture('store.couple', condition => 'a = ''x''');
 SELECT eventbus.capture('pg_class');
 SELECT eventbus.capture('eventbus.log_0');
 SELECT eventbus.capture('store.item_pkey');

@@ -49,7 +49,14 @@ SELECT eventbus.uncapture('measure');
 INSERT INTO measure VALUES ('2023-05-01', 'quiet', 1);
 INSERT INTO measure_24 VALUES (2, 'loud', '2024-06-01');
 SELECT topic, key FROM news();
-DROP TABLE measure, measure_24;
+-- what is captured by itself joins what is captured as a whole only after it has ceased to be
+SELECT eventbus.capture('measure');
+ALTER TABLE measure ATTACH PARTITION measure_24 FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+SELECT eventbus.uncapture('measure_24');
+ALTER TABLE measure ATTACH PARTITION measure_24 FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+INSERT INTO measure VALUES ('2024-06-02', 'joined', 1);
+SELECT topic, key FROM news();
+DROP TABLE measure;
 
 -- Inheritance: each table for itself
 CREATE TABLE parent (id integer PRIMARY KEY, name text);

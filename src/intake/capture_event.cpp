@@ -1,15 +1,19 @@
 // What it is: what events of changes and of DDL share: the key made of texts, and the headers.
 // Who calls it: the trigger functions.
 // Never: see capture.hpp.
-#include "intake/capture.hpp"
+#include "intake/capture_state.hpp"
 #include "intake/publish.hpp"
 
 extern "C" {
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
+#include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/syscache.h"
 }
@@ -26,7 +30,57 @@ JsonbValue string_value(const char* text) {
     return value;
 }
 
+// The type's output with the settings that it may depend on at known values.
+char* settled_output(CapturedColumn* column, Datum value) {
+    struct Setting {
+        const char* name;
+        const char* value;
+    };
+    static constexpr Setting settings[] = {{"bytea_output", "hex"},
+                                           {"datestyle", "ISO"},
+                                           {"extra_float_digits", "1"},
+                                           {"intervalstyle", "postgres"},
+                                           {"timezone", "UTC"}};
+    int level = NewGUCNestLevel();
+    for (const Setting& setting : settings)
+        (void)set_config_option(setting.name, setting.value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+                                false);
+    char* words = OutputFunctionCall(&column->output, value);
+    AtEOXact_GUC(true, level);
+    return words;
+}
+
 }  // namespace
+
+void append_key_part(StringInfo out, CapturedColumn* column, Datum value) {
+    char text[MAXDATELEN + 1];
+    const char* words = text;
+    switch (column->json.type) {
+        case INT4OID:
+        case INT8OID:
+            put(out, text, pg_lltoa(column->json.type == INT8OID ? DatumGetInt64(value) : DatumGetInt32(value), text));
+            return;
+        case BOOLOID:
+        case BPCHAROID:
+        case INT2OID:
+        case NUMERICOID:
+        case TEXTOID:
+        case UUIDOID:
+        case VARCHAROID:
+            words = OutputFunctionCall(&column->output, value);
+            break;
+        case DATEOID:
+        case TIMESTAMPOID:
+        case TIMESTAMPTZOID: {
+            constexpr int utc = 0;
+            JsonEncodeDateTime(text, value, column->json.type, &utc);
+            break;
+        }
+        default:
+            words = settled_output(column, value);
+    }
+    put(out, words, static_cast<int>(strlen(words)));
+}
 
 text* make_event_key(StringInfo words) {
     constexpr int hash_room = 17;

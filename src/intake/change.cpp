@@ -175,15 +175,7 @@ text* make_key(const CaptureState& state, const Change& change) {
         if (i > 0) put(&out, '/');
         if (row->nulls[column.index]) continue;
         any = true;
-        if (column.json.type == INT4OID || column.json.type == INT8OID) {
-            char digits[MAXINT8LEN + 1];
-            Datum value = row->values[column.index];
-            int64 number = column.json.type == INT8OID ? DatumGetInt64(value) : DatumGetInt32(value);
-            put(&out, digits, pg_lltoa(number, digits));
-            continue;
-        }
-        char* words = OutputFunctionCall(&column.output, row->values[column.index]);
-        put(&out, words, static_cast<int>(strlen(words)));
+        append_key_part(&out, &column, row->values[column.index]);
     }
     if (!any) return nullptr;
     return make_event_key(&out);
@@ -195,6 +187,7 @@ Datum make_headers(CaptureState* state) {
     if (state->headers != 0 && state->transaction == transaction && state->user == GetUserId()) return state->headers;
 
     Datum headers = make_capture_headers(state->extra_headers);
+    if (state->memory == nullptr) return headers;  // a trigger within this one has made it anew, and failed
     if (state->headers != 0) pfree(DatumGetPointer(state->headers));
     state->headers = 0;
     MemoryContext before = MemoryContextSwitchTo(state->memory);

@@ -1,8 +1,8 @@
 // What it is: keeping capture triggers true when a table's columns are renamed or dropped.
-// Who calls it: the event trigger eventbus_follow_captured, after every ALTER TABLE; the view eventbus.captured.
+// Who calls it: the event triggers eventbus_follow_captured and eventbus_follow_dropped; the view eventbus.captured.
 // Never: changes a trigger that is not of eventbus.publish_change.
 #include "intake/capture.hpp"
-#include "postgres/guest.hpp"
+#include "postgres/query.hpp"
 
 extern "C" {
 #include "access/genam.h"
@@ -114,17 +114,29 @@ void follow(Oid relation, const ColumnChange& change, Oid function, Relation tri
         CatalogTupleUpdate(triggers, &made->t_self, made);
     }
     systable_endscan(scan);
-    if (any) CacheInvalidateRelcacheByRelid(relation);
+    if (!any) return;
+    CacheInvalidateRelcacheByRelid(relation);
+    CommandCounterIncrement();  // another column of the same command may concern the same trigger
 }
 
-void follow_all(RangeVar* name, const ColumnChange& change) {
-    Oid table = RangeVarGetRelid(name, NoLock, true);
-    Oid function = publish_change_function(nullptr);
-    if (!OidIsValid(table) || !OidIsValid(function)) return;
-    Relation triggers = table_open(TriggerRelationId, RowExclusiveLock);
+void follow_renamed(const RenameStmt* rename, Oid function, Relation triggers) {
+    Oid table = RangeVarGetRelid(rename->relation, NoLock, true);
+    if (rename->renameType != OBJECT_COLUMN || !OidIsValid(table)) return;
     ListCell* cell;
-    foreach (cell, find_all_inheritors(table, NoLock, nullptr)) follow(lfirst_oid(cell), change, function, triggers);
-    table_close(triggers, RowExclusiveLock);
+    foreach (cell, find_all_inheritors(table, NoLock, nullptr))
+        follow(lfirst_oid(cell), {rename->subname, rename->newname}, function, triggers);
+}
+
+// Not only ALTER TABLE drops columns: a type takes its columns along; and it may leave those of children behind.
+void follow_dropped(Oid function, Relation triggers) {
+    SPI_connect();
+    run_query(
+        "SELECT objid::pg_catalog.int8, address_names[pg_catalog.array_upper(address_names, 1)] "
+        "FROM pg_catalog.pg_event_trigger_dropped_objects() "
+        "WHERE classid OPERATOR(pg_catalog.=) 1259 AND objsubid OPERATOR(pg_catalog.<>) 0");
+    for (uint64 i = 0; i < SPI_processed; ++i)
+        follow(static_cast<Oid>(int8_at(i, 1)), {text_at(i, 2), nullptr}, function, triggers);
+    SPI_finish();
 }
 
 }  // namespace
@@ -143,18 +155,17 @@ Datum eventbus_follow_captured(PG_FUNCTION_ARGS) {
     if (!CALLED_AS_EVENT_TRIGGER(fcinfo))
         ereport(ERROR, (errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
                         errmsg("eventbus.follow_captured can only be called as an event trigger")));
-    Node* tree = reinterpret_cast<EventTriggerData*>(fcinfo->context)->parsetree;
-    if (IsA(tree, RenameStmt)) {
-        auto* rename = reinterpret_cast<RenameStmt*>(tree);
-        if (rename->renameType == OBJECT_COLUMN) follow_all(rename->relation, {rename->subname, rename->newname});
-    } else if (IsA(tree, AlterTableStmt)) {
-        auto* alter = reinterpret_cast<AlterTableStmt*>(tree);
-        ListCell* cell;
-        foreach (cell, alter->cmds) {
-            auto* command = lfirst_node(AlterTableCmd, cell);
-            if (command->subtype == AT_DropColumn) follow_all(alter->relation, {command->name, nullptr});
-        }
+    auto* fired = reinterpret_cast<EventTriggerData*>(fcinfo->context);
+    bool dropped = strcmp(fired->event, "sql_drop") == 0;
+    Oid function = publish_change_function(nullptr);
+    if (!OidIsValid(function) || (!dropped && !IsA(fired->parsetree, RenameStmt))) PG_RETURN_NULL();
+    Relation triggers = table_open(TriggerRelationId, RowExclusiveLock);
+    if (dropped) {
+        follow_dropped(function, triggers);
+    } else {
+        follow_renamed(reinterpret_cast<RenameStmt*>(fired->parsetree), function, triggers);
     }
+    table_close(triggers, RowExclusiveLock);
     PG_RETURN_NULL();
 }
 

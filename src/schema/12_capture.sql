@@ -64,7 +64,9 @@ CREATE FUNCTION eventbus.follow_captured() RETURNS event_trigger
 COMMENT ON FUNCTION eventbus.follow_captured() IS 'event trigger function: keeps captures true when columns are renamed or dropped';
 CREATE EVENT TRIGGER eventbus_follow_captured ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE') EXECUTE FUNCTION eventbus.follow_captured();
-COMMENT ON EVENT TRIGGER eventbus_follow_captured IS 'keeps captures true when columns are renamed or dropped';
+COMMENT ON EVENT TRIGGER eventbus_follow_captured IS 'keeps captures true when columns are renamed';
+CREATE EVENT TRIGGER eventbus_follow_dropped ON sql_drop EXECUTE FUNCTION eventbus.follow_captured();
+COMMENT ON EVENT TRIGGER eventbus_follow_dropped IS 'keeps captures true when columns are dropped';
 
 CREATE TABLE eventbus.ddl_capture (
     one_row boolean PRIMARY KEY DEFAULT true CHECK (one_row),
@@ -75,7 +77,8 @@ COMMENT ON TABLE eventbus.ddl_capture IS 'how DDL is published; written by event
 SELECT pg_catalog.pg_extension_config_dump('eventbus.ddl_capture', '');
 
 CREATE FUNCTION eventbus.publish_ddl() RETURNS event_trigger
-    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_publish_ddl';
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp  -- it looks things up with its owner's rights
+    AS 'MODULE_PATHNAME', 'eventbus_publish_ddl';
 COMMENT ON FUNCTION eventbus.publish_ddl() IS 'event trigger function: publishes an event for each object that a DDL command has made, changed, dropped or rewritten';
 
 CREATE FUNCTION eventbus.capture_ddl(topic text DEFAULT 'ddl.{tag}', tags text DEFAULT NULL) RETURNS void
