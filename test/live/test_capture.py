@@ -5,7 +5,10 @@ import json
 import os
 import random
 import subprocess
+import threading
 
+import psycopg2.errors
+import pytest
 import replay
 from postgres import bin_directory
 from processes import eventually
@@ -149,6 +152,48 @@ def test_consumers_keep_a_map_of_the_fleet(db, rabbit, name):
     assert rabbit.take_until_idle(name) == []
 
 
+def growth(db, statement):
+    """By how many bytes of its own memory a fresh session grows, at the most, while it runs the statement."""
+    db.reconnect()
+    with open(f"/proc/{db.one('SELECT pg_backend_pid()')}/status", "rb", buffering=0) as status:
+        def private():
+            status.seek(0)
+            return next(int(line.split()[1]) for line in status.read().splitlines() if line.startswith(b"RssAnon"))
+
+        done = threading.Event()
+        seen = [private()]
+
+        def watch():
+            while not done.wait(0.002):
+                seen.append(private())
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            db.run(statement)
+        finally:
+            done.set()
+            watcher.join()
+    assert len(seen) > 20, "the statement was too short to be watched"
+    return (max(seen) - seen[0]) * 1024
+
+
+def test_a_large_statement_keeps_nothing_of_its_rows(db):
+    """Its events would take 100 MB and more. PostgreSQL's own queue for triggers has 12 bytes a row."""
+    rows = 200_000
+    db.broker("hold", "redis:///nonexistent.sock")
+    db.route("hold", "hold", "list:x")
+    db.run("CREATE TABLE item (id integer PRIMARY KEY, filler text)")
+    insert = f"INSERT INTO item SELECT i, repeat('x', 200) FROM generate_series(1, {rows}) i"
+    without = growth(db, insert)
+    db.run("TRUNCATE item")
+    db.run("SELECT eventbus.capture('item')")
+    for statement in (insert, "UPDATE item SET filler = filler || 'y'", "DELETE FROM item"):
+        most = growth(db, statement)
+        assert most - without < 24 * rows + 4 * 1024 * 1024, f"{most} bytes for {statement}, {without} without capture"
+    assert db.run("SELECT topic, count(*), sum(length(payload)) > 40000000 FROM eventbus.event GROUP BY 1 ORDER BY 1") == [
+        ("public.item.delete", rows, True), ("public.item.insert", rows, True), ("public.item.update", rows, True)]
+
+
 def test_a_dump_brings_captures_back(db, make_database):
     db.run("CREATE TABLE item (id integer PRIMARY KEY, name text, secret text)")
     db.run("SELECT eventbus.capture('item', columns => '-secret', condition => 'NEW.id > 1', headers => '{\"a\": 1}')")
@@ -168,3 +213,22 @@ def test_a_dump_brings_captures_back(db, make_database):
     other.run("INSERT INTO item VALUES (1, 'a', 's'), (2, 'b', 's')")
     assert [(topic, key) for topic, key in other.run("SELECT topic, key FROM eventbus.event ORDER BY id")] == [
         ("schema.CREATE TABLE", "public.more"), ("public.item.insert", "2")]
+
+
+def test_dropping_the_extension_takes_captures_along(db):
+    db.run("CREATE TABLE item (id integer)")
+    db.run("SELECT eventbus.capture('item')")
+    db.run("SELECT eventbus.capture_ddl()")
+    with pytest.raises(psycopg2.errors.DependentObjectsStillExist):
+        db.run("DROP EXTENSION pg_eventbus")
+    db.run("DROP EXTENSION pg_eventbus CASCADE")
+    db.run("INSERT INTO item VALUES (1)")
+    db.run("ALTER TABLE item RENAME id TO number")
+    db.run("ALTER TABLE item DROP number, ADD other integer")
+    assert db.run("SELECT evtname FROM pg_event_trigger") == []
+    db.run("CREATE EXTENSION pg_eventbus")
+    db.run("SELECT eventbus.capture('item', topic => 'again')")
+    db.broker("hold", "redis:///nonexistent.sock")
+    db.route("hold", "hold", "list:x")
+    db.run("INSERT INTO item VALUES (2)")
+    assert db.run("SELECT topic FROM eventbus.event") == [("again",)]
