@@ -134,6 +134,7 @@ INSERT INTO shop.kinds VALUES (
     '101', 'paid', 'word', ROW(1.50, -2), '{1,NULL,3}', '{{a,b},{c,"d e"}}', ARRAY[ROW(1, 2)::shop.place, NULL], '{x,y}', '{new,paid}');
 INSERT INTO shop.kinds (f4, f8, n, d, ts, tt, ia, ta) VALUES ('NaN', '-Infinity', 'NaN', 'infinity', '-infinity', 'infinity', '{}', '[2:3]={a,b}');
 INSERT INTO shop.kinds (n, f8) VALUES ('Infinity', 0.1), (-0.0, -0.0), (1e-30, 1e-30);
+INSERT INTO shop.kinds (d, ts, tt, iv, j, jb, pl, mr) VALUES ('0044-03-15 BC', '0044-03-15 12:00 BC', '294276-12-31', '-1 year', 'null', 'null', ROW(NULL, NULL), '{}');
 SELECT * FROM news();
 SELECT count(*) AS rows, bool_and(e.payload::jsonb = to_jsonb(k)) AS as_to_jsonb
 FROM (SELECT payload, row_number() OVER (ORDER BY id) AS n FROM eventbus.event WHERE topic = 'shop.kinds.insert') e

@@ -156,6 +156,21 @@ ROLLBACK TO s;
 COMMIT;
 DELETE FROM account WHERE name = 'a';
 SELECT * FROM news();
+-- one event a table, whatever it held; and what is rolled back was not
+BEGIN;
+TRUNCATE account CASCADE;
+ROLLBACK;
+TRUNCATE account RESTART IDENTITY CASCADE;
+SELECT * FROM news();
+INSERT INTO account (name) VALUES ('a'), ('b');
+SELECT count(*) FROM news();
+-- rows that replication applies fire no triggers, unless it is asked for
+SET session_replication_role = replica;
+UPDATE account SET n = 7;
+ALTER TABLE account ENABLE ALWAYS TRIGGER "00_eventbus_update";
+UPDATE account SET n = 8 WHERE name = 'a';
+RESET session_replication_role;
+SELECT payload FROM news();
 -- a trigger that changes the row has done so before
 CREATE FUNCTION grow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.n := NEW.n + 100; RETURN NEW; END $$;
 CREATE TRIGGER grow BEFORE UPDATE ON account FOR EACH ROW EXECUTE FUNCTION grow();
