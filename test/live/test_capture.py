@@ -39,10 +39,10 @@ VALUES = {  # type -> a random value as SQL
 
 
 class RandomTable:
-    """A table of random columns, and random changes to it; `run` executes SQL."""
+    """A table of random columns, and random changes to it."""
 
-    def __init__(self, dice, run, number):
-        self.dice, self.run, self.name = dice, run, f"random_{number}"
+    def __init__(self, dice, db, number):
+        self.dice, self.db, self.run, self.name, self.added = dice, db, db.run, f"random_{number}", 0
         self.types = {f"c {i}" if dice.random() < 0.2 else f"c{i}": dice.choice(list(VALUES))
                       for i in range(dice.randint(1, 9))}
         columns = [f'"{name}" {kind}' for name, kind in self.types.items()]
@@ -53,18 +53,41 @@ class RandomTable:
         if dice.random() < 0.5:
             columns.append("twice integer GENERATED ALWAYS AS (id * 2) STORED")
         by = " PARTITION BY LIST (id)" if self.kind == "partitioned" else ""
-        run(f"CREATE TABLE {self.name} ({', '.join(columns)}){by}")
+        db.run(f"CREATE TABLE {self.name} ({', '.join(columns)}){by}")
         if by:
-            run(f"CREATE TABLE {self.name}_some PARTITION OF {self.name} FOR VALUES IN (1, 2, 3, 4)")
-            run(f"CREATE TABLE {self.name}_rest PARTITION OF {self.name} DEFAULT")
-        run(f"CREATE TABLE {self.name}_copy (LIKE {self.name})")
-        run(f"SELECT eventbus.capture('{self.name}')")
+            db.run(f"CREATE TABLE {self.name}_some PARTITION OF {self.name} FOR VALUES IN (1, 2, 3, 4)")
+            db.run(f"CREATE TABLE {self.name}_rest PARTITION OF {self.name} DEFAULT")
+        db.run(f"CREATE TABLE {self.name}_copy (LIKE {self.name})")
+        db.run(f"SELECT eventbus.capture('{self.name}')")
 
     def value(self, name):
         return "NULL" if self.dice.random() < 0.2 else VALUES[self.types[name]](self.dice)
 
+    def alter(self):
+        """Another shape, which an event of its own tells those who keep a copy."""
+        name = self.dice.choice(list(self.types))
+        self.added += 1
+        new = f"added {self.added}"
+        kind = self.dice.choice(["add", "drop", "rename", "retype"])
+        if kind == "drop" and len(self.types) > 1:
+            change = f'DROP COLUMN "{name}"'
+            del self.types[name]
+        elif kind == "rename":
+            change = f'RENAME COLUMN "{name}" TO "{new}"'
+            self.types = {new if n == name else n: kind for n, kind in self.types.items()}
+        elif kind == "retype":
+            change = f'ALTER COLUMN "{name}" TYPE text USING "{name}"::text'
+            self.types[name] = "text"
+        else:
+            self.types[new] = self.dice.choice([kind for kind in VALUES if kind != "uuid"])  # the same in both tables
+            change = f'ADD COLUMN "{new}" {self.types[new]} DEFAULT {self.value(new)}'
+        self.run(f"ALTER TABLE {self.name} {change}")
+        self.db.publish("alter", f"ALTER TABLE {self.name}_copy {change}")
+
     def change(self):
-        kind = self.dice.choices(["insert", "update", "delete", "truncate"], [5, 5, 2, 0.3])[0]
+        kind = self.dice.choices(["insert", "update", "delete", "truncate", "alter"], [5, 5, 2, 0.3, 0.5])[0]
+        if kind == "alter":
+            return self.alter()
         some = f"id % {self.dice.randint(1, 7)} = 0"
         if kind == "insert":
             names = list(self.types)
@@ -77,7 +100,7 @@ class RandomTable:
             names = self.dice.sample(list(self.types), self.dice.randint(1, len(self.types)))
             new = [f'"{n}" = {self.value(n)}' for n in names]
             if self.dice.random() < 0.2:
-                new.append("id = id + 100")
+                new.append(f"id = id + {self.dice.randint(100, 10**6)}")  # one that nobody has
             self.run(f"UPDATE {self.name} SET {', '.join(new)} WHERE {some}")
         elif kind == "delete":
             self.run(f"DELETE FROM {self.name} WHERE {some}")
@@ -86,21 +109,32 @@ class RandomTable:
 
 
 def test_replaying_the_events_gives_the_table(db, stream):
-    """Seven random tables, some 600 random changes, savepoints and transactions rolled back among them."""
+    """Seven random tables, some 600 random changes of rows and columns, savepoints and transactions rolled back among them."""
     dice = random.Random(SEED)
     db.run("CREATE TYPE mood AS ENUM ('sad', 'glad')")
     db.run("CREATE TYPE pair AS (a integer, b text)")
-    tables = [RandomTable(dice, db.run, i) for i in range(7)]
+    tables = [RandomTable(dice, db, i) for i in range(7)]
+
+    def take_back(shapes):
+        for table, types in zip(tables, shapes):
+            table.types = types
+
     for _ in range(150):
+        before = [dict(table.types) for table in tables]
         db.run("BEGIN")
         for _ in range(dice.randint(1, 6)):
             inner = dice.random() < 0.3
             if inner:
                 db.run("SAVEPOINT s")
+            shapes = [dict(table.types) for table in tables]
             dice.choice(tables).change()
             if inner and dice.random() < 0.5:
                 db.run("ROLLBACK TO s")
-        db.run(dice.choices(["COMMIT", "ROLLBACK"], [5, 1])[0])
+                take_back(shapes)
+        end = dice.choices(["COMMIT", "ROLLBACK"], [5, 1])[0]
+        db.run(end)
+        if end == "ROLLBACK":
+            take_back(before)
     db.publish("end", {})
     last = eventually(lambda: (lambda all: all and all[-1]["topic"] == b"end" and all)(stream()), 60,
                       "the last event arrives")
@@ -109,13 +143,17 @@ def test_replaying_the_events_gives_the_table(db, stream):
     with db.connection.cursor() as cursor:
         for entry in last[:-1]:
             envelope = json.loads(entry["payload"])
+            if entry["topic"] == b"alter":
+                cursor.execute(envelope)
+                kinds.add("alter")
+                continue
             assert envelope["source"]["schema"] == "public"
             kinds.add(envelope["op"])
             replay.apply(cursor, envelope["source"]["table"] + "_copy", entry["payload"].decode())
         for table in tables:
             wrong = replay.differences(cursor, table.name, table.name + "_copy")
             assert not wrong, f"seed {SEED}: " + "\n".join(wrong)
-    assert kinds == {"c", "u", "d", "t"}
+    assert kinds == {"c", "u", "d", "t", "alter"}
 
 
 def test_consumers_keep_a_map_of_the_fleet(db, rabbit, name):
