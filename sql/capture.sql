@@ -93,6 +93,8 @@ INSERT INTO shop.pair VALUES ('x', 1, 10);
 ALTER TABLE shop.pair REPLICA IDENTITY USING INDEX pair_c;
 INSERT INTO shop.pair VALUES ('x', 2, 20);
 ALTER TABLE shop.pair REPLICA IDENTITY FULL;
+ALTER TABLE shop.pair DROP CONSTRAINT pair_pkey, ADD CONSTRAINT pair_pkey PRIMARY KEY (b, a) DEFERRABLE;
+INSERT INTO shop.pair VALUES ('y', 3, 25);
 INSERT INTO shop.pair VALUES (repeat('ö', 700) || '1', 3, 30), (repeat('ö', 700) || '2', 3, 31);
 ALTER TABLE shop.pair DROP CONSTRAINT pair_pkey;
 ALTER TABLE shop.pair ALTER a DROP NOT NULL;

@@ -155,17 +155,21 @@ void check_columns(Relation rel, List* names, const char* argument) {
 }
 
 List* identity_columns(Relation rel) {
-    list_free(RelationGetIndexList(rel));  // finds out which indexes those are
-    Oid oid = rel->rd_rel->relreplident == REPLICA_IDENTITY_INDEX ? rel->rd_replidindex : rel->rd_pkindex;
-    if (!OidIsValid(oid)) return NIL;
-    List* names = NIL;
-    Relation index = index_open(oid, AccessShareLock);
-    for (int i = 0; i < index->rd_index->indnkeyatts; ++i) {
-        Form_pg_attribute column = TupleDescAttr(RelationGetDescr(rel), index->rd_index->indkey.values[i] - 1);
-        names = lappend(names, pstrdup(NameStr(column->attname)));
+    List* identity = NIL;
+    List* primary = NIL;  // the relation cache knows it only where it is not deferrable
+    ListCell* cell;
+    foreach (cell, RelationGetIndexList(rel)) {
+        Relation index = index_open(lfirst_oid(cell), AccessShareLock);
+        Form_pg_index form = index->rd_index;
+        bool is_identity = rel->rd_rel->relreplident == REPLICA_IDENTITY_INDEX && form->indisreplident;
+        List** names = is_identity ? &identity : &primary;
+        for (int i = 0; (is_identity || form->indisprimary) && i < form->indnkeyatts; ++i) {
+            Form_pg_attribute column = TupleDescAttr(RelationGetDescr(rel), form->indkey.values[i] - 1);
+            *names = lappend(*names, pstrdup(NameStr(column->attname)));
+        }
+        index_close(index, AccessShareLock);
     }
-    index_close(index, NoLock);
-    return names;
+    return identity != NIL ? identity : primary;
 }
 
 char* capture_topic(const char* topic, const char* schema, const char* table, const char* operation) {
