@@ -18,6 +18,7 @@ void _PG_init(void) {
     eventbus::intake::register_wake();
     if (!process_shared_preload_libraries_in_progress) return;
     eventbus::status::request_shared_memory();
+    eventbus::intake::install_statement_hooks();
     eventbus::worker::install_utility_hook();
     eventbus::worker::register_launcher();
 }

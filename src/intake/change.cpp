@@ -267,7 +267,7 @@ Datum eventbus_publish_change(PG_FUNCTION_ARGS) {
         event.headers = make_headers(known);
         event.has_headers = true;
         check_payload_size(VARSIZE_ANY_EXHDR(DatumGetPointer(event.payload)));
-        (void)append(&event);
+        append_later(&event);
     }
     return PointerGetDatum(result);
 }

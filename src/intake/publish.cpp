@@ -146,12 +146,21 @@ void check_headers(Datum headers) {
                         errhint("Put the data into the payload.")));
 }
 
-int64 append(log::NewEvent* event) {
+static void find_place(log::NewEvent* event) {
     status::Database* database = status::my_database();
     event->place = database != nullptr ? &database->log : nullptr;
     warn_without_preload();
     check_room(*event, database);
+}
+
+int64 append(log::NewEvent* event) {
+    find_place(event);
     return log::append(*event);
+}
+
+void append_later(log::NewEvent* event) {
+    find_place(event);
+    log::append_later(*event);
 }
 
 }  // namespace eventbus::intake

@@ -17,5 +17,7 @@ void check_headers(Datum headers);
 
 // Appends the event to this database's log and returns its id; warns once a session where nobody will deliver it.
 int64 append(log::NewEvent* event);
+// The same for one of many events of a statement, whose id nobody asks for.
+void append_later(log::NewEvent* event);
 
 }  // namespace eventbus::intake

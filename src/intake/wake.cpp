@@ -1,10 +1,14 @@
-// What it is: the one transaction callback.
-// Who calls it: PostgreSQL, at the end of every transaction of this process.
-// Never: can fail; the transaction has already happened.
+// What it is: the one transaction callback, and what else writes the events that wait in memory.
+// Who calls it: PostgreSQL, at the end of transactions, at both ends of subtransactions and statements.
+// Never: can fail once a transaction has happened.
 #include "intake/wake.hpp"
 
 #include "log/log.hpp"
 #include "status/shared.hpp"
+
+extern "C" {
+#include "executor/executor.h"
+}
 
 namespace eventbus::intake {
 
@@ -17,6 +21,10 @@ Oid suspended = InvalidOid;
 
 void at_end(XactEvent event, void*) {
     switch (event) {
+        case XACT_EVENT_PRE_COMMIT:
+        case XACT_EVENT_PRE_PREPARE:
+            log::write_waiting();
+            return;
         case XACT_EVENT_COMMIT:
         case XACT_EVENT_ABORT:
         case XACT_EVENT_PREPARE:
@@ -30,6 +38,7 @@ void at_end(XactEvent event, void*) {
     }
     // Somebody may wait for an event that will never be.
     if (event == XACT_EVENT_ABORT && log::appended_in_this_transaction()) status::stir_waiters(MyDatabaseId, 0);
+    log::forget_waiting();
     log::forget_appended();
     log_written = false;
 
@@ -57,10 +66,49 @@ void at_end(XactEvent event, void*) {
     databases = false;
 }
 
+void at_subtransaction(SubXactEvent event, SubTransactionId, SubTransactionId, void*) {
+    switch (event) {
+        case SUBXACT_EVENT_START_SUB:
+            log::write_waiting_of_parent();
+            break;
+        case SUBXACT_EVENT_PRE_COMMIT_SUB:
+            log::write_waiting();
+            break;
+        case SUBXACT_EVENT_ABORT_SUB:
+            log::forget_waiting();
+            break;
+        default:
+            break;
+    }
+}
+
+ExecutorStart_hook_type previous_start = nullptr;
+ExecutorFinish_hook_type previous_finish = nullptr;
+
+// A command may read the log, and change rows that others publish about.
+void at_start(QueryDesc* query, int flags) {
+    log::write_waiting();
+    (previous_start != nullptr ? previous_start : standard_ExecutorStart)(query, flags);
+}
+
+// Triggers fire as a statement finishes.
+void at_finish(QueryDesc* query) {
+    (previous_finish != nullptr ? previous_finish : standard_ExecutorFinish)(query);
+    log::write_waiting();
+}
+
 }  // namespace
 
 void register_wake() {
     RegisterXactCallback(at_end, nullptr);
+    RegisterSubXactCallback(at_subtransaction, nullptr);
+}
+
+void install_statement_hooks() {
+    previous_start = ExecutorStart_hook;
+    ExecutorStart_hook = at_start;
+    previous_finish = ExecutorFinish_hook;
+    ExecutorFinish_hook = at_finish;
 }
 void configuration_changed() {
     configuration = true;

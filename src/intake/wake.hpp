@@ -7,8 +7,10 @@
 
 namespace eventbus::intake {
 
-// Registers the transaction callback; called once a process, from _PG_init.
+// Registers the transaction callbacks; called once a process, from _PG_init.
 void register_wake();
+// The hooks at the ends of statements, in a library that is preloaded: events wait in memory only where it is.
+void install_statement_hooks();
 
 // At commit, workers of this database read brokers and routes anew, and the launcher looks at it.
 void configuration_changed();

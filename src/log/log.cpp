@@ -3,9 +3,14 @@
 // Never: takes a lock that outlives its use, but for the one that keeps a relation from being dropped.
 #include "log/log.hpp"
 
+#include "postgres/compat.hpp"
+
 extern "C" {
+#include "access/xlog.h"
+#include "access/xloginsert.h"
 #include "catalog/namespace.h"
 #include "commands/sequence.h"
+#include "miscadmin.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 }
@@ -64,18 +69,74 @@ const Relations& relations() {
     return *found;
 }
 
+namespace {
+
+// A sequence's only tuple, on its page.
+struct SequencePage {
+    Relation rel;
+    Buffer buffer;
+    HeapTupleHeader tuple;
+    uint32 length;
+    Form_pg_sequence_data data;
+};
+
 // Read as nextval reads it: from its page, outside of any snapshot, so that everybody sees a change at the same moment.
-static FormData_pg_sequence_data read_sequence(Oid oid) {
-    Relation sequence = relation_open(oid, AccessShareLock);
-    Buffer buffer = ReadBuffer(sequence, 0);
-    LockBuffer(buffer, BUFFER_LOCK_SHARE);
-    Page page = BufferGetPage(buffer);
+SequencePage open_sequence(Oid oid, LOCKMODE table_lock, int page_lock) {
+    SequencePage open;
+    open.rel = relation_open(oid, table_lock);
+    open.buffer = ReadBuffer(open.rel, 0);
+    LockBuffer(open.buffer, page_lock);
+    Page page = BufferGetPage(open.buffer);
     ItemId item = PageGetItemId(page, FirstOffsetNumber);
-    auto header = reinterpret_cast<HeapTupleHeader>(PageGetItem(page, item));
-    auto data = *reinterpret_cast<Form_pg_sequence_data>(reinterpret_cast<char*>(header) + header->t_hoff);
-    UnlockReleaseBuffer(buffer);
-    relation_close(sequence, AccessShareLock);
+    open.tuple = reinterpret_cast<HeapTupleHeader>(PageGetItem(page, item));
+    open.length = ItemIdGetLength(item);
+    open.data = reinterpret_cast<Form_pg_sequence_data>(reinterpret_cast<char*>(open.tuple) + open.tuple->t_hoff);
+    return open;
+}
+
+FormData_pg_sequence_data read_sequence(Oid oid) {
+    SequencePage open = open_sequence(oid, AccessShareLock, BUFFER_LOCK_SHARE);
+    FormData_pg_sequence_data data = *open.data;
+    UnlockReleaseBuffer(open.buffer);
+    relation_close(open.rel, AccessShareLock);
     return data;
+}
+
+}  // namespace
+
+// nextval many times, under one lock of the page.
+int64 take_event_ids(const Relations& log, int count) {
+    constexpr int64 ahead = 32;  // as nextval: what a crash may skip saves a record each time
+    SequencePage open = open_sequence(log.event_id, RowExclusiveLock, BUFFER_LOCK_EXCLUSIVE);
+    Page page = BufferGetPage(open.buffer);
+    int64 first = open.data->is_called ? open.data->last_value + 1 : open.data->last_value;
+    int64 last = first + count - 1;
+    int64 left = open.data->log_cnt - count;
+    bool logged = left >= 0 && open.data->is_called && PageGetLSN(page) > GetRedoRecPtr();
+
+    START_CRIT_SECTION();
+    open.data->is_called = true;
+    MarkBufferDirty(open.buffer);
+    if (!logged) {
+        left = ahead;
+        if (RelationNeedsWAL(open.rel)) {
+            open.data->last_value = last + left;
+            open.data->log_cnt = 0;
+            xl_seq_rec record = compat::sequence_record(open.rel);
+            XLogBeginInsert();
+            XLogRegisterBuffer(0, open.buffer, REGBUF_WILL_INIT);
+            XLogRegisterData(reinterpret_cast<char*>(&record), sizeof record);
+            XLogRegisterData(reinterpret_cast<char*>(open.tuple), open.length);
+            XLogRecPtr lsn = XLogInsert(RM_SEQ_ID, XLOG_SEQ_LOG);
+            PageSetLSN(page, lsn);
+        }
+    }
+    open.data->last_value = last;
+    open.data->log_cnt = left;
+    END_CRIT_SECTION();
+    UnlockReleaseBuffer(open.buffer);
+    relation_close(open.rel, NoLock);
+    return first;
 }
 
 int64 last_event_id(const Relations& log) {

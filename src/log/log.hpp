@@ -42,6 +42,9 @@ const Relations* relations_if_any();
 // The highest event id that has been given out; 0: none.
 int64 last_event_id(const Relations& log);
 
+// Gives out `count` event ids in a row; returns the first.
+int64 take_event_ids(const Relations& log, int count);
+
 // Generation g lives in segment g % segment_count. The number begins with segment_count, so that there is one for
 // each segment, and only rises, outside of transactions.
 int64 current_generation(const Relations& log);
@@ -80,9 +83,19 @@ struct NewEvent {
 
 // Appends one event in the current transaction; returns its id.
 int64 append(const NewEvent& event);
+// The same for one of many that a statement makes, whose id nobody asks for. It may wait in memory, until:
+void append_later(const NewEvent& event);
+// … it is written. Due before anything that could tell the difference: another command, a look at the log, the end of
+// a statement or (sub)transaction.
+void write_waiting();
+// The same when a subtransaction has begun, and what waits is its parent's.
+void write_waiting_of_parent();
+// The (sub)transaction that made them is rolled back.
+void forget_waiting();
 
 // True at commit time if this transaction appended something.
 bool appended_in_this_transaction();
+void note_appended();
 void forget_appended();
 
 }  // namespace eventbus::log

@@ -2,7 +2,7 @@
 // Who calls it: see reader.hpp.
 // Never: trusts a page it has not locked.
 //
-// The log has no index. Tuples are only ever added to a segment's last page (append.cpp), so what is before the
+// The log has no index. Tuples are only ever added to a segment's last page (tail.cpp), so what is before the
 // last page is final but for the fate of transactions that were still running when it was read. The reader
 // remembers, for each segment, the front (what is behind it need not be looked at again), and for each running
 // transaction the stretch of pages behind the front that holds its events. A batch then looks at the stretches of

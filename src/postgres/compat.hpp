@@ -8,6 +8,7 @@
 extern "C" {
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
+#include "commands/sequence.h"
 #include "nodes/nodeFuncs.h"
 #include "storage/procarray.h"
 #include "utils/acl.h"
@@ -26,6 +27,15 @@ inline uint32 relation_file(Relation rel) {
     return rel->rd_locator.relNumber;
 #else
     return rel->rd_node.relNode;
+#endif
+}
+
+// What a WAL record of a sequence begins with.
+inline xl_seq_rec sequence_record(Relation sequence) {
+#if PG_VERSION_NUM >= 160000
+    return {sequence->rd_locator};
+#else
+    return {sequence->rd_node};
 #endif
 }
 

@@ -11,6 +11,7 @@
 
 #include "intake/ddl.hpp"
 #include "intake/wake.hpp"
+#include "log/log.hpp"
 #include "status/shared.hpp"
 #include "worker/sleep.hpp"
 
@@ -122,6 +123,7 @@ void before(Node* statement) {
 
 void hook(PlannedStmt* statement, const char* query, bool read_only_tree, ProcessUtilityContext context,
           ParamListInfo params, QueryEnvironment* environment, DestReceiver* destination, QueryCompletion* completion) {
+    log::write_waiting();
     // The database commands want a transaction to look things up in; outside of one there is nothing to prepare.
     if (status::shared() != nullptr && IsTransactionState()) before(statement->utilityStmt);
     intake::RunningCommand outer = intake::running_command;
@@ -134,6 +136,7 @@ void hook(PlannedStmt* statement, const char* query, bool read_only_tree, Proces
     PG_FINALLY();
     { intake::running_command = outer; }
     PG_END_TRY();
+    log::write_waiting();  // COPY fires triggers, too
 }
 
 }  // namespace

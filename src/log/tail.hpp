@@ -1,0 +1,26 @@
+// What it is: the end of a segment, where every event is added: its place, its lock, its tuples.
+// Who calls it: append and the writer of waiting events.
+// Never: puts a tuple anywhere but on the last page of a segment: the reader relies on it (see lock_tail).
+#pragma once
+
+#include "log/log.hpp"
+
+namespace eventbus::log {
+
+// The current segment, with the lock that a writer holds to the end of its transaction.
+int lock_current_segment(const Relations& log, const SharedPlace* place);
+
+// How large the tuple of an event is.
+Size tuple_size(const NewEvent& event);
+// Makes it at `at`, by the current command of the current transaction; `size` is tuple_size's.
+void form_tuple(const NewEvent& event, int64 id, HeapTupleHeader at, Size size);
+void set_id(HeapTupleHeader tuple, int64 id);
+
+// Tuples too large for this are stored apart.
+bool is_large(Size tuple_size);
+
+// Puts tuples that are not large behind all others, in order, a WAL record a page. `current`: the tuples are of the
+// (sub)transaction that is current now.
+void put_at_tail(Relation rel, HeapTupleData* tuples, int count, SharedPlace* place, int segment, bool current);
+
+}  // namespace eventbus::log
