@@ -132,6 +132,12 @@ INSERT INTO base VALUES (4, 'e');
 DROP TRIGGER wrong ON base;
 CREATE TRIGGER wrong AFTER INSERT ON base FOR EACH ROW EXECUTE FUNCTION eventbus.publish_change('x', 'columns=nope');
 INSERT INTO base VALUES (4, 'e');
+DROP TRIGGER wrong ON base;
+CREATE TRIGGER wrong AFTER INSERT ON base FOR EACH ROW EXECUTE FUNCTION eventbus.publish_change('x', 'headers=[1]');
+INSERT INTO base VALUES (4, 'e');
+DROP TRIGGER wrong ON base;
+CREATE TRIGGER wrong AFTER INSERT ON base FOR EACH ROW EXECUTE FUNCTION eventbus.publish_change('x..y');
+INSERT INTO base VALUES (4, 'e');
 DROP TABLE base;
 SELECT * FROM news();
 

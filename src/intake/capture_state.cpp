@@ -3,6 +3,7 @@
 // Never: see capture_state.hpp.
 #include "intake/capture_state.hpp"
 
+#include "intake/publish.hpp"
 #include "settings/settings.hpp"
 
 extern "C" {
@@ -149,8 +150,9 @@ void look_up(CaptureState* state, TriggerData* fired) {
         state->topics[i] = cstring_to_text(capture_topic(arguments.topic, schema, table, names[i]));
     look_up_columns(state, rel, arguments);
     look_up_source(state, schema, table);
-    if (arguments.headers != nullptr)
-        state->extra_headers = DirectFunctionCall1(jsonb_in, CStringGetDatum(arguments.headers));
+    if (arguments.headers == nullptr) return;
+    state->extra_headers = DirectFunctionCall1(jsonb_in, CStringGetDatum(arguments.headers));
+    check_headers(state->extra_headers);
 }
 
 }  // namespace
