@@ -76,6 +76,7 @@ RESET ROLE;
 SELECT topic, payload ->> 'user' AS who, payload ->> 'identity' AS identity FROM news();
 DROP TABLE his;
 -- nor do his own functions run with the rights of others
+REVOKE EXECUTE ON FUNCTION pg_event_trigger_dropped_objects(), pg_event_trigger_ddl_commands() FROM PUBLIC;
 SET ROLE regress_eventbus_builder;
 CREATE FUNCTION public.trap(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped %', current_user; END $$;
 CREATE OPERATOR public.= (LEFTARG = text, RIGHTARG = text, FUNCTION = public.trap);
@@ -87,6 +88,7 @@ DROP TABLE his;
 RESET search_path;
 DROP FUNCTION public.trap(text, text) CASCADE;
 RESET ROLE;
+GRANT EXECUTE ON FUNCTION pg_event_trigger_dropped_objects(), pg_event_trigger_ddl_commands() TO PUBLIC;
 REVOKE CREATE ON SCHEMA public FROM regress_eventbus_builder;
 DROP ROLE regress_eventbus_builder;
 -- mistakes
