@@ -102,6 +102,15 @@ INSERT INTO shop.pair VALUES (NULL, 4, 40);
 SELECT topic, CASE WHEN length(key) > 20 THEN octet_length(key) || ' bytes' ELSE key END AS key, payload - 'a' AS payload FROM news();
 SELECT count(DISTINCT key) FROM eventbus.event WHERE topic = 'shop.pair.insert' AND octet_length(key) > 1000;
 
+-- One that an UPDATE changes is the new one from then on; what deletes the row has its last
+CREATE TABLE shop.renamed (a text PRIMARY KEY);
+SELECT eventbus.capture('shop.renamed');
+INSERT INTO shop.renamed VALUES ('old');
+UPDATE shop.renamed SET a = 'a/new';
+DELETE FROM shop.renamed;
+SELECT * FROM news();
+DROP TABLE shop.renamed;
+
 -- A row has one key, whatever the session has set
 CREATE TABLE shop.moments (d date, ts timestamp, tt timestamptz, r daterange, iv interval, f float8, by bytea, n numeric, e shop.state, da date[]);
 SELECT eventbus.capture('shop.moments', operations => 'insert', payload => 'key', key => 'd, ts, tt, r, iv, f, by, n, e, da');

@@ -43,7 +43,8 @@ CREATE EXTENSION postgres_fdw;
 CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host 'h');
 CREATE USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (user 'u', password 'hunter2');
 DROP EXTENSION postgres_fdw CASCADE;
-SELECT DISTINCT topic, payload ->> 'identity' AS identity FROM news() WHERE payload ->> 'command' IS NULL ORDER BY 1, 2;
+SELECT DISTINCT topic, payload ->> 'identity' AS identity, payload -> 'in_extension' AS in_extension FROM news()
+WHERE payload ->> 'command' IS NULL OR payload ->> 'identity' = 'public.postgres_fdw_handler()' ORDER BY 1, 2;
 SELECT count(*) FROM eventbus.event WHERE payload LIKE '%hunter2%';
 -- of what is sent at once, each command has its own text; GRANT names no object
 SELECT $$a ' secret$$ IS NULL AS no\; CREATE TABLE one (id integer)\; GRANT SELECT ON one TO PUBLIC\;
