@@ -19,6 +19,12 @@ class KeyLine {
 
     std::uint64_t open = nobody;  // the ticket of this line that is under way
 
+    // A key that was refused goes one by one until so many were delivered: what goes together may be refused and taken
+    // in turn, by a full queue that somebody drains.
+    bool is_calm() const { return delivered_since_refused_ >= calm_after; }
+    void delivered() { ++delivered_since_refused_; }
+    void refused() { delivered_since_refused_ = 0; }
+
     bool empty() const { return head_ == waiting_.size(); }
     std::uint64_t front() const { return waiting_[head_]; }
     bool has(std::uint64_t number) const { return std::binary_search(begin(), waiting_.cend(), number); }
@@ -42,13 +48,20 @@ class KeyLine {
         waiting_.clear();
         head_ = 0;
     }
+    void reset() {
+        clear();
+        open = nobody;
+        delivered_since_refused_ = calm_after;
+    }
 
  private:
+    static constexpr std::uint64_t calm_after = 100;
     std::vector<std::uint64_t>::const_iterator begin() const {
         return waiting_.begin() + static_cast<std::ptrdiff_t>(head_);
     }
     std::vector<std::uint64_t> waiting_;  // rising, from head_ on
     std::size_t head_ = 0;
+    std::uint64_t delivered_since_refused_ = calm_after;
 };
 
 struct KeyHash {
@@ -74,8 +87,7 @@ class KeyLines {
     }
     void erase(std::string_view key) {
         auto node = lines_.extract(lines_.find(key));
-        node.mapped().clear();
-        node.mapped().open = KeyLine::nobody;
+        node.mapped().reset();
         if (spare_.size() < most_spare) spare_.push_back(std::move(node));
     }
     void clear() { lines_.clear(); }

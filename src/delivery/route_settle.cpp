@@ -21,6 +21,7 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
     switch (settlement.verdict) {
         case Verdict::delivered:
             delivered(*it);
+            if (auto* line = line_of(*it)) line->delivered();
             if (number == probe_) heal();
             done(number);
             break;
@@ -102,6 +103,7 @@ void RouteQueue::wait(std::uint64_t number, const std::string& reason, bool coun
             std::min<TimePoint>(it.not_before, context_.now + (*options.max_age - age) + std::chrono::microseconds(1));
     }
     go_back(number);
+    if (auto* line = line_of(it)) line->refused();
 }
 
 // It waits until its time, and its key with it.
@@ -156,10 +158,11 @@ void RouteQueue::leave_line(std::uint64_t number) {
     advance(*line, *it.event->key);
 }
 
-// Lets the first in line go, and those behind it that nothing is known against unless order is strict.
+// Lets the first in line go, and, once the key is calm, those behind it that nothing is known against; with strict
+// order only the first.
 // The line may be gone afterwards.
 void RouteQueue::advance(KeyLine& line, std::string_view key) {
-    if (!is_strict()) {
+    if (!is_strict() && line.is_calm()) {
         while (!line.empty() && item(line.front()).refused == 0 && !is_suspect(item(line.front())) &&
                !is_blocked(line, line.front())) {
             const auto number = line.front();

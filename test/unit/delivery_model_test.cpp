@@ -305,7 +305,10 @@ class Model {
     void crash() {
         ++crashes;
         for (auto& mirror : mirrors_) {
-            if (mirror.removed) continue;
+            if (mirror.removed) {
+                mirror.events.clear();  // nothing of it is under way any more
+                continue;
+            }
             const auto settled_to = cursor(mirror);
             std::erase_if(mirror.asides, [&](const Aside& aside) { return aside.ended && settled_to >= aside.behind; });
             std::map<delivery::DetourId, std::pair<std::size_t, std::set<std::int64_t>>> saved;

@@ -196,6 +196,38 @@ TEST(Delivery, SeveralRefusedOfOneKeyComeBackInOrder) {
     EXPECT_EQ(w.broker.ids(1), (Ids{1, 2, 3, 4, 1, 2, 3, 4}));
 }
 
+TEST(Delivery, ARefusedKeyGoesOneByOneUntilItIsCalm) {
+    World w;
+    w.broker.silent = true;
+    w.add(1);
+    w.lend_many(1, "k");
+    w.run();
+    w.broker.answer(1, 1, retry("OOM"));
+    w.run();
+    w.lend_many(250, "k");
+    w.run_for(100ms);
+    int id = 1;
+    for (; id <= 30; ++id) {
+        ASSERT_EQ(w.broker.open_count(), 1U) << "event " << id;
+        ASSERT_TRUE(w.broker.answer(1, id, {}));
+        w.run();
+    }
+    w.broker.answer(1, id, retry("OOM"));  // it is counted anew
+    w.run_for(100ms);
+    for (; id <= 130; ++id) {
+        ASSERT_EQ(w.broker.open_count(), 1U) << "event " << id;
+        ASSERT_TRUE(w.broker.answer(1, id, {}));
+        w.run();
+    }
+    EXPECT_EQ(w.broker.open_count(), 121U);
+    w.broker.answer_all();
+    w.run();
+    EXPECT_TRUE(w.status(1).idle);
+    w.lend_many(5, "k");
+    w.run();
+    EXPECT_EQ(w.broker.open_count(), 5U);
+}
+
 TEST(Delivery, BackOffGrowsToItsMost) {
     World w;
     w.broker.on_message = [](const Sent&) { return retry("OOM"); };
