@@ -60,8 +60,8 @@ char* capture_topic(const char* topic, const char* schema, const char* table, co
 // A key of the text that stands in the buffer behind room for a varlena's header. One that is longer than a key may
 // be is cut, and told apart by a hash of the whole: order among its events stays.
 text* make_event_key(StringInfo words);
-// The headers pg-txid and pg-user (jsonb), added to `extra` (jsonb, or 0).
-Datum make_capture_headers(Datum extra);
+// The current role's name, of which the header pg-user is made; valid until the next call.
+const text* publishing_role();
 
 // The oid of eventbus.publish_change() and its owner, who is the extension's. Without `owner` it may be missing.
 Oid publish_change_function(Oid* owner);

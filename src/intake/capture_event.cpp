@@ -1,4 +1,4 @@
-// What it is: what events of changes and of DDL share: the key made of texts, and the headers.
+// What it is: what events of changes and of DDL share: the key made of texts, and the role.
 // Who calls it: the trigger functions.
 // Never: see capture.hpp.
 #include "intake/capture_state.hpp"
@@ -21,14 +21,6 @@ extern "C" {
 namespace eventbus::intake {
 
 namespace {
-
-JsonbValue string_value(const char* text) {
-    JsonbValue value;
-    value.type = jbvString;
-    value.val.string.val = const_cast<char*>(text);
-    value.val.string.len = static_cast<int>(strlen(text));
-    return value;
-}
 
 // The type's output with the settings that it may depend on at known values.
 char* settled_output(CapturedColumn* column, Datum value) {
@@ -95,21 +87,22 @@ text* make_event_key(StringInfo words) {
     return reinterpret_cast<text*>(words->data);
 }
 
-Datum make_capture_headers(Datum extra) {
-    Datum transaction = Int64GetDatum(static_cast<int64>(U64FromFullTransactionId(GetTopFullTransactionId())));
-    JsonbParseState* build = nullptr;
-    pushJsonbValue(&build, WJB_BEGIN_OBJECT, nullptr);
-    JsonbValue value = string_value("pg-txid");
-    pushJsonbValue(&build, WJB_KEY, &value);
-    value.type = jbvNumeric;
-    value.val.numeric = DatumGetNumeric(DirectFunctionCall1(int8_numeric, transaction));
-    pushJsonbValue(&build, WJB_VALUE, &value);
-    value = string_value("pg-user");
-    pushJsonbValue(&build, WJB_KEY, &value);
-    value = string_value(GetUserNameFromId(GetUserId(), false));
-    pushJsonbValue(&build, WJB_VALUE, &value);
-    Datum headers = PointerGetDatum(JsonbValueToJsonb(pushJsonbValue(&build, WJB_END_OBJECT, nullptr)));
-    return extra == 0 ? headers : DirectFunctionCall2(jsonb_concat, extra, headers);
+const text* publishing_role() {
+    static union {
+        char bytes[VARHDRSZ + NAMEDATALEN];
+        int32 alignment;
+    } name;
+    static uint64 transaction = 0;  // until the next one, no name changes
+    static Oid role = InvalidOid;
+    uint64 current = U64FromFullTransactionId(GetTopFullTransactionId());
+    if (transaction != current || role != GetUserId()) {
+        const char* found = GetUserNameFromId(GetUserId(), false);
+        SET_VARSIZE(name.bytes, VARHDRSZ + strlen(found));
+        memcpy(name.bytes + VARHDRSZ, found, strlen(found));
+        transaction = current;
+        role = GetUserId();
+    }
+    return reinterpret_cast<text*>(name.bytes);
 }
 
 Oid publish_change_function(Oid* owner) {

@@ -4,7 +4,7 @@
 #include "intake/capture_state.hpp"
 
 #include "intake/publish.hpp"
-#include "settings/settings.hpp"
+#include "log/phrases.hpp"
 
 extern "C" {
 #include "access/genam.h"
@@ -118,20 +118,13 @@ void look_up_columns(CaptureState* state, Relation rel, const CaptureArguments& 
 void look_up_source(CaptureState* state, const char* schema, const char* table) {
     StringInfoData source;
     initStringInfo(&source);
-    auto add = [&](const char* name, const char* value) {
-        appendStringInfo(&source, "\"%s\":", name);
-        append_json_string(&source, value);
-        appendStringInfoChar(&source, ',');
-    };
-    add("version", EVENTBUS_VERSION);
-    add("connector", "postgresql");
-    add("name", settings::source_name());
-    add("db", get_database_name(MyDatabaseId));
-    add("schema", schema);
-    add("table", table);
+    put(&source, log::Phrase::source);
+    append_json_string(&source, schema);
+    put(&source, log::Phrase::table);
+    append_json_string(&source, table);
+    put(&source, log::Phrase::transaction);
     state->source = source.data;
     state->source_length = source.len;
-    state->source_setting = settings::source;
 }
 
 void look_up(CaptureState* state, TriggerData* fired) {
@@ -162,7 +155,7 @@ CaptureState* capture_state(TriggerData* fired) {
     Oid oid = fired->tg_trigger->tgoid;
     bool known;
     auto* state = static_cast<CaptureState*>(hash_search(states, &oid, HASH_ENTER, &known));
-    if (known && state->memory != nullptr && !state->stale && state->source_setting == settings::source) return state;
+    if (known && state->memory != nullptr && !state->stale) return state;
 
     // A trigger further up the stack may still use the old one, which has come to an error or a change just now.
     if (known && state->memory != nullptr) MemoryContextSetParent(state->memory, TopTransactionContext);

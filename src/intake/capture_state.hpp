@@ -39,14 +39,9 @@ struct CaptureState {
     int column_count;
     int* key;  // positions in columns
     int key_count;
-    char* source;  // the constant beginning of the envelope's source
+    char* source;  // the constant part of the envelope's source, with phrases
     int source_length;
-    const char* source_setting;  // eventbus.source of that time
-    Datum extra_headers;         // jsonb, or 0
-    // What a transaction's events share.
-    uint64 transaction;
-    Oid user;
-    Datum headers;
+    Datum extra_headers;  // jsonb, or 0
 };
 
 // The state of the trigger that is being fired.

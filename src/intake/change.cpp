@@ -3,7 +3,8 @@
 // Never: looks at the rights of whoever writes the table; making the trigger took them.
 #include "intake/capture_state.hpp"
 #include "intake/publish.hpp"
-#include "log/log.hpp"
+#include "log/phrases.hpp"
+#include "postgres/guest.hpp"
 #include "settings/settings.hpp"
 
 extern "C" {
@@ -14,6 +15,8 @@ extern "C" {
 namespace eventbus::intake {
 
 namespace {
+
+using log::Phrase;
 
 // A row taken apart.
 struct Row {
@@ -90,10 +93,8 @@ void append_row(StringInfo out, const CaptureState& state, const Row& row, bool 
     put(out, '}');
 }
 
-template <int size>
-void append_field(StringInfo out, const char (&name)[size], int64 number) {
+void append_integer(StringInfo out, int64 number) {
     char digits[MAXINT8LEN + 1];
-    put(out, name);
     put(out, digits, pg_lltoa(number, digits));
 }
 
@@ -117,25 +118,23 @@ void append_changed(StringInfo out, const CaptureState& state, const bool* chang
 void append_envelope(StringInfo out, const CaptureState& state, const Change& change) {
     static constexpr char letters[operation_count] = {'c', 'u', 'd', 't'};
     auto* spans = static_cast<Span*>(palloc(sizeof(Span) * static_cast<Size>(state.column_count + 1)));
-    put(out, "{\"before\":");
     if (change.before != nullptr) {
+        put(out, "{\"before\":");
         append_row(out, state, *change.before, false, spans, nullptr);
+        put(out, ",\"after\":");
     } else {
-        put(out, "null");
+        put(out, Phrase::no_before);
     }
-    put(out, ",\"after\":");
     if (change.after != nullptr) {
         append_row(out, state, *change.after, false, spans, change.changed);
     } else {
         put(out, "null");
     }
-    put(out, ",\"source\":{");
     put(out, state.source, state.source_length);
-    append_field(out, "\"txId\":", static_cast<int64>(U64FromFullTransactionId(GetTopFullTransactionId())));
-    append_field(out, ",\"ts_ms\":", milliseconds(GetCurrentTransactionStartTimestamp()));
-    put(out, ",\"lsn\":null,\"snapshot\":false},\"op\":\"");
+    append_integer(out, milliseconds(GetCurrentTransactionStartTimestamp()));
+    put(out, Phrase::operation);
     put(out, letters[static_cast<int>(change.operation)]);
-    append_field(out, "\",\"ts_ms\":", milliseconds(GetCurrentTimestamp()));
+    put(out, Phrase::time);
     if (change.changed != nullptr) append_changed(out, state, change.changed);
     put(out, '}');
 }
@@ -181,21 +180,17 @@ text* make_key(const CaptureState& state, const Change& change) {
     return make_event_key(&out);
 }
 
-// The same for all events of a transaction, so they are kept.
-Datum make_headers(CaptureState* state) {
-    uint64 transaction = U64FromFullTransactionId(GetTopFullTransactionId());
-    if (state->headers != 0 && state->transaction == transaction && state->user == GetUserId()) return state->headers;
-
-    Datum headers = make_capture_headers(state->extra_headers);
-    if (state->memory == nullptr) return headers;  // a trigger within this one has made it anew, and failed
-    if (state->headers != 0) pfree(DatumGetPointer(state->headers));
-    state->headers = 0;
-    MemoryContext before = MemoryContextSwitchTo(state->memory);
-    state->headers = datumCopy(headers, false, -1);
-    MemoryContextSwitchTo(before);
-    state->transaction = transaction;
-    state->user = GetUserId();
-    return state->headers;
+// What is delivered is limited; phrases are a few hundred bytes in it.
+void check_size(const log::NewEvent& event) {
+    constexpr Size phrases = 16 * 1024;  // the longest setting that they show is shorter
+    Size stored = VARSIZE_ANY_EXHDR(DatumGetPointer(event.payload));
+    if (stored + phrases <= static_cast<Size>(settings::max_payload)) return;
+    StringInfoData whole;
+    initStringInfo(&whole);
+    log::append_whole(&whole, text_view(reinterpret_cast<const text*>(DatumGetPointer(event.payload))),
+                      U64FromFullTransactionId(GetTopFullTransactionId()), GetCurrentTimestamp());
+    check_payload_size(static_cast<Size>(whole.len));
+    pfree(whole.data);
 }
 
 Operation operation_of(const TriggerData* fired) {
@@ -236,8 +231,7 @@ using namespace eventbus::intake;
 Datum eventbus_publish_change(PG_FUNCTION_ARGS) {
     check_call(fcinfo);
     auto* fired = reinterpret_cast<TriggerData*>(fcinfo->context);
-    CaptureState* known = capture_state(fired);
-    CaptureState state = *known;  // a trigger within this one may make it anew
+    CaptureState state = *capture_state(fired);  // a trigger within this one may make it anew
 
     Change change = {operation_of(fired), nullptr, nullptr, nullptr};
     TupleDesc description = RelationGetDescr(fired->tg_relation);
@@ -264,9 +258,10 @@ Datum eventbus_publish_change(PG_FUNCTION_ARGS) {
         event.key = make_key(state, change);
         event.payload = make_payload(state, change);
         event.payload_column = log::column_text;  // and no content type, which makes it JSON
-        event.headers = make_headers(known);
-        event.has_headers = true;
-        check_payload_size(VARSIZE_ANY_EXHDR(DatumGetPointer(event.payload)));
+        event.headers = state.extra_headers;
+        event.has_headers = state.extra_headers != 0;
+        event.captured_by = publishing_role();
+        check_size(event);
         append_later(&event);
     }
     return PointerGetDatum(result);

@@ -124,8 +124,7 @@ void publish(const Command& command, uint64 row) {
     event.key = key_of(identity);
     event.payload = PointerGetDatum(out.data);
     event.payload_column = log::column_text;
-    event.headers = make_capture_headers(0);
-    event.has_headers = true;
+    event.captured_by = publishing_role();
     check_payload_size(VARSIZE_ANY_EXHDR(DatumGetPointer(event.payload)));
     (void)append(&event);
 }

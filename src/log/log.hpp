@@ -23,6 +23,7 @@ enum Column {
     column_json,
     column_text,
     column_bytes,
+    column_captured_by,  // not null: a change of a row or DDL; its headers want pg-txid and pg-user
     column_count,
 };
 
@@ -76,8 +77,9 @@ struct NewEvent {
     Datum headers;    // jsonb; has_headers says whether
     bool has_headers;
     const text* content_type;  // nullptr: application/json
-    Column payload_column;     // column_json, column_text or column_bytes
+    Column payload_column;     // column_json, column_text (without a content type: with phrases) or column_bytes
     Datum payload;             // detoasted
+    const text* captured_by;   // the role that made the change, or nullptr
     SharedPlace* place;        // nullptr where nobody serves this database
 };
 

@@ -180,6 +180,7 @@ void visit_values(const NewEvent& event, Visit&& visit) {
     if (event.has_headers) visit(column_headers, Varlena(DatumGetPointer(event.headers)));
     if (event.content_type != nullptr) visit(column_content_type, Varlena(event.content_type));
     visit(event.payload_column, Varlena(DatumGetPointer(event.payload)));
+    if (event.captured_by != nullptr) visit(column_captured_by, Varlena(event.captured_by));
 }
 
 // Takes the segment's lock. A statement that publishes a million events takes it once; a rolled back savepoint gives

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "log/phrases.hpp"
+
 extern "C" {
 #include "access/detoast.h"
 #include "access/tupmacs.h"
@@ -57,11 +59,9 @@ std::string_view bytes_column(char* column) {
     return {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)};
 }
 
-std::string_view json_column(TupleCopies* copies, char* column) {
-    auto* value = reinterpret_cast<struct varlena*>(column);
-    // A container's header wants its alignment, which a short varlena does not have.
-    Jsonb* json = reinterpret_cast<Jsonb*>(VARATT_IS_EXTENDED(value) ? detoast_attr(value) : value);
-    // One buffer serves all, so that the chunk holds no more than the text.
+// Makes a text with append(buffer) and keeps it. One buffer serves all, so that the chunk holds no more than the text.
+template <class Append>
+std::string_view kept_text(TupleCopies* copies, Append&& append) {
     static StringInfoData text = {};
     if (text.data == nullptr) {
         MemoryContext chunk = MemoryContextSwitchTo(TopMemoryContext);
@@ -69,7 +69,7 @@ std::string_view json_column(TupleCopies* copies, char* column) {
         MemoryContextSwitchTo(chunk);
     }
     resetStringInfo(&text);
-    JsonbToCString(&text, &json->root, static_cast<int>(VARSIZE(json)));
+    append(&text);
     auto length = static_cast<Size>(text.len);
     char* copy = room_for(copies, length);
     std::memcpy(copy, text.data, length);
@@ -78,6 +78,35 @@ std::string_view json_column(TupleCopies* copies, char* column) {
         text.data = nullptr;
     }
     return as_utf8(copy, length);
+}
+
+std::string_view jsonb_text(TupleCopies* copies, const Jsonb* json) {
+    return kept_text(copies, [&](StringInfo out) {
+        JsonbToCString(out, const_cast<JsonbContainer*>(&json->root), static_cast<int>(VARSIZE(json)));
+    });
+}
+
+// A container's header wants its alignment, which a short varlena does not have.
+Jsonb* aligned_jsonb(char* column) {
+    auto* value = reinterpret_cast<struct varlena*>(column);
+    return reinterpret_cast<Jsonb*>(VARATT_IS_EXTENDED(value) ? detoast_attr(value) : value);
+}
+
+std::string_view payload_text(TupleCopies* copies, HeapTupleHeader tuple, char* column, bool with_phrases) {
+    struct varlena* value = whole(column);
+    if (!with_phrases) return as_utf8(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+    return kept_text(copies, [&](StringInfo out) {
+        append_whole(out, {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)}, raw_xid(tuple), raw_published_at(tuple));
+    });
+}
+
+std::string_view headers_text(TupleCopies* copies, HeapTupleHeader tuple, char* headers, char* captured_by) {
+    const Jsonb* json = headers != nullptr ? aligned_jsonb(headers) : nullptr;
+    if (captured_by == nullptr) return json != nullptr ? jsonb_text(copies, json) : std::string_view();
+    struct varlena* user = whole(captured_by);
+    return kept_text(copies, [&](StringInfo out) {
+        append_headers(out, json, raw_xid(tuple), {VARDATA_ANY(user), VARSIZE_ANY_EXHDR(user)});
+    });
 }
 
 // Finds the columns from topic on; nullptr where one is null.
@@ -147,13 +176,13 @@ Chunk* make_chunk(TupleCopies* copies, const Filter& filter, Size most_bytes, Po
         if (filter.wanted != nullptr && !filter.wanted(filter.context, *event)) continue;
         ++chunk->count;
         event->published_at = to_unix_us(raw_published_at(tuple));
-        if (columns[column_headers] != nullptr) event->headers = json_column(copies, columns[column_headers]);
+        event->headers = headers_text(copies, tuple, columns[column_headers], columns[column_captured_by]);
         event->content_type =
             columns[column_content_type] != nullptr ? text_column(columns[column_content_type]) : "application/json";
         if (columns[column_json] != nullptr)
-            event->payload = json_column(copies, columns[column_json]);
+            event->payload = jsonb_text(copies, aligned_jsonb(columns[column_json]));
         else if (columns[column_text] != nullptr)
-            event->payload = text_column(columns[column_text]);
+            event->payload = payload_text(copies, tuple, columns[column_text], columns[column_content_type] == nullptr);
         else
             event->payload = bytes_column(columns[column_bytes]);
         event->is_bytes = columns[column_bytes] != nullptr;

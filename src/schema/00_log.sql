@@ -24,7 +24,8 @@ BEGIN
                 content_type text,
                 payload_json  jsonb,
                 payload_text  text,
-                payload_bytes bytea
+                payload_bytes bytea,
+                captured_by   text
             ) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off, vacuum_truncate = off);
             ALTER TABLE eventbus.log_%1$s
                 ALTER payload_json SET STORAGE EXTERNAL,
@@ -36,14 +37,41 @@ BEGIN
 END
 $do$;
 
+-- What captures store is shorter than what they publish: control characters stand for what the envelopes have in common
+-- (src/log/phrases.cpp has the same list), and headers that follow from other columns are not there.
 CREATE VIEW eventbus.event AS
-    SELECT id, topic, key, coalesce(payload_json::text, payload_text) AS payload, coalesce(content_type, 'application/json') AS content_type, headers, published_at FROM eventbus.log_0
-    UNION ALL
-    SELECT id, topic, key, coalesce(payload_json::text, payload_text) AS payload, coalesce(content_type, 'application/json') AS content_type, headers, published_at FROM eventbus.log_1
-    UNION ALL
-    SELECT id, topic, key, coalesce(payload_json::text, payload_text) AS payload, coalesce(content_type, 'application/json') AS content_type, headers, published_at FROM eventbus.log_2
-    UNION ALL
-    SELECT id, topic, key, coalesce(payload_json::text, payload_text) AS payload, coalesce(content_type, 'application/json') AS content_type, headers, published_at FROM eventbus.log_3;
+    SELECT id, topic, key,
+           CASE
+               WHEN payload_text IS NULL THEN payload_json::text
+               WHEN content_type IS NOT NULL THEN payload_text
+               ELSE pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(payload_text,
+                   E'\x01', '{"before":null,"after":'),
+                   E'\x02', (SELECT pg_catalog.format(',"source":{"version":"%s","connector":"postgresql","name":%s,"db":%s,"schema":',
+                       (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'pg_eventbus'),
+                       pg_catalog.to_json(coalesce(nullif(pg_catalog.current_setting('eventbus.source', true), ''),
+                           'postgresql://' || coalesce(nullif(pg_catalog.current_setting('cluster_name'), ''),
+                               (SELECT system_identifier::text FROM pg_catalog.pg_control_system())) || '/' || pg_catalog.current_database())),
+                       pg_catalog.to_json(pg_catalog.current_database()::text)))),
+                   E'\x03', ',"table":'),
+                   E'\x04', ',"txId":' || xid::text || ',"ts_ms":'),
+                   E'\x05', ',"lsn":null,"snapshot":false},"op":"'),
+                   E'\x06', '","ts_ms":' || pg_catalog.trunc(extract(epoch FROM published_at) * 1000)::text)
+           END AS payload,
+           coalesce(content_type, 'application/json') AS content_type,
+           CASE
+               WHEN captured_by IS NULL THEN headers
+               ELSE coalesce(headers, '{}') || pg_catalog.jsonb_build_object('pg-txid', xid::text::numeric, 'pg-user', captured_by)
+           END AS headers,
+           published_at
+    FROM (
+        SELECT * FROM eventbus.log_0
+        UNION ALL
+        SELECT * FROM eventbus.log_1
+        UNION ALL
+        SELECT * FROM eventbus.log_2
+        UNION ALL
+        SELECT * FROM eventbus.log_3
+    ) log;
 COMMENT ON VIEW eventbus.event IS 'what the log still holds: events stay until every route has passed them and eventbus.retention has gone by';
 COMMENT ON COLUMN eventbus.event.id IS 'event id, as publish returned it and as messages carry it';
 COMMENT ON COLUMN eventbus.event.topic IS 'what kind of event it is';
