@@ -151,11 +151,14 @@ void look_up(CaptureState* state, TriggerData* fired) {
 }  // namespace
 
 CaptureState* capture_state(TriggerData* fired) {
-    if (states == nullptr) prepare_states();
+    // Entries stay where they are, and most rows come from the table that the last one came from.
+    static CaptureState* last = nullptr;
     Oid oid = fired->tg_trigger->tgoid;
+    if (last != nullptr && last->trigger == oid && last->memory != nullptr && !last->stale) return last;
+    if (states == nullptr) prepare_states();
     bool known;
     auto* state = static_cast<CaptureState*>(hash_search(states, &oid, HASH_ENTER, &known));
-    if (known && state->memory != nullptr && !state->stale) return state;
+    if (known && state->memory != nullptr && !state->stale) return last = state;
 
     // A trigger further up the stack may still use the old one, which has come to an error or a change just now.
     if (known && state->memory != nullptr) MemoryContextSetParent(state->memory, TopTransactionContext);

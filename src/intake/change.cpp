@@ -117,7 +117,9 @@ void append_changed(StringInfo out, const CaptureState& state, const bool* chang
 // The envelope of Debezium's PostgreSQL connector, and the names of the columns that an UPDATE changed.
 void append_envelope(StringInfo out, const CaptureState& state, const Change& change) {
     static constexpr char letters[operation_count] = {'c', 'u', 'd', 't'};
-    auto* spans = static_cast<Span*>(palloc(sizeof(Span) * static_cast<Size>(state.column_count + 1)));
+    Span* spans = nullptr;
+    if (change.changed != nullptr)
+        spans = static_cast<Span*>(palloc(sizeof(Span) * static_cast<Size>(state.column_count + 1)));
     if (change.before != nullptr) {
         put(out, "{\"before\":");
         append_row(out, state, *change.before, false, spans, nullptr);

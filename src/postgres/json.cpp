@@ -1,7 +1,7 @@
 // What it is: see json.hpp.
 // Who calls it: see json.hpp.
 // Never: see json.hpp.
-#include "postgres/json.hpp"
+#include "postgres/json_values.hpp"
 
 extern "C" {
 #include "access/transam.h"
@@ -157,6 +157,9 @@ void append_json(StringInfo out, JsonType* type, Datum value) {
             return;
         }
         case JsonType::Kind::date_time: {
+            if (type->type != DATEOID &&
+                append_json_timestamp(out, DatumGetTimestamp(value), type->type == TIMESTAMPTZOID))
+                return;
             char words[MAXDATELEN + 1];
             JsonEncodeDateTime(words, value, type->type, nullptr);
             put(out, '"');
@@ -172,11 +175,9 @@ void append_json(StringInfo out, JsonType* type, Datum value) {
             put(out, VARDATA_ANY(json), static_cast<int>(VARSIZE_ANY_EXHDR(json)));
             return;
         }
-        case JsonType::Kind::jsonb: {
-            Jsonb* json = DatumGetJsonbP(value);
-            (void)JsonbToCString(out, &json->root, static_cast<int>(VARSIZE(json)));
+        case JsonType::Kind::jsonb:
+            append_jsonb(out, value);
             return;
-        }
         case JsonType::Kind::text:
             append_datum_text(out, value);
             return;

@@ -1,6 +1,8 @@
 # What it is: statements that change many captured rows: their events wait in memory, and nobody can tell.
 # Who calls it: pytest.
 # Never: takes for granted that events waited; the WAL says whether they did.
+import json
+
 import pytest
 
 from servers import eventually
@@ -232,3 +234,28 @@ def test_what_was_written_by_pages_survives_a_crash(item, cluster):
     insert(item, 1, 10)
     assert item.one("SELECT min(id) > %s FROM eventbus.event WHERE id > %s", before[-1][0], before[-1][0])
     assert item.one("SELECT count(*) = count(DISTINCT id) FROM eventbus.event")
+
+
+def test_what_arrives_is_what_the_view_shows(item, stream):
+    """Both put back what the stored events leave out; large ones, stored apart, too."""
+    item.run("SELECT eventbus.pause_route('out')")
+    item.run('CREATE TABLE "wh""y" (id integer PRIMARY KEY, "na""me" text)')
+    item.run("""SELECT eventbus.capture('"wh""y"', topic => 'change.{op}', headers => '{"pg-txid": 0, "more": [1, "x"]}')""")
+    item.run("SELECT eventbus.capture('item', topic => 'plain.{op}')")
+    item.run("""INSERT INTO "wh""y" SELECT i, E'\\x01\\x02 "' || i FROM generate_series(1, 50) i""")
+    item.run("""UPDATE "wh""y" SET "na""me" = repeat('long', 5000) WHERE id = 7""")
+    item.run("""DELETE FROM "wh""y" WHERE id <= 8; TRUNCATE "wh""y" """)
+    item.run("INSERT INTO item VALUES (1); UPDATE item SET n = 2; DELETE FROM item")
+    item.run("SELECT eventbus.publish_text('t', E'\\x01\\x02\\x03\\x04\\x05\\x06')")
+    shown = item.rows("SELECT id, topic, payload, headers::text AS headers FROM eventbus.event ORDER BY id")
+    item.run("SELECT eventbus.resume_route('out')")
+    entries = stream(len(shown))
+    assert len(shown) == 50 + 1 + 8 + 1 + 3 + 1
+    for row, entry in zip(shown, entries):
+        for name, value in row.items():
+            assert entry.get(name) == (None if value is None else str(value).encode())
+    changes = [json.loads(row["payload"]) for row in shown[:-1]]
+    assert changes[2]["after"] == {"id": 3, 'na"me': '\x01\x02 "3'} and changes[2]["source"]["table"] == 'wh"y'
+    assert {(json.loads(row["headers"])["pg-txid"], json.loads(row["headers"])["pg-user"]) for row in shown[:-1]} == {
+        (change["source"]["txId"], "postgres") for change in changes}
+    assert shown[-1]["payload"] == "\x01\x02\x03\x04\x05\x06" and shown[-1]["headers"] is None
