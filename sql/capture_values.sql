@@ -1,4 +1,4 @@
--- Times and jsonb are written by hand: as to_json has them, whatever the zone and the value.
+-- Times, numbers and jsonb are written by hand: as to_json has them, whatever the zone and the value.
 SET client_min_messages = warning;
 SELECT eventbus.create_broker('values', 'redis:///nonexistent.sock');
 SELECT eventbus.create_route('values', 'values', 'list:x', topics => 'values.#');
@@ -53,6 +53,21 @@ SELECT d.id, e.payload, to_json(d) FROM "values".document d LEFT JOIN eventbus.e
     ON e.topic = 'values.document' AND (e.payload::json->>'id')::int = d.id WHERE e.payload IS DISTINCT FROM to_json(d)::text;
 SELECT count(*) FROM eventbus.event WHERE topic = 'values.document';
 SELECT payload FROM eventbus.event WHERE topic = 'values.document' ORDER BY id LIMIT 14;
+
+CREATE TABLE "values".number (id serial, number numeric);
+SELECT eventbus.capture('"values".number', payload => 'row', topic => 'values.number');
+INSERT INTO "values".number (number)
+    SELECT sign * (digits / power(10::numeric, shift))::numeric FROM
+        (VALUES (0::numeric), (1), (9), (10), (99), (9999), (10000), (10001), (99999999), (100000000), (123456789012345678901234567890), (5e200), (7e252), (1e300)) d(digits),
+        (VALUES (0), (1), (2), (3), (4), (5), (7), (8), (9), (30), (63), (64), (65), (100), (260)) s(shift), (VALUES (1), (-1)) g(sign);
+INSERT INTO "values".number (number)
+    SELECT round(trunc(i * 7919 * 0.0001234567, i % 11) * power(10::numeric, i % 23 - 11), i % 31) FROM generate_series(1, 3000) i;
+INSERT INTO "values".number (number) VALUES ('NaN'), ('Infinity'), ('-Infinity'), (NULL), (0.00), (-0.0001), (1e-63), (1e-64), (1e-1000), (1e1000), (1e131071);
+SELECT n.id, e.payload, to_json(n) FROM "values".number n LEFT JOIN eventbus.event e
+    ON e.topic = 'values.number' AND (e.payload::json->>'id')::int = n.id WHERE e.payload IS DISTINCT FROM to_json(n)::text;
+SELECT count(*) FROM eventbus.event WHERE topic = 'values.number';
+INSERT INTO "values".document (document) SELECT jsonb_agg(number ORDER BY id) FROM "values".number WHERE number > '-Infinity' AND number < 'Infinity';
+SELECT count(*) FROM "values".document d JOIN eventbus.event e ON e.topic = 'values.document' AND (e.payload::json->>'id')::int = d.id WHERE d.id = 48 AND e.payload = to_json(d)::text;
 
 SELECT eventbus.drop_route('values');
 SELECT eventbus.drop_broker('values');

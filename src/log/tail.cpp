@@ -22,7 +22,7 @@ namespace eventbus::log {
 
 namespace {
 
-constexpr Size header_size = MAXALIGN(SizeofHeapTupleHeader + BITMAPLEN(column_count));
+constexpr Size header_size = MAXALIGN(SizeofHeapTupleHeader + (column_count + BITS_PER_BYTE - 1) / BITS_PER_BYTE);
 
 // Returns the segment's last page, pinned and locked, with room for `need` bytes, and sets *map_buffer when the
 // page is marked all-visible.

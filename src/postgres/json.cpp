@@ -151,6 +151,7 @@ void append_json(StringInfo out, JsonType* type, Datum value) {
                 put(out, digits, pg_lltoa(number, digits));
                 return;
             }
+            if (type->type == NUMERICOID && append_json_numeric(out, value)) return;
             char* digits = OutputFunctionCall(&type->function, value);
             append_number(out, digits);
             pfree(digits);

@@ -1,4 +1,4 @@
-// What it is: times and jsonb as JSON text: what most rows have, without PostgreSQL's detours.
+// What it is: times, numbers and jsonb as JSON text: what most rows have, without PostgreSQL's detours.
 // Who calls it: json.cpp.
 // Never: knows better than PostgreSQL: what is not plain is left to it.
 #include "postgres/json_values.hpp"
@@ -79,7 +79,47 @@ bool is_plain(int year) {
     return year >= 1 && year <= 9999;
 }
 
+char* four_digits(char* at, int group) {
+    return two_digits(two_digits(at, group / 100), group % 100);
+}
+
+// A numeric as it is stored when it is neither huge nor special: a header with sign, scale and weight, then groups of
+// four digits, of which the first stands for 10000 to the power of the weight.
+struct StoredNumeric {
+    static constexpr uint16 kind = 0xC000, is_short = 0x8000, negative = 0x2000, scale_bits = 0x1F80,
+                            negative_weight = 0x0040, weight_bits = 0x003F;
+    static constexpr int longest = 64 * 4 + 64 + 8;  // as text
+    uint16 header;
+    const char* groups;
+    int count;
+
+    int scale() const { return (header & scale_bits) >> 7; }
+    int weight() const { return (header & weight_bits) - ((header & negative_weight) != 0 ? weight_bits + 1 : 0); }
+    int group(int index) const {
+        if (index < 0 || index >= count) return 0;
+        int16 value;
+        memcpy(&value, groups + index * static_cast<int>(sizeof value), sizeof value);
+        return value;
+    }
+};
+
+int numeric_digits(const StoredNumeric& number, char* text) {
+    char* at = text;
+    if ((number.header & StoredNumeric::negative) != 0) *at++ = '-';
+    const int weight = number.weight();
+    at += pg_lltoa(number.group(weight < 0 ? -1 : 0), at);
+    for (int i = 1; i <= weight; ++i) at = four_digits(at, number.group(i));
+    if (number.scale() > 0) {
+        *at++ = '.';
+        char* end = at + number.scale();
+        for (int i = weight + 1; at < end; ++i) at = four_digits(at, number.group(i));
+        at = end;
+    }
+    return static_cast<int>(at - text);
+}
+
 void append_number(StringInfo out, Numeric number) {
+    if (append_json_numeric(out, NumericGetDatum(number))) return;
     char* digits = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
     put(out, digits, static_cast<int>(strlen(digits)));
     pfree(digits);
@@ -138,6 +178,20 @@ void append_container(StringInfo out, JsonbContainer* container) {
 }
 
 }  // namespace
+
+bool append_json_numeric(StringInfo out, Datum value) {
+    auto* stored = reinterpret_cast<varlena*>(DatumGetPointer(value));
+    if (VARATT_IS_EXTERNAL(stored) || VARATT_IS_COMPRESSED(stored)) return false;
+    const char* data = VARDATA_ANY(stored);
+    StoredNumeric number;
+    memcpy(&number.header, data, sizeof number.header);
+    if ((number.header & StoredNumeric::kind) != StoredNumeric::is_short) return false;
+    number.groups = data + sizeof number.header;
+    number.count = static_cast<int>((VARSIZE_ANY_EXHDR(stored) - sizeof number.header) / sizeof(int16));
+    char text[StoredNumeric::longest];
+    put(out, text, numeric_digits(number, text));
+    return true;
+}
 
 bool append_json_timestamp(StringInfo out, Timestamp time, bool with_zone) {
     if (TIMESTAMP_NOT_FINITE(time)) return false;

@@ -16,6 +16,9 @@ namespace eventbus {
 // plain: infinite, before the year 1, after 9999, or in a zone that is not whole minutes from UTC.
 bool append_json_timestamp(StringInfo out, Timestamp time, bool with_zone);
 
+// A numeric; false, and nothing appended, where it is huge or special.
+bool append_json_numeric(StringInfo out, Datum value);
+
 // A jsonb as its own output has it.
 void append_jsonb(StringInfo out, Datum value);
 
