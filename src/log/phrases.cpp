@@ -3,6 +3,7 @@
 // Never: see phrases.hpp.
 #include "log/phrases.hpp"
 
+#include "postgres/envelope.hpp"
 #include "settings/settings.hpp"
 
 extern "C" {
@@ -27,12 +28,9 @@ void append_source(StringInfo out) {
         const char* name = settings::source_name();
         const char* database = get_database_name(MyDatabaseId);
         resetStringInfo(&source);
-        eventbus::put(&source,
-                      ",\"source\":{\"version\":\"" EVENTBUS_VERSION "\",\"connector\":\"postgresql\",\"name\":");
-        append_json_string(&source, name);
-        eventbus::put(&source, ",\"db\":");
-        append_json_string(&source, database);
-        eventbus::put(&source, ",\"schema\":");
+        eventbus::put(&source, ",\"source\":{");
+        append_source_names(&source, name, database);
+        eventbus::put(&source, "\"schema\":");
         setting = settings::source;
     }
     eventbus::put(out, source.data, source.len);

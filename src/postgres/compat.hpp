@@ -10,6 +10,8 @@ extern "C" {
 #include "catalog/pg_database.h"
 #include "commands/sequence.h"
 #include "nodes/nodeFuncs.h"
+#include "replication/logical.h"
+#include "replication/reorderbuffer.h"
 #include "storage/procarray.h"
 #include "utils/acl.h"
 #include "utils/wait_event.h"
@@ -123,5 +125,28 @@ inline uint32 wait_event(const char* name) {
     return PG_WAIT_EXTENSION;
 #endif
 }
+
+// The rows of a decoded change; nullptr where it has none.
+inline HeapTuple new_row(const ReorderBufferChange* change) {
+#if PG_VERSION_NUM >= 170000
+    return change->data.tp.newtuple;
+#else
+    return change->data.tp.newtuple == nullptr ? nullptr : &change->data.tp.newtuple->tuple;
+#endif
+}
+inline HeapTuple old_row(const ReorderBufferChange* change) {
+#if PG_VERSION_NUM >= 170000
+    return change->data.tp.oldtuple;
+#else
+    return change->data.tp.oldtuple == nullptr ? nullptr : &change->data.tp.oldtuple->tuple;
+#endif
+}
+
+// From 16 on the server itself keeps a client alive through what a plugin leaves out; 15 leaves that to the plugin.
+#if PG_VERSION_NUM >= 160000
+inline constexpr bool plugin_reports_progress = false;
+#else
+inline constexpr bool plugin_reports_progress = true;
+#endif
 
 }  // namespace eventbus::compat

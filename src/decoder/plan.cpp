@@ -1,0 +1,217 @@
+// What it is: see plan.hpp.
+// Who calls it: see plan.hpp.
+// Never: see plan.hpp.
+#include "decoder/plan.hpp"
+
+#include "decoder/publication.hpp"
+
+extern "C" {
+#include "access/sysattr.h"
+#include "nodes/bitmapset.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/relcache.h"
+#include "utils/syscache.h"
+}
+
+namespace eventbus::decoder {
+
+class Plans {
+ public:
+    MemoryContext memory;
+    const Options* options;
+    PreparePlan prepare;
+    HTAB* table;
+    RelationPlan* last;
+    Publications* publications;  // nullptr: not asked for
+    MemoryContextCallback gone;
+    Plans* next;
+};
+
+namespace {
+
+Plans* all_plans;  // whom invalidations have to tell
+
+void outdate(Plans* plans, Oid relation) {
+    // What a default's text says of a sequence or function changes with those.
+    if (plans->options->include_default) relation = InvalidOid;
+    if (relation != InvalidOid) {
+        auto* plan = static_cast<RelationPlan*>(hash_search(plans->table, &relation, HASH_FIND, nullptr));
+        if (plan != nullptr) plan->stale = true;
+        return;
+    }
+    HASH_SEQ_STATUS scan;
+    hash_seq_init(&scan, plans->table);
+    while (auto* plan = static_cast<RelationPlan*>(hash_seq_search(&scan))) plan->stale = true;
+}
+
+void table_changed(Datum, Oid relation) {
+    for (Plans* plans = all_plans; plans != nullptr; plans = plans->next) outdate(plans, relation);
+}
+
+void catalog_changed(Datum, int, uint32) {
+    table_changed(Datum(0), InvalidOid);
+}
+
+void function_changed(Datum, int, uint32) {
+    for (Plans* plans = all_plans; plans != nullptr; plans = plans->next)
+        if (plans->options->include_default) outdate(plans, InvalidOid);
+}
+
+void publication_changed(Datum, int, uint32) {
+    for (Plans* plans = all_plans; plans != nullptr; plans = plans->next) {
+        if (plans->publications == nullptr) continue;
+        outdate_publications(plans->publications);
+        outdate(plans, InvalidOid);
+    }
+}
+
+void watch_catalog() {
+    static bool watching;
+    if (watching) return;
+    CacheRegisterRelcacheCallback(table_changed, Datum(0));
+    CacheRegisterSyscacheCallback(NAMESPACEOID, catalog_changed, Datum(0));
+    CacheRegisterSyscacheCallback(TYPEOID, catalog_changed, Datum(0));
+    CacheRegisterSyscacheCallback(PROCOID, function_changed, Datum(0));
+    CacheRegisterSyscacheCallback(OPEROID, function_changed, Datum(0));
+    CacheRegisterSyscacheCallback(COLLOID, function_changed, Datum(0));
+    CacheRegisterSyscacheCallback(PUBLICATIONOID, publication_changed, Datum(0));
+    CacheRegisterSyscacheCallback(PUBLICATIONRELMAP, publication_changed, Datum(0));
+    CacheRegisterSyscacheCallback(PUBLICATIONNAMESPACEMAP, publication_changed, Datum(0));
+    watching = true;
+}
+
+void forget(void* gone) {
+    for (Plans** link = &all_plans; *link != nullptr; link = &(*link)->next)
+        if (*link == gone) {
+            *link = (*link)->next;
+            return;
+        }
+}
+
+Row make_row(int count) {
+    auto n = static_cast<Size>(count);
+    return {static_cast<Datum*>(palloc0(sizeof(Datum) * n)), static_cast<bool*>(palloc0(sizeof(bool) * n))};
+}
+
+// The columns of `published` that are shown; their values stand in `relation`'s rows, which may have another order.
+void look_up_columns(RelationPlan* plan, Relation relation, Relation published, const Bitmapset* shown) {
+    TupleDesc row = RelationGetDescr(published);
+    Bitmapset* identity = RelationGetIndexAttrBitmap(relation, INDEX_ATTR_BITMAP_IDENTITY_KEY);
+    Bitmapset* primary = RelationGetIndexAttrBitmap(relation, INDEX_ATTR_BITMAP_PRIMARY_KEY);
+    plan->whole_identity = identity == nullptr;
+    plan->columns = static_cast<Column*>(palloc0(sizeof(Column) * static_cast<Size>(row->natts + 1)));
+    for (int i = 0; i < row->natts; ++i) {
+        Form_pg_attribute attribute = TupleDescAttr(row, i);
+        constexpr char computed_when_read = 'v';  // PostgreSQL 18's virtual columns: rows do not hold them
+        if (attribute->attisdropped || attribute->attgenerated == computed_when_read) continue;
+        if (shown != nullptr && !bms_is_member(attribute->attnum, shown)) continue;
+        AttrNumber own = relation == published ? attribute->attnum
+                                               : get_attnum(RelationGetRelid(relation), NameStr(attribute->attname));
+        if (own == InvalidAttrNumber) continue;
+        Column* column = &plan->columns[plan->column_count++];
+        column->index = own - 1;
+        column->number = attribute->attnum;
+        column->type = attribute->atttypid;
+        column->varlena = attribute->attlen == -1;
+        column->by_value = attribute->attbyval;
+        column->length = attribute->attlen;
+        column->in_identity = plan->whole_identity || bms_is_member(own - FirstLowInvalidHeapAttributeNumber, identity);
+        column->in_primary_key = bms_is_member(own - FirstLowInvalidHeapAttributeNumber, primary);
+        StringInfoData name;
+        initStringInfo(&name);
+        append_json_string(&name, NameStr(attribute->attname));
+        column->name = piece_of(name);
+    }
+}
+
+void look_up(Plans* plans, RelationPlan* plan, Relation relation) {
+    const Options& options = *plans->options;
+    (void)RelationGetIndexList(relation);  // sets what is asked for next
+    plan->has_identity_index = OidIsValid(relation->rd_replidindex);
+    plan->has_primary_key = OidIsValid(relation->rd_pkindex);
+    plan->identity_full = relation->rd_rel->relreplident == REPLICA_IDENTITY_FULL;
+    for (int i = 0; i < operation_count; ++i) plan->operations[i] = options.actions[i];
+    plan->wanted = true;
+
+    Oid as = RelationGetRelid(relation);
+    const Bitmapset* shown = nullptr;
+    if (plans->publications != nullptr) {
+        Publishing publishing = look_up_publishing(plans->publications, relation);
+        as = publishing.as;
+        shown = publishing.columns;
+        plan->filters = publishing.filters;
+        plan->wanted = publishing.any;
+        for (int i = 0; i < operation_count; ++i) plan->operations[i] &= publishing.operations[i];
+    }
+    Relation published = as == RelationGetRelid(relation) ? relation : RelationIdGetRelation(as);
+    if (!RelationIsValid(published)) elog(ERROR, "could not open relation with OID %u", as);
+    plan->under_ancestor = published != relation;
+    plan->schema = get_namespace_name(RelationGetNamespace(published));
+    plan->table = pstrdup(RelationGetRelationName(published));
+    plan->wanted = plan->wanted && wants_table(options, plan->schema, plan->table);
+    if (plan->wanted) {
+        look_up_columns(plan, relation, published, shown);
+        plan->before = make_row(RelationGetDescr(relation)->natts);
+        plan->after = make_row(RelationGetDescr(relation)->natts);
+        plans->prepare(plan, published, options);
+    }
+    if (published != relation) RelationClose(published);
+}
+
+}  // namespace
+
+Plans* make_plans(MemoryContext memory, const Options* options, PreparePlan prepare) {
+    watch_catalog();
+    auto* plans = static_cast<Plans*>(MemoryContextAllocZero(memory, sizeof(Plans)));
+    plans->memory = memory;
+    plans->options = options;
+    plans->prepare = prepare;
+    HASHCTL control = {};
+    control.keysize = sizeof(Oid);
+    control.entrysize = sizeof(RelationPlan);
+    control.hcxt = memory;
+    plans->table = hash_create("pg_eventbus decoded tables", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+    if (options->by_publication) plans->publications = make_publications(memory, options->publications);
+    plans->next = all_plans;
+    all_plans = plans;
+    plans->gone.func = forget;
+    plans->gone.arg = plans;
+    MemoryContextRegisterResetCallback(memory, &plans->gone);
+    return plans;
+}
+
+RelationPlan* plan_for(Plans* plans, Relation relation) {
+    Oid oid = RelationGetRelid(relation);
+    RelationPlan* last = plans->last;
+    if (last != nullptr && last->relation == oid && !last->stale) return last;
+
+    bool known;
+    auto* plan = static_cast<RelationPlan*>(hash_search(plans->table, &oid, HASH_ENTER, &known));
+    if (!known) {
+        *plan = {};
+        plan->relation = oid;
+    }
+    // Looking up may itself meet an invalidation; what was looked up before it is thrown away.
+    while (plan->stale || !plan->complete) {
+        MemoryContext memory = plan->memory;
+        if (memory == nullptr)
+            memory = AllocSetContextCreate(plans->memory, "pg_eventbus decoded table", ALLOCSET_SMALL_SIZES);
+        MemoryContextReset(memory);
+        *plan = {};
+        plan->relation = oid;
+        plan->memory = memory;
+        MemoryContext before = MemoryContextSwitchTo(memory);
+        look_up(plans, plan, relation);
+        MemoryContextSwitchTo(before);
+        plan->complete = true;
+    }
+    plans->last = plan;
+    return plan;
+}
+
+void take_apart(HeapTuple tuple, Relation relation, Row* row) {
+    heap_deform_tuple(tuple, RelationGetDescr(relation), row->values, row->nulls);
+}
+
+}  // namespace eventbus::decoder

@@ -1,0 +1,113 @@
+// What it is: what decoding needs to know of a table, looked up once: wanted or not, columns, how values are written.
+// Who calls it: the formats; wal, which makes events of the same changes.
+// Never: outlives a change of the table: PostgreSQL's invalidations make it stale, and it is looked up anew.
+#pragma once
+
+#include "decoder/options.hpp"
+#include "postgres/json.hpp"
+
+extern "C" {
+#include "nodes/execnodes.h"
+#include "replication/reorderbuffer.h"
+#include "utils/hsearch.h"
+}
+
+namespace eventbus::decoder {
+
+// Text that is written as it is.
+struct Piece {
+    const char* text;
+    int length;
+};
+using eventbus::put;
+inline void put(StringInfo out, const Piece& piece) {
+    put(out, piece.text, piece.length);
+}
+
+// How wal2json writes a value.
+enum class ValueKind : unsigned char { int16, int32, int64, oid, number, boolean, bytea, text, other };
+
+struct ValueWriter {
+    ValueKind kind;
+    FmgrInfo output;
+};
+
+struct Column {
+    int index;          // of the value in the deformed row
+    AttrNumber number;  // in the table as published
+    bool varlena;       // an UPDATE's new row may hold a pointer to what it has not changed
+    bool by_value;
+    int16 length;
+    bool in_identity;
+    bool in_primary_key;
+    Oid type;       // as declared
+    Piece name;     // as a JSON string
+    JsonType json;  // debezium
+    // wal2json
+    ValueWriter writer;
+    Piece head;       // version 2: up to the value
+    Piece tail;       // version 2: what comes behind a new value
+    Piece key;        // version 2: the whole column within "pk"
+    Piece type_text;  // version 1, as are the rest: what each of its arrays says of the column
+    Piece type_oid;
+    Piece position;
+    Piece optional;
+    Piece default_value;
+};
+
+struct Row {
+    Datum* values;
+    bool* nulls;
+};
+
+// The row filters of publications; see publication.hpp.
+struct RowFilters;
+
+struct RelationPlan {
+    Oid relation;  // the hash key
+    bool stale;
+    bool complete;
+    MemoryContext memory;  // of what follows
+    bool wanted;           // by the lists of tables and by publications
+    bool operations[operation_count];
+    char* schema;  // as published: a partition may go under its ancestor's name
+    char* table;
+    bool has_identity_index;
+    bool has_primary_key;
+    bool identity_full;
+    bool whole_identity;  // no index says what the identity is: all columns are
+    Column* columns;
+    int column_count;
+    Row before;  // room for a row each
+    Row after;
+    bool under_ancestor;  // a partition that goes under another name
+    RowFilters* filters;  // nullptr: none
+    Piece source;         // debezium: the constant beginning of "source"
+    Piece title;          // wal2json: "schema" and "table"
+};
+
+class Plans;
+
+// Fills in what a format wants of a plan, in the plan's memory.
+using PreparePlan = void (*)(RelationPlan* plan, Relation published, const Options& options);
+
+// One a decoding context; it lives in `memory`, and goes with it.
+Plans* make_plans(MemoryContext memory, const Options* options, PreparePlan prepare);
+RelationPlan* plan_for(Plans* plans, Relation relation);
+
+// A piece out of a buffer, which stays where it is.
+inline Piece piece_of(const StringInfoData& text) {
+    return {text.data, text.len};
+}
+
+// Takes a row apart into `row`.
+void take_apart(HeapTuple tuple, Relation relation, Row* row);
+// Whether a varlena is a pointer to a TOASTed value that the UPDATE did not touch: there is nothing to write.
+inline bool is_untouched(const Row& row, int index) {
+    return !row.nulls[index] && VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(row.values[index]));
+}
+inline bool is_untouched(const Column& column, const Row& row) {
+    return column.varlena && is_untouched(row, column.index);
+}
+
+}  // namespace eventbus::decoder

@@ -1,0 +1,23 @@
+// What it is: what both versions of wal2json's format share: how values and names are written.
+// Who calls it: the two versions.
+// Never: differs from wal2json 2.6 but where that writes no JSON, or loses something; README.md lists where.
+#pragma once
+
+#include "decoder/decoder.hpp"
+
+namespace eventbus::decoder {
+
+void prepare_values(RelationPlan* plan, Relation published, const Options& options);
+void append_wal2json_value(StringInfo out, Column* column, Datum value, const Options& options);
+
+// The type's name as a JSON string. wal2json takes the quotes of a quoted name for those of the string.
+Piece type_name(const char* formatted);
+// The text of a column's default expression as a JSON string, or null.
+Piece default_text(Relation published, Form_pg_attribute attribute);
+
+// A message's content as a JSON string: NULs included, and byte by byte where it is no text.
+void append_content(StringInfo out, const char* content, Size size);
+
+Piece copy_piece(const char* text);
+
+}  // namespace eventbus::decoder
