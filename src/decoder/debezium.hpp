@@ -1,5 +1,4 @@
-// What it is: what the debezium format says of transactions: BEGIN, END and, where the client asked for them, blocks
-//   of unfinished and of prepared transactions.
+// What it is: what the debezium format says of transactions: BEGIN, END, blocks of unfinished ones, prepared ones.
 // Who calls it: the plugin's callbacks.
 // Never: is called for wal2json's format, which has no words for these.
 #pragma once

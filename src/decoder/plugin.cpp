@@ -1,7 +1,6 @@
 // What it is: the logical-decoding output plugin "pg_eventbus": PostgreSQL's callbacks.
 // Who calls it: PostgreSQL, for slots made with the plugin.
-// Never: needs the extension, or shared_preload_libraries; writes what a transaction that is rolled back has changed
-//   (but where a client asked for unfinished transactions).
+// Never: needs the extension, or shared_preload_libraries.
 #include "decoder/changes.hpp"
 #include "decoder/debezium.hpp"
 #include "postgres/envelope.hpp"
