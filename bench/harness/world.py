@@ -34,6 +34,8 @@ SETTINGS = {
     "max_connections": None,
     "max_worker_processes": None,
     "max_prepared_transactions": None,
+    "wal_level": None,
+    "max_replication_slots": None,
 }
 
 

@@ -173,7 +173,7 @@ void prepare_envelope(RelationPlan* plan, Relation published, const Options& opt
     (void)published;
     StringInfoData source;
     initStringInfo(&source);
-    appendStringInfoString(&source, options.source_names);
+    put(&source, options.source_names);
     append_source_table(&source, plan->schema, plan->table);
     plan->source = piece_of(source);
 }
@@ -212,7 +212,7 @@ void append_change(StringInfo out, const RelationPlan& plan, const Change& chang
 void append_message(StringInfo out, const Options& options, XLogRecPtr lsn, const char* prefix, Size size,
                     const char* content, const Stamp& stamp) {
     put(out, "{\"source\":{");
-    appendStringInfoString(out, options.source_names);
+    put(out, options.source_names);
     append_source_table(out, "", "");
     append_stamp(out, stamp, lsn, 'm');
     put(out, ",\"message\":{\"prefix\":");

@@ -21,6 +21,12 @@ struct Pattern {
     bool except;
 };
 
+// Text that is written as it is.
+struct Piece {
+    const char* text;
+    int length;
+};
+
 // A table of wal2json's options; nullptr is any.
 struct SelectedTable {
     const char* schema;
@@ -50,7 +56,7 @@ struct Options {
     bool transactions;  // BEGIN and END, too
     bool streaming;
     const char* source;        // the name in "source"; nullptr: eventbus.source
-    const char* source_names;  // the constant beginning of "source"; made by the plugin
+    Piece source_names;  // the constant beginning of "source"; made by the plugin
 
     // wal2json
     bool include_transaction;

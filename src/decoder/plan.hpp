@@ -14,11 +14,6 @@ extern "C" {
 
 namespace eventbus::decoder {
 
-// Text that is written as it is.
-struct Piece {
-    const char* text;
-    int length;
-};
 using eventbus::put;
 inline void put(StringInfo out, const Piece& piece) {
     put(out, piece.text, piece.length);

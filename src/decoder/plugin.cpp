@@ -22,7 +22,7 @@ Decoder* decoder_of(LogicalDecodingContext* context) {
 }
 
 // The catalog is not there for messages outside of transactions, so what they need of it is looked up here.
-const char* look_up_source_names(Decoder* decoder) {
+Piece look_up_source_names(Decoder* decoder) {
     bool own_transaction = !IsTransactionState();
     if (own_transaction) StartTransactionCommand();
     StringInfoData names;
@@ -32,7 +32,7 @@ const char* look_up_source_names(Decoder* decoder) {
     append_source_names(&names, name, get_database_name(MyDatabaseId));
     MemoryContextSwitchTo(before);
     if (own_transaction) CommitTransactionCommand();
-    return names.data;
+    return piece_of(names);
 }
 
 void startup(LogicalDecodingContext* context, OutputPluginOptions* output, bool is_init) {

@@ -22,12 +22,22 @@ DEFAULTS = {
     "log_statement": "none",
     "max_prepared_transactions": 10,
     "shared_buffers": "'64MB'",
+    "wal_level": "logical",
+    "max_replication_slots": 20,
 }
+PLUGINS = "pgoutput, test_decoding, pg_eventbus, wal2json"
 
 
 def bin_directory():
     return subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], check=True,
                           stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def knows_setting(name):
+    """Whether this server has the setting: new minors bring some, and older ones would not start with them."""
+    known = subprocess.run([os.path.join(bin_directory(), "postgres"), "--describe-config"], check=True,
+                           stdout=subprocess.PIPE, text=True).stdout
+    return any(line.split("\t", 1)[0] == name for line in known.splitlines())
 
 
 def unprivileged_user():
@@ -47,6 +57,8 @@ class PostgresCluster:
         self.log_path = os.path.join(self.directory, "log")
         self.process = None
         self.config = dict(DEFAULTS, unix_socket_directories=f"'{self.directory}'", port=self.port)
+        if knows_setting("output_plugin_libraries"):
+            self.config["output_plugin_libraries"] = f"'{PLUGINS}'"
         if preload:
             self.config["shared_preload_libraries"] = "'pg_eventbus'"
         self.config.update(config or {})

@@ -1,0 +1,144 @@
+# What it is: our wal2json format against Debian's wal2json: random workloads and options on two slots of one database.
+# Who calls it: pytest. WAL2JSON_SEED changes what happens; WAL2JSON_PLUGIN=… compares with another build of wal2json.
+# Never: looks into what the two say: they say the same, byte for byte.
+import os
+import random
+
+import psycopg2
+import pytest
+
+from workload import Workload
+
+SEED = int(os.environ.get("WAL2JSON_SEED", "11"))
+THEIRS = os.environ.get("WAL2JSON_PLUGIN", "wal2json")
+ROUNDS, TRANSACTIONS, CALLS = 7, 60, 16
+
+SWITCHES = ["include-transaction", "include-xids", "include-timestamp", "include-pk", "include-origin",
+            "include-schemas", "include-types", "include-type-oids", "include-typmod", "include-domain-data-type",
+            "include-column-positions", "include-not-null", "include-default", "pretty-print", "write-in-chunks",
+            "include-lsn"]
+SETTINGS = {"DateStyle": ["ISO, MDY", "German, DMY", "SQL, MDY"], "TimeZone": ["UTC", "Europe/Warsaw", "Asia/Kolkata"],
+            "extra_float_digits": ["0", "1", "-2"], "IntervalStyle": ["postgres", "iso_8601"],
+            "search_path": ["public", '"Other", public', "pg_catalog"]}
+
+
+def switch_value(dice):
+    return dice.choices(["1", "0", "true", "off", "yes", "perhaps"], [6, 6, 2, 2, 1, 0.1])[0]
+
+
+def table_list(dice, workload):
+    def name(text):
+        return "".join("\\" + c if c in ' ".,\\*' else c for c in text)
+
+    def one():
+        table = dice.choice(workload.tables)
+        return dice.choice([f"{name(table.schema)}.{name(table.name)}", f"*.{name(table.name)}",
+                            f"{name(table.schema)}.*", f"{name(table.schema)}.{name(table.name + '_some')}"])
+
+    if dice.random() < 0.05:
+        return dice.choice(["noschema", "a.b,,c.d", "a.b c.d", "", " ", "*.*", "\\*.\\*"])
+    return dice.choice([",", ", ", " ,\t"]).join(one() for _ in range(dice.randint(1, 3)))
+
+
+def random_options(dice, workload, version, old):
+    options = [("format-version", version)] if dice.random() < 0.95 else []
+    switches = SWITCHES if old else SWITCHES + ["numeric-data-types-as-string"]
+    for name in dice.sample(switches, dice.choice([0, 1, 3, 5, len(switches) // 2])):
+        options.append((name, switch_value(dice)))
+    if dice.random() < 0.15:
+        options.append(("actions", dice.choice(["insert", "insert, update", "delete,truncate", "", "nothing"])))
+    if dice.random() < 0.3:
+        options.append((dice.choice(["filter-tables", "add-tables"]), table_list(dice, workload)))
+    if dice.random() < 0.2:
+        options.append((dice.choice(["filter-msg-prefixes", "add-msg-prefixes"]),
+                        dice.choice(["one", "one, two", "shop.order", "", "x y"])))
+    if dice.random() < 0.1:
+        options.append(("filter-origins", dice.choice(["1", "1, 2", "", "x", "1 2"])))
+    if dice.random() < 0.05:
+        options.append(dice.choice([("include-unchanged-toast", "1"), ("no-such-option", "x"), ("format-version", "3"),
+                                    ("format-version", "0"), ("format-version", "x"), ("format-version", " 0x2")]))
+    dice.shuffle(options)
+    # Without any option of wal2json's, ours would be another format.
+    return options or [("include-lsn", "0")]
+
+
+def decode(connection, function, slot, options):
+    """Rows and warnings, or the error."""
+    del connection.notices[:]
+    flat = [text for option in options for text in option]
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT lsn::text, xid::text, data FROM {function}(%s, NULL, NULL, VARIADIC %s::text[])",
+                           (slot, flat))
+            rows = cursor.fetchall()
+    except psycopg2.Error as error:
+        words = error.diag
+        return "error", [words.sqlstate, words.message_primary, words.message_detail, words.message_hint], []
+    return "rows", rows, [line.split("\n")[0] for line in connection.notices
+                          if "cache reference leak" not in line]
+
+
+def is_old(connection):
+    """2.5 lacks an option, and has two faults in version 1 that 2.6 has not."""
+    outcome, words, _ = decode(connection, "pg_logical_slot_peek_changes", "theirs",
+                               [("numeric-data-types-as-string", "1")])
+    return outcome == "error" and "is unknown" in words[1]
+
+
+def without_comma(rows):
+    """2.5 puts a comma before a message outside of transactions that comes after a transaction."""
+    return [(lsn, xid, data.replace('"change":[,{', '"change":[{').replace('"change": [\n\t\t,{', '"change": [\n\t\t{'))
+            for lsn, xid, data in rows]
+
+
+@pytest.fixture
+def slots(db):
+    for name, plugin in ("theirs", THEIRS), ("ours", "pg_eventbus"):
+        db.run("SELECT pg_create_logical_replication_slot(%s, %s)", name, plugin)
+    yield
+    for name in "theirs", "ours":
+        db.run("SELECT pg_drop_replication_slot(%s)", name)
+
+
+def test_the_same_bytes_as_wal2json(db, slots):
+    dice = random.Random(SEED)
+    old = is_old(db.connection)
+    workload = Workload(db, dice)
+    beside = db.connect(autocommit=False).cursor()
+    db.run("CREATE TABLE beside (id serial PRIMARY KEY, text text)")
+    kinds = set()
+    for _ in range(ROUNDS):
+        del workload.trace[:]
+        for _ in range(TRANSACTIONS):
+            workload.transaction()
+            if dice.random() < 0.3:
+                beside.execute("INSERT INTO beside (text) VALUES ('open for some time')")
+            elif dice.random() < 0.3:
+                beside.execute(dice.choice(["COMMIT", "ROLLBACK"]))
+        # What lies outside of transactions is only flushed with the next one.
+        db.run("SELECT pg_logical_emit_message(true, 'last', 'flushes what came before')")
+        for name, choices in SETTINGS.items():
+            db.run("SELECT set_config(%s, %s, false)", name, dice.choice(choices))
+        db.run("SET bytea_output = hex")
+        for call in range(CALLS):
+            version = str(call % 2 + 1)
+            options = random_options(dice, workload, version, old)
+            named = dict(options)
+            if old and "include-pk" in named and named.get("format-version", "1") != "2":
+                options = [option for option in options if option[0] != "include-pk"] or [("include-lsn", "0")]
+            theirs = decode(db.connection, "pg_logical_slot_peek_changes", "theirs", options)
+            ours = decode(db.connection, "pg_logical_slot_peek_changes", "ours", options)
+            if old and theirs[0] == "rows":
+                theirs = (theirs[0], without_comma(theirs[1]), theirs[2])
+            kinds.add((theirs[0], version, bool(theirs[1])))
+            told = f"seed {SEED}, options {options}"
+            assert ours[0] == theirs[0], f"{told}: {ours[1][:3]} instead of {theirs[1][:3]}"
+            for mine, wanted in zip(ours[1], theirs[1]):
+                assert mine == wanted, f"{told}\n" + "\n".join(workload.trace[-400:])
+            assert len(ours[1]) == len(theirs[1]), told
+            assert ours[2] == theirs[2], told
+        db.run("SET search_path = public")
+        for name in "theirs", "ours":
+            db.run("SELECT count(*) FROM pg_logical_slot_get_changes(%s, NULL, NULL, 'format-version', '2')", name)
+    beside.connection.close()
+    assert {("rows", "1", True), ("rows", "2", True)} <= kinds
