@@ -94,23 +94,35 @@ void get_actions(const Publication* publication, bool* operations) {
     operations[static_cast<int>(Operation::truncate)] = actions.pubtruncate;
 }
 
-RowFilters* make_filters(Relation relation, Oid as, List* const* texts) {
+// Through the relation cache alone: decoding takes no locks.
+Relation open_published(Oid oid) {
+    Relation published = RelationIdGetRelation(oid);
+    if (!RelationIsValid(published)) elog(ERROR, "could not open relation with OID %u", oid);
+    return published;
+}
+
+bool names_all_columns(const Bitmapset* columns, Relation published) {
+    TupleDesc row = RelationGetDescr(published);
+    for (int i = 0; columns != nullptr && i < row->natts; ++i) {
+        Form_pg_attribute attribute = TupleDescAttr(row, i);
+        if (!attribute->attisdropped && !bms_is_member(attribute->attnum, columns)) return false;
+    }
+    return true;
+}
+
+RowFilters* make_filters(Relation relation, Relation published, List* const* texts) {
     if (texts[0] == NIL && texts[1] == NIL && texts[2] == NIL) return nullptr;
     auto* filters = static_cast<RowFilters*>(palloc0(sizeof(RowFilters)));
-    Relation published = RelationIdGetRelation(as);
-    if (!RelationIsValid(published)) elog(ERROR, "could not open relation with OID %u", as);
     TupleDesc row = CreateTupleDescCopy(RelationGetDescr(published));
     filters->slot = MakeSingleTupleTableSlot(row, &TTSOpsVirtual);
     filters->sources = static_cast<int*>(palloc(sizeof(int) * static_cast<Size>(row->natts + 1)));
     for (int i = 0; i < row->natts; ++i) {
         Form_pg_attribute attribute = TupleDescAttr(row, i);
         AttrNumber own = attribute->attisdropped ? AttrNumber(InvalidAttrNumber)
-                         : as == RelationGetRelid(relation)
-                             ? attribute->attnum
-                             : get_attnum(RelationGetRelid(relation), NameStr(attribute->attname));
+                         : published == relation ? attribute->attnum
+                                                 : get_attnum(RelationGetRelid(relation), NameStr(attribute->attname));
         filters->sources[i] = own - 1;
     }
-    RelationClose(published);
     TupleDesc own_row = RelationGetDescr(relation);
     filters->count = own_row->natts;
     filters->varlena = static_cast<bool*>(palloc0(sizeof(bool) * static_cast<Size>(own_row->natts + 1)));
@@ -133,6 +145,7 @@ void look_up_entries(Publishing* result, Relation relation, List* chosen) {
     List* texts[filtered_operations] = {};
     bool every_row[filtered_operations] = {};
     bool first = true;
+    Relation published = open_published(result->as);
     ListCell* cell;
     foreach (cell, chosen) {
         auto* publication = static_cast<Publication*>(lfirst(cell));
@@ -154,6 +167,7 @@ void look_up_entries(Publishing* result, Relation relation, List* chosen) {
             if (filter == nullptr) every_row[i] = true;
             if (filter != nullptr) texts[i] = lappend(texts[i], filter);
         }
+        if (names_all_columns(columns, published)) columns = nullptr;
         if (!first && !bms_equal(columns, result->columns))
             ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                             errmsg("cannot use different column lists for table \"%s.%s\" in different publications",
@@ -164,7 +178,8 @@ void look_up_entries(Publishing* result, Relation relation, List* chosen) {
     }
     for (int i = 0; i < filtered_operations; ++i)
         if (every_row[i]) texts[i] = NIL;
-    result->filters = make_filters(relation, result->as, texts);
+    result->filters = make_filters(relation, published, texts);
+    RelationClose(published);
 }
 
 bool fits_condition(RelationPlan* plan, ExprState* condition, const Row& row) {
@@ -235,7 +250,9 @@ Publishing look_up_publishing(Publications* publications, Relation relation) {
         result.as = as;
         chosen = lappend(chosen, publication);
     }
-    if (result.any) look_up_entries(&result, relation, chosen);
+    // TRUNCATE has neither columns nor rows.
+    bool rows = result.operations[0] || result.operations[1] || result.operations[2];
+    if (rows) look_up_entries(&result, relation, chosen);
     return result;
 }
 

@@ -5,8 +5,8 @@
 
 extern "C" {
 #include "access/genam.h"
-#include "catalog/indexing.h"
 #include "access/htup_details.h"
+#include "catalog/indexing.h"
 #include "catalog/pg_attrdef.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"

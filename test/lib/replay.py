@@ -20,12 +20,36 @@ def apply(cursor, copy, envelope):
             SELECT ctid FROM {copy} c WHERE to_jsonb(c) = %s::jsonb -> 'before' LIMIT 1)""", (envelope,))
         assert cursor.rowcount == 1, f"the copy has no row as it was before {envelope}"
     if "after" not in missing:
-        cursor.execute(f"INSERT INTO {copy} SELECT * FROM jsonb_populate_record(NULL::{copy}, %s::jsonb -> 'after')",
+        cursor.execute(f"INSERT INTO {copy} SELECT * FROM json_populate_record(NULL::{copy}, %s::json -> 'after')",
                        (envelope,))
 
 
 def differences(cursor, table, copy):
-    """Rows that are in one of the two only, as texts; equal tables have none."""
-    cursor.execute(f"""SELECT 'only in {table}: ' || r::text FROM (TABLE {table} EXCEPT ALL TABLE {copy}) r
-        UNION ALL SELECT 'only in {copy}: ' || r::text FROM (TABLE {copy} EXCEPT ALL TABLE {table}) r""")
+    """Rows that are in one of the two only, as texts, which every type has; equal tables have none."""
+    cursor.execute(f"""WITH these AS (SELECT r::text AS row FROM {table} r), those AS (SELECT r::text FROM {copy} r)
+        SELECT 'only in {table}: ' || row FROM (TABLE these EXCEPT ALL TABLE those) r (row)
+        UNION ALL SELECT 'only in {copy}: ' || row FROM (TABLE those EXCEPT ALL TABLE these) r (row)""")
     return [row[0] for row in cursor.fetchall()]
+
+
+UNAVAILABLE = "__debezium_unavailable_value"
+
+
+def apply_by_key(cursor, copy, envelope, key):
+    """The same for events without the whole old row: the column `key` finds it, and what was not logged stays."""
+    change = json.loads(envelope)
+    kind, after, before = change["op"], change["after"], change["before"]
+    if kind == "t":
+        cursor.execute(f"TRUNCATE {copy}")
+    elif kind == "c":
+        cursor.execute(f"INSERT INTO {copy} SELECT * FROM json_populate_record(NULL::{copy}, %s::json -> 'after')",
+                       (envelope,))
+    elif kind == "d":
+        cursor.execute(f"DELETE FROM {copy} WHERE {key} = %s", (before[key],))
+    else:
+        names = ", ".join('"' + name.replace('"', '""') + '"' for name, value in after.items() if value != UNAVAILABLE)
+        cursor.execute(f"UPDATE {copy} SET ({names}) = (SELECT {names} FROM json_populate_record(NULL::{copy}, "
+                       f"(SELECT json_object_agg(k, v) FROM json_each(%s::json -> 'after') AS c (k, v) "
+                       f"WHERE v::text <> to_json(%s::text)::text))) WHERE {key} = %s",
+                       (envelope, UNAVAILABLE, (before or after)[key]))
+    assert kind == "t" or cursor.rowcount == 1, f"the copy has no row of {envelope}"
