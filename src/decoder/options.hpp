@@ -55,7 +55,7 @@ struct Options {
     // debezium
     bool transactions;  // BEGIN and END, too
     bool streaming;
-    const char* source;        // the name in "source"; nullptr: eventbus.source
+    const char* source;  // the name in "source"; nullptr: eventbus.source
     Piece source_names;  // the constant beginning of "source"; made by the plugin
 
     // wal2json

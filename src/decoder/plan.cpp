@@ -89,11 +89,6 @@ void forget(void* gone) {
         }
 }
 
-Row make_row(int count) {
-    auto n = static_cast<Size>(count);
-    return {static_cast<Datum*>(palloc0(sizeof(Datum) * n)), static_cast<bool*>(palloc0(sizeof(bool) * n))};
-}
-
 // The columns of `published` that are shown; their values stand in `relation`'s rows, which may have another order.
 void look_up_columns(RelationPlan* plan, Relation relation, Relation published, const Bitmapset* shown) {
     TupleDesc row = RelationGetDescr(published);
@@ -208,6 +203,11 @@ RelationPlan* plan_for(Plans* plans, Relation relation) {
     }
     plans->last = plan;
     return plan;
+}
+
+Row make_row(int count) {
+    auto n = static_cast<Size>(count);
+    return {static_cast<Datum*>(palloc0(sizeof(Datum) * n)), static_cast<bool*>(palloc0(sizeof(bool) * n))};
 }
 
 void take_apart(HeapTuple tuple, Relation relation, Row* row) {

@@ -95,6 +95,9 @@ inline Piece piece_of(const StringInfoData& text) {
     return {text.data, text.len};
 }
 
+// Room for a row of so many columns; palloc'd.
+Row make_row(int count);
+
 // Takes a row apart into `row`.
 void take_apart(HeapTuple tuple, Relation relation, Row* row);
 // Whether a varlena is a pointer to a TOASTed value that the UPDATE did not touch: there is nothing to write.

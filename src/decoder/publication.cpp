@@ -33,6 +33,7 @@ struct RowFilters {
     int* sources;          // where its columns are in our rows; -1 where they are not
     int count;             // of our rows' columns
     bool* varlena;
+    Row complete;
 };
 
 namespace {
@@ -126,6 +127,7 @@ RowFilters* make_filters(Relation relation, Relation published, List* const* tex
     TupleDesc own_row = RelationGetDescr(relation);
     filters->count = own_row->natts;
     filters->varlena = static_cast<bool*>(palloc0(sizeof(bool) * static_cast<Size>(own_row->natts + 1)));
+    filters->complete = make_row(own_row->natts);
     for (int i = 0; i < own_row->natts; ++i) filters->varlena[i] = TupleDescAttr(own_row, i)->attlen == -1;
     filters->executor = CreateExecutorState();
     for (int i = 0; i < filtered_operations; ++i) {
@@ -203,11 +205,16 @@ bool fits_condition(RelationPlan* plan, ExprState* condition, const Row& row) {
 }
 
 // The new row as a whole, as far as the old one has what the UPDATE did not touch.
-void complete_row(RelationPlan* plan) {
-    Row& after = plan->after;
-    for (int i = 0; i < plan->filters->count; ++i)
-        if (plan->filters->varlena[i] && is_untouched(after, i) && !plan->before.nulls[i])
-            after.values[i] = plan->before.values[i];
+const Row& complete_row(RelationPlan* plan) {
+    RowFilters* filters = plan->filters;
+    const Row& before = plan->before;
+    const Row& after = plan->after;
+    for (int i = 0; i < filters->count; ++i) {
+        bool take = filters->varlena[i] && is_untouched(after, i) && !before.nulls[i];
+        filters->complete.values[i] = take ? before.values[i] : after.values[i];
+        filters->complete.nulls[i] = after.nulls[i];
+    }
+    return filters->complete;
 }
 
 }  // namespace
@@ -263,9 +270,12 @@ bool pass_row_filters(RelationPlan* plan, Operation* operation, bool has_before)
     if (*operation == Operation::remove) return !has_before || fits_condition(plan, condition, plan->before);
     if (!has_before) return fits_condition(plan, condition, plan->after);
     bool fitted = fits_condition(plan, condition, plan->before);
-    complete_row(plan);
-    bool fits_now = fits_condition(plan, condition, plan->after);
-    if (!fitted && fits_now) *operation = Operation::insert;
+    const Row& complete = complete_row(plan);
+    bool fits_now = fits_condition(plan, condition, complete);
+    if (!fitted && fits_now) {
+        *operation = Operation::insert;
+        memcpy(plan->after.values, complete.values, sizeof(Datum) * static_cast<Size>(plan->filters->count));
+    }
     if (fitted && !fits_now) *operation = Operation::remove;
     return fitted || fits_now;
 }
