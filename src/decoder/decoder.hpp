@@ -47,6 +47,7 @@ struct Decoder {
     Options options;
     const Format* format;
     Plans* plans;
+    bool shows_empty;     // a transaction without changes has a BEGIN and a COMMIT, too
     Progress progress;    // of the transaction that is being decoded
     Progress* streamed;   // of the transaction whose block is being streamed; nullptr outside of blocks
     struct Stamp* stamp;  // debezium

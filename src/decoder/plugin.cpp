@@ -48,6 +48,9 @@ void startup(LogicalDecodingContext* context, OutputPluginOptions* output, bool 
     decoder->format = !decoder->options.wal2json      ? &debezium_format
                       : decoder->options.version == 1 ? &wal2json_format_1
                                                       : &wal2json_format_2;
+    const Options& options = decoder->options;
+    bool boundaries = options.wal2json ? options.version == 1 || options.include_transaction : options.transactions;
+    decoder->shows_empty = boundaries && !options.skip_empty;
     if (!is_init && !decoder->options.wal2json) decoder->options.source_names = look_up_source_names(decoder);
     decoder->plans = make_plans(memory, &decoder->options, decoder->format->prepare);
     MemoryContextSwitchTo(before);
@@ -71,7 +74,7 @@ void begin(LogicalDecodingContext* context, ReorderBufferTXN* txn) {
     Decoder* decoder = decoder_of(context);
     decoder->progress = {};
     if (decoder->format->start != nullptr) decoder->format->start(decoder, txn);
-    if (!decoder->options.skip_empty) ensure_begun(decoder, txn);
+    if (decoder->shows_empty) ensure_begun(decoder, txn);
 }
 
 void commit(LogicalDecodingContext* context, ReorderBufferTXN* txn, XLogRecPtr lsn) {
