@@ -238,6 +238,7 @@ Publishing look_up_publishing(Publications* publications, Relation relation) {
     List* direct = list_concat(GetRelationPublications(oid), GetSchemaPublications(RelationGetNamespace(relation)));
     Publishing result = {};
     result.as = oid;
+    if (!is_publishable_relation(relation)) return result;
     List* chosen = NIL;
     int highest = 0;
     ListCell* cell;
