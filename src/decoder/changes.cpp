@@ -19,8 +19,8 @@ Operation operation_of(const ReorderBufferChange* change) {
     return change->action == REORDER_BUFFER_CHANGE_UPDATE ? Operation::update : Operation::remove;
 }
 
-TransactionId sub_of(const ReorderBufferTXN* txn, const ReorderBufferChange* change) {
-    return change->txn != nullptr ? change->txn->xid : txn->xid;
+TransactionId sub_of(const Decoder* decoder, const ReorderBufferTXN* txn, const ReorderBufferChange* change) {
+    return decoder->streamed != nullptr ? change->txn->xid : txn->xid;
 }
 
 void write_wanted(Decoder* decoder, ReorderBufferTXN* txn, Relation relation, ReorderBufferChange* change) {
@@ -39,7 +39,7 @@ void write_wanted(Decoder* decoder, ReorderBufferTXN* txn, Relation relation, Re
     if (plan->filters != nullptr && !pass_row_filters(plan, &operation, old_row != nullptr)) return;
     Change out = {operation, old_row != nullptr && operation != Operation::insert ? &plan->before : nullptr,
                   new_row != nullptr && operation != Operation::remove ? &plan->after : nullptr, change->lsn,
-                  sub_of(txn, change)};
+                  sub_of(decoder, txn, change)};
     decoder->format->change(decoder, txn, plan, out);
 }
 
@@ -63,7 +63,7 @@ void write_truncate(LogicalDecodingContext* context, ReorderBufferTXN* txn, int 
     for (int i = 0; i < count; ++i) {
         RelationPlan* plan = plan_for(decoder->plans, relations[i]);
         if (!plan->wanted || !plan->operations[static_cast<int>(Operation::truncate)] || plan->under_ancestor) continue;
-        Change out = {Operation::truncate, nullptr, nullptr, change->lsn, sub_of(txn, change)};
+        Change out = {Operation::truncate, nullptr, nullptr, change->lsn, sub_of(decoder, txn, change)};
         decoder->format->truncate(decoder, txn, plan, out);
     }
     MemoryContextSwitchTo(before);
@@ -79,6 +79,21 @@ void write_message(LogicalDecodingContext* context, ReorderBufferTXN* txn, XLogR
     decoder->format->message(decoder, txn, lsn, transactional, prefix, size, content);
     MemoryContextSwitchTo(before);
     MemoryContextReset(decoder->scratch);
+}
+
+void begin_record(Decoder* decoder) {
+    OutputPluginPrepareWrite(decoder->context, true);
+}
+
+void end_record(Decoder* decoder) {
+    constexpr int worth_keeping = 1024 * 1024;
+    OutputPluginWrite(decoder->context, true);
+    StringInfo out = output_of(decoder);
+    if (out->maxlen <= worth_keeping) return;
+    // A large row's memory is not held until the client goes.
+    resetStringInfo(out);
+    out->data = static_cast<char*>(repalloc(out->data, worth_keeping));
+    out->maxlen = worth_keeping;
 }
 
 void report_progress(Decoder* decoder, bool skipped, bool end) {

@@ -39,13 +39,13 @@ void commit(Decoder* decoder, ReorderBufferTXN*, XLogRecPtr lsn) {
 void finish(Decoder* decoder, const ReorderBufferTXN* txn, TransactionId sub) {
     append_transaction(decoder, txn, sub);
     put(output_of(decoder), '}');
-    OutputPluginWrite(decoder->context, true);
+    end_record(decoder);
 }
 
 void change(Decoder* decoder, ReorderBufferTXN* txn, RelationPlan* plan, const Change& change) {
     ensure_begun(decoder, txn);
     ++current_progress(decoder)->changes;
-    OutputPluginPrepareWrite(decoder->context, true);
+    begin_record(decoder);
     append_change(output_of(decoder), *plan, change, *decoder->stamp);
     finish(decoder, txn, change.sub);
 }
@@ -58,12 +58,12 @@ void message(Decoder* decoder, ReorderBufferTXN* txn, XLogRecPtr lsn, bool trans
     }
     Stamp alone = {0, to_unix_us(GetCurrentTimestamp()) / 1000, 0};
     alone.decoded_at = alone.committed_at;
-    OutputPluginPrepareWrite(decoder->context, true);
+    begin_record(decoder);
     append_message(output_of(decoder), decoder->options, lsn, prefix, size, content,
                    transactional ? *decoder->stamp : alone);
     if (transactional) append_transaction(decoder, txn, InvalidTransactionId);
     put(output_of(decoder), '}');
-    OutputPluginWrite(decoder->context, true);
+    end_record(decoder);
 }
 
 }  // namespace
@@ -72,7 +72,7 @@ const Format debezium_format = {prepare_envelope, start, begin, commit, change, 
 
 void write_mark(Decoder* decoder, const char* status, XLogRecPtr lsn, const Progress* progress, TransactionId sub,
                 const char* gid) {
-    OutputPluginPrepareWrite(decoder->context, true);
+    begin_record(decoder);
     StringInfo out = output_of(decoder);
     const Stamp& stamp = *decoder->stamp;
     appendStringInfo(out, "{\"status\":\"%s\",\"id\":\"" INT64_FORMAT "\"", status, stamp.transaction);
@@ -92,7 +92,7 @@ void write_mark(Decoder* decoder, const char* status, XLogRecPtr lsn, const Prog
         append_number(out, static_cast<int64>(progress->changes));
     }
     put(out, '}');
-    OutputPluginWrite(decoder->context, true);
+    end_record(decoder);
 }
 
 }  // namespace eventbus::decoder

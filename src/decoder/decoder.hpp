@@ -19,7 +19,7 @@ struct Change {
     const Row* before;  // what the replica identity holds of it; nullptr: nothing
     const Row* after;
     XLogRecPtr lsn;
-    TransactionId sub;  // the subtransaction
+    TransactionId sub;  // in blocks of unfinished transactions: the subtransaction, or the transaction itself
 };
 
 // What is written between begin and commit, in the words of a format. All are called in the context's transaction.
@@ -60,6 +60,10 @@ extern const Format wal2json_format_2;
 inline StringInfo output_of(Decoder* decoder) {
     return decoder->context->out;
 }
+
+// One record for the client; what comes between the two stands in the output.
+void begin_record(Decoder* decoder);
+void end_record(Decoder* decoder);
 
 // The transaction's beginning is written with its first change where empty transactions are left out.
 void ensure_begun(Decoder* decoder, ReorderBufferTXN* txn);

@@ -168,7 +168,7 @@ void append_key(StringInfo out, const RelationPlan& plan, const Options& options
 
 void begin(Decoder* decoder, ReorderBufferTXN* txn) {
     const Options& options = decoder->options;
-    OutputPluginPrepareWrite(decoder->context, true);
+    begin_record(decoder);
     StringInfo out = output_of(decoder);
     const char* tab = options.tab;
     const char* space = options.space;
@@ -183,16 +183,16 @@ void begin(Decoder* decoder, ReorderBufferTXN* txn) {
                          line);
     if (options.include_origin) appendStringInfo(out, "%s\"origin\":%s%u,%s", tab, space, txn->origin_id, line);
     append_opening(out, options, 1, "change");
-    if (options.write_in_chunks) OutputPluginWrite(decoder->context, true);
+    if (options.write_in_chunks) end_record(decoder);
 }
 
 void commit(Decoder* decoder, ReorderBufferTXN*, XLogRecPtr) {
     const Options& options = decoder->options;
-    if (options.write_in_chunks) OutputPluginPrepareWrite(decoder->context, true);
+    if (options.write_in_chunks) begin_record(decoder);
     StringInfo out = output_of(decoder);
     if (!options.write_in_chunks) appendStringInfoString(out, options.line);
     appendStringInfo(out, "%s]%s}", options.tab, options.line);
-    OutputPluginWrite(decoder->context, true);
+    end_record(decoder);
 }
 
 // Opens an element of "change"; in chunks each is a record of its own.
@@ -202,11 +202,11 @@ void begin_element(Decoder* decoder, ReorderBufferTXN* txn) {
     StringInfo out = output_of(decoder);
     ++decoder->progress.changes;
     if (options.write_in_chunks) {
-        OutputPluginPrepareWrite(decoder->context, true);
+        begin_record(decoder);
     } else if (out->len > longest_record) {
         // The line's end that belongs here is the record's, where records are lines.
-        OutputPluginWrite(decoder->context, false);
-        OutputPluginPrepareWrite(decoder->context, true);
+        end_record(decoder);
+        begin_record(decoder);
     } else {
         appendStringInfoString(out, options.line);
     }
@@ -218,7 +218,7 @@ void begin_element(Decoder* decoder, ReorderBufferTXN* txn) {
 void end_element(Decoder* decoder) {
     append_tabs(output_of(decoder), decoder->options, 2);
     put(output_of(decoder), '}');
-    if (decoder->options.write_in_chunks) OutputPluginWrite(decoder->context, true);
+    if (decoder->options.write_in_chunks) end_record(decoder);
 }
 
 void append_kind(StringInfo out, const Options& options, const char* kind) {
@@ -281,7 +281,7 @@ void message(Decoder* decoder, ReorderBufferTXN* txn, XLogRecPtr, bool transacti
         end_element(decoder);
         return;
     }
-    OutputPluginPrepareWrite(decoder->context, true);
+    begin_record(decoder);
     StringInfo out = output_of(decoder);
     appendStringInfo(out, "{%s", options.line);
     append_opening(out, options, 1, "change");
@@ -292,7 +292,7 @@ void message(Decoder* decoder, ReorderBufferTXN* txn, XLogRecPtr, bool transacti
     append_tabs(out, options, 2);
     put(out, '}');
     appendStringInfo(out, "%s%s]%s}", options.line, options.tab, options.line);
-    OutputPluginWrite(decoder->context, true);
+    end_record(decoder);
 }
 
 }  // namespace

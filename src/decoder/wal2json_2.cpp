@@ -97,7 +97,7 @@ void append_head(Decoder* decoder, const ReorderBufferTXN* txn, char action) {
 
 void write_boundary(Decoder* decoder, const ReorderBufferTXN* txn, char action, XLogRecPtr lsn) {
     if (!decoder->options.include_transaction) return;
-    OutputPluginPrepareWrite(decoder->context, true);
+    begin_record(decoder);
     append_head(decoder, txn, action);
     StringInfo out = output_of(decoder);
     if (decoder->options.include_lsn) {
@@ -105,7 +105,7 @@ void write_boundary(Decoder* decoder, const ReorderBufferTXN* txn, char action, 
         append_lsn(out, "nextlsn", txn->end_lsn);
     }
     put(out, '}');
-    OutputPluginWrite(decoder->context, true);
+    end_record(decoder);
 }
 
 void begin(Decoder* decoder, ReorderBufferTXN* txn) {
@@ -160,7 +160,7 @@ void change(Decoder* decoder, ReorderBufferTXN* txn, RelationPlan* plan, const C
         return;
     }
     ensure_begun(decoder, txn);
-    OutputPluginPrepareWrite(decoder->context, true);
+    begin_record(decoder);
     StringInfo out = output_of(decoder);
     append_head(decoder, txn, letters[static_cast<int>(change.operation)]);
     if (options.include_lsn) append_lsn(out, "lsn", change.lsn);
@@ -189,24 +189,24 @@ void change(Decoder* decoder, ReorderBufferTXN* txn, RelationPlan* plan, const C
         put(out, ']');
     }
     put(out, '}');
-    OutputPluginWrite(decoder->context, true);
+    end_record(decoder);
 }
 
 void truncate(Decoder* decoder, ReorderBufferTXN* txn, RelationPlan* plan, const Change& change) {
     ensure_begun(decoder, txn);
-    OutputPluginPrepareWrite(decoder->context, true);
+    begin_record(decoder);
     append_head(decoder, txn, 'T');
     StringInfo out = output_of(decoder);
     if (decoder->options.include_lsn) append_lsn(out, "lsn", change.lsn);
     put(out, plan->title);
     put(out, '}');
-    OutputPluginWrite(decoder->context, true);
+    end_record(decoder);
 }
 
 void message(Decoder* decoder, ReorderBufferTXN* txn, XLogRecPtr lsn, bool transactional, const char* prefix, Size size,
              const char* content) {
     if (transactional) ensure_begun(decoder, txn);
-    OutputPluginPrepareWrite(decoder->context, true);
+    begin_record(decoder);
     append_head(decoder, transactional ? txn : nullptr, 'M');
     StringInfo out = output_of(decoder);
     if (decoder->options.include_lsn) append_lsn(out, "lsn", lsn);
@@ -219,7 +219,7 @@ void message(Decoder* decoder, ReorderBufferTXN* txn, XLogRecPtr lsn, bool trans
     put(out, ",\"content\":");
     append_content(out, content, size);
     put(out, '}');
-    OutputPluginWrite(decoder->context, true);
+    end_record(decoder);
 }
 
 }  // namespace

@@ -32,6 +32,40 @@ def differences(cursor, table, copy):
     return [row[0] for row in cursor.fetchall()]
 
 
+class Blocks:
+    """Puts transactions together that come in blocks before they are finished; take(record) returns, as texts, the
+    changes that a record makes valid, in the order of commits."""
+
+    def __init__(self):
+        self.open, self.block, self.marks = {}, None, set()
+
+    def take(self, record):
+        told = json.loads(record)
+        mark = told.get("status")
+        if mark is None:
+            if self.block is None:
+                return [record]
+            assert told["transaction"]["id"] == self.block
+            self.open[self.block].append((told["transaction"].get("sub_id"), record))
+            return []
+        self.marks.add(mark + (" of a part" if "sub_id" in told else ""))
+        whose = told["id"]
+        if mark == "STREAM_START":
+            assert self.block is None
+            self.block = whose
+            self.open.setdefault(whose, [])
+        elif mark == "STREAM_STOP":
+            assert self.block == whose
+            self.block = None
+        elif mark == "STREAM_ABORT" and "sub_id" in told:
+            self.open[whose] = [change for change in self.open[whose] if change[0] != told["sub_id"]]
+        elif mark == "STREAM_ABORT":
+            del self.open[whose]
+        elif mark == "STREAM_COMMIT":
+            return [change[1] for change in self.open.pop(whose)]
+        return []
+
+
 UNAVAILABLE = "__debezium_unavailable_value"
 
 

@@ -116,7 +116,8 @@ class Table:
         return "NULL" if self.dice.random() < 0.2 else VALUES[self.types[name]](self.dice)
 
     def change(self):
-        kind = self.dice.choices(["insert", "update", "delete", "truncate"], [6, 5, 2, 0.3])[0]
+        many = 1.5 if self.workload.many else 0
+        kind = self.dice.choices(["insert", "update", "delete", "truncate", "many"], [6, 5, 2, 0.3, many])[0]
         some = f"id % {self.dice.randint(1, 7)} = 0"
         if kind == "insert":
             names = self.dice.sample(list(self.types), self.dice.randint(0, len(self.types)))
@@ -132,6 +133,10 @@ class Table:
             self.run(f"UPDATE {self} SET {', '.join(new)} WHERE {some}")
         elif kind == "delete":
             self.run(f"DELETE FROM {self} WHERE {some}")
+        elif kind == "many":
+            skip = "" if self.kind == "keyless" else " ON CONFLICT DO NOTHING"
+            begin = self.dice.randint(1000, 9000)
+            self.run(f"INSERT INTO {self} (id) SELECT generate_series({begin}, {begin + 600}){skip}")
         else:
             self.run(f"TRUNCATE {self}")
 
@@ -180,10 +185,10 @@ class Table:
 
 
 class Workload:
-    """identity: the replica identity of all tables, or None for random ones."""
+    """identity: the replica identity of all tables, or None for random ones. many: some INSERTs are of many rows."""
 
-    def __init__(self, db, dice, tables=5, identity=None, ddl=True):
-        self.db, self.dice, self.identity, self.ddl = db, dice, identity, ddl
+    def __init__(self, db, dice, tables=5, identity=None, ddl=True, many=False):
+        self.db, self.dice, self.identity, self.ddl, self.many = db, dice, identity, ddl, many
         self.trace = []
         self.messages = 0
         for statement in filter(str.strip, TYPES.split(";")):

@@ -96,44 +96,61 @@ def test_without_preload_and_without_the_extension():
         db.connection.close()
 
 
-def rebuild(db, dice, identity, apply):
+def read(db):
+    return [row[0] for row in db.run("SELECT data FROM pg_logical_slot_get_changes('decoded', NULL, NULL, "
+                                     "'publication_names', 'everything', 'messages', '-*')")]
+
+
+def rebuild(db, dice, apply, changes=read, **kind):
     """Random changes, decoded now and then, applied to copies; the tables and their copies are then equal."""
-    workload = Workload(db, dice, tables=6, identity=identity, ddl=False)
-    for table in workload.tables:
-        copy = f"copy_of_{workload.tables.index(table)}"
-        db.run(f"CREATE TABLE {copy} (LIKE {table})")
-        table.copy = copy
-    names = {(table.schema, table.name): table.copy for table in workload.tables}
-    kept = [table for table in workload.tables if identity == "FULL" or table.kind != "keyless"]
+    workload = Workload(db, dice, tables=6, ddl=False, **kind)
+    kept = {}  # the copies of tables whose rows can be told apart
+    for number, table in enumerate(workload.tables):
+        db.run(f"CREATE TABLE copy_{number} (LIKE {table})")
+        if kind["identity"] == "FULL" or table.kind != "keyless":
+            kept[table.schema, table.name] = f"copy_{number}"
     db.run("CREATE PUBLICATION everything FOR TABLE " + ", ".join(map(str, workload.tables))
            + " WITH (publish_via_partition_root)")
     db.run("SELECT count(*) FROM pg_logical_slot_get_changes('decoded', NULL, NULL)")
     kinds = set()
-    for _ in range(8):
+    for _ in range(6):
         for _ in range(30):
             workload.transaction()
         with db.connection.cursor() as cursor:
-            for (record,) in db.run("SELECT data FROM pg_logical_slot_get_changes('decoded', NULL, NULL, "
-                                    "'publication_names', 'everything', 'messages', '-*')"):
+            for record in changes(db):
                 change = json.loads(record)
-                place = (change["source"]["schema"], change["source"]["table"])
-                if names[place] in [table.copy for table in kept]:
+                copy = kept.get((change["source"]["schema"], change["source"]["table"]))
+                if copy:
                     kinds.add(change["op"])
-                    apply(cursor, names[place], record)
-            for table in kept:
-                wrong = replay.differences(cursor, str(table), table.copy)
+                    apply(cursor, copy, record)
+            for table in workload.tables:
+                copy = kept.get((table.schema, table.name))
+                wrong = copy and replay.differences(cursor, str(table), copy)
                 assert not wrong, f"seed {SEED}: " + "\n".join(wrong)
     assert kinds == {"c", "u", "d", "t"}
 
 
 def test_replaying_the_changes_gives_the_tables(db, slot):
-    rebuild(db, random.Random(SEED), "FULL", replay.apply)
+    rebuild(db, random.Random(SEED), replay.apply, identity="FULL")
 
 
 def test_replaying_the_changes_by_their_keys_gives_the_tables(db, slot):
     """Without the whole old rows: what an UPDATE did not touch and did not log stays as it is."""
-    rebuild(db, random.Random(SEED + 1), "DEFAULT",
-            lambda cursor, copy, record: replay.apply_by_key(cursor, copy, record, "id"))
+    rebuild(db, random.Random(SEED + 1), lambda *change: replay.apply_by_key(*change, "id"), identity="DEFAULT")
+
+
+def test_replaying_unfinished_transactions_gives_the_tables(db, slot, little_memory):
+    """Blocks of transactions, some of which come to nothing, in whole or in part."""
+    blocks = replay.Blocks()
+
+    def receive_blocks(db):
+        db.run("SELECT pg_logical_emit_message(true, 'flush', '')")
+        lines, _ = receive(db, ["streaming=on", "publication_names=everything", "messages=-*"])
+        return [change for line in lines for change in blocks.take(line)]
+
+    rebuild(db, random.Random(SEED + 2), lambda *change: replay.apply_by_key(*change, "id"), receive_blocks,
+            identity="DEFAULT", many=True)
+    assert {"STREAM_START", "STREAM_STOP", "STREAM_ABORT of a part", "STREAM_COMMIT"} <= blocks.marks
 
 
 def anonymous_memory(pid):
