@@ -25,7 +25,7 @@ DEFAULTS = {
     "wal_level": "logical",
     "max_replication_slots": 20,
 }
-PLUGINS = "pgoutput, test_decoding, pg_eventbus, wal2json"
+PLUGINS = f"pgoutput, test_decoding, pg_eventbus, {os.environ.get('WAL2JSON_PLUGIN', 'wal2json')}"
 
 
 def bin_directory():
@@ -171,6 +171,18 @@ class PostgresCluster:
         if done.returncode != 0:
             raise RuntimeError(f"{name} failed: {done.stderr}")
         return done.stdout
+
+    def start_receiving(self, database, slot, options, end, path="-"):
+        """pg_recvlogical up to a place in the WAL. An option without "=" is given without a value."""
+        return subprocess.Popen([
+            os.path.join(bin_directory(), "pg_recvlogical"), "-h", self.directory, "-p", str(self.port), "-U",
+            self.superuser, "-d", database, "-S", slot, "--start", "--no-loop", "--endpos", end, "-f", path,
+            *[word for option in options for word in ("-o", option)]], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def receive(self, database, slot, options):
+        """All there is now, as bytes, and what pg_recvlogical and the server complain about."""
+        end = self.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
+        return self.start_receiving(database, slot, options, end).communicate(timeout=120)
 
     def log_size(self):
         return os.path.getsize(self.log_path)

@@ -5,13 +5,11 @@
 import json
 import os
 import random
-import subprocess
 
 import pytest
 
 import replay
 from database import Database
-from postgres import bin_directory
 from servers import PostgresCluster, eventually
 from workload import Workload
 
@@ -27,16 +25,8 @@ def slot(db):
     db.run("SELECT pg_drop_replication_slot('decoded')")
 
 
-def start_receiving(db, options, end, path="-"):
-    """pg_recvlogical up to a place in the WAL. An option without "=" is given without a value."""
-    return subprocess.Popen([
-        os.path.join(bin_directory(), "pg_recvlogical"), "-h", db.cluster.directory, "-p", str(db.cluster.port), "-U",
-        db.cluster.superuser, "-d", db.name, "-S", "decoded", "--start", "--no-loop", "--endpos", end, "-f", path,
-        *[word for option in options for word in ("-o", option)]], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
 def receive(db, options):
-    out, errors = start_receiving(db, options, db.one("SELECT pg_current_wal_flush_lsn()")).communicate(timeout=120)
+    out, errors = db.cluster.receive(db.name, "decoded", options)
     return out.decode().splitlines(), errors.decode()
 
 
@@ -171,8 +161,8 @@ def test_a_transaction_of_many_rows_is_not_held_in_memory(db, slot, little_memor
     for rows in (10_000, 300_000):
         db.run("INSERT INTO item SELECT i, repeat('x', 100) FROM generate_series(1, %s) i", rows)
         path = os.path.join(db.cluster.directory, "received")
-        child = start_receiving(db, ["tables=public.item", *options],
-                                db.one("SELECT pg_current_wal_flush_lsn()"), path)
+        child = db.cluster.start_receiving(db.name, "decoded", ["tables=public.item", *options],
+                                           db.one("SELECT pg_current_wal_flush_lsn()"), path)
         peak = 0
         while child.poll() is None:
             for (pid,) in db.run("SELECT active_pid FROM pg_replication_slots WHERE active_pid IS NOT NULL"):
