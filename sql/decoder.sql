@@ -76,6 +76,11 @@ SELECT jsonb_pretty(after::jsonb) FROM decoded_rows() LIMIT 1;
 INSERT INTO types (f4, f8, d, ts, tz) VALUES ('-Infinity', 'Infinity', 'infinity', '-infinity', '0044-03-15 BC');
 SELECT json_strip_nulls(after) FROM decoded_rows();
 
+-- A record is one line, and valid, also with line ends in a json and a byte that is no text.
+CREATE TABLE lines (j json, ja json[], c "char");
+INSERT INTO lines VALUES (E'{"a":\n [1,\r\n2]}', ARRAY[E'[1,\n2]'::json], '\x00'), ('1', NULL, 'ż');
+SELECT d ~ '[\n\r]' AS line_ends, d::json -> 'after' AS after FROM decoded_raw() d;
+
 -- A conversion to json in a language that may look into tables is not called.
 CREATE TYPE odd AS ENUM ('one', 'two');
 CREATE FUNCTION odd_json(odd) RETURNS json LANGUAGE sql AS $$ SELECT to_json(count(*)) FROM types $$;
@@ -151,7 +156,7 @@ SELECT count(*) FILTER (WHERE d ~ '"status":"END".*"event_count":0') > 0 AS empt
 
 SELECT 'gone' FROM pg_drop_replication_slot('decoder');
 DROP FUNCTION decoded_rows, decoded, decoded_raw;
-DROP TABLE item, keyless, by_index, whole, nothing, types, odd_table, big, parted, only_ddl, more_ddl;
+DROP TABLE item, keyless, by_index, whole, nothing, types, odd_table, lines, big, parted, only_ddl, more_ddl;
 DROP CAST (odd AS json);
 DROP FUNCTION odd_json;
 DROP TYPE mood, pair, odd;

@@ -95,6 +95,13 @@ SELECT * FROM decoded('format-version', '1');
 SELECT * FROM decoded('format-version', '2', 'include-transaction', '0');
 SELECT done();
 
+-- A byte that is no text
+CREATE TABLE bytes_too (c "char");
+INSERT INTO bytes_too VALUES ('ż'), ('z');
+SELECT * FROM decoded('format-version', '1');
+SELECT * FROM decoded('format-version', '2', 'include-transaction', '0');
+SELECT done();
+
 -- Domains, by their own name or their base type's
 CREATE DOMAIN small AS numeric(4,1);
 CREATE TABLE domains (s small, t small[]);
@@ -108,7 +115,7 @@ SELECT * FROM decoded('format-version', '2', 'include-domain-data-type', '1');
 SELECT done();
 
 SELECT 'gone' FROM pg_drop_replication_slot('wal2json');
-DROP TABLE item, keys, keyless, quoted, defaults, numbered, bytes, domains;
+DROP TABLE item, keys, keyless, quoted, defaults, numbered, bytes, bytes_too, domains;
 DROP SEQUENCE "Numbers";
 DROP TYPE "Simple", "With ""quotes""", "Odd"."Type";
 DROP SCHEMA "Odd";

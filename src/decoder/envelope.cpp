@@ -9,6 +9,7 @@ extern "C" {
 #include "access/transam.h"
 #include "catalog/pg_language_d.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_type_d.h"
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -44,13 +45,27 @@ struct Span {
     int end;
 };
 
+// A json's own line ends are white space; a record is one line.
+void join_lines(StringInfo out, int begin) {
+    for (char* at = out->data + begin; at < out->data + out->len; ++at)
+        if (*at == '\n' || *at == '\r') *at = ' ';
+}
+
 void append_value(StringInfo out, Column* column, const Row& row) {
-    if (row.nulls[column->index])
+    if (row.nulls[column->index]) {
         put(out, "null");
-    else if (is_untouched(*column, row))
+        return;
+    }
+    if (is_untouched(*column, row)) {
         put(out, unavailable);
-    else
-        append_json(out, &column->json, row.values[column->index]);
+        return;
+    }
+    Datum value = row.values[column->index];
+    if (column->json.type == CHAROID && append_single_byte(out, value)) return;
+    int begin = out->len;
+    append_json(out, &column->json, value);
+    if (column->json.kind == JsonType::Kind::json || column->json.kind == JsonType::Kind::converted)
+        join_lines(out, begin);
 }
 
 void append_name(StringInfo out, const Column& column, bool* first) {

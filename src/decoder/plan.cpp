@@ -210,6 +210,13 @@ Row make_row(int count) {
     return {static_cast<Datum*>(palloc0(sizeof(Datum) * n)), static_cast<bool*>(palloc0(sizeof(bool) * n))};
 }
 
+bool append_single_byte(StringInfo out, Datum value) {
+    auto byte = static_cast<unsigned char>(DatumGetChar(value));
+    if (!IS_HIGHBIT_SET(byte)) return false;
+    appendStringInfo(out, "\"\\\\%03o\"", byte);
+    return true;
+}
+
 void take_apart(HeapTuple tuple, Relation relation, Row* row) {
     heap_deform_tuple(tuple, RelationGetDescr(relation), row->values, row->nulls);
 }

@@ -20,7 +20,7 @@ inline void put(StringInfo out, const Piece& piece) {
 }
 
 // How wal2json writes a value.
-enum class ValueKind : unsigned char { int16, int32, int64, oid, number, boolean, bytea, text, other };
+enum class ValueKind : unsigned char { int16, int32, int64, oid, number, boolean, bytea, single_byte, text, other };
 
 struct ValueWriter {
     ValueKind kind;
@@ -97,6 +97,9 @@ inline Piece piece_of(const StringInfoData& text) {
 
 // Room for a row of so many columns; palloc'd.
 Row make_row(int count);
+
+// A "char" beyond ASCII is no text by itself; written as from PostgreSQL 16 on. False where it is within.
+bool append_single_byte(StringInfo out, Datum value);
 
 // Takes a row apart into `row`.
 void take_apart(HeapTuple tuple, Relation relation, Row* row);

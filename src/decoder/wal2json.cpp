@@ -38,6 +38,8 @@ ValueKind kind_of(Oid type) {
             return ValueKind::boolean;
         case BYTEAOID:
             return ValueKind::bytea;
+        case CHAROID:
+            return ValueKind::single_byte;
         case TEXTOID:
         case VARCHAROID:
         case BPCHAROID:
@@ -137,6 +139,9 @@ void append_wal2json_value(StringInfo out, Column* column, Datum value, const Op
         case ValueKind::number:
             append_number(out, OutputFunctionCall(&column->writer.output, value), as_string);
             return;
+        case ValueKind::single_byte:
+            if (append_single_byte(out, value)) return;
+            [[fallthrough]];
         case ValueKind::other:
             append_json_string(out, OutputFunctionCall(&column->writer.output, value));
             return;
