@@ -31,6 +31,48 @@ SELECT * FROM decoded('format-version', '1', 'numeric-data-types-as-string', '1'
 SELECT * FROM decoded('format-version', '2', 'numeric-data-types-as-string', '1', 'actions', 'insert, update');
 SELECT done();
 
+-- Types
+CREATE TYPE mood AS ENUM ('sad', 'glad');
+CREATE TYPE pair AS (a integer, b text);
+CREATE TABLE types (
+    i2 smallint, i8 bigint, f4 real, f8 double precision, n numeric, ok boolean, t text, v varchar(5), c char(3), b bytea,
+    d date, ts timestamp(3), tz timestamptz, tm time, iv interval, u uuid, j json, jb jsonb, ta text[], m mood, p pair,
+    r int4range, bits bit(3), ip inet, cash money, k oid);
+INSERT INTO types VALUES (
+    1, 9223372036854775807, 1.5, 'NaN', 1234567890.0100, true, E'tab\t"quote" \\ \x01', 'vc', 'c', '\xdeadbeef',
+    '2024-02-29', '2024-02-29 12:00:00.5', '2024-02-29 12:00:00+00', '12:00', '1 day 2 hours',
+    'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', E'{"a":\n 1}', '{"b": [1, null]}', '{a,NULL,"b c"}', 'glad',
+    ROW(1, 'x, "y"'), '[1,5)', B'101', '10.0.0.1/24', 12.5, 4000000000);
+SELECT * FROM decoded('format-version', '1');
+SELECT * FROM decoded('format-version', '1', 'include-typmod', '0');
+SELECT * FROM decoded('format-version', '2', 'include-transaction', '0');
+SELECT done();
+
+-- Values that an UPDATE did not touch, partitions, tables that change within a transaction
+CREATE TABLE big (id integer PRIMARY KEY, t text, n integer);
+ALTER TABLE big ALTER t SET STORAGE EXTERNAL;
+CREATE TABLE parted (id integer PRIMARY KEY, t text) PARTITION BY LIST (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);
+INSERT INTO big VALUES (1, repeat('x', 10000), 1);
+SELECT done();
+BEGIN;
+UPDATE big SET n = 2;
+ALTER TABLE big REPLICA IDENTITY FULL;
+ALTER TABLE big RENAME n TO m;
+UPDATE big SET m = 3, id = 2;
+ALTER TABLE big DROP COLUMN t, ADD COLUMN extra integer DEFAULT 7;
+UPDATE big SET m = 4;
+INSERT INTO parted VALUES (1, 'one');
+ALTER TYPE mood RENAME VALUE 'glad' TO 'happy';
+INSERT INTO types (m) VALUES ('happy');
+ALTER TABLE parted RENAME TO divided;
+TRUNCATE divided;
+COMMIT;
+SELECT regexp_replace(d, 'x{100,}', 'x…', 'g') FROM decoded('format-version', '1', 'include-types', '0') d;
+SELECT regexp_replace(d, 'x{100,}', 'x…', 'g') FROM decoded('format-version', '2', 'include-types', '0') d
+WHERE d !~ '"table":"types"';
+SELECT done();
+
 -- The primary key where the identity is another (2.5 left it out in version 1)
 CREATE TABLE keys (a integer PRIMARY KEY, b integer NOT NULL UNIQUE);
 ALTER TABLE keys REPLICA IDENTITY USING INDEX keys_b_key;
@@ -115,9 +157,10 @@ SELECT * FROM decoded('format-version', '2', 'include-domain-data-type', '1');
 SELECT done();
 
 SELECT 'gone' FROM pg_drop_replication_slot('wal2json');
-DROP TABLE item, keys, keyless, quoted, defaults, numbered, bytes, bytes_too, domains;
+DROP TABLE item, types, big, divided, keys, keyless, quoted, defaults, numbered, bytes, bytes_too, domains;
 DROP SEQUENCE "Numbers";
 DROP TYPE "Simple", "With ""quotes""", "Odd"."Type";
 DROP SCHEMA "Odd";
 DROP DOMAIN small;
+DROP TYPE mood, pair;
 DROP FUNCTION decoded, done;
