@@ -37,12 +37,13 @@ SELECT * FROM news();
 -- with where it comes from, and when
 BEGIN;
 INSERT INTO shop.item VALUES (3, 'three', 3);
-SELECT e.payload::jsonb -> 'source' = jsonb_build_object('version', x.extversion, 'connector', 'postgresql',
+SELECT (e.payload::jsonb -> 'source') - 'ts_ms' = jsonb_build_object('version', x.extversion, 'connector', 'postgresql',
            'name', 'postgresql://' || (SELECT system_identifier FROM pg_control_system()) || '/' || current_database(),
            'db', current_database(), 'schema', 'shop', 'table', 'item', 'txId', pg_current_xact_id()::text::bigint,
-           'ts_ms', trunc(extract(epoch FROM now()) * 1000)::bigint, 'lsn', NULL, 'snapshot', false) AS source,
+           'lsn', NULL, 'snapshot', false) AS source,
        (e.payload::jsonb ->> 'ts_ms')::bigint BETWEEN trunc(extract(epoch FROM now()) * 1000)
            AND extract(epoch FROM clock_timestamp()) * 1000 AS now,
+       e.payload::jsonb #> '{source,ts_ms}' = e.payload::jsonb -> 'ts_ms' AS then,
        e.headers = jsonb_build_object('pg-txid', pg_current_xact_id()::text::bigint, 'pg-user', current_user) AS headers,
        e.content_type
 FROM (SELECT * FROM eventbus.event ORDER BY id DESC LIMIT 1) e, pg_extension x WHERE x.extname = 'pg_eventbus';

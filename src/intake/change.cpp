@@ -93,15 +93,6 @@ void append_row(StringInfo out, const CaptureState& state, const Row& row, bool 
     put(out, '}');
 }
 
-void append_integer(StringInfo out, int64 number) {
-    char digits[MAXINT8LEN + 1];
-    put(out, digits, pg_lltoa(number, digits));
-}
-
-int64 milliseconds(TimestampTz time) {
-    return to_unix_us(time) / 1000;
-}
-
 void append_changed(StringInfo out, const CaptureState& state, const bool* changed) {
     put(out, ",\"changed\":[");
     bool first = true;
@@ -133,8 +124,6 @@ void append_envelope(StringInfo out, const CaptureState& state, const Change& ch
         put(out, "null");
     }
     put(out, state.source, state.source_length);
-    append_integer(out, milliseconds(GetCurrentTransactionStartTimestamp()));
-    put(out, Phrase::operation);
     put(out, letters[static_cast<int>(change.operation)]);
     put(out, Phrase::time);
     if (change.changed != nullptr) append_changed(out, state, change.changed);

@@ -39,7 +39,7 @@ int64 append(const NewEvent& event) {
     HeapTupleData made;
     made.t_len = static_cast<uint32>(tuple_size(event));
     made.t_data = static_cast<HeapTupleHeader>(palloc(made.t_len));
-    form_tuple(event, id, made.t_data, made.t_len);
+    form_tuple(event, id, GetCurrentTimestamp(), made.t_data, made.t_len);
 
     // The lock stays to the end of the transaction: it is what makes rotation safe.
     Relation rel = table_open(log.segments[segment], NoLock);

@@ -56,8 +56,7 @@ void append_phrase(StringInfo out, Phrase phrase, uint64 xid, TimestampTz publis
             eventbus::put(out, ",\"txId\":");
             append_integer(out, static_cast<int64>(xid));
             eventbus::put(out, ",\"ts_ms\":");
-            return;
-        case Phrase::operation:
+            append_integer(out, to_unix_us(published_at) / 1000);
             eventbus::put(out, ",\"lsn\":null,\"snapshot\":false},\"op\":\"");
             return;
         case Phrase::time:

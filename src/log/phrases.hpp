@@ -18,8 +18,7 @@ enum class Phrase : char {
     no_before = 1,  // {"before":null,"after":
     source,         // ,"source":{…,"schema":
     table,          // ,"table":
-    transaction,    // ,"txId":…,"ts_ms":
-    operation,      // ,"lsn":null,"snapshot":false},"op":"
+    transaction,    // ,"txId":…,"ts_ms":…,"lsn":null,"snapshot":false},"op":"
     time,           // ","ts_ms":…
 };
 

@@ -216,7 +216,7 @@ Size tuple_size(const NewEvent& event) {
     return size;
 }
 
-void form_tuple(const NewEvent& event, int64 id, HeapTupleHeader header, Size size) {
+void form_tuple(const NewEvent& event, int64 id, TimestampTz published_at, HeapTupleHeader header, Size size) {
     auto* begin = reinterpret_cast<char*>(header);
     memset(begin, 0, header_size);
     HeapTupleHeaderSetDatumLength(header, size);
@@ -228,8 +228,7 @@ void form_tuple(const NewEvent& event, int64 id, HeapTupleHeader header, Size si
     HeapTupleHeaderSetXmax(header, InvalidTransactionId);
     header->t_bits[0] = 1 << column_id | 1 << column_xid | 1 << column_published_at;
 
-    int64 fixed[] = {id, static_cast<int64>(U64FromFullTransactionId(GetTopFullTransactionId())),
-                     GetCurrentTimestamp()};
+    int64 fixed[] = {id, static_cast<int64>(U64FromFullTransactionId(GetTopFullTransactionId())), published_at};
     memcpy(begin + header_size, fixed, sizeof fixed);
     Size at = header_size + sizeof fixed;
     visit_values(event, [&](Column column, const Varlena& value) {

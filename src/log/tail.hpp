@@ -13,7 +13,7 @@ int lock_current_segment(const Relations& log, const SharedPlace* place);
 // How large the tuple of an event is.
 Size tuple_size(const NewEvent& event);
 // Makes it at `at`, by the current command of the current transaction; `size` is tuple_size's.
-void form_tuple(const NewEvent& event, int64 id, HeapTupleHeader at, Size size);
+void form_tuple(const NewEvent& event, int64 id, TimestampTz published_at, HeapTupleHeader at, Size size);
 void set_id(HeapTupleHeader tuple, int64 id);
 
 // Tuples too large for this are stored apart.

@@ -44,7 +44,7 @@ CREATE VIEW eventbus.event AS
            CASE
                WHEN payload_text IS NULL THEN payload_json::text
                WHEN content_type IS NOT NULL THEN payload_text
-               ELSE pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(payload_text,
+               ELSE pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(payload_text,
                    E'\x01', '{"before":null,"after":'),
                    E'\x02', (SELECT pg_catalog.format(',"source":{"version":"%s","connector":"postgresql","name":%s,"db":%s,"schema":',
                        (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'pg_eventbus'),
@@ -53,9 +53,8 @@ CREATE VIEW eventbus.event AS
                                (SELECT system_identifier::text FROM pg_catalog.pg_control_system())) || '/' || pg_catalog.current_database())),
                        pg_catalog.to_json(pg_catalog.current_database()::text)))),
                    E'\x03', ',"table":'),
-                   E'\x04', ',"txId":' || xid::text || ',"ts_ms":'),
-                   E'\x05', ',"lsn":null,"snapshot":false},"op":"'),
-                   E'\x06', '","ts_ms":' || pg_catalog.trunc(extract(epoch FROM published_at) * 1000)::text)
+                   E'\x04', ',"txId":' || xid::text || ',"ts_ms":' || ms || ',"lsn":null,"snapshot":false},"op":"'),
+                   E'\x05', '","ts_ms":' || ms)
            END AS payload,
            coalesce(content_type, 'application/json') AS content_type,
            CASE
@@ -71,7 +70,7 @@ CREATE VIEW eventbus.event AS
         SELECT * FROM eventbus.log_2
         UNION ALL
         SELECT * FROM eventbus.log_3
-    ) log;
+    ) log, LATERAL (SELECT pg_catalog.trunc(extract(epoch FROM published_at) * 1000)::text AS ms) moment;
 COMMENT ON VIEW eventbus.event IS 'what the log still holds: events stay until every route has passed them and eventbus.retention has gone by';
 COMMENT ON COLUMN eventbus.event.id IS 'event id, as publish returned it and as messages carry it';
 COMMENT ON COLUMN eventbus.event.topic IS 'what kind of event it is';
