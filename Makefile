@@ -8,7 +8,7 @@ EXTENSION = pg_eventbus
 EXTVERSION = 0.1
 MODULE_big = pg_eventbus
 
-HOST_ROOMS = postgres settings intake log catalog worker status decoder
+HOST_ROOMS = postgres settings intake log decoder wal catalog worker status
 CORE_GUESTS = src/core src/router src/delivery src/broker
 sources = $(sort $(foreach room,$(1),$(wildcard $(room)/*.cpp)))
 

@@ -11,12 +11,20 @@ static char* keep(uint64 row, int column, MemoryContext memory) {
     return MemoryContextStrdup(memory, text_at(row, column));
 }
 
-int brokers_with_routes(int32** ids, MemoryContext memory) {
-    run_query("SELECT DISTINCT broker_id FROM eventbus.route_config ORDER BY 1", {}, true);
+static int read_ids(const char* query, int32** ids, MemoryContext memory) {
+    run_query(query, {}, true);
     auto count = static_cast<int>(SPI_processed);
     *ids = static_cast<int32*>(MemoryContextAlloc(memory, sizeof(int32) * (count + 1)));
     for (int i = 0; i < count; ++i) (*ids)[i] = int4_at(i, 1);
     return count;
+}
+
+int brokers_with_routes(int32** ids, MemoryContext memory) {
+    return read_ids("SELECT DISTINCT broker_id FROM eventbus.route_config ORDER BY 1", ids, memory);
+}
+
+int brokers_with_wal_routes(int32** ids, MemoryContext memory) {
+    return read_ids("SELECT DISTINCT broker_id FROM eventbus.route_config WHERE source = 'wal'", ids, memory);
 }
 
 bool read_broker(int32 id, Broker* broker, MemoryContext memory) {
@@ -28,7 +36,7 @@ bool read_broker(int32 id, Broker* broker, MemoryContext memory) {
 
 int read_routes(int32 broker_id, Route** routes, MemoryContext memory) {
     run_query(
-        "SELECT id, name, destination, topics, options::text, paused, "
+        "SELECT id, name, destination, topics, options::text, paused, source = 'wal', "
         "(SELECT count(*) FROM eventbus.dead_letter_store d WHERE d.route_id = r.id AND d.requeued) "
         "FROM eventbus.route_config r WHERE broker_id = $1 ORDER BY id",
         {Argument::of(broker_id)}, true);
@@ -36,7 +44,7 @@ int read_routes(int32 broker_id, Route** routes, MemoryContext memory) {
     *routes = static_cast<Route*>(MemoryContextAlloc(memory, sizeof(Route) * (count + 1)));
     for (int i = 0; i < count; ++i)
         (*routes)[i] = {int4_at(i, 1),      keep(i, 2, memory), keep(i, 3, memory), keep(i, 4, memory),
-                        keep(i, 5, memory), bool_at(i, 6),      int8_at(i, 7)};
+                        keep(i, 5, memory), bool_at(i, 6),      bool_at(i, 7),      int8_at(i, 8)};
     return count;
 }
 

@@ -21,12 +21,15 @@ struct Route {
     char* topics;
     char* options;  // JSON text
     bool paused;
+    bool from_wal;
     int64 dead_letters_to_send;  // requeued ones
 };
 
 // These run between SPI_connect and SPI_finish, and allocate in `memory`.
 // Brokers that have routes.
 int brokers_with_routes(int32** ids, MemoryContext memory);
+// Of those, brokers that have routes from the WAL.
+int brokers_with_wal_routes(int32** ids, MemoryContext memory);
 bool read_broker(int32 id, Broker* broker, MemoryContext memory);
 int read_routes(int32 broker_id, Route** routes, MemoryContext memory);
 

@@ -1,4 +1,4 @@
-// What it is: create_route, alter_route, drop_route, pause_route, resume_route.
+// What it is: create_route, alter_route, drop_route, pause_route, resume_route, restart_route.
 // Who calls it: operators, in SQL.
 // Never: moves an existing route's cursor.
 #include "broker/loader.hpp"
@@ -9,6 +9,7 @@
 #include "log/cursors.hpp"
 #include "postgres/query.hpp"
 #include "router/route.hpp"
+#include "wal/slot.hpp"
 
 namespace eventbus::catalog {
 
@@ -16,18 +17,37 @@ namespace {
 
 constexpr const char* options_example = "{\"order\": \"strict\"}";
 
-// Checks everything about a route; returns whether it begins with what the log still holds.
-bool check_route(const char* name, const char* url, const char* destination, const char* topics, const char* options) {
+// What create_route wants to know of the options.
+struct Checked {
+    bool earliest;  // begin with what the log still holds
+    bool from_wal;
+};
+
+// Checks everything about a route.
+Checked check_route(const char* name, const char* url, const char* destination, const char* topics,
+                    const char* options) {
     return call_guest([&] {
         const broker::Module& module = broker::load_module(url_scheme(url), module_directory());
         router::Route route(0, name, destination, topics, options, module);
-        return route.options.earliest;
+        return Checked{route.options.earliest, route.options.from_wal};
     });
 }
 
 char* url_of(int32 broker_id) {
     run_query("SELECT url FROM eventbus.broker_config WHERE id = $1", {Argument::of(broker_id)});
     return text_at(0, 1);
+}
+
+// What a route from the WAL wants of the server.
+void check_server(int32 broker_id) {
+    wal::Need need = wal::missing_setting(wal::look_up_slot(wal::slot_name(MyDatabaseId, broker_id)).exists);
+    if (need.what != nullptr)
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", need.what),
+                        errhint("Put this line into postgresql.conf and restart the server: %s", need.setting)));
+}
+
+const char* source_of(const Checked& checked) {
+    return checked.from_wal ? "wal" : "log";
 }
 
 void set_paused(FunctionCallInfo fcinfo, const char* function, bool paused) {
@@ -49,6 +69,7 @@ EVENTBUS_SQL_FUNCTION(eventbus_alter_route);
 EVENTBUS_SQL_FUNCTION(eventbus_drop_route);
 EVENTBUS_SQL_FUNCTION(eventbus_pause_route);
 EVENTBUS_SQL_FUNCTION(eventbus_resume_route);
+EVENTBUS_SQL_FUNCTION(eventbus_restart_route);
 }
 
 using namespace eventbus;
@@ -63,22 +84,26 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
 
     SPI_connect();
     int32 broker_id = find_broker(broker, Hold::share);
-    bool earliest = check_route(name, url_of(broker_id), destination, topics, options);
+    Checked checked = check_route(name, url_of(broker_id), destination, topics, options);
 
+    if (checked.from_wal) check_server(broker_id);
     // Until this transaction has committed, rotation must not let go of what the route will want: it needs these
     // locks, and looks at the routes only once it has them.
     const log::Relations& log = log::relations();
     for (Oid segment : log.segments) LockRelationOid(segment, AccessShareLock);
 
     run_query(
-        "INSERT INTO eventbus.route_config (name, broker_id, destination, topics, options) "
-        "VALUES ($1, $2, $3, $4, $5::jsonb) ON CONFLICT DO NOTHING RETURNING id",
+        "INSERT INTO eventbus.route_config (name, broker_id, destination, topics, options, source) "
+        "VALUES ($1, $2, $3, $4, $5::jsonb, $6) ON CONFLICT DO NOTHING RETURNING id",
         {Argument::of(name), Argument::of(broker_id), Argument::of(destination), Argument::of(topics),
-         Argument::of(options)});
+         Argument::of(options), Argument::of(source_of(checked))});
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("route \"%s\" already exists", name),
                         errhint("Choose another name, or use eventbus.alter_route.")));
-    log::make_cursor(int4_at(0, 1), earliest);
+    if (checked.from_wal)
+        log::make_wal_cursor(int4_at(0, 1));
+    else
+        log::make_cursor(int4_at(0, 1), checked.earliest);
     SPI_finish();
     intake::configuration_changed();
     PG_RETURN_VOID();
@@ -93,7 +118,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     SPI_connect();
     int32 id = find_route(name, Hold::update);
     run_query(
-        "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id "
+        "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id, source "
         "FROM eventbus.route_config WHERE id = $1",
         {Argument::of(id), Argument::of(static_cast<const char*>(destination)),
          Argument::of(static_cast<const char*>(topics)), Argument::of(static_cast<const char*>(options))});
@@ -101,7 +126,13 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     char* new_topics = text_at(0, 2);
     char* new_options = text_at(0, 3);
     int32 broker_id = int4_at(0, 4);
-    check_route(name, url_of(broker_id), new_destination, new_topics, new_options);
+    char* source = text_at(0, 6);
+    Checked checked = check_route(name, url_of(broker_id), new_destination, new_topics, new_options);
+    if (strcmp(source, source_of(checked)) != 0)
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("route \"%s\" cannot change its source", name),
+                        errdetail("Its events come from %s, and its cursor stands there.",
+                                  strcmp(source, "wal") == 0 ? "the WAL" : "the log"),
+                        errhint("Keep \"source\" in the options as it is, or drop the route and create it anew.")));
     run_query("UPDATE eventbus.route_config SET destination = $2, topics = $3, options = $4::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_destination), Argument::of(new_topics), Argument::of(new_options)});
     SPI_finish();
@@ -125,5 +156,18 @@ Datum eventbus_pause_route(PG_FUNCTION_ARGS) {
 
 Datum eventbus_resume_route(PG_FUNCTION_ARGS) {
     set_paused(fcinfo, "resume_route", false);
+    PG_RETURN_VOID();
+}
+
+Datum eventbus_restart_route(PG_FUNCTION_ARGS) {
+    char* name = required_text(fcinfo, 0, "restart_route", "name");
+    SPI_connect();
+    log::restart_wal_cursor(find_route(name, Hold::update));
+    if (SPI_processed == 0)
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("route \"%s\" is not lost", name),
+                        errdetail("Only a route from the WAL whose replication slot was lost begins anew."),
+                        errhint("eventbus.resume_route goes on with a paused route and tries a held one at once.")));
+    SPI_finish();
+    intake::configuration_changed();
     PG_RETURN_VOID();
 }

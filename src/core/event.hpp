@@ -1,5 +1,5 @@
 // What it is: one event, as every room after the log sees it.
-// Who calls it: the log's reader fills it; router, delivery and drivers read it.
+// Who calls it: the log's and the WAL's readers fill it; router, delivery and drivers read it.
 // Never: owns memory. The views stay valid while the chunk that carries the event is lent.
 #pragma once
 
@@ -10,7 +10,9 @@
 namespace eventbus {
 
 struct Event {
-    std::int64_t id = 0;            // unique in its database, rising in publishing order
+    std::int64_t id = 0;            // unique in its source; from the log: rising in publishing order
+    std::uint64_t lsn = 0;          // from the WAL: where its transaction's commit stands; 0: from the log
+    std::int64_t number = 0;        // and the how-manieth change of that transaction it is
     std::int64_t published_at = 0;  // microseconds since 1970-01-01 00:00:00 UTC
     std::string_view topic;         // words joined by dots, 1 to 255 bytes
     std::optional<std::string_view> key;

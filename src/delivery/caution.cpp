@@ -3,6 +3,7 @@
 // Never: finds an event guilty because a broker is down: somebody else's event has to arrive on the same link.
 #include <limits>
 
+#include "core/event_id.hpp"
 #include "delivery/route_queue.hpp"
 
 namespace eventbus::delivery {
@@ -53,6 +54,7 @@ void RouteQueue::broke(std::uint64_t number) {
     }
     const auto reason = "the connection broke each time this event was offered: " + caution.reason;
     note_error(reason);
+    EventIdText id;
     if (was_guilty) {
         caution.expected = true;
     } else {
@@ -62,8 +64,9 @@ void RouteQueue::broke(std::uint64_t number) {
         if (guilty_++ == 0) {
             context_.notice(Notice::Level::warning,
                             "route \"" + route_->name + "\" to " + context_.broker_shown + ": event " +
-                                std::to_string(it.event->id) + " breaks the connection each time it is offered: " +
-                                caution.reason + "; it is tried again alone, others go on",
+                                std::string(id_text(*it.event, id)) +
+                                " breaks the connection each time it is offered: " + caution.reason +
+                                "; it is tried again alone, others go on",
                             "Raise the broker's limit, or set max_attempts on the route, which makes such events dead "
                             "letters.");
         }

@@ -84,7 +84,9 @@ constexpr int argument_key = 2;
 constexpr int argument_headers = 3;
 constexpr int argument_content_type = 4;
 
-int64 publish(FunctionCallInfo fcinfo, const char* function, log::Column payload_column) {
+}  // namespace
+
+log::NewEvent read_event(FunctionCallInfo fcinfo, const char* function, log::Column payload_column) {
     if (PG_ARGISNULL(argument_topic)) refuse_null(function, "topic");
     if (PG_ARGISNULL(argument_payload)) refuse_null(function, "payload");
     PreventCommandIfReadOnly(function);
@@ -122,10 +124,13 @@ int64 publish(FunctionCallInfo fcinfo, const char* function, log::Column payload
         check_content_type(text_view(event.content_type));
     }
 
-    return append(&event);
+    return event;
 }
 
-}  // namespace
+static int64 publish(FunctionCallInfo fcinfo, const char* function, log::Column payload_column) {
+    log::NewEvent event = read_event(fcinfo, function, payload_column);
+    return append(&event);
+}
 
 void check_payload_size(Size bytes) {
     if (bytes > static_cast<Size>(settings::max_payload))

@@ -15,6 +15,9 @@ void check_payload_size(Size bytes);
 // Errors unless the jsonb is an object of at most 1 MB.
 void check_headers(Datum headers);
 
+// The arguments of publish, publish_text or publish_bytes, checked; `function` is its name for errors.
+log::NewEvent read_event(FunctionCallInfo fcinfo, const char* function, log::Column payload_column);
+
 // Appends the event to this database's log and returns its id; warns once a session where nobody will deliver it.
 int64 append(log::NewEvent* event);
 // The same for one of many events of a statement, whose id nobody asks for.

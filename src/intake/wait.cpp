@@ -133,7 +133,7 @@ void read_tables(const Wait& wait) {
         "LEFT JOIN eventbus.cursor beside ON beside.route_id = r.id AND beside.detour > 0 "
         "AND (convert_to(beside.key, 'UTF8') = $3 OR $1 = ANY (beside.event_ids)) "
         "LEFT JOIN eventbus.dead_letter_store d ON d.route_id = r.id AND d.event_id = $1 "
-        "WHERE $2 IS NULL OR r.name = $2 ORDER BY r.id",
+        "WHERE r.source = 'log' AND ($2 IS NULL OR r.name = $2) ORDER BY r.id",
         {Argument::of(wait.event_id), Argument::of(wait.route_name), key}, true);
     PopActiveSnapshot();
     if (SPI_processed == 0 && wait.route_name != nullptr) refuse_route(wait.route_name);

@@ -7,6 +7,7 @@
 #include "status/shared.hpp"
 
 extern "C" {
+#include "access/xlog.h"
 #include "executor/executor.h"
 }
 
@@ -18,6 +19,15 @@ bool configuration = false;
 bool databases = false;
 bool log_written = false;
 Oid suspended = InvalidOid;
+
+void tell_wal_readers() {
+    status::Database* database = status::my_database();
+    if (database == nullptr || database->wal_readers == 0) return;
+    if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+        status::tell_wal_readers(database, XactLastCommitEnd);
+    else if (log_written)  // COMMIT PREPARED
+        status::tell_wal_readers(database, GetXLogInsertRecPtr());
+}
 
 void at_end(XactEvent event, void*) {
     switch (event) {
@@ -36,6 +46,7 @@ void at_end(XactEvent event, void*) {
     if (event == XACT_EVENT_COMMIT && (log::appended_in_this_transaction() || log_written)) {
         if (status::Database* database = status::my_database()) status::count_commit(database);
     }
+    if (event == XACT_EVENT_COMMIT) tell_wal_readers();
     // Somebody may wait for an event that will never be.
     if (event == XACT_EVENT_ABORT && log::appended_in_this_transaction()) status::stir_waiters(MyDatabaseId, 0);
     log::forget_waiting();

@@ -73,7 +73,7 @@ bool update(StoredCursor* stored, const DetourEvents* events, const char* where)
             "start_block = $6, start_offset = $7, end_generation = $8, end_block = $9, end_offset = $10, "
             "settled_id = $11, delivered = $12, dead = $13, retries = $14, last_delivered_at = $15, "
             "last_error = coalesce($16, last_error), last_error_at = $17, settled_ids = $18, first_generation = $20, "
-            "skipped = $21 "
+            "skipped = $21, wal_slot = nullif($22, ''), wal_lsn = $23, wal_number = $24, wal_lost = $25 "
             "WHERE route_id = $1 AND detour = $2 AND %s RETURNING ctid",
             where),
         {Argument::of(stored->route_id),
@@ -96,7 +96,11 @@ bool update(StoredCursor* stored, const DetourEvents* events, const char* where)
          events != nullptr ? array_of(events->settled) : Argument::null_of(INT8ARRAYOID),
          Argument{TIDOID, PointerGetDatum(&stored->place), false},
          Argument::of(cursor.first_generation),
-         Argument::of(counters.skipped)});
+         Argument::of(counters.skipped),
+         Argument::of(static_cast<const char*>(cursor.wal.slot)),
+         Argument{LSNOID, UInt64GetDatum(cursor.wal.lsn), false},
+         Argument::of(cursor.wal.number),
+         Argument::of(cursor.wal.lost)});
     if (SPI_processed != 1) return false;
     stored->place = place_at(0, 1);
     return true;
@@ -146,7 +150,8 @@ void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCurso
     run_query(
         "SELECT ctid, done::text, batch::text, start_generation, start_block, start_offset, end_generation, end_block, "
         "end_offset, settled_id, creator_xid::text, creator_id, delivered, dead, retries, last_delivered_at, "
-        "last_error, last_error_at, first_generation, skipped FROM eventbus.cursor WHERE route_id = $1 AND detour = $2",
+        "last_error, last_error_at, first_generation, skipped, wal_slot, wal_lsn, wal_number, wal_lost "
+        "FROM eventbus.cursor WHERE route_id = $1 AND detour = $2",
         {Argument::of(route_id), Argument::of(detour)}, true);
     if (SPI_processed == 0) {  // a restored dump has routes but no cursors: they begin with the log
         into->cursor.done = snapshot_from_text("1:1:", memory);
@@ -175,6 +180,11 @@ void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCurso
     into->counters.last_error_at = time_at(0, 18);
     cursor.first_generation = int8_at(0, 19);
     into->counters.skipped = int8_at(0, 20);
+    if (char* slot = text_at(0, 21)) strlcpy(cursor.wal.slot, slot, sizeof cursor.wal.slot);
+    bool null;
+    cursor.wal.lsn = DatumGetUInt64(datum_at(0, 22, &null));
+    cursor.wal.number = int8_at(0, 23);
+    cursor.wal.lost = bool_at(0, 24);
 }
 
 void make_cursor(int32 route_id, bool earliest) {
@@ -192,6 +202,18 @@ void make_cursor(int32 route_id, bool earliest) {
         "INSERT INTO eventbus.cursor (route_id, done, creator_xid, creator_id) "
         "VALUES ($1, $2::pg_snapshot, $3::xid8, nextval('eventbus.event_id'))",
         {Argument::of(route_id), Argument::of(snapshot_to_text(now)), Argument::of(creator)});
+}
+
+void make_wal_cursor(int32 route_id) {
+    run_query("INSERT INTO eventbus.cursor (route_id, done, wal_lsn) VALUES ($1, '1:1:', pg_current_wal_insert_lsn())",
+              {Argument::of(route_id)});
+}
+
+void restart_wal_cursor(int32 route_id) {
+    run_query(
+        "UPDATE eventbus.cursor SET wal_slot = NULL, wal_lsn = pg_current_wal_insert_lsn(), wal_number = 0, "
+        "wal_lost = false WHERE route_id = $1 AND wal_lost",
+        {Argument::of(route_id)});
 }
 
 bool save_cursor(StoredCursor* stored, const DetourEvents* events) {

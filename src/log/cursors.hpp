@@ -54,6 +54,10 @@ void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCurso
 int load_detours(int32 route_id, MemoryContext memory, int32** detours, DetourEvents** events);
 // The cursor of a route created by the current transaction: everything that becomes visible from now on.
 void make_cursor(int32 route_id, bool earliest);
+// The same of a route from the WAL: what commits from now on.
+void make_wal_cursor(int32 route_id);
+// The same of one that was lost; touches no other.
+void restart_wal_cursor(int32 route_id);
 // Writes a row anew, `events` being nullptr for a route itself; returns false where the route has been dropped.
 bool save_cursor(StoredCursor* stored, const DetourEvents* events);
 void delete_cursor(const StoredCursor& stored);

@@ -52,7 +52,7 @@ bool is_behind(const Passed& cursor, uint64 xid, int64 generation) {
 Cursors load_cursors() {
     run_query(
         "SELECT coalesce(c.done::text, '1:1:'), c.batch::text, c.start_generation, c.first_generation "
-        "FROM eventbus.route_config r LEFT JOIN eventbus.cursor c ON c.route_id = r.id",
+        "FROM eventbus.route_config r LEFT JOIN eventbus.cursor c ON c.route_id = r.id WHERE r.source = 'log'",
         {}, true);
     Cursors cursors;
     cursors.count = static_cast<int>(SPI_processed);

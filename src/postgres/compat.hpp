@@ -9,9 +9,13 @@ extern "C" {
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "commands/sequence.h"
+#include "common/jsonapi.h"
+#include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
 #include "replication/logical.h"
+#include "replication/message.h"
 #include "replication/reorderbuffer.h"
+#include "replication/slot.h"
 #include "storage/procarray.h"
 #include "utils/acl.h"
 #include "utils/wait_event.h"
@@ -148,5 +152,43 @@ inline constexpr bool plugin_reports_progress = false;
 #else
 inline constexpr bool plugin_reports_progress = true;
 #endif
+
+// A logical slot of this database that does not survive its process until ReplicationSlotPersist(). Where standbys can
+// keep slots, it is one that they keep.
+inline void create_logical_slot(const char* name) {
+#if PG_VERSION_NUM >= 170000
+    ReplicationSlotCreate(name, true, RS_EPHEMERAL, false, true, false);
+#else
+    ReplicationSlotCreate(name, true, RS_EPHEMERAL, false);
+#endif
+}
+
+// Errors at once where another process has it.
+inline void acquire_slot(const char* name) {
+#if PG_VERSION_NUM >= 180000
+    ReplicationSlotAcquire(name, true, true);
+#else
+    ReplicationSlotAcquire(name, true);
+#endif
+}
+
+// Writes a logical message; returns where it ends.
+inline XLogRecPtr log_message(const char* prefix, const char* content, Size size, bool transactional) {
+#if PG_VERSION_NUM >= 170000
+    return LogLogicalMessage(prefix, content, size, transactional, false);
+#else
+    return LogLogicalMessage(prefix, content, size, transactional);
+#endif
+}
+
+inline bool is_json(const char* text, int length) {
+#if PG_VERSION_NUM >= 170000
+    JsonLexContext* lexer =
+        makeJsonLexContextCstringLen(nullptr, const_cast<char*>(text), length, GetDatabaseEncoding(), false);
+#else
+    JsonLexContext* lexer = makeJsonLexContextCstringLen(const_cast<char*>(text), length, GetDatabaseEncoding(), false);
+#endif
+    return pg_parse_json(lexer, &nullSemAction) == JSON_SUCCESS;
+}
 
 }  // namespace eventbus::compat

@@ -13,7 +13,7 @@ extern "C" {
 namespace eventbus {
 
 uint64 run_query(const char* sql, std::initializer_list<Argument> params, bool read_only) {
-    constexpr int most = 24;
+    constexpr int most = 32;
     Oid types[most] = {};
     Datum values[most] = {};
     char nulls[most] = {};

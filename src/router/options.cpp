@@ -17,7 +17,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::array<std::string_view, 4> common_names = {"order", "max_attempts", "max_age", "start"};
+constexpr std::array<std::string_view, 5> common_names = {"order", "max_attempts", "max_age", "start", "source"};
+constexpr std::array<std::string_view, 5> wal_names = {"tables", "publication", "operations", "messages", "format"};
 constexpr std::array<std::string_view, 5> protocol_names = {"routing_key", "qos", "retain", "maxlen", "persistent"};
 
 template <typename List>
@@ -34,7 +35,10 @@ std::string known_options(const broker::Module& module) {
     };
     for (const auto name : common_names) add(name);
     for (const auto name : module.route_options) add(name);
-    return text + names + '.';
+    text += names;
+    names.clear();
+    for (const auto name : wal_names) add(name);
+    return text + "; with \"source\": \"wal\" also " + names + '.';
 }
 
 [[noreturn]] void bad_value(std::string_view name, std::string hint) {
@@ -44,6 +48,38 @@ std::string known_options(const broker::Module& module) {
 std::string text_value(const json& value, std::string_view name, const char* hint) {
     if (!value.is_string()) bad_value(name, hint);
     return value.get<std::string>();
+}
+
+// "a, b" or ["a", "b"]; what may stand in it is the source's business.
+std::string list_value(const json& value, std::string_view name, const char* hint) {
+    if (!value.is_array()) return text_value(value, name, hint);
+    std::string list;
+    for (const auto& item : value) list += (list.empty() ? "" : ", ") + text_value(item, name, hint);
+    return list;
+}
+
+void take_wal(WalOptions& wal, std::string_view name, const json& value) {
+    if (name == "tables") {
+        wal.tables = list_value(value, name, "It is a list of patterns such as \"public.*, shop.order_?, -shop.old\".");
+    } else if (name == "publication") {
+        wal.publication = list_value(value, name, "It is the name of a publication, or a list of names.");
+    } else if (name == "operations") {
+        wal.operations = list_value(value, name, "It is a list of insert, update, delete and truncate.");
+    } else if (name == "messages") {
+        wal.messages = list_value(value, name, "It is a list of patterns such as \"shop.*, -shop.debug\".");
+    } else if (name == "format") {
+        constexpr const char* hint = "It is \"debezium\", \"row\" or \"key\".";
+        const auto text = text_value(value, name, hint);
+        if (text == "debezium") {
+            wal.format = WalFormat::debezium;
+        } else if (text == "row") {
+            wal.format = WalFormat::row;
+        } else if (text == "key") {
+            wal.format = WalFormat::key;
+        } else {
+            bad_value(name, hint);
+        }
+    }
 }
 
 bool bool_value(const json& value, std::string_view name) {
@@ -94,6 +130,10 @@ void take(RouteOptions& options, std::string_view name, const json& value) {
         const auto text = text_value(value, name, "It is \"now\" or \"earliest\".");
         if (text != "now" && text != "earliest") bad_value(name, "It is \"now\" or \"earliest\".");
         options.earliest = text == "earliest";
+    } else if (name == "source") {
+        const auto text = text_value(value, name, "It is \"log\" or \"wal\".");
+        if (text != "log" && text != "wal") bad_value(name, "It is \"log\" or \"wal\".");
+        options.from_wal = text == "wal";
     } else if (name == "max_attempts") {
         constexpr auto most = std::numeric_limits<std::int32_t>::max();
         options.max_attempts = static_cast<std::uint32_t>(integer_value(value, name, 1, most));
@@ -120,16 +160,28 @@ RouteOptions read_route_options(std::string_view options_json, const broker::Mod
         throw BadInput("route options hold a number out of range", {}, known_options(module));
     if (!object.is_object()) throw BadInput("route options must be a JSON object", {}, known_options(module));
     RouteOptions options;
+    bool wants_wal = false;
     for (const auto& [name, value] : object.items()) {
         const bool another_protocols = has(protocol_names, name) && !has(module.route_options, name);
         if (another_protocols) {
             throw BadInput("route option \"" + name + "\" is not for " + module.protocol, {}, known_options(module));
+        }
+        if (has(wal_names, name)) {
+            wants_wal = true;
+            take_wal(options.wal, name, value);
+            continue;
         }
         if (!has(protocol_names, name) && !has(common_names, name)) {
             throw BadInput("unknown route option \"" + name + '"', {}, known_options(module));
         }
         take(options, name, value);
     }
+    if (wants_wal && !options.from_wal)
+        throw BadInput("route options tables, publication, operations, messages and format are for routes from the WAL",
+                       {}, "Add \"source\": \"wal\".");
+    if (options.from_wal && options.earliest)
+        throw BadInput("a route from the WAL cannot start with \"earliest\"",
+                       "What was written before its slot was made cannot be decoded.", "Leave \"start\" out.");
     return options;
 }
 

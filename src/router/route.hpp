@@ -20,12 +20,24 @@ enum class Order : std::uint8_t {
     strict,  // at most one open ticket per key
 };
 
+// What a route from the WAL takes, before its topics are looked at; lists as the output plugin reads them.
+enum class WalFormat : std::uint8_t { debezium, row, key };
+struct WalOptions {
+    std::optional<std::string> tables;
+    std::optional<std::string> publication;
+    std::optional<std::string> operations;
+    std::optional<std::string> messages;
+    WalFormat format = WalFormat::debezium;
+};
+
 struct RouteOptions {
     std::optional<std::string> routing_key;  // template; AMQP; empty is a valid key
     Order order = Order::key;
     std::uint32_t max_attempts = 0;                    // 0: no limit
     std::optional<std::chrono::milliseconds> max_age;  // since published_at
     bool earliest = false;                             // "start": "earliest"
+    bool from_wal = false;                             // "source": "wal"
+    WalOptions wal;
     bool persistent = true;
     std::int64_t maxlen = 0;
     int qos = 1;

@@ -17,6 +17,7 @@ CREATE TABLE eventbus.route_config (
     topics      text        NOT NULL,
     options     jsonb       NOT NULL DEFAULT '{}',
     paused      boolean     NOT NULL DEFAULT false,
+    source      text        NOT NULL DEFAULT 'log' CHECK (source IN ('log', 'wal')),
     created_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 CREATE INDEX route_config_broker_id ON eventbus.route_config (broker_id);
@@ -49,6 +50,10 @@ CREATE TABLE eventbus.cursor (
     creator_xid      xid8        NOT NULL DEFAULT '0',
     creator_id       bigint      NOT NULL DEFAULT 0,
     first_generation bigint      NOT NULL DEFAULT 0,
+    wal_slot         text,
+    wal_lsn          pg_lsn      NOT NULL DEFAULT '0/0',
+    wal_number       bigint      NOT NULL DEFAULT 0,
+    wal_lost         boolean     NOT NULL DEFAULT false,
     delivered        bigint      NOT NULL DEFAULT 0,
     dead             bigint      NOT NULL DEFAULT 0,
     retries          bigint      NOT NULL DEFAULT 0,
@@ -58,7 +63,11 @@ CREATE TABLE eventbus.cursor (
     last_error_at    timestamptz,
     PRIMARY KEY (route_id, detour)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE eventbus.cursor IS 'how far each route, and each detour of it, has got in the log, and the route''s counters; written by the senders';
+COMMENT ON TABLE eventbus.cursor IS 'how far each route, and each detour of it, has got in the log or the WAL, and the route''s counters; written by the senders';
+COMMENT ON COLUMN eventbus.cursor.wal_slot IS 'of a route from the WAL: the replication slot in which it stands; NULL: it has not begun';
+COMMENT ON COLUMN eventbus.cursor.wal_lsn IS 'of a route from the WAL: what commits before it is settled';
+COMMENT ON COLUMN eventbus.cursor.wal_number IS 'of a route from the WAL: so many changes of what commits at wal_lsn are settled as well';
+COMMENT ON COLUMN eventbus.cursor.wal_lost IS 'of a route from the WAL: its slot is gone, and changes after wal_lsn with it; eventbus.restart_route begins anew';
 COMMENT ON COLUMN eventbus.cursor.detour IS '0: the route itself; otherwise a key, or events without one, that the broker refuses for long, and that the route passes over';
 
 CREATE TABLE eventbus.dead_letter_store (
@@ -165,6 +174,12 @@ CREATE FUNCTION eventbus.resume_route(name text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_resume_route';
 COMMENT ON FUNCTION eventbus.resume_route(text) IS 'goes on with a paused route where it stopped; tries a held route at once';
+
+CREATE FUNCTION eventbus.restart_route(name text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_restart_route';
+COMMENT ON FUNCTION eventbus.restart_route(text) IS
+    'lets a route from the WAL whose replication slot was lost (state lost) begin anew, with what commits from now on; what was committed between its cursor and now is not delivered. An error for other routes';
 
 CREATE FUNCTION eventbus.redeliver(route text DEFAULT NULL, event_id bigint DEFAULT NULL) RETURNS bigint
     LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -54,6 +54,9 @@ void detach_worker(int, Datum) {
             if (route.sender_pid == MyProcPid) route.sender_pid = 0;
             SpinLockRelease(&route.mutex);
         }
+    if (my_worker->reads_wal)
+        for (Database& database : state->databases)
+            if (database.oid == my_worker->database) read_wal(&database, my_worker, false);
     my_worker->kind = WorkerKind::none;
     my_worker->pid = 0;
     my_worker = nullptr;
@@ -88,6 +91,10 @@ Database* find_database(Oid oid, bool create) {
     if (found == nullptr && create && free != nullptr) {
         free->commits = 0;
         free->sleepers = 0;
+        free->wal_readers = 0;
+        free->wal_sleepers = 0;
+        free->wal_commits = 0;
+        free->wal_end = 0;
         free->cursor_saves = 0;
         free->keeper_waits = false;
         free->configuration = 0;
@@ -127,7 +134,9 @@ Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id) {
         worker.database = database;
         worker.broker_id = broker_id;
         worker.proc_number = compat::my_proc_number();
+        worker.reads_wal = false;
         worker.sleeping = false;
+        worker.sleeping_on_wal = false;
         worker.pid = MyProcPid;
         my_worker = &worker;
         break;
@@ -235,10 +244,14 @@ void wake_senders_of(Oid database) {
 void fall_asleep(Database* database, Worker* worker) {
     database->sleepers.fetch_add(1);
     worker->sleeping.store(true);
+    if (!worker->reads_wal) return;
+    database->wal_sleepers.fetch_add(1);
+    worker->sleeping_on_wal.store(true);
 }
 
 void wake_up(Database* database, Worker* worker) {
     if (worker->sleeping.exchange(false)) database->sleepers.fetch_sub(1);
+    if (worker->sleeping_on_wal.exchange(false)) database->wal_sleepers.fetch_sub(1);
 }
 
 bool wake_keeper(Database* database) {
@@ -254,6 +267,27 @@ bool wake_keeper(Database* database) {
 void count_cursor_save(Database* database) {
     database->cursor_saves.fetch_add(1);
     if (database->keeper_waits.exchange(false)) wake_keeper(database);
+}
+
+void read_wal(Database* database, Worker* worker, bool reads) {
+    if (worker->reads_wal == reads) return;
+    worker->reads_wal = reads;
+    database->wal_readers.fetch_add(reads ? 1 : -1);
+}
+
+void tell_wal_readers(Database* database, std::uint64_t end) {
+    std::uint64_t known = database->wal_end.load();
+    while (known < end && !database->wal_end.compare_exchange_weak(known, end)) continue;
+    database->wal_commits.fetch_add(1);
+    if (database->wal_sleepers.load() == 0) return;
+    for (Worker& worker : state->workers) {
+        if (worker.pid == 0 || worker.database != database->oid ||
+            !worker.sleeping_on_wal.load(std::memory_order_relaxed))
+            continue;
+        if (!worker.sleeping_on_wal.exchange(false)) continue;  // somebody else wakes it
+        database->wal_sleepers.fetch_sub(1);
+        SetLatch(compat::latch_of(worker.proc_number));
+    }
 }
 
 void count_commit(Database* database) {

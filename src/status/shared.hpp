@@ -38,6 +38,10 @@ struct Database {
     Oid oid;                                   // InvalidOid: free
     std::atomic<std::uint64_t> commits;        // commits that published something; senders compare it before they sleep
     std::atomic<int> sleepers;                 // senders that sleep: a commit looks for them only if there are any
+    std::atomic<int> wal_readers;              // senders with routes from the WAL
+    std::atomic<int> wal_sleepers;             // those of them that sleep
+    std::atomic<std::uint64_t> wal_commits;    // commits that they were told of,
+    std::atomic<std::uint64_t> wal_end;        // and up to where the WAL holds something that may be theirs
     std::atomic<std::uint64_t> cursor_saves;   // times that a sender has moved cursors
     std::atomic<bool> keeper_waits;            // the keeper wants to be woken by the next of them
     std::atomic<std::uint32_t> configuration;  // rises when brokers, routes or the extension change
@@ -56,7 +60,9 @@ struct Worker {
     std::int32_t broker_id;
     int pid;  // 0: free
     int proc_number;
-    std::atomic<bool> sleeping;  // counted in Database::sleepers; who unsets it takes it off there
+    bool reads_wal;
+    std::atomic<bool> sleeping;         // counted in Database::sleepers; who unsets it takes it off there
+    std::atomic<bool> sleeping_on_wal;  // the same in Database::wal_sleepers
 };
 
 // What a sender says of a route. Guarded by the spinlock: readers copy it whole.
@@ -118,6 +124,10 @@ void fall_asleep(Database* database, Worker* worker);
 void wake_up(Database* database, Worker* worker);
 // Counts a commit and wakes the senders that sleep.
 void count_commit(Database* database);
+// Tells senders that read the WAL that there may be something for them before `end`.
+void tell_wal_readers(Database* database, std::uint64_t end);
+// A sender begins or ends to read the WAL.
+void read_wal(Database* database, Worker* worker, bool reads);
 // False where no keeper runs.
 bool wake_keeper(Database* database);
 // Counts a save of cursors and wakes the keeper if it waits for one.

@@ -105,6 +105,7 @@ struct RouteLine {
     int32 id;
     bool paused;
     char* topics;
+    bool from_wal;
 };
 
 void put_status(ReturnSetInfo* result, const RouteLine& line) {
@@ -132,7 +133,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         state = pstrdup(route.state);
         in_flight = static_cast<int32>(route.in_flight);
         oldest = route.oldest;
-    } else if (stored.exists) {
+    } else if (stored.exists && !line.from_wal) {  // nobody but its sender decodes the WAL
         oldest = oldest_behind(stored, line.topics);
     }
 
@@ -298,10 +299,10 @@ Datum eventbus_route_status(PG_FUNCTION_ARGS) {
     InitMaterializedSRF(fcinfo, 0);
     auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
     SPI_connect();
-    run_query("SELECT id, paused, topics FROM eventbus.route_config ORDER BY id");
+    run_query("SELECT id, paused, topics, source = 'wal' FROM eventbus.route_config ORDER BY id");
     auto count = static_cast<int>(SPI_processed);
     auto* lines = static_cast<RouteLine*>(palloc(sizeof(RouteLine) * (count + 1)));
-    for (int i = 0; i < count; ++i) lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3)};
+    for (int i = 0; i < count; ++i) lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3), bool_at(i, 4)};
     for (int i = 0; i < count; ++i) put_status(result, lines[i]);
     SPI_finish();
     PG_RETURN_NULL();

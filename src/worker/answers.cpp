@@ -66,7 +66,7 @@ bool is_settled(const status::Wanted& wanted, const SenderRoute* route, const Se
 // What stands before a cursor's first generation is through, but how, nobody knows any more.
 status::Answer answer_for(const status::Wanted& wanted, std::int32_t route_id) {
     const SenderRoute* route = route_of(route_id);
-    if (route == nullptr) return status::Answer::none;
+    if (route == nullptr || route->stream == nullptr) return status::Answer::none;
     const SenderDetour* detour = detour_of(route, wanted);
     int64 first_generation = detour != nullptr ? detour->first_generation : route->first_generation;
     if (wanted.place.at.generation < first_generation) return status::Answer::left_out;

@@ -185,6 +185,7 @@ void give_back(const delivery::Report& report) {
     if (report.finished.empty()) return;
     call_guest([&] { sender.dispatcher->release(report.finished); });
     for (const delivery::Report::Finished& finished : report.finished) {
+        give_back_wal(finished);
         ListCell* cell;
         foreach (cell, sender.streams) {
             auto* stream = static_cast<LogStream*>(lfirst(cell));

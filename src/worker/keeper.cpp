@@ -5,6 +5,7 @@
 #include "core/backoff.hpp"
 #include "postgres/query.hpp"
 #include "settings/settings.hpp"
+#include "wal/slot.hpp"
 #include "worker/process.hpp"
 #include "worker/sleep.hpp"
 #include "worker/upkeep.hpp"
@@ -58,6 +59,7 @@ struct Brokers {
     int32* ids = nullptr;
     char** names = nullptr;
     char* database = nullptr;
+    bool slots_left = false;  // replication slots that nobody needs, and somebody still has
     bool has(int32 id) const {
         for (int i = 0; i < count; ++i)
             if (ids[i] == id) return true;
@@ -80,10 +82,26 @@ bool read_brokers(Brokers* brokers, MemoryContext memory) {
             catalog::Broker broker;
             brokers->names[i] = catalog::read_broker(brokers->ids[i], &broker, memory) ? broker.name : nullptr;
         }
+        int32* readers;
+        int count = catalog::brokers_with_wal_routes(&readers, memory);
+        brokers->slots_left = !wal::drop_slots_but(readers, count);
         SPI_finish();
     }
     commit_transaction();
     return exists;
+}
+
+// The extension is gone, and the senders are about to be.
+void drop_all_slots() {
+    for (bool all = false; !all && !stop_requested();) {
+        begin_transaction("dropping replication slots");
+        SPI_connect();
+        all = wal::drop_slots_but(nullptr, 0);
+        SPI_finish();
+        commit_transaction();
+        CHECK_FOR_INTERRUPTS();
+        if (!all) sleep_on_latch(100, "EventbusKeeperMain");
+    }
 }
 
 // Starts one sender if it is due; returns when to look again (0: no need).
@@ -202,7 +220,7 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
         reload_if_requested();
 
         std::uint32_t now_configuration = database->configuration;
-        if (first || now_configuration != configuration) {
+        if (first || now_configuration != configuration || brokers.slots_left) {
             configuration = now_configuration;
             if (!read_brokers(&brokers, memory)) {
                 database->has_extension = false;
@@ -210,6 +228,7 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
                 int count = status::pids_of_workers(oid, pids, 64);
                 for (int i = 0; i < count; ++i)
                     if (pids[i] != MyProcPid) kill(pids[i], SIGTERM);
+                drop_all_slots();
                 status::free_route(oid, 0);
                 proc_exit(0);
             }
@@ -223,6 +242,7 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
         TimestampTz next = TimestampTzPlusMilliseconds(now, settings::safety_poll);
         for (TimestampTz want : {tend_all(brokers), upkeep.run_if_due()})
             if (want != 0 && want < next) next = want;
+        if (brokers.slots_left) next = std::min(next, TimestampTzPlusMilliseconds(now, 500));
         pgstat_report_activity(STATE_IDLE, "waiting for something to change: brokers, routes, the log");
         sleep_on_latch(std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)),
                        "EventbusKeeperMain");

@@ -54,6 +54,8 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     const log::Counters& counters = route->stored.counters;
     char words[sizeof shared->last_error];
     copy_words(words, sizeof words, error);
+    const char* reason;
+    const char* state = route->paused ? nullptr : wal_state(route, &reason);
     LatencyCounts latencies = {};
     if (newly_delivered > 0)
         call_guest([&] { sender.dispatcher->take_latencies(static_cast<delivery::RouteId>(route->id), latencies); });
@@ -69,6 +71,10 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     shared->last_delivered_at = counters.last_delivered_at;
     shared->last_error_at = counters.last_error_at;
     if (status.last_error_at != 0) strlcpy(shared->last_error, words, sizeof shared->last_error);
+    if (state != nullptr) {
+        strlcpy(shared->state, state, sizeof shared->state);
+        strlcpy(shared->last_error, reason, sizeof shared->last_error);
+    }
     status::count_delivered(&shared->pace, sender.shown_at, newly_delivered, latencies);
     SpinLockRelease(&shared->mutex);
 }
@@ -156,9 +162,14 @@ void save_cursors() {
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         delivery::RouteStatus status = whole_status(route);
-        note_progress(&route->progress, route->stream, status.settled);
         log::StoredCursor& stored = route->stored;
-        stored.cursor = log::skipped_to(cursor_at(route->stream, status.settled), route->first_generation);
+        if (stored.cursor.wal.lost) continue;
+        if (route->wal != nullptr) {
+            put_wal_place(route, status.settled, &stored.cursor.wal);
+        } else {
+            note_progress(&route->progress, route->stream, status.settled);
+            stored.cursor = log::skipped_to(cursor_at(route->stream, status.settled), route->first_generation);
+        }
         count(route, status);
         char words[512];
         if (status.last_error_at != 0) {
@@ -171,6 +182,10 @@ void save_cursors() {
     }
     SPI_finish();
     commit_transaction();
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal != nullptr) wal_cursor_saved(route);
+    }
     status::count_cursor_save(sender.place);
     sender.unsaved = false;
     sender.delivered_since_save = 0;

@@ -57,7 +57,11 @@ void add(const catalog::Route& from) {
     log::load_cursor(route->id, 0, sender.memory, &route->stored);
     route->base = route->stored.counters;
     route->first_generation = route->stored.cursor.first_generation;
-    route->stream = make_stream(log::open_reader(route->stored.cursor, &sender.place->log, sender.memory));
+    if (from.from_wal)
+        route->wal = make_wal_feed(route);
+    else
+        route->stream = make_stream(log::open_reader(route->stored.cursor, &sender.place->log, sender.memory));
+    delivery::StreamId stream = from.from_wal ? route->wal->stream : route->stream->id;
     route->shared = status::claim_route(sender.database, route->id);
     if (route->shared != nullptr && route->base.last_error != nullptr) {
         SpinLockAcquire(&route->shared->mutex);
@@ -67,13 +71,27 @@ void add(const catalog::Route& from) {
     route->stored.counters.last_error = nullptr;
     call_guest([&] {
         route->filter = new router::TopicFilter(route->topics);
-        sender.dispatcher->add_route(make_guest_route(route), route->stream->id);
+        sender.dispatcher->add_route(make_guest_route(route), stream, route->stream != nullptr);
         if (route->paused) sender.dispatcher->pause_route(static_cast<delivery::RouteId>(route->id), true);
     });
-    load_detours(route);
+    if (route->stream != nullptr) load_detours(route);
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
     sender.routes = lappend(sender.routes, route);
     MemoryContextSwitchTo(before);
+}
+
+// A route that was lost may have been told to begin anew.
+void follow_wal_route(SenderRoute* route, bool changed) {
+    if (route->stored.cursor.wal.lost) {
+        log::StoredCursor stored;
+        log::load_cursor(route->id, 0, CurrentMemoryContext, &stored);
+        if (stored.cursor.wal.lost) return;
+        route->stored.cursor.wal = stored.cursor.wal;
+        route->stored.place = stored.place;
+        begin_wal_feed(route);
+    } else if (changed) {
+        wal_routes_changed();
+    }
 }
 
 void change(SenderRoute* route, const catalog::Route& from) {
@@ -81,6 +99,7 @@ void change(SenderRoute* route, const catalog::Route& from) {
                     strcmp(route->options, from.options) == 0 && strcmp(route->name, from.name) == 0;
     bool resumed = route->paused && !from.paused;
     keep_texts(route, from);
+    if (route->wal != nullptr) follow_wal_route(route, !same_way);
     call_guest([&] {
         auto id = static_cast<delivery::RouteId>(route->id);
         if (!same_way) {
@@ -113,6 +132,7 @@ void remove(SenderRoute* route) {
         delete route->filter;
     });
     forget_detours(route);
+    if (route->wal != nullptr) free_wal_feed(route->wal);
     status::free_route(sender.database, route->id);
     sender.routes = list_delete_ptr(sender.routes, route);
     pfree(route);

@@ -110,7 +110,7 @@ long show_if_due() {
 // How long there is nothing to do, in milliseconds.
 long idle_time(long save_due, long show_due) {
     long most = settings::safety_poll;
-    for (long due : {save_due, show_due})
+    for (long due : {save_due, show_due, wal_wait()})
         if (due >= 0) most = std::min(most, due);
     broker::TimePoint wake = call_guest([&] { return sender.dispatcher->wake_at(); });
     if (wake != broker::TimePoint::max()) {
@@ -132,7 +132,7 @@ bool commits_are_many() {
     static bool many = false;
     TimestampTz now = GetCurrentTimestamp();
     if (now - since < measured_over_us) return many;
-    std::uint64_t now_commits = sender.place->commits;
+    std::uint64_t now_commits = sender.place->commits + sender.place->wal_commits;
     many = (now_commits - commits) * USECS_PER_SEC > many_a_second * static_cast<std::uint64_t>(now - since);
     since = now;
     commits = now_commits;
@@ -170,6 +170,7 @@ broker::Ready sleep_until_work(long milliseconds) {
         if (stream->seen_commits != commits && call_guest([&] { return sender.dispatcher->hungry(stream->id); }))
             milliseconds = 0;
     }
+    if (wal_has_more()) milliseconds = 0;
     const char* wait_event = show_activity(milliseconds == 0);
     Readiness ready = sleep_on(interest.fd, interest.read, interest.write, milliseconds, wait_event);
     status::wake_up(sender.place, sender.worker);
@@ -203,12 +204,14 @@ void run() {
 
         bool more = skip_ahead();
         more = feed_streams() || more;
+        more = feed_wal() || more;
         call_guest([&] { sender.dispatcher->drive(ready, broker::Clock::now()); });
         take_report();
         answer_waiters();
         arrange_streams();
         long show_due = show_if_due();
         long save_due = save_if_due();
+        confirm_wal();
         ready = sleep_until_work(more || detour_to_read() != nullptr ? 0 : idle_time(save_due, show_due));
     }
 }
@@ -233,6 +236,9 @@ extern "C" PGDLLEXPORT void eventbus_sender_main(Datum argument) {
     connect_to(sender.database);
     // What a crash undoes of our cursors is sent again; waiting for the disk would buy nothing.
     SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+    // Transactions from the WAL that are larger are decoded in parts, and wait in temporary files for their commit.
+    SetConfigOption("logical_decoding_work_mem", "2MB", PGC_SUSET, PGC_S_OVERRIDE);
+    SetConfigOption("temp_file_limit", "-1", PGC_SUSET, PGC_S_OVERRIDE);
 
     sender.memory = AllocSetContextCreate(TopMemoryContext, "pg_eventbus sender", ALLOCSET_DEFAULT_SIZES);
     follow_broker_first();

@@ -8,6 +8,7 @@
 #include "log/reader.hpp"
 #include "router/route.hpp"
 #include "status/shared.hpp"
+#include "worker/wal_feed.hpp"
 
 extern "C" {
 #include "nodes/pg_list.h"
@@ -96,7 +97,8 @@ struct SenderRoute {
     char* topics;
     char* options;
     bool paused;
-    LogStream* stream;
+    LogStream* stream;            // nullptr of one from the WAL,
+    WalFeed* wal;                 // and this of one from the log
     router::TopicFilter* filter;  // guest's, never freed but with the route
     log::StoredCursor stored;
     List* detours;           // of SenderDetour*, by number

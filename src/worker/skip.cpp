@@ -277,7 +277,7 @@ void skip_route(int32 route_id, const char* topics, int64 before) {
 void skip_unserved(int64 before, bool (*is_served)(int32 broker_id)) {
     if (!begin_transaction_on_extension("leaving out events")) return;
     SPI_connect();
-    run_query("SELECT id, topics, broker_id FROM eventbus.route_config", {}, true);
+    run_query("SELECT id, topics, broker_id FROM eventbus.route_config WHERE source = 'log'", {}, true);
     struct Line {
         int32 id;
         char* topics;

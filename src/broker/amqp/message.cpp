@@ -4,7 +4,8 @@
 #include "broker/amqp/message.hpp"
 
 #include <algorithm>
-#include <charconv>
+
+#include "core/event_id.hpp"
 
 namespace eventbus::broker::amqp {
 
@@ -37,9 +38,8 @@ std::string MessageWriter::write(FrameWriter& frames, std::string& out, std::uin
     if (!problem.empty()) return problem;
 
     amqp_basic_properties_t properties{};
-    char id[24];
-    const auto id_end = std::to_chars(id, id + sizeof id, event.id).ptr;
-    properties.message_id = to_bytes({id, static_cast<std::size_t>(id_end - id)});
+    EventIdText id;
+    properties.message_id = to_bytes(id_text(event, id));
     properties.type = to_bytes(event.topic);
     properties.content_type = to_bytes(event.content_type);
     properties.timestamp = static_cast<std::uint64_t>(std::max<std::int64_t>(0, event.published_at / 1'000'000));

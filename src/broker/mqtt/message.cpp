@@ -8,6 +8,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "core/event_id.hpp"
 #include "core/time_text.hpp"
 
 namespace eventbus::broker::mqtt {
@@ -145,15 +146,14 @@ std::string MessageWriter::fill_properties(const Event& event) {
     if (event.key) {
         if (std::string problem = too_long("the key", *event.key); !problem.empty()) return problem;
     }
-    std::array<char, 24> id;
-    const char* id_end = std::to_chars(id.data(), id.data() + id.size(), event.id).ptr;
+    EventIdText id;
     std::array<char, rfc3339_length> time;
 
     properties_.clear();
     append_property(properties_, Property::payload_format);
     append_byte(properties_, event.is_bytes ? 0 : 1);
     if (!event.content_type.empty()) append_property(properties_, Property::content_type, event.content_type);
-    append_user_property(properties_, "event-id", {id.data(), static_cast<std::size_t>(id_end - id.data())});
+    append_user_property(properties_, "event-id", id_text(event, id));
     append_user_property(properties_, "event-topic", event.topic);
     if (event.key) append_user_property(properties_, "event-key", *event.key);
     append_user_property(properties_, "event-time", rfc3339(event.published_at, time));

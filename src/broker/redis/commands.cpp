@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "core/event_id.hpp"
 #include "core/time_text.hpp"
 
 namespace eventbus::broker::redis {
@@ -81,6 +82,7 @@ void write_stream_add(std::string& outbox, const Outgoing& outgoing, std::string
     const Event& event = *outgoing.event;
     const std::int64_t maxlen = outgoing.addressing->maxlen;
     std::array<char, rfc3339_length> time;
+    EventIdText id;
 
     Writer out(outbox, command_room(outgoing, source));
     out.count('*', 15 + (maxlen > 0 ? 3 : 0) + (event.key ? 2 : 0) + (event.headers.empty() ? 0 : 2));
@@ -91,7 +93,7 @@ void write_stream_add(std::string& outbox, const Outgoing& outgoing, std::string
         out.number(maxlen);
     }
     out.raw("$1\r\n*\r\n$2\r\nid\r\n");
-    out.number(event.id);
+    out.word(id_text(event, id));
     out.raw("$5\r\ntopic\r\n");
     out.word(event.topic);
     if (event.key) {

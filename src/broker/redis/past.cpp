@@ -27,6 +27,11 @@ constexpr std::size_t most_tails = 10'000;
 constexpr auto fence_pause = std::chrono::milliseconds(20);
 constexpr auto fence_patience = std::chrono::seconds(3);
 
+// An id from the WAL says it all, and the time of what was no transaction's is not always the same.
+EventMark mark_of(const EventId& id, std::int64_t published_at) {
+    return {id, id.lsn == 0 ? published_at : 0};
+}
+
 std::uint64_t fingerprint(std::string_view text, std::uint64_t state) {
     for (const char c : text) state = (state ^ static_cast<unsigned char>(c)) * 0x100000001b3;
     return state;
@@ -58,7 +63,7 @@ void Tail::take(const std::vector<StreamEntry>& page) {
         bytes += entry.bytes;
         if (!entry.ours) continue;
         ++ours_;
-        copies_.insert(entry.mark);
+        copies_.insert(mark_of(entry.mark.id, entry.mark.published_at));
     }
     bytes_ += bytes;
     if (page.size() < page_) {
@@ -83,7 +88,7 @@ void Tail::give_up() {
 
 bool Tail::take_copy(const Event& event) {
     if (copies_.empty()) return false;
-    const auto found = copies_.find({event.id, event.published_at});
+    const auto found = copies_.find(mark_of(id_of(event), event.published_at));
     if (found == copies_.end()) return false;
     copies_.erase(found);
     return true;

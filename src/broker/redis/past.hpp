@@ -42,7 +42,9 @@ class Tail {
 
  private:
     struct ById {
-        std::size_t operator()(const EventMark& mark) const { return std::hash<std::int64_t>()(mark.id); }
+        std::size_t operator()(const EventMark& mark) const {
+            return std::hash<std::uint64_t>()(mark.id.lsn ^ static_cast<std::uint64_t>(mark.id.number));
+        }
     };
     static std::int64_t from_ms(std::int64_t published_us);
 

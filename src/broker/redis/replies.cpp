@@ -81,7 +81,7 @@ void ReplyReader::put_in_entry(Collected& into, const redisReadTask* task, std::
 void ReplyReader::put_value(const Collected& into, StreamEntry& entry, std::string_view text) {
     using Field = Collected::Field;
     if (into.field == Field::id) {
-        std::from_chars(text.data(), text.data() + text.size(), entry.mark.id);
+        entry.mark.id = read_event_id(text).value_or(EventId());
     } else if (into.field == Field::time) {
         entry.mark.published_at = unix_us_of(text).value_or(0);
     } else if (into.field == Field::source) {

@@ -12,14 +12,15 @@
 #include <string_view>
 #include <vector>
 
+#include "core/event_id.hpp"
 #include "core/settlement.hpp"
 
 namespace eventbus::broker::redis {
 
 // What tells one event from all others of its source.
 struct EventMark {
-    std::int64_t id = 0;
-    std::int64_t published_at = 0;
+    EventId id;
+    std::int64_t published_at = 0;  // of an event from the log: ids begin anew in a restored database
     bool operator==(const EventMark&) const = default;
 };
 

@@ -1,0 +1,81 @@
+// What it is: eventbus.publish_wal and publish_now: events that are nothing but a message in the WAL.
+// Who calls it: applications and triggers.
+// Never: writes to the log.
+#include "core/wal_message.hpp"
+#include "intake/publish.hpp"
+#include "postgres/guest.hpp"
+#include "status/shared.hpp"
+
+extern "C" {
+#include "access/xlog.h"
+#include "mb/pg_wchar.h"
+#include "utils/jsonb.h"
+#include "utils/pg_lsn.h"
+}
+
+namespace eventbus::intake {
+
+namespace {
+
+std::string_view utf8(char* text, Size length) {
+    char* converted = pg_server_to_any(text, static_cast<int>(length), PG_UTF8);
+    return converted == text ? std::string_view(text, length) : std::string_view(converted, strlen(converted));
+}
+
+std::string_view utf8(const text* value) {
+    return utf8(VARDATA_ANY(const_cast<text*>(value)), VARSIZE_ANY_EXHDR(value));
+}
+
+std::string_view json_text(Datum value) {
+    Jsonb* json = DatumGetJsonbP(value);
+    StringInfoData text;
+    initStringInfo(&text);
+    JsonbToCString(&text, &json->root, static_cast<int>(VARSIZE(json)));
+    return utf8(text.data, static_cast<Size>(text.len));
+}
+
+XLogRecPtr emit(FunctionCallInfo fcinfo, const char* function, bool transactional) {
+    log::NewEvent given = read_event(fcinfo, function, log::column_json);
+    if (!XLogLogicalInfoActive())
+        ereport(
+            ERROR,
+            (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s requires wal_level >= logical", function),
+             errdetail("No route could read the event from the WAL."),
+             errhint("Put this line into postgresql.conf and restart the server: wal_level = logical. Or use "
+                     "eventbus.publish, which needs no such setting.")));
+    Event event;
+    event.published_at = to_unix_us(GetCurrentTimestamp());
+    event.topic = utf8(given.topic);
+    if (given.key != nullptr) event.key = utf8(given.key);
+    event.content_type = "application/json";
+    if (given.has_headers) event.headers = json_text(given.headers);
+    event.payload = json_text(given.payload);
+    check_payload_size(event.payload.size());
+    Size size = wal_message_size(event);
+    auto* content = static_cast<char*>(MemoryContextAllocHuge(CurrentMemoryContext, size));
+    write_wal_message(event, content);
+    return compat::log_message(wal_message_prefix, content, size, transactional);
+}
+
+}  // namespace
+
+}  // namespace eventbus::intake
+
+extern "C" {
+EVENTBUS_SQL_FUNCTION(eventbus_publish_wal);
+EVENTBUS_SQL_FUNCTION(eventbus_publish_now);
+}
+
+using namespace eventbus;
+
+Datum eventbus_publish_wal(PG_FUNCTION_ARGS) {
+    PG_RETURN_LSN(intake::emit(fcinfo, "eventbus.publish_wal", true));
+}
+
+Datum eventbus_publish_now(PG_FUNCTION_ARGS) {
+    XLogRecPtr end = intake::emit(fcinfo, "eventbus.publish_now", false);
+    XLogFlush(end);
+    status::Database* database = status::my_database();
+    if (database != nullptr && database->wal_readers > 0) status::tell_wal_readers(database, end);
+    PG_RETURN_LSN(end);
+}

@@ -1,0 +1,71 @@
+// What it is: see chunk.hpp.
+// Who calls it: see chunk.hpp.
+// Never: see chunk.hpp.
+#include "wal/chunk.hpp"
+
+#include <algorithm>
+
+namespace eventbus::wal {
+
+namespace {
+
+constexpr Size block_bytes = 64 * 1024;
+constexpr uint32 first_room = 64;
+
+}  // namespace
+
+Chunk* make_chunk(MemoryContext parent) {
+    MemoryContext memory = AllocSetContextCreate(parent, "pg_eventbus chunk of WAL", ALLOCSET_SMALL_SIZES);
+    auto* chunk = static_cast<Chunk*>(MemoryContextAllocZero(memory, sizeof(Chunk)));
+    chunk->memory = memory;
+    chunk->room = first_room;
+    chunk->events = static_cast<Event*>(MemoryContextAlloc(memory, sizeof(Event) * first_room));
+    return chunk;
+}
+
+void free_chunk(Chunk* chunk) {
+    MemoryContextDelete(chunk->memory);
+}
+
+char* room_for(Chunk* chunk, Size bytes) {
+    if (bytes > chunk->free_bytes) {
+        Size block = std::max(bytes, block_bytes);
+        chunk->free = static_cast<char*>(MemoryContextAllocHuge(chunk->memory, block));
+        chunk->free_bytes = block;
+    }
+    char* room = chunk->free;
+    chunk->free += bytes;
+    chunk->free_bytes -= bytes;
+    chunk->bytes += bytes;
+    return room;
+}
+
+void add_event(Chunk* chunk, const Event& event, TimestampTz committed_at) {
+    if (chunk->count == chunk->room) {
+        chunk->room *= 2;
+        chunk->events = static_cast<Event*>(repalloc_huge(chunk->events, sizeof(Event) * chunk->room));
+    }
+    if (chunk->count == 0) chunk->committed_after = committed_at;
+    new (&chunk->events[chunk->count++]) Event(event);
+}
+
+Event copy_event(Chunk* chunk, const Event& event) {
+    Size key = event.key ? event.key->size() : 0;
+    char* at = room_for(
+        chunk, event.topic.size() + key + event.payload.size() + event.content_type.size() + event.headers.size());
+    auto keep = [&at](std::string_view text) {
+        memcpy(at, text.data(), text.size());
+        std::string_view kept(at, text.size());
+        at += text.size();
+        return kept;
+    };
+    Event copy = event;
+    copy.topic = keep(event.topic);
+    if (event.key) copy.key = keep(*event.key);
+    copy.payload = keep(event.payload);
+    copy.content_type = keep(event.content_type);
+    copy.headers = keep(event.headers);
+    return copy;
+}
+
+}  // namespace eventbus::wal

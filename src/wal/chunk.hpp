@@ -1,0 +1,30 @@
+// What it is: events of the WAL that are handed on together, and the memory that holds them.
+// Who calls it: decoding fills it, the sender lends it to the dispatcher.
+// Never: is changed once it has been lent.
+#pragma once
+
+#include "core/event.hpp"
+#include "postgres/prelude.hpp"
+
+namespace eventbus::wal {
+
+struct Chunk {
+    MemoryContext memory;  // holds everything of the chunk
+    Event* events;
+    uint32 count;
+    uint32 room;
+    Size bytes;
+    char* free;
+    Size free_bytes;
+    TimestampTz committed_after;  // none of them was visible then
+};
+
+Chunk* make_chunk(MemoryContext parent);
+void free_chunk(Chunk* chunk);
+char* room_for(Chunk* chunk, Size bytes);
+// Takes the event as it is: what it points to is the chunk's already, or for ever.
+void add_event(Chunk* chunk, const Event& event, TimestampTz committed_at);
+// A copy of what it points to in the chunk's memory.
+Event copy_event(Chunk* chunk, const Event& event);
+
+}  // namespace eventbus::wal

@@ -1,0 +1,84 @@
+// What it is: see slot.hpp.
+// Who calls it: see slot.hpp.
+// Never: see slot.hpp.
+#include "wal/slot.hpp"
+
+#include <algorithm>
+
+#include "postgres/query.hpp"
+
+extern "C" {
+#include "access/xlog.h"
+#include "replication/slot.h"
+#include "utils/guc.h"
+#include "utils/varlena.h"
+}
+
+namespace eventbus::wal {
+
+namespace {
+
+constexpr const char* libraries_setting = "output_plugin_libraries";
+
+bool lists(const char* names, const char* name) {
+    List* list = NIL;
+    ListCell* cell;
+    if (!SplitDirectoriesString(pstrdup(names), ',', &list)) return false;
+    foreach (cell, list)
+        if (strcmp(static_cast<char*>(lfirst(cell)), name) == 0) return true;
+    return false;
+}
+
+}  // namespace
+
+const char* lsn_text(XLogRecPtr lsn) {
+    return psprintf("%X/%X", static_cast<uint32>(lsn >> 32), static_cast<uint32>(lsn));
+}
+
+const char* slot_name(Oid database, int32 broker_id) {
+    return psprintf("pg_eventbus_%u_%d", database, broker_id);
+}
+
+SlotState look_up_slot(const char* name) {
+    run_query(
+        "SELECT coalesce(wal_status = 'lost', false), active, (confirmed_flush_lsn - '0/0')::bigint "
+        "FROM pg_replication_slots WHERE slot_name = $1",
+        {Argument::of(name)}, true);
+    if (SPI_processed == 0) return {};
+    return {true, bool_at(0, 1), bool_at(0, 2), static_cast<XLogRecPtr>(int8_at(0, 3))};
+}
+
+bool drop_slots_but(const int32* broker_ids, int count) {
+    run_query(
+        "SELECT slot_name::text, active, substring(slot_name FROM '[0-9]+$')::bigint FROM pg_replication_slots "
+        "WHERE datoid = $1::text::oid AND slot_name ~ ('^pg_eventbus_' || $1 || '_[0-9]+$')",
+        {Argument::of(static_cast<const char*>(psprintf("%u", MyDatabaseId)))}, true);
+    bool all = true;
+    for (uint64 i = 0; i < SPI_processed; ++i) {
+        if (std::find(broker_ids, broker_ids + count, static_cast<int32>(int8_at(i, 3))) != broker_ids + count)
+            continue;
+        if (bool_at(i, 2)) {
+            all = false;
+            continue;
+        }
+        ReplicationSlotDrop(text_at(i, 1), true);
+    }
+    return all;
+}
+
+Need missing_setting(bool slot_exists) {
+    if (wal_level < WAL_LEVEL_LOGICAL)
+        return {"wal_level is not logical: changes cannot be read from the WAL", "wal_level = logical"};
+    const char* libraries = GetConfigOption(libraries_setting, true, false);
+    if (libraries != nullptr && !lists(libraries, plugin))
+        return {"output_plugin_libraries does not list pg_eventbus: no slot can be decoded by it",
+                psprintf("output_plugin_libraries = '%s%s%s'", libraries, *libraries != '\0' ? ", " : "", plugin)};
+    if (slot_exists) return {};
+    run_query("SELECT count(*) FROM pg_replication_slots", {}, true);
+    if (int8_at(0, 1) >= max_replication_slots)
+        return {psprintf("no replication slot is free: all %d are in use", max_replication_slots),
+                psprintf("max_replication_slots = %d", max_replication_slots + 4)};
+    return {};
+}
+
+}  // namespace eventbus::wal

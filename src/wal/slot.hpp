@@ -1,0 +1,37 @@
+// What it is: replication slots of ours: their names, whether they are there and well, and their end.
+// Who calls it: the sender before it opens a source, the keeper to drop what nobody needs, create_route and health().
+// Never: drops a slot that has not our name.
+#pragma once
+
+#include "postgres/prelude.hpp"
+
+namespace eventbus::wal {
+
+inline constexpr const char* plugin = "pg_eventbus";
+
+// As pg_lsn has it; palloc'd, like the name.
+const char* lsn_text(XLogRecPtr lsn);
+// pg_eventbus_<database oid>_<broker id>
+const char* slot_name(Oid database, int32 broker_id);
+
+struct SlotState {
+    bool exists;
+    bool lost;  // invalidated: WAL that it needed is gone
+    bool active;
+    XLogRecPtr confirmed;
+};
+
+// These run between SPI_connect and SPI_finish.
+SlotState look_up_slot(const char* name);
+// Drops this database's slots of ours whose brokers are not among those; false where one is still in use.
+bool drop_slots_but(const int32* broker_ids, int count);
+
+// What the server must be set to. `setting` is a line for postgresql.conf; the text says what is missing; both nullptr
+// where all is well.
+struct Need {
+    const char* what;
+    const char* setting;
+};
+Need missing_setting(bool slot_exists);
+
+}  // namespace eventbus::wal

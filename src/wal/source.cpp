@@ -1,0 +1,303 @@
+// What it is: see source.hpp.
+// Who calls it: see source.hpp.
+// Never: see source.hpp.
+#include "wal/source.hpp"
+
+#include <algorithm>
+
+#include "wal/slot.hpp"
+#include "wal/source_state.hpp"
+
+extern "C" {
+#include "access/rmgr.h"
+#include "replication/decode.h"
+#include "replication/slot.h"
+#include "replication/snapbuild.h"
+#include "storage/standbydefs.h"
+#include "utils/snapmgr.h"
+}
+
+namespace eventbus::wal {
+
+namespace {
+
+constexpr int64 step_us = 4000;
+constexpr uint32 records_between_looks = 32;  // at the clock
+
+XLogReaderRoutine routine() {
+    XLogReaderRoutine made = {};
+    made.page_read = read_local_xlog_page_no_wait;
+    made.segment_open = wal_segment_open;
+    made.segment_close = wal_segment_close;
+    return made;
+}
+
+void begin_reading(Source* source) {
+    source->context->reader->private_data = &source->end_of_wal;
+    source->next = MyReplicationSlot->data.restart_lsn;
+    XLogBeginRead(source->context->reader, source->next);
+}
+
+void start_slot(Source* source) {
+    compat::create_logical_slot(source->slot);
+    XLogReaderRoutine callbacks = routine();
+    source->context =
+        CreateInitDecodingContext(plugin, NIL, false, InvalidXLogRecPtr, &callbacks, nullptr, nullptr, nullptr);
+    source->state = State::starting;
+    begin_reading(source);
+}
+
+void start_decoding(Source* source) {
+    XLogReaderRoutine callbacks = routine();
+    source->context = CreateDecodingContext(InvalidXLogRecPtr, NIL, false, &callbacks, nullptr, nullptr, nullptr);
+    take_callbacks(source);
+    source->state = State::running;
+    source->found = source->handed = {MyReplicationSlot->data.confirmed_flush, 0};
+    begin_reading(source);
+}
+
+// The next record, unless that has not been written and flushed as a whole yet.
+bool read_record(Source* source) {
+    XLogReaderState* reader = source->context->reader;
+    if (source->next >= GetFlushRecPtr(nullptr)) return false;
+    char* error = nullptr;
+    source->end_of_wal.end_of_wal = false;
+    if (XLogReadRecord(reader, &error) == nullptr) {
+        if (!source->end_of_wal.end_of_wal)
+            elog(ERROR, "could not read WAL at %s: %s", lsn_text(source->next), error != nullptr ? error : "no record");
+        XLogBeginRead(reader, source->next);
+        return false;
+    }
+    source->next = reader->EndRecPtr;
+    return true;
+}
+
+// PostgreSQL would wait, within its decoder, for the transactions that run at the record where a slot begins. Here
+// the record waits. Returns the first of them that has not ended.
+TransactionId awaited(Source* source) {
+    XLogReaderState* reader = source->context->reader;
+    if (SnapBuildCurrentState(source->context->snapshot_builder) != SNAPBUILD_START ||
+        XLogRecGetRmid(reader) != RM_STANDBY_ID || (XLogRecGetInfo(reader) & ~XLR_INFO_MASK) != XLOG_RUNNING_XACTS)
+        return InvalidTransactionId;
+    auto* running = reinterpret_cast<xl_running_xacts*>(XLogRecGetData(reader));
+    for (int i = 0; i < running->xcnt; ++i)
+        if (TransactionIdIsInProgress(running->xids[i])) return running->xids[i];
+    return InvalidTransactionId;
+}
+
+void say_awaited(Source* source, TransactionId xid) {
+    int pid = BackendXidGetPid(xid);
+    snprintf(source->words, sizeof source->words, "the replication slot waits for transaction %u (%s) to end", xid,
+             pid != 0 ? psprintf("process %d", pid) : "prepared");
+}
+
+void finish_slot(Source* source) {
+    ReplicationSlot* slot = MyReplicationSlot;
+    SpinLockAcquire(&slot->mutex);
+    slot->data.confirmed_flush = source->context->reader->EndRecPtr;
+    SpinLockRelease(&slot->mutex);
+    ReplicationSlotPersist();
+    FreeDecodingContext(source->context);
+    source->context = nullptr;
+    source->words[0] = '\0';
+    start_decoding(source);
+}
+
+// One record of the time before the slot is complete; false where there is none for now.
+bool step_starting(Source* source) {
+    if (!source->waiting && !read_record(source)) return false;
+    TransactionId xid = awaited(source);
+    source->waiting = TransactionIdIsValid(xid);
+    if (source->waiting) {
+        say_awaited(source, xid);
+        return false;
+    }
+    LogicalDecodingProcessRecord(source->context, source->context->reader);
+    if (DecodingContextReady(source->context)) finish_slot(source);
+    return true;
+}
+
+bool is_undone(const Streamed* streamed) {
+    return TransactionIdIsValid(streamed->head.xid) &&
+           std::binary_search(streamed->undone, streamed->undone + streamed->undone_count, streamed->head.xid);
+}
+
+bool any_is_full(const Source* source, const Limits& limits) {
+    ListCell* cell;
+    foreach (cell, source->takers)
+        if (is_full(static_cast<Taker*>(lfirst(cell)), limits)) return true;
+    return false;
+}
+
+// Hands on a large transaction that has committed, whole changes at a time; false when that is done.
+bool hand_on_streamed(Source* source, const Limits& limits, TimestampTz until) {
+    Streamed* streamed = source->handing;
+    Chunk* passing = make_chunk(source->reading);
+    for (uint32 looks = 0;; ++looks) {
+        if (!streamed->has_head) streamed->has_head = read_head(streamed->spool, &streamed->head);
+        if (!streamed->has_head) break;
+        if (!streamed->head.same_change && (passing->bytes > limits.bytes || any_is_full(source, limits) ||
+                                            (looks % records_between_looks == 0 && GetCurrentTimestamp() > until))) {
+            source->found = {source->commit, source->number};
+            return true;
+        }
+        streamed->has_head = false;
+        if (streamed->head.taker == nobody) {
+            if (!is_undone(streamed)) source->number += streamed->head.count;
+            continue;
+        }
+        if (is_undone(streamed)) {
+            skip_event(streamed->spool);
+            continue;
+        }
+        if (!streamed->head.same_change) ++source->number;
+        Event event = read_event(streamed->spool, passing);
+        event.lsn = source->commit;
+        event.number = source->number;
+        if (event.published_at == 0) event.published_at = to_unix_us(source->committed_at);
+        give(source, static_cast<Taker*>(list_nth(source->takers, streamed->head.taker)), event);
+    }
+    forget_streamed(source, streamed);
+    source->handing = nullptr;
+    source->found = {source->next, 0};
+    return false;
+}
+
+}  // namespace
+
+Source* open_source(const char* slot, bool exists, List* takers, MemoryContext memory) {
+    MemoryContext own = AllocSetContextCreate(memory, "pg_eventbus source", ALLOCSET_DEFAULT_SIZES);
+    auto* source = static_cast<Source*>(MemoryContextAllocZero(own, sizeof(Source)));
+    source->memory = own;
+    source->scratch = AllocSetContextCreate(own, "pg_eventbus decoded change", ALLOCSET_DEFAULT_SIZES);
+    source->reading = AllocSetContextCreate(own, "pg_eventbus reading WAL", ALLOCSET_DEFAULT_SIZES);
+    strlcpy(source->slot, slot, sizeof source->slot);
+    MemoryContext before = MemoryContextSwitchTo(own);
+    source->takers = list_copy(takers);
+    source->taker_count = list_length(takers);
+    HASHCTL control = {};
+    control.keysize = sizeof(TransactionId);
+    control.entrysize = sizeof(Streamed);
+    control.hcxt = own;
+    source->streamed =
+        hash_create("pg_eventbus large transactions", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+    CheckLogicalDecodingRequirements();
+    if (exists) {
+        compat::acquire_slot(slot);
+        start_decoding(source);
+    } else {
+        start_slot(source);
+    }
+    MemoryContextSwitchTo(before);
+    return source;
+}
+
+void close_source(Source* source) {
+    if (source != nullptr) {
+        HASH_SEQ_STATUS scan;
+        hash_seq_init(&scan, source->streamed);
+        while (auto* streamed = static_cast<Streamed*>(hash_seq_search(&scan))) free_spool(streamed->spool);
+        ListCell* cell;
+        foreach (cell, source->takers) {
+            auto* taker = static_cast<Taker*>(lfirst(cell));
+            if (taker->building != nullptr) free_chunk(taker->building);
+            taker->building = nullptr;
+            if (taker->file != nullptr) take_back(taker->file);
+            taker->from = std::max(taker->from, source->handed);
+        }
+        if (source->context != nullptr) FreeDecodingContext(source->context);
+        MemoryContextDelete(source->memory);
+    }
+    if (MyReplicationSlot != nullptr) ReplicationSlotRelease();
+}
+
+State state_of(const Source* source) {
+    return source == nullptr ? State::closed : source->state;
+}
+
+const char* words_of(const Source* source) {
+    return source->words;
+}
+
+bool step(Source* source, const Limits& limits) {
+    TimestampTz until = GetCurrentTimestamp() + step_us;
+    bool more = true;
+    for (uint32 records = 1; more; ++records) {
+        CHECK_FOR_INTERRUPTS();
+        // Decoding leaves us in whatever context its transaction ended in.
+        MemoryContextSwitchTo(source->reading);
+        if (source->state == State::starting) {
+            more = step_starting(source);
+        } else if (source->handing != nullptr) {
+            if (hand_on_streamed(source, limits, until)) break;
+        } else if (any_is_full(source, limits)) {
+            break;
+        } else if (!read_record(source)) {
+            more = false;
+        } else {
+            LogicalDecodingProcessRecord(source->context, source->context->reader);
+            if (source->handing == nullptr) source->found = {source->next, 0};
+        }
+        if (records % records_between_looks == 0 && GetCurrentTimestamp() > until) break;
+    }
+    MemoryContextSwitchTo(source->memory);
+    MemoryContextReset(source->reading);
+    return more;
+}
+
+XLogRecPtr read_by_now(const Source* source) {
+    return source->next;
+}
+
+bool has_unseen(const Source* source) {
+    return source->unseen_count > 0;
+}
+
+bool all_is_visible(Source* source) {
+    Snapshot snapshot = GetActiveSnapshot();
+    for (int i = 0; i < source->unseen_count; ++i) {
+        if (!XidInMVCCSnapshot(source->unseen[i], snapshot)) continue;
+        // Those before it need not be asked again.
+        source->unseen_count -= i;
+        memmove(source->unseen, source->unseen + i, sizeof(TransactionId) * static_cast<Size>(source->unseen_count));
+        return false;
+    }
+    source->unseen_count = 0;
+    return true;
+}
+
+void handed_on(Source* source) {
+    source->handed = source->found;
+    ListCell* cell;
+    foreach (cell, source->takers) {
+        auto* taker = static_cast<Taker*>(lfirst(cell));
+        if (taker->file != nullptr) release(taker->file);
+    }
+}
+
+Position handed_by_now(const Source* source) {
+    return source->handed;
+}
+
+Chunk* read_file(Taker* taker, const Limits& limits, MemoryContext memory) {
+    if (taker->file == nullptr || is_read(taker->file)) return nullptr;
+    Chunk* chunk = make_chunk(memory);
+    SpoolHead head;
+    while (chunk->count < limits.events && chunk->bytes < limits.bytes && read_head(taker->file, &head)) {
+        Event event = read_event(taker->file, chunk);
+        taker->read = id_of(event);
+        add_event(chunk, event, from_unix_us(event.published_at));
+    }
+    if (is_empty(taker->file)) {
+        free_spool(taker->file);
+        taker->file = nullptr;
+    }
+    return chunk;
+}
+
+void confirm(Source* source, XLogRecPtr lsn) {
+    if (source->state == State::running && lsn > MyReplicationSlot->data.confirmed_flush)
+        LogicalConfirmReceivedLocation(lsn);
+}
+
+}  // namespace eventbus::wal

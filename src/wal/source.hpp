@@ -1,0 +1,73 @@
+// What it is: a replication slot as a source of events: decoded in this process, a few milliseconds at a time.
+// Who calls it: the sender, for its routes from the WAL.
+// Never: waits, or leaves a transaction open between calls; hands on what a reader of the database cannot see yet.
+#pragma once
+
+#include "core/event_id.hpp"
+#include "wal/chunk.hpp"
+#include "wal/spool.hpp"
+
+extern "C" {
+#include "access/xlogdefs.h"
+#include "nodes/pg_list.h"
+}
+
+namespace eventbus::wal {
+
+// "What commits before `lsn`, and of what commits there the first `number` changes."
+using Position = EventId;
+
+// A route, as the source sees it.
+struct Taker {
+    MemoryContext memory;  // of what is found
+    void* context;
+    bool (*wants)(void* context, std::string_view topic);
+    Position from;    // what is not behind it is left out
+    bool to_file;     // what is found goes to the file: the route has no room in memory
+    Chunk* building;  // what has been found; nullptr: nothing
+    Spool* file;      // or nullptr
+    Position read;    // up to where what was in the file has been taken out of it
+};
+
+struct Limits {
+    uint32 events;
+    Size bytes;
+};
+
+enum class State : unsigned char {
+    closed,
+    starting,  // the slot is being made
+    running,
+};
+
+struct Source;
+
+// Makes the slot, or takes the one that is there. Takers are its until it is closed. Errors where the server has no
+// room for a slot or is not set to have any.
+Source* open_source(const char* slot, bool exists, List* takers, MemoryContext memory);
+// Also after an error. Nothing is forgotten that has not been handed on: another source finds it again.
+void close_source(Source* source);
+
+State state_of(const Source* source);
+// Whom the slot waits for while it is made, for people to read; empty: nobody.
+const char* words_of(const Source* source);
+
+// Reads on, for a few milliseconds or up to the limits of one taker. Returns true if there may be more at once.
+bool step(Source* source, const Limits& limits);
+// How far the WAL has been read.
+XLogRecPtr read_by_now(const Source* source);
+// Whether everything that was found can be seen by now; where something is unseen, it wants a transaction with an
+// active snapshot.
+bool has_unseen(const Source* source);
+bool all_is_visible(Source* source);
+// Takers' chunks have been handed on; what went to files may be read.
+void handed_on(Source* source);
+// Everything before it is with the takers.
+Position handed_by_now(const Source* source);
+// Events of a taker's file, or nullptr.
+Chunk* read_file(Taker* taker, const Limits& limits, MemoryContext memory);
+
+// The slot need not keep what commits before.
+void confirm(Source* source, XLogRecPtr lsn);
+
+}  // namespace eventbus::wal

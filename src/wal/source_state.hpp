@@ -1,0 +1,80 @@
+// What it is: what a source consists of.
+// Who calls it: source.cpp, which reads, and decode.cpp, which makes events.
+// Never: is seen outside of this room.
+#pragma once
+
+#include "postgres/compat.hpp"
+#include "wal/source.hpp"
+
+extern "C" {
+#include "access/xlogutils.h"
+#include "lib/stringinfo.h"
+#include "replication/logical.h"
+#include "utils/hsearch.h"
+}
+
+namespace eventbus::wal {
+
+// Which change of a transaction was found last.
+struct Counting {
+    XLogRecPtr change;
+    int64 in_record;
+};
+
+// A transaction too large for memory, that has not committed yet or is being handed on.
+struct Streamed {
+    TransactionId xid;  // the hash key
+    Spool* spool;
+    TransactionId* undone;  // subtransactions that were rolled back
+    int undone_count;
+    int undone_room;
+    SpoolHead gap;   // changes that nobody takes, not written yet
+    SpoolHead head;  // read, and not handed on yet,
+    bool has_head;   // where there is one
+    Counting counting;
+};
+
+struct Source {
+    MemoryContext memory;
+    MemoryContext scratch;  // emptied after each event
+    MemoryContext reading;  // and this one after each step
+    char slot[NAMEDATALEN];
+    State state;
+    char words[256];
+    List* takers;
+    int taker_count;
+
+    LogicalDecodingContext* context;
+    ReadLocalXLogPageNoWaitPrivate end_of_wal;
+    XLogRecPtr next;  // the next record
+    bool waiting;     // the current one waits for transactions to end before it is decoded
+
+    // The transaction that is decoded, or handed on from its spool.
+    uint64 commit;
+    TimestampTz committed_at;
+    int64 number;  // of its last change
+    Counting counting;
+
+    HTAB* streamed;       // of Streamed
+    Streamed* streaming;  // whose block is being decoded, or nullptr
+    Streamed* handing;    // which has committed, and is being handed on, or nullptr
+
+    TransactionId* unseen;  // transactions that were found since what was found was last handed on
+    int unseen_count;
+    int unseen_room;
+    Position found;   // everything before it is with the takers,
+    Position handed;  // and has been handed on
+};
+
+// decode.cpp: the output plugin's callbacks.
+void take_callbacks(Source* source);
+void forget_streamed(Source* source, Streamed* streamed);
+// Gives the taker the event, which is numbered, unless it is the taker's already.
+void give(Source* source, Taker* taker, const Event& event);
+
+inline bool is_full(const Taker* taker, const Limits& limits) {
+    return taker->building != nullptr &&
+           (taker->building->count >= limits.events || taker->building->bytes >= limits.bytes);
+}
+
+}  // namespace eventbus::wal

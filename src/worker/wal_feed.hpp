@@ -1,0 +1,53 @@
+// What it is: a sender's routes from the WAL: the slot they share, and the events that are on their way.
+// Who calls it: the sender's loop; routes.cpp and ledger.cpp for one route.
+// Never: keeps the loop for longer than a few milliseconds, or ends it because of what decoding met.
+#pragma once
+
+#include "delivery/dispatcher.hpp"
+#include "log/cursors.hpp"
+#include "wal/source.hpp"
+
+namespace eventbus::worker {
+
+struct SenderRoute;
+
+struct WalLent {
+    delivery::ChunkId id;
+    wal::Chunk* chunk;
+};
+
+// A route's part. Its stream in the dispatcher is its own.
+struct WalFeed {
+    wal::Taker taker;
+    delivery::StreamId stream;
+    delivery::ChunkId next_chunk;
+    List* lent;  // of WalLent*, oldest first
+    wal::Position saved;
+    delivery::Position settled;  // and since when it stands there
+    TimestampTz moved_at;
+};
+
+// The route's cursor has been loaded.
+WalFeed* make_wal_feed(SenderRoute* route);
+// And once more, the cursor having been set anew.
+void begin_wal_feed(SenderRoute* route);
+void free_wal_feed(WalFeed* feed);
+// Routes from the WAL have come, gone or changed.
+void wal_routes_changed();
+
+// Hands on what there is, and reads on where there is room for more. Returns true if there may be more at once.
+bool feed_wal();
+// Whether something has come that nobody has read yet.
+bool wal_has_more();
+// In how many milliseconds to look again; negative: when woken.
+long wal_wait();
+void give_back_wal(const delivery::Report::Finished& finished);
+// Where the route stands that has settled what lies before `settled`; the cursor has been saved.
+void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::WalPlace* place);
+void wal_cursor_saved(SenderRoute* route);
+// Lets go of WAL that no cursor needs any more.
+void confirm_wal();
+// What the route's state is called where it is not delivery's to know; nullptr otherwise. `words` says why.
+const char* wal_state(const SenderRoute* route, const char** words);
+
+}  // namespace eventbus::worker
