@@ -62,7 +62,10 @@ bool read_record(Source* source) {
     if (source->next >= GetFlushRecPtr(nullptr)) return false;
     char* error = nullptr;
     source->end_of_wal.end_of_wal = false;
-    if (XLogReadRecord(reader, &error) == nullptr) {
+    MemoryContext before = MemoryContextSwitchTo(source->memory);  // where the reader's buffers shall be
+    bool read = XLogReadRecord(reader, &error) != nullptr;
+    MemoryContextSwitchTo(before);
+    if (!read) {
         if (!source->end_of_wal.end_of_wal)
             elog(ERROR, "could not read WAL at %s: %s", lsn_text(source->next), error != nullptr ? error : "no record");
         XLogBeginRead(reader, source->next);
@@ -100,6 +103,7 @@ void finish_slot(Source* source) {
     FreeDecodingContext(source->context);
     source->context = nullptr;
     source->words[0] = '\0';
+    MemoryContextSwitchTo(source->memory);
     start_decoding(source);
 }
 
