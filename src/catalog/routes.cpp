@@ -4,6 +4,7 @@
 #include "broker/loader.hpp"
 #include "catalog/arguments.hpp"
 #include "catalog/names.hpp"
+#include "catalog/wal_selection.hpp"
 #include "core/settings.hpp"
 #include "intake/wake.hpp"
 #include "log/cursors.hpp"
@@ -26,11 +27,14 @@ struct Checked {
 // Checks everything about a route.
 Checked check_route(const char* name, const char* url, const char* destination, const char* topics,
                     const char* options) {
-    return call_guest([&] {
-        const broker::Module& module = broker::load_module(url_scheme(url), module_directory());
-        router::Route route(0, name, destination, topics, options, module);
+    const broker::Module* module =
+        call_guest([&] { return &broker::load_module(url_scheme(url), module_directory()); });
+    Checked checked = call_guest([&] {
+        router::Route route(0, name, destination, topics, options, *module);
         return Checked{route.options.earliest, route.options.from_wal};
     });
+    if (checked.from_wal) wal::check_selection(wal_selection(options, *module));
+    return checked;
 }
 
 char* url_of(int32 broker_id) {

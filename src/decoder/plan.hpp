@@ -79,6 +79,7 @@ struct RelationPlan {
     RowFilters* filters;  // nullptr: none
     Piece source;         // debezium: the constant beginning of "source"
     Piece title;          // wal2json: "schema" and "table"
+    void* more;           // wal: what it adds
 };
 
 class Plans;

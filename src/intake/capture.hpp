@@ -39,9 +39,6 @@ char* column_list_text(const ColumnList& columns);
 
 // Checks that the names are columns of the relation; the error lists those there are.
 void check_columns(Relation rel, List* names, const char* argument);
-// The columns that make the key of a relation's rows by default, in their index's order; NIL where there is neither a
-// replica identity by index nor a primary key.
-List* identity_columns(Relation rel);
 
 // The condition of a capture as a trigger's WHEN has it, its rows being OLD and NEW of an operation (TRIGGER_TYPE_…).
 // An INSERT has no OLD row and a DELETE no NEW one, and PostgreSQL refuses a WHEN that names it; to us it is a row of
@@ -57,9 +54,6 @@ CaptureCondition read_condition(Relation rel, const char* text, int16 operation)
 // placeholders, and where the result is no valid topic.
 char* capture_topic(const char* topic, const char* schema, const char* table, const char* operation);
 
-// A key of the text that stands in the buffer behind room for a varlena's header. One that is longer than a key may
-// be is cut, and told apart by a hash of the whole: order among its events stays.
-text* make_event_key(StringInfo words);
 // The current role's name, of which the header pg-user is made; valid until the next call.
 const text* publishing_role();
 

@@ -3,6 +3,7 @@
 // Never: see capture.hpp.
 #include "intake/capture.hpp"
 #include "postgres/guest.hpp"
+#include "postgres/rows.hpp"
 #include "router/route.hpp"
 
 extern "C" {
@@ -154,24 +155,6 @@ void check_columns(Relation rel, List* names, const char* argument) {
     }
 }
 
-List* identity_columns(Relation rel) {
-    List* identity = NIL;
-    List* primary = NIL;  // the relation cache knows it only where it is not deferrable
-    ListCell* cell;
-    foreach (cell, RelationGetIndexList(rel)) {
-        Relation index = index_open(lfirst_oid(cell), AccessShareLock);
-        Form_pg_index form = index->rd_index;
-        bool is_identity = rel->rd_rel->relreplident == REPLICA_IDENTITY_INDEX && form->indisreplident;
-        List** names = is_identity ? &identity : &primary;
-        for (int i = 0; (is_identity || form->indisprimary) && i < form->indnkeyatts; ++i) {
-            Form_pg_attribute column = TupleDescAttr(RelationGetDescr(rel), form->indkey.values[i] - 1);
-            *names = lappend(*names, pstrdup(NameStr(column->attname)));
-        }
-        index_close(index, AccessShareLock);
-    }
-    return identity != NIL ? identity : primary;
-}
-
 char* capture_topic(const char* topic, const char* schema, const char* table, const char* operation) {
     StringInfoData made;
     initStringInfo(&made);
@@ -188,10 +171,7 @@ char* capture_topic(const char* topic, const char* schema, const char* table, co
         for (const Placeholder& known :
              {Placeholder{"{schema}", schema}, Placeholder{"{table}", table}, Placeholder{"{op}", operation}}) {
             if (!std::string_view(at).starts_with(known.name)) continue;
-            for (const char* c = known.value; *c != '\0'; ++c) {
-                bool foreign = static_cast<unsigned char>(*c) < 0x20 || strchr(".*#+\x7f", *c) != nullptr;
-                appendStringInfoChar(&made, foreign ? '_' : *c);
-            }
+            append_topic_word(&made, known.value);
             at += known.name.size() - 1;
             found = true;
             break;

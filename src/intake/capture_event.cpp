@@ -8,7 +8,6 @@ extern "C" {
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type_d.h"
-#include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
@@ -72,19 +71,6 @@ void append_key_part(StringInfo out, CapturedColumn* column, Datum value) {
             words = settled_output(column, value);
     }
     put(out, words, static_cast<int>(strlen(words)));
-}
-
-text* make_event_key(StringInfo words) {
-    constexpr int hash_room = 17;
-    char* text_begin = words->data + VARHDRSZ;
-    int length = words->len - VARHDRSZ;
-    if (length > longest_key) {
-        uint64 hash = hash_bytes_extended(reinterpret_cast<unsigned char*>(text_begin), length, 0);
-        words->len = VARHDRSZ + pg_mbcliplen(text_begin, length, longest_key - hash_room);
-        appendStringInfo(words, "~%016lx", static_cast<unsigned long>(hash));
-    }
-    SET_VARSIZE(words->data, words->len);
-    return reinterpret_cast<text*>(words->data);
 }
 
 const text* publishing_role() {

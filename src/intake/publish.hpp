@@ -4,10 +4,9 @@
 #pragma once
 
 #include "log/log.hpp"
+#include "postgres/rows.hpp"
 
 namespace eventbus::intake {
-
-inline constexpr int longest_key = 1024;  // bytes
 
 // Errors when a payload is larger than eventbus.max_payload.
 void check_payload_size(Size bytes);

@@ -58,24 +58,37 @@ std::string list_value(const json& value, std::string_view name, const char* hin
     return list;
 }
 
+void check_words(std::string_view list, std::initializer_list<std::string_view> known, std::string_view name,
+                 const char* hint) {
+    for (bool last = false; !last;) {
+        const auto comma = list.find(',');
+        last = comma == std::string_view::npos;
+        auto word = list.substr(0, comma);
+        while (word.starts_with(' ')) word.remove_prefix(1);
+        while (word.ends_with(' ')) word.remove_suffix(1);
+        if (std::find(known.begin(), known.end(), word) == known.end()) bad_value(name, hint);
+        if (!last) list.remove_prefix(comma + 1);
+    }
+}
+
 void take_wal(WalOptions& wal, std::string_view name, const json& value) {
     if (name == "tables") {
         wal.tables = list_value(value, name, "It is a list of patterns such as \"public.*, shop.order_?, -shop.old\".");
     } else if (name == "publication") {
         wal.publication = list_value(value, name, "It is the name of a publication, or a list of names.");
     } else if (name == "operations") {
-        wal.operations = list_value(value, name, "It is a list of insert, update, delete and truncate.");
+        constexpr const char* hint = "It is a list of insert, update, delete and truncate, such as \"insert, update\".";
+        wal.operations = list_value(value, name, hint);
+        check_words(*wal.operations, {"insert", "update", "delete", "truncate"}, name, hint);
     } else if (name == "messages") {
         wal.messages = list_value(value, name, "It is a list of patterns such as \"shop.*, -shop.debug\".");
     } else if (name == "format") {
-        constexpr const char* hint = "It is \"debezium\", \"row\" or \"key\".";
+        constexpr const char* hint = "It is \"debezium\" or \"row\".";
         const auto text = text_value(value, name, hint);
         if (text == "debezium") {
             wal.format = WalFormat::debezium;
         } else if (text == "row") {
             wal.format = WalFormat::row;
-        } else if (text == "key") {
-            wal.format = WalFormat::key;
         } else {
             bad_value(name, hint);
         }

@@ -21,7 +21,7 @@ enum class Order : std::uint8_t {
 };
 
 // What a route from the WAL takes, before its topics are looked at; lists as the output plugin reads them.
-enum class WalFormat : std::uint8_t { debezium, row, key };
+enum class WalFormat : std::uint8_t { debezium, row };
 struct WalOptions {
     std::optional<std::string> tables;
     std::optional<std::string> publication;

@@ -133,6 +133,18 @@ bool any_is_full(const Source* source, const Limits& limits) {
     return false;
 }
 
+// Puts the time of the commit into an envelope that was made before it. What is looked for stands behind all values.
+void stamp(std::string_view payload, TimestampTz committed_at) {
+    char blank[64];
+    char known[64];
+    auto length =
+        static_cast<Size>(snprintf(blank, sizeof blank, "\"ts_ms\":" INT64_FORMAT ",\"lsn\":", commit_not_known));
+    snprintf(known, sizeof known, "\"ts_ms\":" INT64_FORMAT ",\"lsn\":", to_unix_us(committed_at) / 1000);
+    Size at = payload.rfind({blank, length});
+    if (at != std::string_view::npos && strlen(known) == length)
+        memcpy(const_cast<char*>(payload.data()) + at, known, length);
+}
+
 // Hands on a large transaction that has committed, whole changes at a time; false when that is done.
 bool hand_on_streamed(Source* source, const Limits& limits, TimestampTz until) {
     Streamed* streamed = source->handing;
@@ -158,6 +170,7 @@ bool hand_on_streamed(Source* source, const Limits& limits, TimestampTz until) {
         Event event = read_event(streamed->spool, passing);
         event.lsn = source->commit;
         event.number = source->number;
+        if (streamed->head.stamped) stamp(event.payload, source->committed_at);
         if (event.published_at == 0) event.published_at = to_unix_us(source->committed_at);
         give(source, static_cast<Taker*>(list_nth(source->takers, streamed->head.taker)), event);
     }
@@ -178,13 +191,13 @@ Source* open_source(const char* slot, bool exists, List* takers, MemoryContext m
     strlcpy(source->slot, slot, sizeof source->slot);
     MemoryContext before = MemoryContextSwitchTo(own);
     source->takers = list_copy(takers);
-    source->taker_count = list_length(takers);
     HASHCTL control = {};
     control.keysize = sizeof(TransactionId);
     control.entrysize = sizeof(Streamed);
     control.hcxt = own;
     source->streamed =
         hash_create("pg_eventbus large transactions", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+    make_shapes(source);
     CheckLogicalDecodingRequirements();
     if (exists) {
         compat::acquire_slot(slot);

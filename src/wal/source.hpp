@@ -17,9 +17,21 @@ namespace eventbus::wal {
 // "What commits before `lsn`, and of what commits there the first `number` changes."
 using Position = EventId;
 
+// Which changes and messages are asked for at all, in the words of the output plugin's options; nullptr: not said.
+struct Selection {
+    const char* tables;
+    const char* publication;
+    const char* operations;
+    const char* messages;
+    bool rows;  // the payload is the row alone, not Debezium's envelope
+};
+// Errors where it cannot be read.
+void check_selection(const Selection& selection);
+
 // A route, as the source sees it.
 struct Taker {
     MemoryContext memory;  // of what is found
+    Selection selection;
     void* context;
     bool (*wants)(void* context, std::string_view topic);
     Position from;    // what is not behind it is left out

@@ -3,6 +3,7 @@
 // Never: is seen outside of this room.
 #pragma once
 
+#include "decoder/envelope.hpp"
 #include "postgres/compat.hpp"
 #include "wal/source.hpp"
 
@@ -42,7 +43,10 @@ struct Source {
     State state;
     char words[256];
     List* takers;
-    int taker_count;
+    List* shapes;            // of Shape*: what takers with the same selection have in common
+    class Found* found_now;  // the change that is looked at
+    decoder::Stamp stamp;
+    StringInfoData payload;  // of the event that is being made
 
     LogicalDecodingContext* context;
     ReadLocalXLogPageNoWaitPrivate end_of_wal;
@@ -66,7 +70,11 @@ struct Source {
     Position handed;  // and has been handed on
 };
 
+// What stands in an envelope for the time of a commit that is not known yet: as many digits.
+inline constexpr int64 commit_not_known = 1000000000000;
+
 // decode.cpp: the output plugin's callbacks.
+void make_shapes(Source* source);
 void take_callbacks(Source* source);
 void forget_streamed(Source* source, Streamed* streamed);
 // Gives the taker the event, which is numbered, unless it is the taker's already.

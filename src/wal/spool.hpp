@@ -14,6 +14,7 @@ struct SpoolHead {
     int32 taker;        // who takes the event; nobody: `count` changes that nobody takes
     int64 count;
     bool same_change;  // as the event before
+    bool stamped;      // the payload says when it was committed, which was not known when it was made
 };
 inline constexpr int32 nobody = -1;
 

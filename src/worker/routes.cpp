@@ -90,7 +90,7 @@ void follow_wal_route(SenderRoute* route, bool changed) {
         route->stored.place = stored.place;
         begin_wal_feed(route);
     } else if (changed) {
-        wal_routes_changed();
+        change_wal_route(route);
     }
 }
 

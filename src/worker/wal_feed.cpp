@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "catalog/wal_selection.hpp"
 #include "core/backoff.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
@@ -305,6 +306,13 @@ void read_on(void* more) {
 
 }  // namespace
 
+// What the route's options ask of the decoder; the texts live with the sender, and options change rarely.
+static void select_wal(SenderRoute* route) {
+    MemoryContext before = MemoryContextSwitchTo(sender.memory);
+    route->wal->taker.selection = catalog::wal_selection(route->options, *sender.module);
+    MemoryContextSwitchTo(before);
+}
+
 WalFeed* make_wal_feed(SenderRoute* route) {
     auto* feed = static_cast<WalFeed*>(MemoryContextAllocZero(sender.memory, sizeof(WalFeed)));
     feed->stream = ++sender.next_stream;
@@ -319,6 +327,7 @@ WalFeed* make_wal_feed(SenderRoute* route) {
 
 void begin_wal_feed(SenderRoute* route) {
     const log::WalPlace& place = route->stored.cursor.wal;
+    select_wal(route);
     route->wal->taker.from = route->wal->saved = {place.lsn, place.number};
     state.changed = true;
 }
@@ -332,7 +341,8 @@ void free_wal_feed(WalFeed* feed) {
     state.changed = true;
 }
 
-void wal_routes_changed() {
+void change_wal_route(SenderRoute* route) {
+    select_wal(route);
     state.changed = true;
 }
 

@@ -32,8 +32,8 @@ WalFeed* make_wal_feed(SenderRoute* route);
 // And once more, the cursor having been set anew.
 void begin_wal_feed(SenderRoute* route);
 void free_wal_feed(WalFeed* feed);
-// Routes from the WAL have come, gone or changed.
-void wal_routes_changed();
+// Its options or topics have changed.
+void change_wal_route(SenderRoute* route);
 
 // Hands on what there is, and reads on where there is room for more. Returns true if there may be more at once.
 bool feed_wal();

@@ -26,7 +26,7 @@ def wal(db, redis_server, name):
     def entries(count, deadline=60):
         eventually(lambda: redis_server.client().xlen(name) >= count, deadline,
                    f"{count} entries in stream {name}, there are {redis_server.client().xlen(name)}")
-        found = redis_server.stream(name)
+        found = [text_of(entry) for entry in redis_server.stream(name)]
         assert len(found) == count, f"{len(found)} entries instead of {count}"
         return found
 
@@ -40,8 +40,7 @@ def wal(db, redis_server, name):
 
 
 def text_of(entry):
-    return {name.decode() if isinstance(name, bytes) else name: value.decode() if isinstance(value, bytes) else value
-            for name, value in entry.items()}
+    return {field: value.decode(errors="backslashreplace") for field, value in entry.items()}
 
 
 def publish_wal(db, topic, payload, key=None, headers=None, function="publish_wal", connection=None):
@@ -59,3 +58,102 @@ def test_a_message_arrives_with_all_it_has(db, wal):
     assert re.fullmatch(r"[0-9A-F]+/[0-9A-F]+-1", entry["id"]) and re.fullmatch(r"[0-9A-F]+/[0-9A-F]+", lsn)
     assert (entry["topic"], entry["key"], entry["content_type"]) == ("shop.order.created", "order-1", "application/json")
     assert json.loads(entry["payload"]) == {"n": 1} and json.loads(entry["headers"]) == {"traceparent": "00-1"}
+
+
+def test_anybodys_messages_are_events(db, wal):
+    entries = wal()
+    db.run("SELECT pg_logical_emit_message(true, 'shop.order.created', '{\"n\": 1}')")
+    db.run("SELECT pg_logical_emit_message(true, 'no topic*', 'words')")
+    db.run("SELECT pg_logical_emit_message(true, 'bytes', '\\x00ff'::bytea)")
+    found = entries(3)
+    assert [(e["topic"], e["content_type"]) for e in found[:2]] == [
+        ("shop.order.created", "application/json"), ("no_topic_", "text/plain")]
+    assert [e["payload"] for e in found] == ['{"n": 1}', "words", "\x00\\xff"]
+    assert found[2]["content_type"] == "application/octet-stream"
+
+
+def test_changes_of_rows(db, wal):
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    entries = wal("public.item.#")
+    db.run("INSERT INTO item VALUES (1, 'a'), (2, 'b')")
+    db.run("UPDATE item SET words = 'c' WHERE id = 2")
+    db.run("DELETE FROM item WHERE id = 1")
+    db.run("TRUNCATE item")
+    found = entries(5)
+    assert [(e["topic"].rpartition(".")[2], e.get("key")) for e in found] == [
+        ("insert", "1"), ("insert", "2"), ("update", "2"), ("delete", "1"), ("truncate", None)]
+    changes = [json.loads(e["payload"]) for e in found]
+    assert [(c["op"], c["before"], c["after"]) for c in changes] == [
+        ("c", None, {"id": 1, "words": "a"}), ("c", None, {"id": 2, "words": "b"}),
+        ("u", None, {"id": 2, "words": "c"}), ("d", {"id": 1}, None), ("t", None, None)]
+    commit, number = zip(*(e["id"].split("-") for e in found))
+    assert number == ("1", "2", "1", "1", "1") and len(set(commit)) == 4
+    assert all(c["source"]["ts_ms"] > 0 and c["source"]["lsn"] > 0 for c in changes)
+
+
+def test_what_is_rolled_back_leaves_nothing(db, wal):
+    """In a transaction that is decoded as a whole, and in one that is streamed because it is large."""
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    entries = wal()
+    for first, rows in ((0, 2), (100000, 20000)):
+        with db.connect(autocommit=False) as connection, connection.cursor() as cursor:
+            cursor.execute("INSERT INTO item SELECT g, repeat('x', 200) FROM generate_series(%s, %s) g",
+                           (first + 1, first + rows))
+            cursor.execute("SAVEPOINT a")
+            publish_wal(db, "never", {}, connection=connection)
+            cursor.execute("INSERT INTO item SELECT -g, 'never' FROM generate_series(%s, %s) g",
+                           (first + 1, first + rows))
+            cursor.execute("ROLLBACK TO a")
+            publish_wal(db, "last", {}, connection=connection)
+    found = entries(20004)
+    assert [e["key"] for e in found if e["topic"] == "public.item.insert"] == [
+        str(id) for first, rows in ((0, 2), (100000, 20000)) for id in range(first + 1, first + rows + 1)]
+    assert [int(e["id"].partition("-")[2]) for e in found] == [*range(1, 4), *range(1, 20002)]
+    assert found[2]["topic"] == found[-1]["topic"] == "last"
+    times = {json.loads(e["payload"])["source"]["ts_ms"] for e in found[3:-1]}
+    assert len(times) == 1 and times.pop() > 1.7e12, "the commit's time stands in what was made before it"
+
+
+def test_now_outlives_a_rollback(db, wal):
+    entries = wal()
+    connection = db.connect(autocommit=False)
+    publish_wal(db, "now", {}, function="publish_now", connection=connection)
+    publish_wal(db, "later", {}, connection=connection)
+    assert [e["topic"] for e in entries(1)] == ["now"], "it need not wait for the end of its transaction"
+    connection.rollback()
+    publish_wal(db, "after", {})
+    assert [e["topic"] for e in entries(2)] == ["now", "after"]
+    connection.close()
+
+
+def test_which_changes_are_taken(db, wal, redis_server, name):
+    db.run("CREATE SCHEMA shop")
+    db.run("CREATE TABLE shop.a (id int PRIMARY KEY, n int)")
+    db.run("CREATE TABLE shop.b (id int PRIMARY KEY, n int)")
+    db.run("CREATE PUBLICATION chosen FOR TABLE shop.a WHERE (id > 1), shop.b (id)")
+    wal()
+    for route, options in (("tables", {"tables": "shop.a, -shop.b", "messages": "-*"}),
+                           ("operations", {"operations": ["delete"], "messages": "shop.*"}),
+                           ("publication", {"publication": "chosen", "messages": "-*"}),
+                           ("rows", {"format": "row", "tables": "shop.a", "operations": "insert, delete"})):
+        db.route(route, "redis", f"list:{name}-{route}", source="wal", **options)
+    eventually(lambda: all(db.status(r)["state"] == "active" for r in ("tables", "operations", "publication", "rows")),
+               60, "all routes deliver")
+    db.run("INSERT INTO shop.a VALUES (1, 10), (2, 20)")
+    db.run("INSERT INTO shop.b VALUES (3, 30)")
+    db.run("DELETE FROM shop.a WHERE id = 2")
+    publish_wal(db, "shop.message", {"m": 1})
+    publish_wal(db, "other.message", {"m": 2})
+    client = redis_server.client()
+
+    def received(route, count):
+        eventually(lambda: client.llen(f"{name}-{route}") >= count, 60, f"{count} elements of {route}")
+        return [json.loads(element) for element in client.lrange(f"{name}-{route}", 0, -1)]
+
+    def shown(changes):
+        return [(c["op"], c["after"] or c["before"]) if "op" in c else c for c in changes]
+
+    assert shown(received("tables", 3)) == [("c", {"id": 1, "n": 10}), ("c", {"id": 2, "n": 20}), ("d", {"id": 2})]
+    assert shown(received("operations", 2)) == [("d", {"id": 2}), {"m": 1}]
+    assert shown(received("publication", 3)) == [("c", {"id": 2, "n": 20}), ("c", {"id": 3}), ("d", {"id": 2})]
+    assert shown(received("rows", 5)) == [{"id": 1, "n": 10}, {"id": 2, "n": 20}, {"id": 2}, {"m": 1}, {"m": 2}]

@@ -1,0 +1,14 @@
+// What it is: what a route's options ask of the WAL's decoder.
+// Who calls it: create_route and alter_route (to check), the sender.
+// Never: knows what the texts mean.
+#pragma once
+
+#include "broker/driver.hpp"
+#include "wal/source.hpp"
+
+namespace eventbus::catalog {
+
+// The texts are palloc'd. Errors where the options cannot be read.
+wal::Selection wal_selection(const char* options, const broker::Module& module);
+
+}  // namespace eventbus::catalog
