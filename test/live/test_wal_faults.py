@@ -1,0 +1,269 @@
+# What it is: routes from the WAL through kills, restarts, lost slots and ends of databases.
+# Who calls it: pytest.
+# Never: accepts a change that is lost, that was rolled back, or that comes again under another id.
+import json
+import os
+import signal
+
+import pytest
+
+from servers import PostgresCluster, RedisServer, eventually
+
+from test_wal import WAL_SETTINGS, publish_wal, text_of  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with PostgresCluster(config=dict(WAL_SETTINGS, fsync="on", max_wal_size="'64MB'", min_wal_size="'32MB'")) as server:
+        yield server
+
+
+@pytest.fixture
+def route(db, redis_server, name):
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"stream:{name}", "public.item.#, shop.#", source="wal")
+    db.wait_state("out", "active", deadline=60)
+
+
+def slot_of(db):
+    rows = db.rows("SELECT * FROM pg_replication_slots WHERE slot_name LIKE 'pg_eventbus%%' AND database = %s", db.name)
+    return rows[0] if rows else None
+
+
+def kill_sender(db):
+    os.kill(db.sender("out"), signal.SIGKILL)
+    db.cluster.wait_recovered()
+    db.reconnect()
+
+
+def kill_postmaster(db):
+    db.cluster.kill_postmaster()
+    db.cluster.start()
+    db.reconnect()
+
+
+def terminate_sender(db):
+    pid = db.sender("out")
+    db.run("SELECT pg_terminate_backend(%s)", pid)
+    eventually(lambda: (db.status("out") or {}).get("sender_pid") not in (None, pid), 60, "another sender")
+
+
+@pytest.mark.parametrize("fault", [kill_sender, kill_postmaster, terminate_sender])
+def test_a_long_transaction_goes_on_in_its_middle(db, route, redis_server, name, fault):
+    """The fault comes when a part of one transaction has arrived; what arrived has the ids that it has in the end."""
+    rows = 60000
+    client = redis_server.client()
+    db.run("INSERT INTO item SELECT g, repeat('x', 300) FROM generate_series(1, %s) g", rows)
+    eventually(lambda: client.xlen(name) > 2000, 60, "a part of the transaction arrives")
+    fault(db)
+    assert client.xlen(name) < rows, "the fault came too late to show anything"
+    publish_wal(db, "shop.after", {})
+    eventually(lambda: client.xlen(name) > rows, 120, f"{rows + 1} entries; there are {client.xlen(name)}")
+    entries = [text_of(entry) for entry in redis_server.stream(name)]
+    assert [e["key"] for e in entries[:-1]] == [str(n) for n in range(1, rows + 1)], "lost, twice or in disorder"
+    assert [e["id"].partition("-")[2] for e in entries[:-1]] == [str(n) for n in range(1, rows + 1)]
+    assert len({e["id"].partition("-")[0] for e in entries[:-1]}) == 1 and entries[-1]["topic"] == "shop.after"
+
+
+def test_a_restart_leaves_out_what_was_acknowledged(db, redis_server, name):
+    """To a list, which tells no repetition: a sender that ends in good order sends nothing again."""
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"list:{name}", source="wal")
+    db.wait_state("out", "active", deadline=60)
+    client = redis_server.client()
+    for n in range(1, 201):
+        publish_wal(db, "shop.n", n)
+        if n % 50 == 0:
+            eventually(lambda: client.llen(name) == n, 60, f"{n} elements")
+            terminate_sender(db)
+    eventually(lambda: client.llen(name) >= 200, 60, "all elements")
+    assert [json.loads(e) for e in client.lrange(name, 0, -1)] == list(range(1, 201))
+
+
+def test_no_route_is_held_up_by_another(db, redis_server, name):
+    """What a paused route has no room for goes to its file; afterwards it gets all of it."""
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    db.broker("redis", redis_server.url)
+    for which in ("moves", "stands"):
+        db.route(which, "redis", f"stream:{name}-{which}", "public.item.#", source="wal")
+    db.wait_state("moves", "active", deadline=60)
+    db.wait_state("stands", "active", deadline=60)
+    db.run("SELECT eventbus.pause_route('stands')")
+    db.wait_state("stands", "paused")
+    client = redis_server.client()
+    for part in range(5):
+        db.run("INSERT INTO item SELECT g, repeat('y', 500) FROM generate_series(%s, %s) g",
+               part * 10000 + 1, part * 10000 + 10000)
+    eventually(lambda: client.xlen(f"{name}-moves") == 50000, 120, "the other route goes on")
+    assert client.xlen(f"{name}-stands") == 0
+    confirmed = slot_of(db)["confirmed_flush_lsn"]
+    db.run("SELECT eventbus.resume_route('stands')")
+    publish_wal(db, "public.item.last", {})
+    for which in ("moves", "stands"):
+        eventually(lambda: client.xlen(f"{name}-{which}") >= 50001, 120, f"all arrives on {which}")
+        entries = [text_of(entry) for entry in redis_server.stream(f"{name}-{which}")]
+        assert [e.get("key") for e in entries] == [*map(str, range(1, 50001)), None]
+    eventually(lambda: slot_of(db)["confirmed_flush_lsn"] > confirmed, 60, "the slot follows")
+
+
+def test_the_slot_waits_for_open_transactions_and_nobody_else_does(db, redis_server, name):
+    db.broker("redis", redis_server.url)
+    open_one = db.connect(autocommit=False)
+    with open_one.cursor() as cursor:
+        cursor.execute("CREATE TABLE unfinished ()")
+        cursor.execute("SELECT pg_backend_pid()")
+        pid = cursor.fetchone()[0]
+    db.route("log", "redis", f"stream:{name}-log")
+    db.route("out", "redis", f"stream:{name}", source="wal")
+    db.wait_status("out", 60, state="starting", last_error=lambda text: text and f"process {pid}" in text)
+    db.publish("still.delivered", {})
+    eventually(lambda: redis_server.client().xlen(f"{name}-log") == 1, 60, "the log's route goes on")
+    terminate_sender(db)
+    db.wait_status("out", 60, state="starting", last_error=lambda text: text and f"process {pid}" in text)
+    open_one.commit()
+    db.wait_status("out", 60, state="active", last_error=lambda text: not text)
+    publish_wal(db, "shop.first", {})
+    eventually(lambda: redis_server.client().xlen(name) == 1, 60, "the first event")
+    open_one.close()
+
+
+def test_others_traffic_moves_the_slot(db, route, cluster, setting, make_database):
+    setting("eventbus.safety_poll", "200ms")
+    other = make_database("other", extension=False)
+    other.run("CREATE TABLE filler (words text)")
+    before = slot_of(db)
+    for _ in range(4):
+        other.run("INSERT INTO filler SELECT repeat('z', 1000) FROM generate_series(1, 3000)")
+        cluster.execute("CHECKPOINT")
+    written = cluster.execute("SELECT pg_current_wal_lsn()")[0][0]
+    eventually(lambda: db.one("SELECT confirmed_flush_lsn >= %s AND restart_lsn > %s FROM pg_replication_slots "
+                              "WHERE slot_name = %s", written, before["restart_lsn"], before["slot_name"]),
+               60, "the slot moves on")
+
+
+def test_nothing_is_written_while_nothing_happens(db, route, cluster, setting):
+    setting("eventbus.safety_poll", "200ms")
+    publish_wal(db, "shop.one", {})
+    db.wait_status("out", delivered=1)
+    cluster.execute("CHECKPOINT")
+
+    def still():
+        before = db.one("SELECT pg_current_wal_insert_lsn()")
+        saves = db.one("SELECT xmin::text FROM eventbus.cursor")
+        db.run("SELECT pg_sleep(3)")
+        return (db.one("SELECT pg_current_wal_insert_lsn()") == before and
+                db.one("SELECT xmin::text FROM eventbus.cursor") == saves)
+
+    eventually(still, 60, "three seconds without a write")
+
+
+def test_a_lost_slot_stops_its_route_until_it_is_restarted(db, route, redis_server, name, cluster, setting, told):
+    publish_wal(db, "shop.one", {})
+    db.wait_status("out", delivered=1)
+    db.run("SELECT eventbus.pause_route('out')")
+    db.wait_state("out", "paused")
+    publish_wal(db, "shop.kept", {})
+    setting("max_slot_wal_keep_size", "1MB")
+    db.run("CREATE TABLE filler (words text)")
+
+    def lost():
+        db.run("INSERT INTO filler SELECT repeat('z', 1000) FROM generate_series(1, 20000)")
+        db.run("SELECT pg_switch_wal()")
+        db.run("CHECKPOINT")
+        return slot_of(db)["wal_status"] == "lost"
+
+    eventually(lost, 120, "the server gives the slot up")
+    db.run("SELECT eventbus.resume_route('out')")
+    db.wait_status("out", 60, state="lost", last_error=lambda text: text and "slot" in text)
+    check = next(row for row in db.health() if row["name"] == "route out")
+    assert check["level"] == "error" and "restart_route" in check["hint"]
+    assert told("lost its place", "out")
+    terminate_sender(db)
+    db.wait_state("out", "lost")
+    publish_wal(db, "shop.not.either", {})
+    db.run("SELECT eventbus.restart_route('out')")
+    db.wait_state("out", "active", deadline=60)
+    publish_wal(db, "shop.again", {})
+    eventually(lambda: redis_server.client().xlen(name) == 2, 60, "what comes after the restart")
+    assert [text_of(e)["topic"] for e in redis_server.stream(name)] == ["shop.one", "shop.again"]
+
+
+def test_a_dropped_slot_is_not_silently_made_anew(db, route, redis_server, name):
+    publish_wal(db, "shop.one", {})
+    db.wait_status("out", delivered=1)
+    slot = slot_of(db)["slot_name"]
+
+    def dropped():
+        terminate_sender(db)
+        return db.one("SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots "
+                      "WHERE slot_name = %s AND NOT active", slot) == 1
+
+    eventually(dropped, 60, "somebody drops the slot while it is not in use")
+    db.wait_state("out", "lost", deadline=60)
+    assert slot_of(db) is None
+
+
+def test_a_slot_goes_with_its_last_route(db, route, redis_server, name):
+    db.route("second", "redis", f"stream:{name}-2", source="wal")
+    db.route("log", "redis", f"stream:{name}-3")
+    db.wait_state("second", "active", deadline=60)
+    db.run("SELECT eventbus.drop_route('out')")
+    publish_wal(db, "shop.one", {})
+    db.wait_status("second", delivered=1)
+    assert slot_of(db)
+    db.run("SELECT eventbus.drop_route('second')")
+    eventually(lambda: slot_of(db) is None, 60, "the slot is dropped")
+    db.wait_state("log", "active")
+
+
+@pytest.mark.parametrize("how", ["broker", "extension"])
+def test_a_slot_goes_with_its_broker_and_with_the_extension(db, route, how):
+    assert slot_of(db)
+    db.run("SELECT eventbus.drop_broker('redis', true)" if how == "broker" else "DROP EXTENSION pg_eventbus")
+    eventually(lambda: slot_of(db) is None, 60, "the slot is dropped")
+
+
+def test_a_database_with_a_slot_can_be_dropped(make_database, redis_server, name):
+    db = make_database("short")
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"stream:{name}", source="wal")
+    db.wait_state("out", "active", deadline=60)
+    db.drop(force=False)
+    assert not db.cluster.execute("SELECT 1 FROM pg_replication_slots WHERE database = %s", db.name)
+
+
+def test_a_copy_of_a_database_begins_on_a_slot_of_its_own(db, route, redis_server, name, make_database):
+    publish_wal(db, "shop.one", {})
+    db.wait_status("out", delivered=1)
+    db.connection.close()
+    db.cluster.execute(f'CREATE DATABASE "{db.name}_copy" TEMPLATE "{db.name}"')
+    db.reconnect()
+    copy = make_database("copy", extension=False, create=False)
+    copy.wait_state("out", "active", deadline=60)
+    publish_wal(copy, "shop.of.the.copy", {})
+    publish_wal(db, "shop.two", {})
+    eventually(lambda: redis_server.client().xlen(name) == 3, 60, "both deliver")
+    assert slot_of(copy)["slot_name"] != slot_of(db)["slot_name"]
+
+
+def test_commits_that_do_not_wait_for_the_disk(db, route, redis_server, name):
+    with db.connect(options="-c synchronous_commit=off") as connection:
+        connection.autocommit = True
+        for n in range(20):
+            publish_wal(db, "shop.n", n, connection=connection)
+    eventually(lambda: redis_server.client().xlen(name) == 20, 60, "all arrive")
+
+
+def test_prepared_transactions(db, route, redis_server, name):
+    connection = db.connect(autocommit=False)
+    for n, end in ((1, "ROLLBACK"), (2, "COMMIT")):
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO item VALUES (%s, 'p')", (n,))
+            cursor.execute(f"PREPARE TRANSACTION '{db.name}-{n}'")
+        connection.rollback()
+        db.run(f"{end} PREPARED '{db.name}-{n}'")
+    publish_wal(db, "shop.after", {})
+    eventually(lambda: redis_server.client().xlen(name) == 2, 60, "what was committed arrives")
+    assert [text_of(e).get("key") for e in redis_server.stream(name)] == ["2", None]
+    connection.close()
