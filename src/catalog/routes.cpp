@@ -10,6 +10,7 @@
 #include "log/cursors.hpp"
 #include "postgres/query.hpp"
 #include "router/route.hpp"
+#include "wal/preflight.hpp"
 #include "wal/slot.hpp"
 
 namespace eventbus::catalog {
@@ -22,6 +23,7 @@ constexpr const char* options_example = "{\"order\": \"strict\"}";
 struct Checked {
     bool earliest;  // begin with what the log still holds
     bool from_wal;
+    wal::Selection selection;  // from the WAL
 };
 
 // Checks everything about a route.
@@ -31,9 +33,11 @@ Checked check_route(const char* name, const char* url, const char* destination, 
         call_guest([&] { return &broker::load_module(url_scheme(url), module_directory()); });
     Checked checked = call_guest([&] {
         router::Route route(0, name, destination, topics, options, *module);
-        return Checked{route.options.earliest, route.options.from_wal};
+        return Checked{route.options.earliest, route.options.from_wal, {}};
     });
-    if (checked.from_wal) wal::check_selection(wal_selection(options, *module));
+    if (!checked.from_wal) return checked;
+    checked.selection = wal_selection(options, *module);
+    wal::check_selection(checked.selection);
     return checked;
 }
 
@@ -48,6 +52,16 @@ void check_server(int32 broker_id) {
     if (need.what != nullptr)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", need.what),
                         errhint("Put this line into postgresql.conf and restart the server: %s", need.setting)));
+}
+
+void warn_of_tables(const char* route, const wal::Selection& selection) {
+    const char* tables = wal::tables_without_identity(selection);
+    if (tables != nullptr)
+        ereport(
+            WARNING,
+            (errmsg("route \"%s\" takes changes of tables without a replica identity", route),
+             errdetail("Events of an UPDATE have no key there, those of a DELETE neither key nor values: %s.", tables),
+             errhint("Give them a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL.")));
 }
 
 const char* source_of(const Checked& checked) {
@@ -90,7 +104,10 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
     int32 broker_id = find_broker(broker, Hold::share);
     Checked checked = check_route(name, url_of(broker_id), destination, topics, options);
 
-    if (checked.from_wal) check_server(broker_id);
+    if (checked.from_wal) {
+        check_server(broker_id);
+        warn_of_tables(name, checked.selection);
+    }
     // Until this transaction has committed, rotation must not let go of what the route will want: it needs these
     // locks, and looks at the routes only once it has them.
     const log::Relations& log = log::relations();

@@ -11,6 +11,7 @@
 #include "settings/settings.hpp"
 #include "status/log_health.hpp"
 #include "status/shared.hpp"
+#include "status/wal_health.hpp"
 
 extern "C" {
 #include "access/xlog.h"
@@ -133,6 +134,8 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         state = pstrdup(route.state);
         in_flight = static_cast<int32>(route.in_flight);
         oldest = route.oldest;
+    } else if (stored.cursor.wal.lost) {
+        state = "lost";
     } else if (stored.exists && !line.from_wal) {  // nobody but its sender decodes the WAL
         oldest = oldest_behind(stored, line.topics);
     }
@@ -249,6 +252,16 @@ void check_routes(Checks& checks) {
                 name, "error", psprintf("broker %s cannot be reached: %s", broker, error),
                 "Start the broker, or correct its address with eventbus.alter_broker; events wait in the log and "
                 "follow by themselves.");
+        else if (strcmp(state, "starting") == 0)
+            checks.put(name, "warning", psprintf("not ready: %s", error),
+                       "It begins by itself; what commits until then is not its.");
+        else if (strcmp(state, "failing") == 0)
+            checks.put(name, "error", psprintf("the WAL cannot be read: %s", error),
+                       "Mend what it complains of; it is tried again by itself, at most 30 s apart.");
+        else if (strcmp(state, "lost") == 0)
+            checks.put(name, "error", error,
+                       psprintf("Bring receivers up to date by other means, then SELECT eventbus.restart_route('%s').",
+                                text_at(i, 1)));
         else if (strcmp(state, "stopped") == 0)
             checks.put(name, "error", psprintf("no sender runs for broker %s", broker),
                        "See the other checks; if they are well, the server log says why the sender ended.");
@@ -281,6 +294,12 @@ void check_storage(Checks& checks) {
         checks.put("dead letters", "ok", "none", nullptr);
     Finding log = look_at_log();
     checks.put("log", log.level, log.detail, log.hint);
+    if (RecoveryInProgress()) return;
+    look_at_wal(
+        [](void* context, const char* name, const Finding& finding) {
+            static_cast<Checks*>(context)->put(name, finding.level, finding.detail, finding.hint);
+        },
+        &checks);
 }
 
 }  // namespace

@@ -301,20 +301,6 @@ bool same(const Selection& a, const Selection& b) {
            same_text(a.operations, b.operations) && same_text(a.messages, b.messages);
 }
 
-void read_selection(const Selection& selection, decoder::Options* options) {
-    List* given = NIL;
-    auto add = [&given](const char* name, const char* value) {
-        if (value == nullptr) return;
-        given = lappend(given, makeDefElem(pstrdup(name), reinterpret_cast<Node*>(makeString(pstrdup(value))), -1));
-    };
-    add("format", "debezium");
-    add("tables", selection.tables);
-    add("publication_names", selection.publication);
-    add("actions", selection.operations);
-    add("messages", selection.messages);
-    decoder::read_options(given, options);
-}
-
 decoder::Piece source_names() {
     StringInfoData names;
     initStringInfo(&names);
@@ -439,6 +425,20 @@ void on_stream_commit(LogicalDecodingContext* context, ReorderBufferTXN* txn, XL
 }
 
 }  // namespace
+
+void read_selection(const Selection& selection, decoder::Options* options) {
+    List* given = NIL;
+    auto add = [&given](const char* name, const char* value) {
+        if (value == nullptr) return;
+        given = lappend(given, makeDefElem(pstrdup(name), reinterpret_cast<Node*>(makeString(pstrdup(value))), -1));
+    };
+    add("format", "debezium");
+    add("tables", selection.tables);
+    add("publication_names", selection.publication);
+    add("actions", selection.operations);
+    add("messages", selection.messages);
+    decoder::read_options(given, options);
+}
 
 void check_selection(const Selection& selection) {
     decoder::Options options;

@@ -8,28 +8,10 @@
 #include "postgres/query.hpp"
 
 extern "C" {
-#include "access/xlog.h"
 #include "replication/slot.h"
-#include "utils/guc.h"
-#include "utils/varlena.h"
 }
 
 namespace eventbus::wal {
-
-namespace {
-
-constexpr const char* libraries_setting = "output_plugin_libraries";
-
-bool lists(const char* names, const char* name) {
-    List* list = NIL;
-    ListCell* cell;
-    if (!SplitDirectoriesString(pstrdup(names), ',', &list)) return false;
-    foreach (cell, list)
-        if (strcmp(static_cast<char*>(lfirst(cell)), name) == 0) return true;
-    return false;
-}
-
-}  // namespace
 
 const char* lsn_text(XLogRecPtr lsn) {
     return psprintf("%X/%X", static_cast<uint32>(lsn >> 32), static_cast<uint32>(lsn));
@@ -64,21 +46,6 @@ bool drop_slots_but(const int32* broker_ids, int count) {
         ReplicationSlotDrop(text_at(i, 1), true);
     }
     return all;
-}
-
-Need missing_setting(bool slot_exists) {
-    if (wal_level < WAL_LEVEL_LOGICAL)
-        return {"wal_level is not logical: changes cannot be read from the WAL", "wal_level = logical"};
-    const char* libraries = GetConfigOption(libraries_setting, true, false);
-    if (libraries != nullptr && !lists(libraries, plugin))
-        return {"output_plugin_libraries does not list pg_eventbus: no slot can be decoded by it",
-                psprintf("output_plugin_libraries = '%s%s%s'", libraries, *libraries != '\0' ? ", " : "", plugin)};
-    if (slot_exists) return {};
-    run_query("SELECT count(*) FROM pg_replication_slots", {}, true);
-    if (int8_at(0, 1) >= max_replication_slots)
-        return {psprintf("no replication slot is free: all %d are in use", max_replication_slots),
-                psprintf("max_replication_slots = %d", max_replication_slots + 4)};
-    return {};
 }
 
 }  // namespace eventbus::wal

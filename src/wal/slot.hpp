@@ -26,12 +26,4 @@ SlotState look_up_slot(const char* name);
 // Drops this database's slots of ours whose brokers are not among those; false where one is still in use.
 bool drop_slots_but(const int32* broker_ids, int count);
 
-// What the server must be set to. `setting` is a line for postgresql.conf; the text says what is missing; both nullptr
-// where all is well.
-struct Need {
-    const char* what;
-    const char* setting;
-};
-Need missing_setting(bool slot_exists);
-
 }  // namespace eventbus::wal

@@ -75,6 +75,7 @@ inline constexpr int64 commit_not_known = 1000000000000;
 
 // decode.cpp: the output plugin's callbacks.
 void make_shapes(Source* source);
+void read_selection(const Selection& selection, decoder::Options* options);
 void take_callbacks(Source* source);
 void forget_streamed(Source* source, Streamed* streamed);
 // Gives the taker the event, which is numbered, unless it is the taker's already.

@@ -55,7 +55,7 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     char words[sizeof shared->last_error];
     copy_words(words, sizeof words, error);
     const char* reason;
-    const char* state = route->paused ? nullptr : wal_state(route, &reason);
+    const char* state = wal_state(route, &reason);
     LatencyCounts latencies = {};
     if (newly_delivered > 0)
         call_guest([&] { sender.dispatcher->take_latencies(static_cast<delivery::RouteId>(route->id), latencies); });
@@ -74,7 +74,10 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     if (state != nullptr) {
         strlcpy(shared->state, state, sizeof shared->state);
         strlcpy(shared->last_error, reason, sizeof shared->last_error);
+    } else if (route->wal_words) {
+        strlcpy(shared->last_error, words, sizeof shared->last_error);
     }
+    route->wal_words = state != nullptr;
     status::count_delivered(&shared->pace, sender.shown_at, newly_delivered, latencies);
     SpinLockRelease(&shared->mutex);
 }

@@ -99,6 +99,7 @@ struct SenderRoute {
     bool paused;
     LogStream* stream;            // nullptr of one from the WAL,
     WalFeed* wal;                 // and this of one from the log
+    bool wal_words;               // status shows what wal_state() said
     router::TopicFilter* filter;  // guest's, never freed but with the route
     log::StoredCursor stored;
     List* detours;           // of SenderDetour*, by number

@@ -10,6 +10,7 @@
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "settings/settings.hpp"
+#include "wal/preflight.hpp"
 #include "wal/slot.hpp"
 #include "worker/sender.hpp"
 
@@ -442,9 +443,14 @@ const char* wal_state(const SenderRoute* route, const char** words) {
     *words = "";
     if (route->wal == nullptr) return nullptr;
     if (is_lost(route)) {
-        *words = "the replication slot is gone, and changes with it";
+        const log::WalPlace& place = route->stored.cursor.wal;
+        static char lost[256];
+        snprintf(lost, sizeof lost, "replication slot %s is gone: what was committed after %X/%X is not delivered",
+                 place.slot, static_cast<uint32>(place.lsn >> 32), static_cast<uint32>(place.lsn));
+        *words = lost;
         return "lost";
     }
+    if (route->paused) return nullptr;
     if (wal::state_of(state.source) == wal::State::starting) {
         *words = wal::words_of(state.source);
         return "starting";

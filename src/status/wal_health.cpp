@@ -1,0 +1,86 @@
+// What it is: see wal_health.hpp.
+// Who calls it: see wal_health.hpp.
+// Never: see wal_health.hpp.
+#include "status/wal_health.hpp"
+
+#include "broker/loader.hpp"
+#include "catalog/arguments.hpp"
+#include "catalog/wal_selection.hpp"
+#include "core/settings.hpp"
+#include "postgres/query.hpp"
+#include "wal/preflight.hpp"
+
+namespace eventbus::status {
+
+namespace {
+
+Finding look_at_settings() {
+    wal::Need need = wal::missing_setting(true);
+    if (need.what != nullptr)
+        return {"error", need.what,
+                psprintf("Put this line into postgresql.conf and restart the server: %s", need.setting)};
+    return {"ok", "the server is set up for routes from the WAL", nullptr};
+}
+
+Finding look_at_slot(uint64 row) {
+    const char* slot = text_at(row, 2);
+    const char* wal_status = text_at(row, 3);
+    const char* held_back = text_at(row, 4);
+    const char* limit = text_at(row, 5);
+    if (slot == nullptr)
+        return {"warning", "it has no replication slot yet", "It is made by the broker's sender: see its routes."};
+    if (strcmp(wal_status, "lost") == 0)
+        return {
+            "error",
+            psprintf("replication slot %s was invalidated: WAL that it needed is gone (max_slot_wal_keep_size is %s)",
+                     slot, limit),
+            "Its routes show what was lost; eventbus.restart_route begins anew."};
+    if (strcmp(wal_status, "unreserved") == 0)
+        return {"error", psprintf("replication slot %s is about to be invalidated; it holds back %s", slot, held_back),
+                psprintf("Mend or drop the route that stands still, or raise max_slot_wal_keep_size (%s) and reload.",
+                         limit)};
+    if (strcmp(wal_status, "extended") == 0)
+        return {"warning",
+                psprintf("replication slot %s holds back %s of WAL, more than max_wal_size", slot, held_back),
+                "Mend or drop the route that stands still."};
+    return {"ok", psprintf("replication slot %s holds back %s of WAL", slot, held_back), nullptr};
+}
+
+Finding look_at_tables(const char* options, const char* url) {
+    const broker::Module* module =
+        call_guest([&] { return &broker::load_module(url_scheme(url), catalog::module_directory()); });
+    const char* tables = wal::tables_without_identity(catalog::wal_selection(options, *module));
+    if (tables == nullptr) return {"ok", "every table that it takes changes of has a replica identity", nullptr};
+    return {"warning", psprintf("tables without a replica identity: %s; DELETEs are without key and values", tables),
+            "Give them a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL."};
+}
+
+}  // namespace
+
+void look_at_wal(void (*put)(void* context, const char* name, const Finding& finding), void* context) {
+    run_query(
+        "SELECT name, options::text, (SELECT url FROM eventbus.broker_config b WHERE b.id = broker_id) "
+        "FROM eventbus.route_config WHERE source = 'wal' ORDER BY 1");
+    auto count = static_cast<int>(SPI_processed);
+    if (count == 0) return;
+    struct Line {
+        char* name;
+        char* options;
+        char* url;
+    };
+    auto* lines = static_cast<Line*>(palloc(sizeof(Line) * static_cast<Size>(count)));
+    for (int i = 0; i < count; ++i) lines[i] = {text_at(i, 1), text_at(i, 2), text_at(i, 3)};
+    put(context, "WAL", look_at_settings());
+    run_query(
+        "SELECT b.name, s.slot_name::text, s.wal_status, pg_size_pretty(pg_current_wal_lsn() - s.restart_lsn), "
+        "current_setting('max_slot_wal_keep_size') "
+        "FROM eventbus.broker_config b LEFT JOIN pg_replication_slots s ON s.slot_name = "
+        "format('pg_eventbus_%s_%s', (SELECT oid FROM pg_database WHERE datname = current_database()), b.id) "
+        "WHERE EXISTS (SELECT FROM eventbus.route_config r WHERE r.broker_id = b.id AND r.source = 'wal') ORDER BY 1");
+    for (uint64 i = 0; i < SPI_processed; ++i)
+        put(context, psprintf("WAL for broker %s", text_at(i, 1)), look_at_slot(i));
+    for (int i = 0; i < count; ++i)
+        put(context, psprintf("tables of route %s", lines[i].name), look_at_tables(lines[i].options, lines[i].url));
+}
+
+}  // namespace eventbus::status

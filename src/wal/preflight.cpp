@@ -1,0 +1,78 @@
+// What it is: see preflight.hpp.
+// Who calls it: see preflight.hpp.
+// Never: see preflight.hpp.
+#include "wal/preflight.hpp"
+
+#include "decoder/options.hpp"
+#include "postgres/query.hpp"
+#include "wal/slot.hpp"
+#include "wal/source_state.hpp"
+
+extern "C" {
+#include "access/xlog.h"
+#include "replication/slot.h"
+#include "utils/guc.h"
+#include "utils/varlena.h"
+}
+
+namespace eventbus::wal {
+
+namespace {
+
+constexpr const char* libraries_setting = "output_plugin_libraries";
+
+bool lists(const char* names, const char* name) {
+    List* list = NIL;
+    ListCell* cell;
+    if (!SplitDirectoriesString(pstrdup(names), ',', &list)) return false;
+    foreach (cell, list)
+        if (strcmp(static_cast<char*>(lfirst(cell)), name) == 0) return true;
+    return false;
+}
+
+}  // namespace
+
+Need missing_setting(bool slot_exists) {
+    if (wal_level < WAL_LEVEL_LOGICAL)
+        return {"wal_level is not logical: changes cannot be read from the WAL", "wal_level = logical"};
+    const char* libraries = GetConfigOption(libraries_setting, true, false);
+    if (libraries != nullptr && !lists(libraries, plugin))
+        return {"output_plugin_libraries does not list pg_eventbus: no slot can be decoded by it",
+                psprintf("output_plugin_libraries = '%s%s%s'", libraries, *libraries != '\0' ? ", " : "", plugin)};
+    if (slot_exists) return {};
+    run_query("SELECT count(*) FROM pg_replication_slots", {}, true);
+    if (int8_at(0, 1) >= max_replication_slots)
+        return {psprintf("no replication slot is free: all %d are in use", max_replication_slots),
+                psprintf("max_replication_slots = %d", max_replication_slots + 4)};
+    return {};
+}
+
+const char* tables_without_identity(const Selection& selection) {
+    decoder::Options options;
+    read_selection(selection, &options);
+    constexpr int most = 5;
+    if (!options.actions[static_cast<int>(decoder::Operation::update)] &&
+        !options.actions[static_cast<int>(decoder::Operation::remove)])
+        return nullptr;
+    run_query(
+        "SELECT n.nspname::text, c.relname::text, c.oid::regclass::text FROM pg_class c "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND c.relpersistence = 'p' "
+        "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'eventbus') "
+        "AND (c.relreplident = 'n' OR (c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index i "
+        "WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate))) "
+        "AND ($1 IS NULL OR EXISTS (SELECT FROM pg_publication_tables t WHERE t.schemaname = n.nspname "
+        "AND t.tablename = c.relname AND t.pubname = ANY (regexp_split_to_array($1, '\\s*,\\s*')))) ORDER BY 3",
+        {Argument::of(selection.publication)}, true);
+    StringInfoData names;
+    initStringInfo(&names);
+    int found = 0;
+    for (uint64 i = 0; i < SPI_processed; ++i) {
+        if (!decoder::wants_table(options, text_at(i, 1), text_at(i, 2))) continue;
+        if (found < most) appendStringInfo(&names, "%s%s", found > 0 ? ", " : "", text_at(i, 3));
+        ++found;
+    }
+    if (found > most) appendStringInfo(&names, " and %d more", found - most);
+    return found > 0 ? names.data : nullptr;
+}
+
+}  // namespace eventbus::wal

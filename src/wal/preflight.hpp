@@ -1,0 +1,23 @@
+// What it is: what routes from the WAL want of the server and of tables.
+// Who calls it: create_route, the sender before it opens a source, health().
+// Never: changes a setting; it says which line to put into postgresql.conf.
+#pragma once
+
+#include "wal/source.hpp"
+
+namespace eventbus::wal {
+
+// These run between SPI_connect and SPI_finish.
+// What the server must be set to. `setting` is a line for postgresql.conf; the text says what is missing; both nullptr
+// where all is well.
+struct Need {
+    const char* what;
+    const char* setting;
+};
+Need missing_setting(bool slot_exists);
+
+// The tables that are selected and have no replica identity: an UPDATE of theirs has no key, a DELETE has neither key
+// nor values. At most a few names, comma-separated; nullptr: there is none.
+const char* tables_without_identity(const Selection& selection);
+
+}  // namespace eventbus::wal
