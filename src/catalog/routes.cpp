@@ -147,7 +147,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     char* new_topics = text_at(0, 2);
     char* new_options = text_at(0, 3);
     int32 broker_id = int4_at(0, 4);
-    char* source = text_at(0, 6);
+    char* source = text_at(0, 5);
     Checked checked = check_route(name, url_of(broker_id), new_destination, new_topics, new_options);
     if (strcmp(source, source_of(checked)) != 0)
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("route \"%s\" cannot change its source", name),

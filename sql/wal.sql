@@ -1,0 +1,23 @@
+-- Routes from the WAL: what create_route says of them. Delivery is tested in test/live/test_wal.py.
+SELECT eventbus.create_broker('wal_broker', 'redis://127.0.0.1:1');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "table"}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"tables": "public.*"}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "start": "earliest"}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "tables": 5}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "tables": "no_schema"}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "operations": "insert, upsert"}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "operations": ["insert", 1]}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "format": "xml"}');
+
+-- A route keeps its source.
+SELECT eventbus.create_route('l', 'wal_broker', 'stream:s');
+SELECT eventbus.alter_route('l', options => '{"source": "wal"}');
+SELECT eventbus.restart_route('l');
+SELECT eventbus.restart_route('none');
+SELECT eventbus.drop_broker('wal_broker', true);
+
+-- Arguments of publish_wal are those of publish.
+SELECT eventbus.publish_wal(NULL, '1');
+SELECT eventbus.publish_wal('a..b', '1');
+SELECT eventbus.publish_now('a.b', NULL);
+SELECT eventbus.publish_now('a.b', '1', repeat('k', 1025));
