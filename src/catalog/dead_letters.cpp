@@ -68,8 +68,9 @@ void store_dead_letter(int32 route_id, const Event& event, std::string_view erro
     run_query(
         "INSERT INTO eventbus.dead_letter_store AS d (route_id, event_id, topic, key, headers, content_type, "
         "payload_text, "
-        "payload_bytes, published_at, error, attempts, failed_at) "
-        "SELECT id, $2, $3, $4, $5::jsonb, $6, $7, $8, $9, $10, $11, clock_timestamp() FROM eventbus.route_config "
+        "payload_bytes, published_at, error, attempts, failed_at, lsn, number) "
+        "SELECT id, $2, $3, $4, $5::jsonb, $6, $7, $8, $9, $10, $11, clock_timestamp(), $12, $13 FROM "
+        "eventbus.route_config "
         "WHERE id = $1 "
         "ON CONFLICT (route_id, event_id) DO UPDATE SET error = excluded.error, attempts = d.attempts + "
         "excluded.attempts, "
@@ -78,7 +79,8 @@ void store_dead_letter(int32 route_id, const Event& event, std::string_view erro
          event.key ? stored_text(*event.key) : Argument::null_of(TEXTOID),
          event.headers.empty() ? Argument::null_of(TEXTOID) : stored_text(event.headers),
          stored_text(event.content_type), text, bytes, Argument::of_time(from_unix_us(event.published_at)),
-         foreign_text(error), Argument::of(attempts)});
+         foreign_text(error), Argument::of(attempts), Argument{LSNOID, UInt64GetDatum(event.lsn), event.lsn == 0},
+         Argument{INT8OID, Int64GetDatum(event.number), event.lsn == 0}});
 }
 
 int take_requeued(int32 route_id, int64 after_id, int most, Event** events, MemoryContext memory) {
@@ -86,7 +88,7 @@ int take_requeued(int32 route_id, int64 after_id, int most, Event** events, Memo
         "SELECT event_id, published_at, convert_to(topic, 'UTF8'), convert_to(key, 'UTF8'), convert_to(headers::text, "
         "'UTF8'), "
         "convert_to(content_type, 'UTF8'), coalesce(payload_bytes, convert_to(payload_text, 'UTF8')), payload_bytes IS "
-        "NOT NULL "
+        "NOT NULL, lsn, number "
         "FROM eventbus.dead_letter_store WHERE route_id = $1 AND event_id > $2 AND requeued ORDER BY event_id LIMIT $3",
         {Argument::of(route_id), Argument::of(after_id), Argument::of(static_cast<int64>(most))});
     auto count = static_cast<int>(SPI_processed);
@@ -101,6 +103,10 @@ int take_requeued(int32 route_id, int64 after_id, int most, Event** events, Memo
         event->content_type = view_at(i, 6, memory);
         event->payload = view_at(i, 7, memory);
         event->is_bytes = bool_at(i, 8);
+        bool null;
+        Datum lsn = datum_at(i, 9, &null);
+        event->lsn = null ? 0 : DatumGetUInt64(lsn);
+        event->number = int8_at(i, 10);
     }
     return count;
 }

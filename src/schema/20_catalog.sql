@@ -73,6 +73,8 @@ COMMENT ON COLUMN eventbus.cursor.detour IS '0: the route itself; otherwise a ke
 CREATE TABLE eventbus.dead_letter_store (
     route_id      integer     NOT NULL REFERENCES eventbus.route_config (id) ON DELETE CASCADE,
     event_id      bigint      NOT NULL,
+    lsn           pg_lsn,
+    number        bigint,
     topic         text        NOT NULL,
     key           text,
     headers       jsonb,
@@ -88,6 +90,7 @@ CREATE TABLE eventbus.dead_letter_store (
 );
 CREATE INDEX dead_letter_store_requeued ON eventbus.dead_letter_store (route_id) WHERE requeued;
 COMMENT ON TABLE eventbus.dead_letter_store IS 'events that a broker refused for good, whole; read eventbus.dead_letter instead';
+COMMENT ON COLUMN eventbus.dead_letter_store.lsn IS 'of an event from the WAL: where its transaction''s commit stands, and in number the how-manieth of its changes it is';
 
 CREATE FUNCTION eventbus.redacted_url(url text) RETURNS text
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eventbus_redacted_url';
@@ -116,11 +119,13 @@ COMMENT ON COLUMN eventbus.route.created_at IS 'when it was created';
 CREATE VIEW eventbus.dead_letter AS
     SELECT d.event_id, r.name AS route, d.topic, d.key,
            coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
-           d.headers, d.error, d.attempts, d.failed_at
+           d.headers, d.error, d.attempts, d.failed_at,
+           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id
     FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id
     WHERE NOT d.requeued;
 COMMENT ON VIEW eventbus.dead_letter IS 'events that a broker refused for good, a row an event and route; see eventbus.redeliver and eventbus.discard';
-COMMENT ON COLUMN eventbus.dead_letter.event_id IS 'event id';
+COMMENT ON COLUMN eventbus.dead_letter.event_id IS 'event id, for redeliver and discard; of an event from the WAL a number that is unique on its route';
+COMMENT ON COLUMN eventbus.dead_letter.message_id IS 'event id as the message carries it: the same, or <commit LSN>-<n> of an event from the WAL';
 COMMENT ON COLUMN eventbus.dead_letter.route IS 'the route on which it was refused';
 COMMENT ON COLUMN eventbus.dead_letter.topic IS 'the event''s topic';
 COMMENT ON COLUMN eventbus.dead_letter.key IS 'the event''s key';

@@ -136,39 +136,25 @@ std::string_view utf8_of(std::string_view text) {
 Event foreign_message(const char* prefix, std::string_view content) {
     Event event;
     event.topic = topic_of_prefix(prefix);
-    // Outside of a transaction nothing can be converted.
-    bool readable = (GetDatabaseEncoding() == PG_UTF8 || IsTransactionState()) &&
-                    pg_verify_mbstr(GetDatabaseEncoding(), content.data(), static_cast<int>(content.size()), true);
+    bool readable = pg_verify_mbstr(GetDatabaseEncoding(), content.data(), static_cast<int>(content.size()), true);
     event.is_bytes = !readable;
     if (!readable) {
         event.payload = content;
         event.content_type = "application/octet-stream";
         return event;
     }
+    // What is converted wants the catalog, and so a transaction, which there is not always.
+    bool own_transaction = GetDatabaseEncoding() != PG_UTF8 && !IsTransactionState();
+    MemoryContext memory = CurrentMemoryContext;
+    if (own_transaction) StartTransactionCommand();
+    MemoryContextSwitchTo(memory);
     event.topic = utf8_of(event.topic);
     event.payload = utf8_of(content);
     event.content_type =
         compat::is_json(content.data(), static_cast<int>(content.size())) ? "application/json" : "text/plain";
+    if (own_transaction) CommitTransactionCommand();
+    MemoryContextSwitchTo(memory);
     return event;
-}
-
-void found_message(Source* source, XLogRecPtr lsn, const char* prefix, std::string_view content) {
-    MemoryContext before = MemoryContextSwitchTo(source->scratch);
-    Found found(source, lsn);
-    Event event;
-    if (strcmp(prefix, wal_message_prefix) != 0 || !read_wal_message(content, event))
-        event = foreign_message(prefix, content);
-    const char* topic = pnstrdup(event.topic.data(), event.topic.size());
-    ListCell* cell;
-    foreach (cell, source->shapes) {
-        auto* shape = static_cast<Shape*>(lfirst(cell));
-        if (!decoder::wants_message(shape->decoder.options, topic)) continue;
-        for (int i = 0; i < shape->taker_count; ++i)
-            if (wants(source, shape->takers[i], event.topic)) found.give(shape->takers[i], &event);
-    }
-    found.done();
-    MemoryContextSwitchTo(before);
-    MemoryContextReset(source->scratch);
 }
 
 // Cursors move because events are delivered; brokers have passwords.
@@ -347,8 +333,7 @@ void show_to_shapes(Source* source, Found* found, Show show) {
 
 void on_begin(LogicalDecodingContext* context, ReorderBufferTXN* txn) {
     Source* source = source_of(context);
-    begin(source, txn->final_lsn, txn->xact_time.commit_time);
-    remember(source, txn->xid);
+    begin_transaction(source, txn->xid, txn->final_lsn, txn->xact_time.commit_time);
     source->stamp = decoder::make_stamp(txn, true);
 }
 
@@ -417,8 +402,7 @@ void on_stream_commit(LogicalDecodingContext* context, ReorderBufferTXN* txn, XL
     Source* source = source_of(context);
     auto* streamed = static_cast<Streamed*>(hash_search(source->streamed, &txn->xid, HASH_FIND, nullptr));
     if (streamed == nullptr) return;
-    begin(source, txn->final_lsn, txn->xact_time.commit_time);
-    remember(source, txn->xid);
+    begin_transaction(source, txn->xid, txn->final_lsn, txn->xact_time.commit_time);
     std::sort(streamed->undone, streamed->undone + streamed->undone_count);
     release(streamed->spool);
     source->handing = streamed;
@@ -438,6 +422,30 @@ void read_selection(const Selection& selection, decoder::Options* options) {
     add("actions", selection.operations);
     add("messages", selection.messages);
     decoder::read_options(given, options);
+}
+
+void begin_transaction(Source* source, TransactionId xid, uint64 commit, TimestampTz committed_at) {
+    begin(source, commit, committed_at);
+    remember(source, xid);
+}
+
+void found_message(Source* source, XLogRecPtr lsn, const char* prefix, std::string_view content) {
+    MemoryContext before = MemoryContextSwitchTo(source->scratch);
+    Found found(source, lsn);
+    Event event;
+    if (strcmp(prefix, wal_message_prefix) != 0 || !read_wal_message(content, event))
+        event = foreign_message(prefix, content);
+    const char* topic = pnstrdup(event.topic.data(), event.topic.size());
+    ListCell* cell;
+    foreach (cell, source->shapes) {
+        auto* shape = static_cast<Shape*>(lfirst(cell));
+        if (!decoder::wants_message(shape->decoder.options, topic)) continue;
+        for (int i = 0; i < shape->taker_count; ++i)
+            if (wants(source, shape->takers[i], event.topic)) found.give(shape->takers[i], &event);
+    }
+    found.done();
+    MemoryContextSwitchTo(before);
+    MemoryContextReset(source->scratch);
 }
 
 void check_selection(const Selection& selection) {

@@ -59,7 +59,8 @@ void start_decoding(Source* source) {
 // The next record, unless that has not been written and flushed as a whole yet.
 bool read_record(Source* source) {
     XLogReaderState* reader = source->context->reader;
-    if (source->next >= GetFlushRecPtr(nullptr)) return false;
+    if (source->next >= source->flushed) source->flushed = GetFlushRecPtr(nullptr);
+    if (source->next >= source->flushed) return false;
     char* error = nullptr;
     source->end_of_wal.end_of_wal = false;
     MemoryContext before = MemoryContextSwitchTo(source->memory);  // where the reader's buffers shall be
@@ -198,6 +199,7 @@ Source* open_source(const char* slot, bool exists, List* takers, MemoryContext m
     source->streamed =
         hash_create("pg_eventbus large transactions", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
     make_shapes(source);
+    make_held(source);
     CheckLogicalDecodingRequirements();
     if (exists) {
         compat::acquire_slot(slot);
@@ -252,7 +254,7 @@ bool step(Source* source, const Limits& limits) {
         } else if (!read_record(source)) {
             more = false;
         } else {
-            LogicalDecodingProcessRecord(source->context, source->context->reader);
+            if (!hold_record(source)) LogicalDecodingProcessRecord(source->context, source->context->reader);
             if (source->handing == nullptr) source->found = {source->next, 0};
         }
         if (records % records_between_looks == 0 && GetCurrentTimestamp() > until) break;

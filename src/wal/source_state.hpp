@@ -50,8 +50,9 @@ struct Source {
 
     LogicalDecodingContext* context;
     ReadLocalXLogPageNoWaitPrivate end_of_wal;
-    XLogRecPtr next;  // the next record
-    bool waiting;     // the current one waits for transactions to end before it is decoded
+    XLogRecPtr next;     // the next record
+    XLogRecPtr flushed;  // the WAL is on disk up to there, at least
+    bool waiting;        // the current one waits for transactions to end before it is decoded
 
     // The transaction that is decoded, or handed on from its spool.
     uint64 commit;
@@ -59,6 +60,7 @@ struct Source {
     int64 number;  // of its last change
     Counting counting;
 
+    HTAB* held;           // messages of transactions that have nothing else; see held.cpp
     HTAB* streamed;       // of Streamed
     Streamed* streaming;  // whose block is being decoded, or nullptr
     Streamed* handing;    // which has committed, and is being handed on, or nullptr
@@ -74,12 +76,19 @@ struct Source {
 inline constexpr int64 commit_not_known = 1000000000000;
 
 // decode.cpp: the output plugin's callbacks.
+// What is found next belongs to a transaction that commits there.
+void begin_transaction(Source* source, TransactionId xid, uint64 commit, TimestampTz committed_at);
+void found_message(Source* source, XLogRecPtr lsn, const char* prefix, std::string_view content);
 void make_shapes(Source* source);
 void read_selection(const Selection& selection, decoder::Options* options);
 void take_callbacks(Source* source);
 void forget_streamed(Source* source, Streamed* streamed);
 // Gives the taker the event, which is numbered, unless it is the taker's already.
 void give(Source* source, Taker* taker, const Event& event);
+
+// held.cpp: true where the record that has been read is a message that waits for its commit.
+void make_held(Source* source);
+bool hold_record(Source* source);
 
 inline bool is_full(const Taker* taker, const Limits& limits) {
     return taker->building != nullptr &&

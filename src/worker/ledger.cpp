@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "catalog/dead_letters.hpp"
+#include "core/event_id.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "worker/sender.hpp"
@@ -133,12 +134,14 @@ static void tell(const delivery::DeadLetter& letter) {
         route->dead_told_at = now;
         char words[512];
         copy_words(words, sizeof words, letter.error);
-        ereport(WARNING,
-                (errmsg("pg_eventbus: route \"%s\" to broker \"%s\": event " INT64_FORMAT " is a dead letter: %s",
-                        route->name, sender.broker_name, static_cast<int64>(letter.event->id), words),
-                 errdetail("The route goes on with later events. Further dead letters of it are not logged "
-                           "for a minute."),
-                 errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")));
+        EventIdText text;
+        char id[sizeof text];
+        copy_words(id, sizeof id, id_text(*letter.event, text));
+        ereport(WARNING, (errmsg("pg_eventbus: route \"%s\" to broker \"%s\": event %s is a dead letter: %s",
+                                 route->name, sender.broker_name, id, words),
+                          errdetail("The route goes on with later events. Further dead letters of it are not logged "
+                                    "for a minute."),
+                          errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")));
     }
 }
 

@@ -157,3 +157,87 @@ def test_which_changes_are_taken(db, wal, redis_server, name):
     assert shown(received("operations", 2)) == [("d", {"id": 2}), {"m": 1}]
     assert shown(received("publication", 3)) == [("c", {"id": 2, "n": 20}), ("c", {"id": 3}), ("d", {"id": 2})]
     assert shown(received("rows", 5)) == [{"id": 1, "n": 10}, {"id": 2, "n": 20}, {"id": 2}, {"m": 1}, {"m": 2}]
+
+
+def test_messages_and_changes_of_one_transaction_keep_their_order(db, wal):
+    """Messages of a transaction without anything else take a shorter way; here the two ways meet in every order."""
+    db.run("CREATE TABLE item (id int PRIMARY KEY)")
+    entries = wal()
+    expected = []
+
+    def act(cursor, what, expect):
+        if what == "m":
+            cursor.execute("SELECT eventbus.publish_wal('m', to_jsonb(%s))", (act.n,))
+        elif what == "i":
+            cursor.execute("INSERT INTO item VALUES (%s)", (act.n,))
+        elif what == "(":
+            cursor.execute(f"SAVEPOINT s{act.n}")
+            act.open.append(f"s{act.n}")
+        elif what == ")":
+            cursor.execute(f"RELEASE {act.open.pop()}")
+        elif what == "!":
+            cursor.execute(f"ROLLBACK TO {act.open.pop()}")
+        if what in "mi":
+            expect.append((what, act.n))
+        act.n += 1
+
+    act.n, act.open = 1, []
+    connection = db.connect(autocommit=False)
+    for script, kept in (("mmm", "mmm"), ("mim", "mim"), ("imi", "imi"), ("m(m)m", "mmm"), ("(m)(i)m", "mim"),
+                         ("m(i)m(m)", "mimm"), ("m(m!m", "m_m"), ("(mi!m", "__m"), ("m(i!m", "m_m"), ("(m)(m)i", "mmi")):
+        done = []
+        with connection.cursor() as cursor:
+            for what in script:
+                act(cursor, what, done)
+        connection.commit()
+        assert len(done) == len(kept)
+        expected += [one for one, stays in zip(done, kept) if stays != "_"]
+    with connection.cursor() as cursor:
+        act(cursor, "m", [])
+    connection.rollback()
+    with connection.cursor() as cursor:
+        for _ in range(3000):
+            act(cursor, "m", expected)
+    connection.commit()
+    connection.close()
+    found = [("m", json.loads(e["payload"])) if e["topic"] == "m" else ("i", int(e["key"]))
+             for e in entries(len(expected))]
+    assert found == expected
+
+
+def test_changes_reach_all_brokers(db, wal, rabbit, mosquitto, redis_server, name):
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    rabbit.declare(name)
+    db.broker("rabbit", rabbit.url)
+    db.broker("mosquitto", mosquitto.url)
+    db.route("queue", "rabbit", f"queue:{name}", source="wal", tables="public.item")
+    db.route("topic", "mosquitto", f"topic:{name}/{{topic/}}", source="wal", tables="public.item")
+    entries = wal(tables="public.item")
+    for route in ("queue", "topic"):
+        db.wait_state(route, "active", deadline=60)
+    with mosquitto.subscriber([f"{name}/#"]) as subscriber:
+        db.run("INSERT INTO item VALUES (1, 'a')")
+        publish_wal(db, "shop.order", {"n": 1}, "k")
+        ids = [e["id"] for e in entries(2)]
+        messages = subscriber.take(2)
+    assert [dict(m.user)["event-id"] for m in messages] == ids
+    assert [m.topic for m in messages] == [f"{name}/public/item/insert", f"{name}/shop/order"]
+    taken = rabbit.take(name, 2)
+    assert [properties.message_id for properties, _, _ in taken] == ids
+    assert [properties.headers["event-key"] for properties, _, _ in taken] == ["1", "k"]
+
+
+def test_dead_letters_of_the_wal(db, wal, redis_server, name):
+    redis_server.client().set(f"{name}-sick", "no stream")
+    db.broker("second", redis_server.url)
+    db.route("sick", "second", f"stream:{name}-sick", source="wal", tables="-*.*")
+    db.wait_state("sick", "active", deadline=60)
+    publish_wal(db, "shop.order", {"n": 1}, "k")
+    letter = db.wait_dead("sick")[0]
+    assert (letter["topic"], letter["key"], json.loads(letter["payload"])) == ("shop.order", "k", {"n": 1})
+    assert re.fullmatch(r"[0-9A-F]+/[0-9A-F]+-1", letter["message_id"])
+    redis_server.client().delete(f"{name}-sick")
+    assert db.one("SELECT eventbus.redeliver('sick', %s)", letter["event_id"]) == 1
+    eventually(lambda: redis_server.client().xlen(f"{name}-sick") == 1, 60, "the dead letter arrives")
+    assert text_of(redis_server.stream(f"{name}-sick")[0])["id"] == letter["message_id"]
+    db.wait_dead("sick", 0)
