@@ -125,7 +125,7 @@ void hand_over(Source* source, const Family& family, XLogRecPtr commit, Timestam
         for (HeldMessage* at = held != nullptr ? held->first : nullptr; at != nullptr; at = at->next) {
             if (count == room) {
                 room = std::max(16, room * 2);
-                Size bytes = sizeof(HeldMessage*) * static_cast<Size>(room);
+                Size bytes = sizeof(void*) * static_cast<Size>(room);
                 messages = static_cast<HeldMessage**>(messages == nullptr ? palloc(bytes) : repalloc(messages, bytes));
             }
             messages[count++] = at;

@@ -204,13 +204,37 @@ TEST(RouteOptions, WrongValues) {
     }
 }
 
+TEST(RouteOptions, FromTheWal) {
+    const auto options = read_route_options(
+        R"({"source": "wal", "tables": "shop.*, -shop.log", "messages": ["a.*", "b"], "operations": "insert, delete",
+            "publication": "p", "format": "row"})",
+        redis());
+    EXPECT_TRUE(options.from_wal);
+    EXPECT_EQ(options.wal.tables, "shop.*, -shop.log");
+    EXPECT_EQ(options.wal.messages, "a.*, b");
+    EXPECT_EQ(options.wal.operations, "insert, delete");
+    EXPECT_EQ(options.wal.publication, "p");
+    EXPECT_EQ(options.wal.format, WalFormat::row);
+    EXPECT_FALSE(read_route_options(R"({"source": "log"})", redis()).from_wal);
+    for (const char* bad : {R"({"tables": "a.b"})", R"({"source": "wal", "start": "earliest"})", R"({"source": "x"})",
+                            R"({"source": "wal", "operations": "upsert"})", R"({"source": "wal", "operations": ""})",
+                            R"({"source": "wal", "format": "avro"})", R"({"source": "wal", "tables": [1]})"})
+        EXPECT_THROW(read_route_options(bad, redis()), BadInput) << bad;
+}
+
 TEST(RouteOptions, UnknownAndAnotherProtocols) {
     const auto unknown = error_of([] { read_route_options(R"({"ttl":5})", redis()); });
     EXPECT_EQ(unknown.message(), "unknown route option \"ttl\"");
-    EXPECT_EQ(unknown.hint(), "Route options for redis are order, max_attempts, max_age, start, maxlen.");
+    EXPECT_EQ(
+        unknown.hint(),
+        "Route options for redis are order, max_attempts, max_age, start, source, maxlen; with \"source\": \"wal\" "
+        "also tables, publication, operations, messages, format.");
     const auto other = error_of([] { read_route_options(R"({"qos":1})", redis()); });
     EXPECT_EQ(other.message(), "route option \"qos\" is not for redis");
-    EXPECT_EQ(other.hint(), "Route options for redis are order, max_attempts, max_age, start, maxlen.");
+    EXPECT_EQ(
+        other.hint(),
+        "Route options for redis are order, max_attempts, max_age, start, source, maxlen; with \"source\": \"wal\" "
+        "also tables, publication, operations, messages, format.");
 }
 
 TEST(Route, PutTogether) {
