@@ -1,4 +1,4 @@
-# What it is: routes from the WAL: draining a backlog of row changes and of messages into a Redis stream, and latency.
+# What it is: routes from the WAL: draining row changes and messages into a Redis stream; COMMIT to a subscriber.
 # Who calls it: bench/run.
 # Never: lets anything be decoded before the clock starts but what a paused route holds in memory (2 % at most).
 import os
@@ -6,6 +6,7 @@ import subprocess
 import time
 
 from database import Database
+from figures.latency import ORDER, RATES
 from harness import load, table
 from harness.world import SETTINGS, eventually
 from servers import PostgresCluster
@@ -107,3 +108,26 @@ def messages(world):
         world.say(f"log {log_path[-1]:.0f} events/s, WAL {wal_path[-1]:.0f} events/s")
     yield table.compare(f"{world.events} publish_wal, a transaction each, into a stream : publish, from the log",
                         log_path, wal_path, "events/s", at_least=1.0)
+
+
+def latency(world):
+    wal = _Wal(world)
+    wal.db.run(load.TABLES)
+    paths = {"log": "publish", "wal": "publish_wal"}
+    for path in paths:
+        wal.route(path, f"channel:bench_{path}", f"bench.{path}", source=path)
+    conninfo = f"host={wal.cluster.directory} port={wal.cluster.port} dbname=bench user=postgres"
+    for rate, threads in RATES.items():
+        medians = {path: [] for path in paths}
+        for _ in range(world.runs):
+            for path, function in paths.items():
+                done = world.program("latency", conninfo=conninfo, socket=world.redis.socket, channel=f"bench_{path}",
+                                     rate=rate, seconds=world.seconds, threads=threads,
+                                     payload_bytes=len(load.PAYLOAD), notify=ORDER.format("pg_notify('bench_log', $1)"),
+                                     event=ORDER.format(f"eventbus.{function}('bench.{path}', $1)"))
+                if done["event"]["lost"]:
+                    raise AssertionError(f"{done['event']['lost']} events did not arrive")
+                medians[path].append(done["event"]["p50"])
+            world.say(f"{rate}/s: log {medians['log'][-1]} µs, WAL {medians['wal'][-1]} µs (p50)")
+        yield table.compare(f"COMMIT to Redis subscriber, {rate}/s, p50, publish_wal : publish, from the log",
+                            medians["log"], medians["wal"], "µs", at_most=2.0)
