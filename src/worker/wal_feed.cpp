@@ -35,6 +35,7 @@ constexpr int most_retry_ms = 30000;
 struct {
     wal::Source* source;
     bool changed;           // routes have come or gone since the source was opened
+    bool awaited;           // a full route is given a moment to move
     bool unseen;            // what was found cannot be seen by all readers yet
     TimestampTz looked_at;  // at the WAL's end, nobody having asked
     TimestampTz confirmed_at;
@@ -239,6 +240,7 @@ void lend_from_files() {
 // get theirs into files.
 bool has_room() {
     bool any = false;
+    state.awaited = false;
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -255,10 +257,10 @@ bool has_room() {
             feed->settled = settled;
             feed->moved_at = GetCurrentTimestamp();
         }
-        if (feed->taker.file == nullptr && !TimestampDifferenceExceeds(feed->moved_at, GetCurrentTimestamp(), still_ms))
-            return false;
+        state.awaited = state.awaited || (feed->taker.file == nullptr &&
+                                          !TimestampDifferenceExceeds(feed->moved_at, GetCurrentTimestamp(), still_ms));
     }
-    return any;
+    return any && !state.awaited;
 }
 
 bool all_is_visible() {
@@ -373,6 +375,7 @@ bool wal_has_more() {
 
 long wal_wait() {
     if (state.unseen) return unseen_ms;
+    if (state.awaited) return still_ms / 10;
     if (state.source != nullptr && wal::state_of(state.source) == wal::State::starting) return starting_ms;
     if (state.source == nullptr && state.trouble[0] != '\0')
         return std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), state.retry_at));

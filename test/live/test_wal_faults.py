@@ -9,6 +9,7 @@ import time
 import psycopg2
 import pytest
 
+from database import Database
 from servers import PostgresCluster, eventually
 
 from test_wal import WAL_SETTINGS, publish_wal, text_of  # noqa: E402
@@ -274,3 +275,83 @@ def test_prepared_transactions(db, route, redis_server, name):
     eventually(lambda: redis_server.client().xlen(name) == 2, 60, "what was committed arrives")
     assert [text_of(e).get("key") for e in redis_server.stream(name)] == ["2", None]
     connection.close()
+
+
+def test_a_changed_route_goes_on_in_the_middle_of_a_transaction(db, redis_server, name):
+    """To a list, which tells no repetition: changing a route opens its slot anew."""
+    rows = 40000
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"list:{name}", source="wal", format="row")
+    db.wait_state("out", "active", deadline=60)
+    client = redis_server.client()
+    db.run("INSERT INTO item SELECT g, repeat('x', 200) FROM generate_series(1, %s) g", rows)
+    eventually(lambda: client.llen(name) > 1000, 60, "a part of the transaction arrives")
+    for topics in ("public.#", "public.item.#"):
+        db.run("SELECT eventbus.alter_route('out', topics => %s)", topics)
+    assert client.llen(name) < rows, "the changes came too late to show anything"
+    eventually(lambda: client.llen(name) >= rows, 120, f"{rows} elements; there are {client.llen(name)}")
+    assert [json.loads(e)["id"] for e in client.lrange(name, 0, -1)] == list(range(1, rows + 1))
+
+
+@pytest.fixture
+def libraries(cluster):
+    """By the file: ALTER SYSTEM would make one name of a quoted list."""
+    yield lambda names: cluster.reload(output_plugin_libraries=f"'{names}'")
+    cluster.reload(output_plugin_libraries=WAL_SETTINGS["output_plugin_libraries"])
+
+
+def test_what_cannot_be_decoded_is_tried_again_and_holds_up_nothing_else(db, route, redis_server, name, libraries, told):
+    db.route("log", "redis", f"stream:{name}-log")
+    libraries("pgoutput")
+    terminate_sender(db)
+    db.wait_status("out", 60, state="failing", last_error=lambda text: text and "output_plugin_libraries" in text)
+    check = {row["name"]: row for row in db.health()}
+    assert check["route out"]["level"] == check["WAL"]["level"] == "error"
+    assert "output_plugin_libraries = 'pgoutput, pg_eventbus'" in check["WAL"]["hint"]
+    with pytest.raises(psycopg2.Error, match="output_plugin_libraries"):
+        db.route("another", "redis", f"stream:{name}", source="wal")
+    db.publish("shop.log", {})
+    publish_wal(db, "shop.later", {})
+    eventually(lambda: redis_server.client().xlen(f"{name}-log") == 1, 60, "the log's route goes on")
+    libraries("pgoutput, pg_eventbus")
+    eventually(lambda: redis_server.client().xlen(name) == 1, 60, "the event arrives once it can be read")
+    db.wait_state("out", "active")
+    assert len(told("stand still")) == 1 and len(told("go on")) == 1
+
+
+def test_memory_does_not_grow_with_a_transaction(db, route, redis_server, name):
+    def private():
+        with open(f"/proc/{db.sender('out')}/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+
+    client = redis_server.client()
+    grown = []
+    for part in range(2):  # the first one pays for what a sender needs at all
+        rows = (10000, 150000)[part]
+        before = private()
+        db.run("INSERT INTO item SELECT g, repeat('x', 1000) FROM generate_series(%s, %s) g",
+               part * 1000000 + 1, part * 1000000 + rows)
+        eventually(lambda: client.xlen(name) == (10000, 160000)[part], 240, "all arrive")
+        grown.append(private() - before)
+    assert grown[1] < 40000, f"{grown} kB for 10 000 and 150 000 rows of 1 kB"
+
+
+def test_a_server_that_is_not_set_up_says_so(name, redis_server):
+    with PostgresCluster(config={"wal_level": "replica"}) as cluster:
+        db = Database(cluster, name)
+        db.broker("redis", redis_server.url)
+        with pytest.raises(psycopg2.Error, match="(?s)wal_level is not logical.*: wal_level = logical"):
+            db.route("out", "redis", f"stream:{name}", source="wal")
+        for function in ("publish_wal", "publish_now"):
+            with pytest.raises(psycopg2.Error, match="wal_level = logical"):
+                publish_wal(db, "shop.n", 1, function=function)
+        db.connection.close()
+    config = dict(WAL_SETTINGS, max_replication_slots=1)
+    with PostgresCluster(config=config) as cluster:
+        db = Database(cluster, name)
+        db.broker("redis", redis_server.url)
+        db.run("SELECT pg_create_logical_replication_slot('other', 'test_decoding')")
+        with pytest.raises(psycopg2.Error, match="(?s)no replication slot is free.*max_replication_slots = 5"):
+            db.route("out", "redis", f"stream:{name}", source="wal")
+        db.connection.close()
