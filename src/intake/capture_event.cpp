@@ -19,60 +19,6 @@ extern "C" {
 
 namespace eventbus::intake {
 
-namespace {
-
-// The type's output with the settings that it may depend on at known values.
-char* settled_output(CapturedColumn* column, Datum value) {
-    struct Setting {
-        const char* name;
-        const char* value;
-    };
-    static constexpr Setting settings[] = {{"bytea_output", "hex"},
-                                           {"datestyle", "ISO"},
-                                           {"extra_float_digits", "1"},
-                                           {"intervalstyle", "postgres"},
-                                           {"timezone", "UTC"}};
-    int level = NewGUCNestLevel();
-    for (const Setting& setting : settings)
-        (void)set_config_option(setting.name, setting.value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
-                                false);
-    char* words = OutputFunctionCall(&column->output, value);
-    AtEOXact_GUC(true, level);
-    return words;
-}
-
-}  // namespace
-
-void append_key_part(StringInfo out, CapturedColumn* column, Datum value) {
-    char text[MAXDATELEN + 1];
-    const char* words = text;
-    switch (column->json.type) {
-        case INT4OID:
-        case INT8OID:
-            put(out, text, pg_lltoa(column->json.type == INT8OID ? DatumGetInt64(value) : DatumGetInt32(value), text));
-            return;
-        case BOOLOID:
-        case BPCHAROID:
-        case INT2OID:
-        case NUMERICOID:
-        case TEXTOID:
-        case UUIDOID:
-        case VARCHAROID:
-            words = OutputFunctionCall(&column->output, value);
-            break;
-        case DATEOID:
-        case TIMESTAMPOID:
-        case TIMESTAMPTZOID: {
-            constexpr int utc = 0;
-            JsonEncodeDateTime(text, value, column->json.type, &utc);
-            break;
-        }
-        default:
-            words = settled_output(column, value);
-    }
-    put(out, words, static_cast<int>(strlen(words)));
-}
-
 const text* publishing_role() {
     static union {
         char bytes[VARHDRSZ + NAMEDATALEN];

@@ -47,7 +47,4 @@ struct CaptureState {
 // The state of the trigger that is being fired.
 CaptureState* capture_state(TriggerData* trigger);
 
-// A value of a key's column as text: the same whatever the session has set, so that a row has one key.
-void append_key_part(StringInfo out, CapturedColumn* column, Datum value);
-
 }  // namespace eventbus::intake

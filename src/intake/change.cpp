@@ -165,7 +165,7 @@ text* make_key(const CaptureState& state, const Change& change) {
         if (i > 0) put(&out, '/');
         if (row->nulls[column.index]) continue;
         any = true;
-        append_key_part(&out, &column, row->values[column.index]);
+        append_key_part(&out, column.json.type, &column.output, row->values[column.index]);
     }
     if (!any) return nullptr;
     return make_event_key(&out);

@@ -3,13 +3,43 @@
 // Never: see rows.hpp.
 #include "postgres/rows.hpp"
 
+#include "postgres/json.hpp"
+
 extern "C" {
+#include "catalog/pg_type_d.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
+#include "utils/datetime.h"
+#include "utils/guc.h"
+#include "utils/json.h"
 #include "utils/relcache.h"
 }
 
 namespace eventbus {
+
+namespace {
+
+// The type's output with the settings that it may depend on at known values.
+char* settled_output(FmgrInfo* output, Datum value) {
+    struct Setting {
+        const char* name;
+        const char* value;
+    };
+    static constexpr Setting settings[] = {{"bytea_output", "hex"},
+                                           {"datestyle", "ISO"},
+                                           {"extra_float_digits", "1"},
+                                           {"intervalstyle", "postgres"},
+                                           {"timezone", "UTC"}};
+    int level = NewGUCNestLevel();
+    for (const Setting& setting : settings)
+        (void)set_config_option(setting.name, setting.value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+                                false);
+    char* words = OutputFunctionCall(output, value);
+    AtEOXact_GUC(true, level);
+    return words;
+}
+
+}  // namespace
 
 List* identity_columns(Relation rel) {
     List* identity = NIL;
@@ -28,6 +58,36 @@ List* identity_columns(Relation rel) {
         RelationClose(index);
     }
     return identity != NIL ? identity : primary;
+}
+
+void append_key_part(StringInfo out, Oid type, FmgrInfo* output, Datum value) {
+    char text[MAXDATELEN + 1];
+    const char* words = text;
+    switch (type) {
+        case INT4OID:
+        case INT8OID:
+            put(out, text, pg_lltoa(type == INT8OID ? DatumGetInt64(value) : DatumGetInt32(value), text));
+            return;
+        case BOOLOID:
+        case BPCHAROID:
+        case INT2OID:
+        case NUMERICOID:
+        case TEXTOID:
+        case UUIDOID:
+        case VARCHAROID:
+            words = OutputFunctionCall(output, value);
+            break;
+        case DATEOID:
+        case TIMESTAMPOID:
+        case TIMESTAMPTZOID: {
+            constexpr int utc = 0;
+            JsonEncodeDateTime(text, value, type, &utc);
+            break;
+        }
+        default:
+            words = settled_output(output, value);
+    }
+    put(out, words, static_cast<int>(strlen(words)));
 }
 
 text* make_event_key(StringInfo words) {

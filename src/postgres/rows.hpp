@@ -18,6 +18,10 @@ inline constexpr int longest_key = 1024;  // bytes
 // replica identity by index nor a primary key.
 List* identity_columns(Relation rel);
 
+// A value of a key's column as text: the same whatever the session has set, so that a row has one key. `type` is the
+// base type.
+void append_key_part(StringInfo out, Oid type, FmgrInfo* output, Datum value);
+
 // A key of the text that stands in the buffer behind room for a varlena's header. One that is longer than a key may
 // be is cut, and told apart by a hash of the whole: order among its events stays.
 text* make_event_key(StringInfo words);

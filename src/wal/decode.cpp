@@ -163,6 +163,7 @@ constexpr const char* own_schema = "eventbus";
 // What a table's events have in common.
 struct TableWords {
     decoder::Column** key;
+    Oid* key_types;  // base types
     FmgrInfo* key_output;
     int key_count;
     bool complete;
@@ -179,6 +180,7 @@ void prepare(decoder::RelationPlan* plan, Relation published, const decoder::Opt
     words->key =
         static_cast<decoder::Column**>(palloc0(sizeof(decoder::Column*) * static_cast<Size>(list_length(key) + 1)));
     words->key_output = static_cast<FmgrInfo*>(palloc0(sizeof(FmgrInfo) * static_cast<Size>(list_length(key) + 1)));
+    words->key_types = static_cast<Oid*>(palloc0(sizeof(Oid) * static_cast<Size>(list_length(key) + 1)));
     ListCell* cell;
     foreach (cell, key) {
         StringInfoData name;
@@ -193,6 +195,7 @@ void prepare(decoder::RelationPlan* plan, Relation published, const decoder::Opt
             bool varlena;
             getTypeOutputInfo(column->type, &output, &varlena);
             fmgr_info(output, &words->key_output[words->key_count]);
+            words->key_types[words->key_count] = getBaseType(column->type);
             words->key[words->key_count++] = column;
         }
     }
@@ -233,8 +236,7 @@ std::optional<std::string_view> key_of(const TableWords& words, const decoder::C
         if (i > 0) put(&out, '/');
         if (row->nulls[column->index] || decoder::is_untouched(*column, *row)) continue;
         any = true;
-        char* text = OutputFunctionCall(&words.key_output[i], row->values[column->index]);
-        put(&out, text, static_cast<int>(strlen(text)));
+        append_key_part(&out, words.key_types[i], &words.key_output[i], row->values[column->index]);
     }
     if (!any) return std::nullopt;
     text* key = make_event_key(&out);
