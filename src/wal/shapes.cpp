@@ -1,0 +1,220 @@
+// What it is: changes of rows as events: which tables are asked for, their topics and keys, the payload.
+// Who calls it: the output plugin's decoder, as one of its formats.
+// Never: looks at anything but what the historic snapshot shows; locks a table or an index.
+#include "postgres/envelope.hpp"
+#include "postgres/rows.hpp"
+#include "settings/settings.hpp"
+#include "wal/events.hpp"
+
+extern "C" {
+#include "commands/dbcommands.h"
+#include "nodes/makefuncs.h"
+#include "nodes/value.h"
+#include "utils/lsyscache.h"
+}
+
+namespace eventbus::wal {
+
+namespace {
+
+// Cursors move because events are delivered; brokers have passwords.
+constexpr const char* own_schema = "eventbus";
+
+// What a table's events have in common.
+struct TableWords {
+    decoder::Column** key;
+    Oid* key_types;  // base types
+    FmgrInfo* key_output;
+    int key_count;
+    bool complete;
+    std::string_view topics[decoder::operation_count];
+    bool* wanted[decoder::operation_count];  // by the shape's takers
+    bool any[decoder::operation_count];
+};
+
+// What the decoder's plan of a table has to know besides.
+void prepare(decoder::RelationPlan* plan, Relation published, const decoder::Options& options) {
+    decoder::prepare_envelope(plan, published, options);
+    auto* words = static_cast<TableWords*>(palloc0(sizeof(TableWords)));
+    List* key = identity_columns(published);
+    words->key =
+        static_cast<decoder::Column**>(palloc0(sizeof(decoder::Column*) * static_cast<Size>(list_length(key) + 1)));
+    words->key_output = static_cast<FmgrInfo*>(palloc0(sizeof(FmgrInfo) * static_cast<Size>(list_length(key) + 1)));
+    words->key_types = static_cast<Oid*>(palloc0(sizeof(Oid) * static_cast<Size>(list_length(key) + 1)));
+    ListCell* cell;
+    foreach (cell, key) {
+        StringInfoData name;
+        initStringInfo(&name);
+        append_json_string(&name, static_cast<char*>(lfirst(cell)));
+        for (int i = 0; i < plan->column_count; ++i) {
+            decoder::Column* column = &plan->columns[i];
+            if (column->name.length != name.len ||
+                memcmp(column->name.text, name.data, static_cast<Size>(name.len)) != 0)
+                continue;
+            Oid output;
+            bool varlena;
+            getTypeOutputInfo(column->type, &output, &varlena);
+            fmgr_info(output, &words->key_output[words->key_count]);
+            words->key_types[words->key_count] = getBaseType(column->type);
+            words->key[words->key_count++] = column;
+        }
+    }
+    plan->more = words;
+}
+
+void complete(Source* source, const Shape* shape, const decoder::RelationPlan* plan, TableWords* words) {
+    static constexpr const char* operations[decoder::operation_count] = {"insert", "update", "delete", "truncate"};
+    MemoryContext before = MemoryContextSwitchTo(plan->memory);
+    for (int op = 0; op < decoder::operation_count; ++op) {
+        StringInfoData topic;
+        initStringInfo(&topic);
+        append_topic_word(&topic, plan->schema);
+        appendStringInfoChar(&topic, '.');
+        append_topic_word(&topic, plan->table);
+        appendStringInfo(&topic, ".%s", operations[op]);
+        words->topics[op] = utf8_of({topic.data, static_cast<Size>(topic.len)});
+        words->wanted[op] = static_cast<bool*>(palloc0(sizeof(bool) * static_cast<Size>(shape->taker_count)));
+        if (strcmp(plan->schema, own_schema) == 0) continue;
+        for (int i = 0; i < shape->taker_count; ++i) {
+            words->wanted[op][i] = wants(source, shape->takers[i], words->topics[op]);
+            words->any[op] = words->any[op] || words->wanted[op][i];
+        }
+    }
+    MemoryContextSwitchTo(before);
+    words->complete = true;
+}
+
+std::optional<std::string_view> key_of(const TableWords& words, const decoder::Change& change) {
+    const decoder::Row* row = change.after != nullptr ? change.after : change.before;
+    if (row == nullptr || words.key_count == 0) return std::nullopt;
+    StringInfoData out;
+    initStringInfo(&out);
+    out.len = VARHDRSZ;
+    bool any = false;
+    for (int i = 0; i < words.key_count; ++i) {
+        const decoder::Column* column = words.key[i];
+        if (i > 0) put(&out, '/');
+        if (row->nulls[column->index] || decoder::is_untouched(*column, *row)) continue;
+        any = true;
+        append_key_part(&out, words.key_types[i], &words.key_output[i], row->values[column->index]);
+    }
+    if (!any) return std::nullopt;
+    text* key = make_event_key(&out);
+    return utf8_of({VARDATA(key), VARSIZE(key) - VARHDRSZ});
+}
+
+std::string_view payload_of(Source* source, const Shape* shape, const decoder::RelationPlan& plan,
+                            const decoder::Change& change) {
+    StringInfo out = &source->payload;
+    out->len = 0;
+    if (!shape->rows) {
+        decoder::append_change(out, plan, change, source->stamp);
+        put(out, '}');
+    } else if (change.after != nullptr) {
+        decoder::append_after(out, plan, change);
+    } else if (change.before != nullptr) {
+        decoder::append_before(out, plan, *change.before);
+    } else {
+        put(out, "null");
+    }
+    return utf8_of({out->data, static_cast<Size>(out->len)});
+}
+
+void found_change(decoder::Decoder* decoder, ReorderBufferTXN*, decoder::RelationPlan* plan,
+                  const decoder::Change& change) {
+    auto* shape = reinterpret_cast<Shape*>(decoder);
+    Source* source = source_of(decoder->context);
+    auto* words = static_cast<TableWords*>(plan->more);
+    if (!words->complete) complete(source, shape, plan, words);
+    int op = static_cast<int>(change.operation);
+    if (!words->any[op]) return;
+    Event event;
+    event.topic = words->topics[op];
+    event.key = key_of(*words, change);
+    event.payload = payload_of(source, shape, *plan, change);
+    event.content_type = "application/json";
+    source->found_now->stamped(!shape->rows);
+    for (int i = 0; i < shape->taker_count; ++i)
+        if (words->wanted[op][i]) source->found_now->give(shape->takers[i], &event);
+}
+
+const decoder::Format format = {prepare, nullptr, nullptr, nullptr, found_change, found_change, nullptr};
+
+bool same_text(const char* a, const char* b) {
+    return a == nullptr || b == nullptr ? a == b : strcmp(a, b) == 0;
+}
+
+bool same(const Selection& a, const Selection& b) {
+    return a.rows == b.rows && same_text(a.tables, b.tables) && same_text(a.publication, b.publication) &&
+           same_text(a.operations, b.operations) && same_text(a.messages, b.messages);
+}
+
+decoder::Piece source_names() {
+    StringInfoData names;
+    initStringInfo(&names);
+    MemoryContext before = CurrentMemoryContext;
+    StartTransactionCommand();
+    MemoryContext within = MemoryContextSwitchTo(before);
+    append_source_names(&names, settings::source_name(), get_database_name(MyDatabaseId));
+    MemoryContextSwitchTo(within);
+    CommitTransactionCommand();
+    MemoryContextSwitchTo(before);
+    return decoder::piece_of(names);
+}
+
+Shape* make_shape(Source* source, const Selection& selection, const decoder::Piece& names) {
+    auto* shape = static_cast<Shape*>(palloc0(sizeof(Shape)));
+    shape->selection = selection;
+    shape->rows = selection.rows;
+    shape->takers = static_cast<int*>(palloc0(sizeof(int) * static_cast<Size>(list_length(source->takers))));
+    decoder::Decoder& decoder = shape->decoder;
+    decoder.memory = AllocSetContextCreate(source->memory, "pg_eventbus decoder", ALLOCSET_DEFAULT_SIZES);
+    decoder.scratch = AllocSetContextCreate(source->memory, "pg_eventbus decoded change", ALLOCSET_DEFAULT_SIZES);
+    decoder.format = &format;
+    read_selection(selection, &decoder.options);
+    decoder.options.source_names = names;
+    decoder.plans = decoder::make_plans(decoder.memory, &decoder.options, prepare);
+    return shape;
+}
+
+}  // namespace
+
+void read_selection(const Selection& selection, decoder::Options* options) {
+    List* given = NIL;
+    auto add = [&given](const char* name, const char* value) {
+        if (value == nullptr) return;
+        given = lappend(given, makeDefElem(pstrdup(name), reinterpret_cast<Node*>(makeString(pstrdup(value))), -1));
+    };
+    add("format", "debezium");
+    add("tables", selection.tables);
+    add("publication_names", selection.publication);
+    add("actions", selection.operations);
+    add("messages", selection.messages);
+    decoder::read_options(given, options);
+}
+
+void check_selection(const Selection& selection) {
+    decoder::Options options;
+    read_selection(selection, &options);
+}
+
+void make_shapes(Source* source) {
+    decoder::Piece names = source_names();
+    initStringInfo(&source->payload);
+    for (int i = 0; i < list_length(source->takers); ++i) {
+        const Selection& selection = static_cast<Taker*>(list_nth(source->takers, i))->selection;
+        Shape* found = nullptr;
+        ListCell* cell;
+        foreach (cell, source->shapes) {
+            auto* shape = static_cast<Shape*>(lfirst(cell));
+            if (same(shape->selection, selection)) found = shape;
+        }
+        if (found == nullptr) {
+            found = make_shape(source, selection, names);
+            source->shapes = lappend(source->shapes, found);
+        }
+        found->takers[found->taker_count++] = i;
+    }
+}
+
+}  // namespace eventbus::wal
