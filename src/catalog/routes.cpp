@@ -13,6 +13,10 @@
 #include "wal/preflight.hpp"
 #include "wal/slot.hpp"
 
+extern "C" {
+#include "utils/acl.h"
+}
+
 namespace eventbus::catalog {
 
 namespace {
@@ -46,8 +50,13 @@ char* url_of(int32 broker_id) {
     return text_at(0, 1);
 }
 
-// What a route from the WAL wants of the server.
+// What a route from the WAL wants of the caller and of the server.
 void check_server(int32 broker_id) {
+    // The functions run as the extension's owner, so it is the caller who is asked.
+    if (!superuser_arg(GetOuterUserId()) && !has_rolreplication(GetOuterUserId()))
+        ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied to use the WAL as a source"),
+                        errdetail("A route from the WAL takes changes of every table, whoever may read it."),
+                        errhint("ALTER ROLE ... REPLICATION gives the right.")));
     wal::Need need = wal::missing_setting(wal::look_up_slot(wal::slot_name(MyDatabaseId, broker_id)).exists);
     if (need.what != nullptr)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", need.what),
@@ -154,6 +163,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
                         errdetail("Its events come from %s, and its cursor stands there.",
                                   strcmp(source, "wal") == 0 ? "the WAL" : "the log"),
                         errhint("Keep \"source\" in the options as it is, or drop the route and create it anew.")));
+    if (checked.from_wal) check_server(broker_id);
     run_query("UPDATE eventbus.route_config SET destination = $2, topics = $3, options = $4::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_destination), Argument::of(new_topics), Argument::of(new_options)});
     SPI_finish();

@@ -15,11 +15,11 @@ ROLES = ("app", "operator", "monitor")
 REFUSED = psycopg2.errors.InsufficientPrivilege
 
 # Who may call which function and read which view once the recipes have run; what is in no list is the superuser's.
-PUBLISHER = {"publish", "publish_bytes", "publish_text", "wait_for_delivery"}
+PUBLISHER = {"publish", "publish_bytes", "publish_now", "publish_text", "publish_wal", "wait_for_delivery"}
 MONITOR_FUNCTIONS = {"health", "redacted_url", "route_status", "trigger_arguments"}
 OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
     "alter_broker", "alter_route", "create_broker", "create_route", "discard", "drop_broker", "drop_route",
-    "pause_route", "redeliver", "resume_route", "wake_workers"}
+    "pause_route", "redeliver", "restart_route", "resume_route", "wake_workers"}
 FUNCTIONS = {"app": PUBLISHER, "operator": OPERATOR_FUNCTIONS, "monitor": MONITOR_FUNCTIONS}
 MONITOR_VIEWS = {"allowed", "broker", "captured", "route", "status"}
 VIEWS = {"app": set(), "operator": MONITOR_VIEWS | {"dead_letter", "event"}, "monitor": MONITOR_VIEWS}
@@ -117,6 +117,7 @@ def test_operator(db, redis_server, name, run_as):
     run_as("operator", "SELECT count(*) FROM eventbus.event, eventbus.dead_letter, eventbus.allowed, eventbus.health()")
     run_as("operator", "SELECT eventbus.redeliver(), eventbus.discard(), eventbus.alter_broker('b', options => '{}')")
     for refused in ("SELECT * FROM eventbus.broker_config", "SELECT eventbus.publish('a', '1')",
+                    """SELECT eventbus.create_route('w', 'b', 'list:w', options => '{"source": "wal"}')""",
                     "SELECT eventbus.allow('operator', '#')", "SELECT * FROM eventbus.log_0",
                     """SELECT eventbus.alter_broker('files', options => '{"password_file": "/etc/shadow"}')"""):
         with pytest.raises(REFUSED):

@@ -35,9 +35,17 @@ def slot_of(db):
 
 
 def kill_sender(db):
-    os.kill(db.sender("out"), signal.SIGKILL)
-    db.cluster.wait_recovered()
-    db.reconnect()
+    pid = db.sender("out")
+    os.kill(pid, signal.SIGKILL)
+
+    def another():
+        try:
+            db.reconnect()
+            return (db.status("out") or {}).get("sender_pid") not in (None, pid)
+        except psycopg2.Error:  # the server is about to restart, or does
+            return False
+
+    eventually(another, 60, "the server is back, and another sender")
 
 
 def kill_postmaster(db):
@@ -268,12 +276,21 @@ def test_prepared_transactions(db, route, redis_server, name):
     for n, end in ((1, "ROLLBACK"), (2, "COMMIT")):
         with connection.cursor() as cursor:
             cursor.execute("INSERT INTO item VALUES (%s, 'p')", (n,))
+            cursor.execute("SELECT eventbus.publish_wal('shop.beside', '1')")
             cursor.execute(f"PREPARE TRANSACTION '{db.name}-{n}'")
         connection.rollback()
         db.run(f"{end} PREPARED '{db.name}-{n}'")
-    publish_wal(db, "shop.after", {})
-    eventually(lambda: redis_server.client().xlen(name) == 2, 60, "what was committed arrives")
-    assert [text_of(e).get("key") for e in redis_server.stream(name)] == ["2", None]
+    for end in ("ROLLBACK", "COMMIT"):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT eventbus.publish_wal('shop.alone', to_jsonb(%s::text))", (end,))
+            cursor.execute(f"PREPARE TRANSACTION '{db.name}'")
+        connection.rollback()
+        db.run(f"{end} PREPARED '{db.name}'")
+    eventually(lambda: redis_server.client().xlen(name) == 3, 60, "what was committed arrives")
+    entries = [text_of(e) for e in redis_server.stream(name)]
+    assert [(e["topic"], e.get("key")) for e in entries] == [("public.item.insert", "2"), ("shop.beside", None),
+                                                             ("shop.alone", None)]
+    assert entries[2]["payload"] == '"COMMIT"'
     connection.close()
 
 
