@@ -37,7 +37,6 @@ struct {
     bool changed;           // routes have come or gone since the source was opened
     bool awaited;           // a full route is given a moment to move
     bool unseen;            // what was found cannot be seen by all readers yet
-    TimestampTz looked_at;  // at the WAL's end, nobody having asked
     TimestampTz confirmed_at;
     char trouble[512];  // why there is no source; empty: none
     char hint[256];
@@ -363,7 +362,6 @@ bool feed_wal() {
     lend_from_files();
     if (!has_room()) return false;
     bool more = false;
-    state.looked_at = GetCurrentTimestamp();
     (void)attempt(read_on, &more);
     return more;
 }

@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import threading
 import time
 
 import psycopg2
@@ -264,11 +265,12 @@ def test_a_copy_of_a_database_begins_on_a_slot_of_its_own(db, route, redis_serve
 
 
 def test_commits_that_do_not_wait_for_the_disk(db, route, redis_server, name):
-    with db.connect(options="-c synchronous_commit=off") as connection:
-        connection.autocommit = True
-        for n in range(20):
-            publish_wal(db, "shop.n", n, connection=connection)
+    connection = db.connect(options="-c synchronous_commit=off")
+    for n in range(20):
+        publish_wal(db, "shop.n", n, connection=connection)
     eventually(lambda: redis_server.client().xlen(name) == 20, 60, "all arrive")
+    assert len({text_of(e)["id"].partition("-")[0] for e in redis_server.stream(name)}) == 20
+    connection.close()
 
 
 def test_prepared_transactions(db, route, redis_server, name):
@@ -372,3 +374,33 @@ def test_a_server_that_is_not_set_up_says_so(name, redis_server):
         with pytest.raises(psycopg2.Error, match="(?s)no replication slot is free.*max_replication_slots = 5"):
             db.route("out", "redis", f"stream:{name}", source="wal")
         db.connection.close()
+
+
+def test_no_event_arrives_before_its_row_can_be_seen(db, route, redis_server, name, setting):
+    """A transaction whose WAL is on disk, but which waits for a standby that does not exist, is seen by nobody."""
+    db.route("log", "redis", f"stream:{name}-log", "marker")
+    client = redis_server.client()
+    setting("synchronous_standby_names", "nobody")
+    local = "-c synchronous_commit=local"
+    blocked = db.connect()
+    writer = threading.Thread(target=blocked.cursor().execute, args=("INSERT INTO item VALUES (1, 'waits')",))
+    writer.start()
+    other = db.connect(options=local)
+    with other.cursor() as cursor:
+        def waits():
+            cursor.execute("SELECT pid FROM pg_stat_activity WHERE datname = %s AND wait_event = 'SyncRep'", (db.name,))
+            return cursor.fetchone()
+
+        eventually(waits, 60, "the transaction waits for its standby")
+        publish_wal(db, "shop.second", {}, connection=other)
+        for n in range(1, 4):  # the sender has been there, and has read what comes after
+            cursor.execute("SELECT eventbus.publish('marker', '1')")
+            eventually(lambda: client.xlen(f"{name}-log") == n, 60, "an event from the log")
+        cursor.execute("SELECT count(*) FROM item")
+        assert cursor.fetchone() == (0,) and client.xlen(name) == 0
+        cursor.execute("SELECT pg_cancel_backend(%s)", waits())  # PostgreSQL then does not wait, and has committed
+        eventually(lambda: client.xlen(name) == 2, 60, "both arrive")
+        assert [text_of(e)["topic"] for e in redis_server.stream(name)] == ["public.item.insert", "shop.second"]
+    writer.join()
+    blocked.close()
+    other.close()
