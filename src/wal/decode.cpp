@@ -183,7 +183,10 @@ void forget_streamed(Source* source, Streamed* streamed) {
 }
 
 void give(Source* source, Taker* taker, const Event& event) {
-    if (id_of(event) <= taker->from) return;
+    if (id_of(event) <= taker->from) {
+        taker->past(taker->context, event);
+        return;
+    }
     if (taker->to_file) {
         if (taker->file == nullptr) {
             taker->file = make_spool(taker->memory);

@@ -34,11 +34,12 @@ struct Taker {
     Selection selection;
     void* context;
     bool (*wants)(void* context, std::string_view topic);
-    Position from;    // what is not behind it is left out
-    bool to_file;     // what is found goes to the file: the route has no room in memory
-    Chunk* building;  // what has been found; nullptr: nothing
-    Spool* file;      // or nullptr
-    Position read;    // up to where what was in the file has been taken out of it
+    void (*past)(void* context, const Event& event);  // one that is not behind `from`
+    Position from;                                    // what is not behind it is left out
+    bool to_file;                                     // what is found goes to the file: the route has no room in memory
+    Chunk* building;                                  // what has been found; nullptr: nothing
+    Spool* file;                                      // or nullptr
+    Position read;                                    // up to where what was in the file has been taken out of it
 };
 
 struct Limits {

@@ -3,6 +3,7 @@
 // Never: lets a route's cursor pass what its detour's row does not know.
 #include "postgres/guest.hpp"
 #include "worker/sender.hpp"
+#include "worker/wal_detours.hpp"
 
 namespace eventbus::worker {
 
@@ -48,24 +49,24 @@ void free_detour(SenderDetour* detour) {
     pfree(detour);
 }
 
-log::DetourEvents events_of(const SenderDetour* detour) {
-    return call_guest([&] {
-        log::DetourEvents events = {};
-        auto ids = [](std::span<const std::int64_t> of) { return log::Ids{of.data(), static_cast<int>(of.size())}; };
-        events.has_key = detour->takes->key.has_value();
-        if (events.has_key) events.key = *detour->takes->key;
-        events.events = ids(detour->takes->events);
-        events.settled = ids(sender.dispatcher->settled_ahead(id_of(detour), detour->number));
-        return events;
-    });
-}
-
 SavedDetour said_by(const log::Cursor& cursor, const log::Ids& settled) {
     return {cursor.done.xmax, cursor.done.count, cursor.in_batch,         cursor.batch.xmax, cursor.batch.count,
             cursor.start,     cursor.settled_id, cursor.first_generation, settled.count};
 }
 
 }  // namespace
+
+log::DetourEvents detour_events(const delivery::Detour* takes, delivery::RouteId id, delivery::DetourId number) {
+    return call_guest([&] {
+        log::DetourEvents events = {};
+        auto ids = [](std::span<const std::int64_t> of) { return log::Ids{of.data(), static_cast<int>(of.size())}; };
+        events.has_key = takes->key.has_value();
+        if (events.has_key) events.key = *takes->key;
+        events.events = ids(takes->events);
+        events.settled = ids(sender.dispatcher->settled_ahead(id, number));
+        return events;
+    });
+}
 
 void load_detours(SenderRoute* route) {
     int32* numbers;
@@ -105,7 +106,11 @@ void arrange_detours() {
         if (!stuck) break;
         foreach (cell, sender.routes) {
             auto* route = static_cast<SenderRoute*>(lfirst(cell));
-            if (static_cast<delivery::RouteId>(route->id) == *stuck) begin(route);
+            if (static_cast<delivery::RouteId>(route->id) != *stuck) continue;
+            if (route->wal != nullptr)
+                begin_wal_detour(route);
+            else
+                begin(route);
         }
     }
     foreach (cell, sender.streams) {
@@ -153,7 +158,7 @@ void save_detours(SenderRoute* route) {
             call_guest([&] { return sender.dispatcher->status(id_of(detour), detour->number); });
         note_progress(&detour->progress, detour->stream, status.settled);
         detour->stored.cursor = log::skipped_to(cursor_at(detour->stream, status.settled), detour->first_generation);
-        log::DetourEvents events = events_of(detour);
+        log::DetourEvents events = detour_events(detour->takes, id_of(detour), detour->number);
         SavedDetour now = said_by(detour->stored.cursor, events.settled);
         if (detour->stored.exists && detour->saved == now) continue;
         (void)log::save_cursor(&detour->stored, &events);

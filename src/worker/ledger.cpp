@@ -8,6 +8,7 @@
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "worker/sender.hpp"
+#include "worker/wal_detours.hpp"
 
 extern "C" {
 #include "mb/pg_wchar.h"
@@ -184,7 +185,10 @@ void save_cursors() {
         }
         (void)log::save_cursor(&stored, nullptr);
         if (stored.counters.last_error == words) stored.counters.last_error = nullptr;
-        save_detours(route);
+        if (route->wal != nullptr)
+            save_wal_detours(route);
+        else
+            save_detours(route);
     }
     SPI_finish();
     commit_transaction();

@@ -7,6 +7,7 @@
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "worker/sender.hpp"
+#include "worker/wal_detours.hpp"
 
 namespace eventbus::worker {
 
@@ -71,10 +72,13 @@ void add(const catalog::Route& from) {
     route->stored.counters.last_error = nullptr;
     call_guest([&] {
         route->filter = new router::TopicFilter(route->topics);
-        sender.dispatcher->add_route(make_guest_route(route), stream, route->stream != nullptr);
+        sender.dispatcher->add_route(make_guest_route(route), stream);
         if (route->paused) sender.dispatcher->pause_route(static_cast<delivery::RouteId>(route->id), true);
     });
-    if (route->stream != nullptr) load_detours(route);
+    if (route->wal != nullptr)
+        load_wal_detours(route);
+    else
+        load_detours(route);
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
     sender.routes = lappend(sender.routes, route);
     MemoryContextSwitchTo(before);
@@ -132,7 +136,7 @@ void remove(SenderRoute* route) {
         delete route->filter;
     });
     forget_detours(route);
-    if (route->wal != nullptr) free_wal_feed(route->wal);
+    if (route->wal != nullptr) free_wal_feed(route);
     status::free_route(sender.database, route->id);
     sender.routes = list_delete_ptr(sender.routes, route);
     pfree(route);

@@ -174,6 +174,8 @@ void note_progress(Progress* progress, const LogStream* stream, const delivery::
 void load_detours(SenderRoute* route);
 void forget_detours(SenderRoute* route);
 void arrange_detours();
+// What a detour takes, for its row.
+log::DetourEvents detour_events(const delivery::Detour* takes, delivery::RouteId id, delivery::DetourId number);
 LogStream* detour_to_read();  // or nullptr
 // Between SPI_connect and SPI_finish; the route's own cursor has been saved.
 void save_detours(SenderRoute* route);

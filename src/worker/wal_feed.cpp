@@ -13,6 +13,7 @@
 #include "wal/preflight.hpp"
 #include "wal/slot.hpp"
 #include "worker/sender.hpp"
+#include "worker/wal_detours.hpp"
 
 extern "C" {
 #include "access/xlog.h"
@@ -34,9 +35,11 @@ constexpr int most_retry_ms = 30000;
 
 struct {
     wal::Source* source;
-    bool changed;           // routes have come or gone since the source was opened
-    bool awaited;           // a full route is given a moment to move
-    bool unseen;            // what was found cannot be seen by all readers yet
+    bool changed;  // routes have come or gone since the source was opened
+    bool awaited;  // a full route is given a moment to move
+    bool more;     // the last step did not come to the end of what there is
+    bool unseen;   // what was found cannot be seen by all readers yet
+    List* left;    // of WalFeed*: of routes that are gone, while the broker may still be sent what they were lent
     TimestampTz confirmed_at;
     char trouble[512];  // why there is no source; empty: none
     char hint[256];
@@ -68,6 +71,10 @@ bool wants(void* context, std::string_view topic) {
     return match;
 }
 
+void past(void* context, const Event& event) {
+    show_past_to_detours(static_cast<SenderRoute*>(context), event);
+}
+
 List* takers() {
     List* list = NIL;
     ListCell* cell;
@@ -78,10 +85,23 @@ List* takers() {
     return list;
 }
 
+bool is_running() {
+    return wal::state_of(state.source) == wal::State::running;
+}
+
+wal::Position handed_by_now() {
+    return is_running() ? wal::handed_by_now(state.source) : wal::Position();
+}
+
 void close_source() {
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal != nullptr) reopen_wal_detours(route, handed_by_now());
+    }
     wal::close_source(state.source);
     state.source = nullptr;
-    state.unseen = false;
+    state.unseen = state.more = false;
     status::read_wal(sender.place, sender.worker, false);
 }
 
@@ -108,7 +128,7 @@ void no_trouble() {
 // Runs what may fail; afterwards nothing of it is left. False where it failed.
 bool attempt(void (*work)(void*), void* argument) {
     MemoryContext before = CurrentMemoryContext;
-    bool fine = true;
+    volatile bool fine = true;
     PG_TRY();
     { work(argument); }
     PG_CATCH();
@@ -211,17 +231,9 @@ void began(const char* slot) {
     sender.unsaved = true;
 }
 
-void lend(WalFeed* feed, wal::Chunk* chunk) {
-    MemoryContext before = MemoryContextSwitchTo(sender.memory);
-    auto* lent = static_cast<WalLent*>(palloc(sizeof(WalLent)));
-    *lent = {feed->next_chunk++, chunk};
-    feed->lent = lappend(feed->lent, lent);
-    MemoryContextSwitchTo(before);
-    sender.unsaved = sender.unshown = true;
-    call_guest([&] {
-        sender.dispatcher->lend(feed->stream,
-                                {lent->id, {chunk->events, chunk->count}, to_unix_us(chunk->committed_after)});
-    });
+void lend_to_route(SenderRoute* route, wal::Chunk* chunk) {
+    show_to_detours(route, chunk->events, chunk->count);
+    lend_wal(route->wal, chunk);
 }
 
 // Routes that had no room in memory get from their files what there is room for now.
@@ -230,9 +242,23 @@ void lend_from_files() {
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         WalFeed* feed = route->wal;
-        if (feed == nullptr || feed->taker.file == nullptr || !hungry(feed)) continue;
-        if (wal::Chunk* chunk = wal::read_file(&feed->taker, limits(), sender.memory)) lend(feed, chunk);
+        if (feed == nullptr) continue;
+        feed_wal_detours(route, handed_by_now());
+        if (feed->taker.file == nullptr || !hungry(feed)) continue;
+        if (wal::Chunk* chunk = wal::read_file(&feed->taker, limits(), sender.memory)) lend_to_route(route, chunk);
     }
+}
+
+bool a_file_waits() {
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal == nullptr) continue;
+        const wal::Taker& taker = route->wal->taker;
+        if (a_detour_waits(route) || (taker.file != nullptr && !wal::is_read(taker.file) && hungry(route->wal)))
+            return true;
+    }
+    return false;
 }
 
 // Whether to read on: somebody has room, and nobody is full who is about to have. Those who are full and stand still
@@ -276,11 +302,11 @@ void hand_on() {
     wal::handed_on(state.source);
     ListCell* cell;
     foreach (cell, sender.routes) {
-        WalFeed* feed = static_cast<SenderRoute*>(lfirst(cell))->wal;
-        if (feed == nullptr || feed->taker.building == nullptr) continue;
-        wal::Chunk* chunk = feed->taker.building;
-        feed->taker.building = nullptr;
-        lend(feed, chunk);
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal == nullptr || route->wal->taker.building == nullptr) continue;
+        wal::Chunk* chunk = route->wal->taker.building;
+        route->wal->taker.building = nullptr;
+        lend_to_route(route, chunk);
     }
 }
 
@@ -290,14 +316,14 @@ void flush_wanted() {
     if (wanted > GetFlushRecPtr(nullptr)) XLogFlush(wanted);
 }
 
-void read_on(void* more) {
+void read_on(void*) {
     if (state.unseen) {
         hand_on();
         if (state.unseen) return;
     }
     flush_wanted();
     bool starting = wal::state_of(state.source) == wal::State::starting;
-    *static_cast<bool*>(more) = wal::step(state.source, limits());
+    state.more = wal::step(state.source, limits());
     if (wal::state_of(state.source) != wal::State::running) {
         sender.unshown = true;
         return;
@@ -321,6 +347,7 @@ WalFeed* make_wal_feed(SenderRoute* route) {
     feed->next_chunk = 1;
     feed->taker.context = route;
     feed->taker.wants = wants;
+    feed->taker.past = past;
     feed->taker.memory = sender.memory;
     route->wal = feed;
     begin_wal_feed(route);
@@ -334,12 +361,35 @@ void begin_wal_feed(SenderRoute* route) {
     state.changed = true;
 }
 
-void free_wal_feed(WalFeed* feed) {
-    if (state.source != nullptr) close_source();
-    ListCell* cell;
-    foreach (cell, feed->lent) wal::free_chunk(static_cast<WalLent*>(lfirst(cell))->chunk);
+void lend_wal(WalFeed* feed, wal::Chunk* chunk) {
+    MemoryContext before = MemoryContextSwitchTo(sender.memory);
+    auto* lent = static_cast<WalLent*>(palloc(sizeof(WalLent)));
+    *lent = {feed->next_chunk++, chunk};
+    feed->lent = lappend(feed->lent, lent);
+    MemoryContextSwitchTo(before);
+    sender.unsaved = sender.unshown = true;
+    call_guest([&] {
+        sender.dispatcher->lend(feed->stream,
+                                {lent->id, {chunk->events, chunk->count}, to_unix_us(chunk->committed_after)});
+    });
+}
+
+void leave_wal_lent(WalFeed* feed) {
     if (feed->taker.file != nullptr) wal::free_spool(feed->taker.file);
-    pfree(feed);
+    if (feed->lent == NIL) return;
+    MemoryContext before = MemoryContextSwitchTo(sender.memory);
+    auto* left = static_cast<WalFeed*>(palloc(sizeof(WalFeed)));
+    *left = *feed;
+    state.left = lappend(state.left, left);
+    MemoryContextSwitchTo(before);
+}
+
+void free_wal_feed(SenderRoute* route) {
+    if (state.source != nullptr) close_source();
+    forget_wal_detours(route);
+    leave_wal_lent(route->wal);
+    pfree(route->wal);
+    route->wal = nullptr;
     state.changed = true;
 }
 
@@ -361,14 +411,13 @@ bool feed_wal() {
     }
     lend_from_files();
     if (!has_room()) return false;
-    bool more = false;
-    (void)attempt(read_on, &more);
-    return more;
+    return attempt(read_on, nullptr) && state.more && !state.unseen;
 }
 
 bool wal_has_more() {
-    return state.source != nullptr && !state.unseen && wal::state_of(state.source) == wal::State::running &&
-           sender.place->wal_end > wal::read_by_now(state.source) && has_room();
+    if (!is_running()) return false;
+    if (a_file_waits()) return true;
+    return !state.unseen && (state.more || sender.place->wal_end > wal::read_by_now(state.source)) && has_room();
 }
 
 long wal_wait() {
@@ -380,36 +429,57 @@ long wal_wait() {
     return -1;
 }
 
+bool give_back_wal_lent(WalFeed* feed, const delivery::Report::Finished& finished) {
+    if (feed->stream != finished.stream) return false;
+    ListCell* cell;
+    foreach (cell, feed->lent) {
+        auto* lent = static_cast<WalLent*>(lfirst(cell));
+        if (lent->id != finished.chunk) continue;
+        feed->lent = foreach_delete_current(feed->lent, cell);
+        wal::free_chunk(lent->chunk);
+        pfree(lent);
+        break;
+    }
+    return true;
+}
+
 void give_back_wal(const delivery::Report::Finished& finished) {
     ListCell* cell;
     foreach (cell, sender.routes) {
-        WalFeed* feed = static_cast<SenderRoute*>(lfirst(cell))->wal;
-        if (feed == nullptr || feed->stream != finished.stream) continue;
-        ListCell* inner;
-        foreach (inner, feed->lent) {
-            auto* lent = static_cast<WalLent*>(lfirst(inner));
-            if (lent->id != finished.chunk) continue;
-            feed->lent = foreach_delete_current(feed->lent, inner);
-            wal::free_chunk(lent->chunk);
-            pfree(lent);
-            break;
-        }
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal == nullptr) continue;
+        if (give_back_wal_lent(route->wal, finished) || give_back_to_detours(route, finished)) return;
+    }
+    foreach (cell, state.left) {
+        auto* left = static_cast<WalFeed*>(lfirst(cell));
+        if (!give_back_wal_lent(left, finished) || left->lent != NIL) continue;
+        state.left = foreach_delete_current(state.left, cell);
+        pfree(left);
     }
 }
 
-static wal::Position place_of(const SenderRoute* route, const delivery::Position& settled) {
-    const WalFeed* feed = route->wal;
+bool first_unsettled(const WalFeed* feed, const delivery::Position& settled, wal::Position* at) {
     ListCell* cell;
     foreach (cell, feed->lent) {
         auto* lent = static_cast<WalLent*>(lfirst(cell));
         if (lent->id < settled.chunk) continue;
         if (lent->id == settled.chunk && settled.index >= lent->chunk->count) continue;
         const Event& event = lent->chunk->events[lent->id == settled.chunk ? settled.index : 0];
-        return {event.lsn, event.number - 1};
+        *at = {event.lsn, event.number - 1};
+        return true;
     }
-    if (feed->taker.file != nullptr) return feed->taker.read;
-    if (state.source == nullptr || wal::state_of(state.source) != wal::State::running) return feed->taker.from;
-    return std::max(feed->taker.from, wal::handed_by_now(state.source));
+    return false;
+}
+
+wal::Position lent_by_now(const SenderRoute* route) {
+    const wal::Taker& taker = route->wal->taker;
+    if (taker.file != nullptr) return taker.read;
+    return std::max(taker.from, handed_by_now());
+}
+
+static wal::Position place_of(const SenderRoute* route, const delivery::Position& settled) {
+    wal::Position at;
+    return first_unsettled(route->wal, settled, &at) ? at : lent_by_now(route);
 }
 
 void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::WalPlace* place) {
@@ -433,8 +503,7 @@ void confirm_wal() {
         if (route->wal == nullptr || is_lost(route)) continue;
         // Where nothing was anybody's since the cursor was written, it need not be written again.
         bool passed = !sender.unsaved && is_idle(route) && route->wal->taker.file == nullptr;
-        least = std::min(
-            least, passed ? std::max(route->wal->taker.from, wal::handed_by_now(state.source)) : route->wal->saved);
+        least = least_of_detours(route, std::min(least, passed ? lent_by_now(route) : route->wal->saved));
     }
     XLogFlush(XactLastCommitEnd);
     wal::confirm(state.source, least.lsn);

@@ -21,7 +21,8 @@ struct WalFeed {
     wal::Taker taker;
     delivery::StreamId stream;
     delivery::ChunkId next_chunk;
-    List* lent;  // of WalLent*, oldest first
+    List* lent;     // of WalLent*, oldest first
+    List* detours;  // of WalDetour*, by number
     wal::Position saved;
     delivery::Position settled;  // and since when it stands there
     TimestampTz moved_at;
@@ -31,12 +32,20 @@ struct WalFeed {
 WalFeed* make_wal_feed(SenderRoute* route);
 // And once more, the cursor having been set anew.
 void begin_wal_feed(SenderRoute* route);
-void free_wal_feed(WalFeed* feed);
+void free_wal_feed(SenderRoute* route);
 // Its options or topics have changed.
 void change_wal_route(SenderRoute* route);
 
 // Hands on what there is, and reads on where there is room for more. Returns true if there may be more at once.
 bool feed_wal();
+void lend_wal(WalFeed* feed, wal::Chunk* chunk);
+// The route or detour is gone; what it was lent stays until the dispatcher gives it back.
+void leave_wal_lent(WalFeed* feed);
+bool give_back_wal_lent(WalFeed* feed, const delivery::Report::Finished& finished);
+// The place before the first event that is lent and not settled; false where there is none.
+bool first_unsettled(const WalFeed* feed, const delivery::Position& settled, wal::Position* at);
+// Everything before it has been lent to the route.
+wal::Position lent_by_now(const SenderRoute* route);
 // Whether something has come that nobody has read yet.
 bool wal_has_more();
 // In how many milliseconds to look again; negative: when woken.

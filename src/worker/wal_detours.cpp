@@ -1,0 +1,232 @@
+// What it is: see wal_detours.hpp.
+// Who calls it: see wal_detours.hpp.
+// Never: see wal_detours.hpp.
+#include "worker/wal_detours.hpp"
+
+#include <algorithm>
+
+#include "postgres/guest.hpp"
+#include "worker/sender.hpp"
+
+namespace eventbus::worker {
+
+struct WalDetour {
+    SenderRoute* route;
+    delivery::DetourId number;
+    const delivery::Detour* takes;
+    WalFeed feed;  // its file holds what has not been lent yet
+    log::StoredCursor stored;
+    wal::Position until;   // its route was there when it was loaded: it may not end before
+    bool ended;            // it has caught up, and the route has taken the key again; it goes when
+    wal::Position behind;  // the route's cursor has passed this
+    wal::Position saved;
+    int saved_ahead;  // events that were settled though older ones were not
+};
+
+namespace {
+
+constexpr wal::Limits at_a_time{250, 256 * 1024};
+
+delivery::RouteId id_of(const WalDetour* detour) {
+    return static_cast<delivery::RouteId>(detour->route->id);
+}
+
+WalDetour* make_detour(SenderRoute* route, delivery::DetourId number, const wal::Position& from) {
+    auto* detour = static_cast<WalDetour*>(MemoryContextAllocZero(sender.memory, sizeof(WalDetour)));
+    detour->route = route;
+    detour->number = number;
+    detour->feed.stream = ++sender.next_stream;
+    detour->feed.next_chunk = 1;
+    detour->feed.taker.memory = sender.memory;
+    detour->feed.taker.from = detour->saved = from;
+    detour->stored.route_id = route->id;
+    detour->stored.detour = static_cast<int32>(number);
+    detour->stored.cursor.done = route->stored.cursor.done;
+    MemoryContext before = MemoryContextSwitchTo(sender.memory);
+    route->wal->detours = lappend(route->wal->detours, detour);
+    MemoryContextSwitchTo(before);
+    return detour;
+}
+
+bool takes(const WalDetour* detour, const Event& event) {
+    bool taken = false;
+    GuestError error;
+    catch_guest(error, [&] { taken = detour->takes->takes(event); });
+    return taken;
+}
+
+void keep(WalDetour* detour, const Event& event) {
+    wal::Taker& taker = detour->feed.taker;
+    if (taker.file == nullptr) {
+        taker.file = wal::make_spool(taker.memory);
+        taker.read = {event.lsn, event.number - 1};
+    }
+    wal::write_event(taker.file, {}, event);
+    wal::release(taker.file);
+}
+
+void free_detour(WalDetour* detour) {
+    leave_wal_lent(&detour->feed);
+    pfree(detour);
+}
+
+// Where the detour stands: at the oldest event that it has not settled, or with its route.
+wal::Position place_of(const WalDetour* detour) {
+    delivery::RouteStatus status = call_guest([&] { return sender.dispatcher->status(id_of(detour), detour->number); });
+    wal::Position at;
+    if (first_unsettled(&detour->feed, status.settled, &at)) return at;
+    return detour->feed.taker.file != nullptr ? detour->feed.taker.read : lent_by_now(detour->route);
+}
+
+void end_if_caught_up(WalDetour* detour, const wal::Position& handed) {
+    if (detour->ended || detour->feed.lent != NIL || detour->feed.taker.file != nullptr || handed < detour->until)
+        return;
+    call_guest([&] { sender.dispatcher->end_detour(id_of(detour), detour->number); });
+    detour->ended = true;
+    detour->behind = lent_by_now(detour->route);
+    sender.unsaved = true;
+}
+
+}  // namespace
+
+void begin_wal_detour(SenderRoute* route) {
+    delivery::RouteStatus status =
+        call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id), 0); });
+    List* others = route->wal->detours;
+    delivery::DetourId number = others == NIL ? 1 : static_cast<WalDetour*>(llast(others))->number + 1;
+    wal::Position from;
+    if (!first_unsettled(route->wal, status.settled, &from)) from = lent_by_now(route);
+    WalDetour* detour = make_detour(route, number, from);
+    call_guest([&] {
+        sender.dispatcher->begin_detour(id_of(detour), number, detour->feed.stream);
+        detour->takes = &sender.dispatcher->detour(id_of(detour), number);
+    });
+    ListCell* cell;
+    foreach (cell, route->wal->lent) {
+        auto* lent = static_cast<WalLent*>(lfirst(cell));
+        if (lent->id < status.settled.chunk) continue;
+        uint32 first = lent->id == status.settled.chunk ? status.settled.index : 0;
+        for (uint32 i = first; i < lent->chunk->count; ++i)
+            if (takes(detour, lent->chunk->events[i])) keep(detour, lent->chunk->events[i]);
+    }
+    sender.unsaved = true;
+}
+
+void load_wal_detours(SenderRoute* route) {
+    int32* numbers;
+    log::DetourEvents* events;
+    int count = log::load_detours(route->id, CurTransactionContext, &numbers, &events);
+    const log::WalPlace& routes = route->stored.cursor.wal;
+    for (int i = 0; i < count; ++i) {
+        log::StoredCursor stored;
+        log::load_cursor(route->id, numbers[i], CurTransactionContext, &stored);
+        const log::WalPlace& place = stored.cursor.wal;
+        WalDetour* detour = make_detour(route, static_cast<delivery::DetourId>(numbers[i]), {place.lsn, place.number});
+        detour->until = {routes.lsn, routes.number};
+        detour->stored.exists = true;
+        detour->stored.place = stored.place;
+        call_guest([&] {
+            delivery::Detour taken;
+            if (events[i].has_key) taken.key = events[i].key;
+            taken.events.assign(events[i].events.first, events[i].events.first + events[i].events.count);
+            taken.settled.assign(events[i].settled.first, events[i].settled.first + events[i].settled.count);
+            sender.dispatcher->add_detour(id_of(detour), detour->number, detour->feed.stream, std::move(taken));
+            detour->takes = &sender.dispatcher->detour(id_of(detour), detour->number);
+        });
+    }
+}
+
+void forget_wal_detours(SenderRoute* route) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) free_detour(static_cast<WalDetour*>(lfirst(cell)));
+    list_free(route->wal->detours);
+    route->wal->detours = NIL;
+}
+
+void show_to_detours(SenderRoute* route, const Event* events, uint32 count) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) {
+        auto* detour = static_cast<WalDetour*>(lfirst(cell));
+        if (detour->ended) continue;
+        for (uint32 i = 0; i < count; ++i)
+            if (takes(detour, events[i])) keep(detour, events[i]);
+    }
+}
+
+void show_past_to_detours(SenderRoute* route, const Event& event) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) {
+        auto* detour = static_cast<WalDetour*>(lfirst(cell));
+        if (!detour->ended && id_of(event) > detour->feed.taker.from && takes(detour, event)) keep(detour, event);
+    }
+}
+
+void feed_wal_detours(SenderRoute* route, const wal::Position& handed) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) {
+        auto* detour = static_cast<WalDetour*>(lfirst(cell));
+        // A key that stands still is lent a little, and again when that has been delivered.
+        if (detour->feed.taker.file != nullptr && detour->feed.lent == NIL)
+            if (wal::Chunk* chunk = wal::read_file(&detour->feed.taker, at_a_time, sender.memory))
+                lend_wal(&detour->feed, chunk);
+        end_if_caught_up(detour, handed);
+    }
+}
+
+bool a_detour_waits(const SenderRoute* route) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) {
+        const WalFeed& feed = static_cast<WalDetour*>(lfirst(cell))->feed;
+        if (feed.taker.file != nullptr && feed.lent == NIL) return true;
+    }
+    return false;
+}
+
+void reopen_wal_detours(SenderRoute* route, const wal::Position& handed) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) {
+        wal::Position& from = static_cast<WalDetour*>(lfirst(cell))->feed.taker.from;
+        from = std::max(from, handed);
+    }
+}
+
+bool give_back_to_detours(SenderRoute* route, const delivery::Report::Finished& finished) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours)
+        if (give_back_wal_lent(&static_cast<WalDetour*>(lfirst(cell))->feed, finished)) return true;
+    return false;
+}
+
+void save_wal_detours(SenderRoute* route) {
+    wal::Position routes = {route->stored.cursor.wal.lsn, route->stored.cursor.wal.number};
+    ListCell* cell;
+    foreach (cell, route->wal->detours) {
+        auto* detour = static_cast<WalDetour*>(lfirst(cell));
+        if (detour->ended && routes >= detour->behind) {
+            if (detour->stored.exists) log::delete_cursor(detour->stored);
+            call_guest([&] { sender.dispatcher->remove_detour(id_of(detour), detour->number); });
+            route->wal->detours = foreach_delete_current(route->wal->detours, cell);
+            free_detour(detour);
+            continue;
+        }
+        wal::Position place = place_of(detour);
+        log::DetourEvents events = detour_events(detour->takes, id_of(detour), detour->number);
+        bool same = place == detour->saved && events.settled.count == detour->saved_ahead;
+        if (detour->stored.exists && same) continue;
+        detour->stored.cursor.wal = route->stored.cursor.wal;
+        detour->stored.cursor.wal.lsn = place.lsn;
+        detour->stored.cursor.wal.number = place.number;
+        (void)log::save_cursor(&detour->stored, &events);
+        detour->saved = place;
+        detour->saved_ahead = events.settled.count;
+    }
+}
+
+wal::Position least_of_detours(const SenderRoute* route, const wal::Position& least) {
+    wal::Position found = least;
+    ListCell* cell;
+    foreach (cell, route->wal->detours) found = std::min(found, static_cast<WalDetour*>(lfirst(cell))->saved);
+    return found;
+}
+
+}  // namespace eventbus::worker

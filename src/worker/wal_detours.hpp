@@ -1,0 +1,33 @@
+// What it is: detours of routes from the WAL: a key that the broker refuses for long goes on beside its route.
+// Who calls it: wal_feed.cpp, detours.cpp for their beginning, ledger.cpp for their rows.
+// Never: reads the WAL: a detour is given what its route is lent, and after a restart what its route is past.
+#pragma once
+
+#include "worker/wal_feed.hpp"
+
+namespace eventbus::worker {
+
+struct WalDetour;
+
+// The route, which is stuck, parts with what holds it up.
+void begin_wal_detour(SenderRoute* route);
+// Those of earlier times; the route has been added to the dispatcher, and nothing has been lent to it.
+void load_wal_detours(SenderRoute* route);
+void forget_wal_detours(SenderRoute* route);
+// Events that are about to be lent to the route.
+void show_to_detours(SenderRoute* route, const Event* events, uint32 count);
+// One that the route is past; its detours may not be.
+void show_past_to_detours(SenderRoute* route, const Event& event);
+// Detours get what there is room for, and end where they have caught up. Everything before `handed` is with the routes.
+void feed_wal_detours(SenderRoute* route, const wal::Position& handed);
+// Whether one could be given more at once.
+bool a_detour_waits(const SenderRoute* route);
+// The source is about to be opened anew, and begins there.
+void reopen_wal_detours(SenderRoute* route, const wal::Position& handed);
+bool give_back_to_detours(SenderRoute* route, const delivery::Report::Finished& finished);
+// Between SPI_connect and SPI_finish; the route's own cursor has been saved.
+void save_wal_detours(SenderRoute* route);
+// The place that the route's detours still need, where it is before `least`.
+wal::Position least_of_detours(const SenderRoute* route, const wal::Position& least);
+
+}  // namespace eventbus::worker
