@@ -30,6 +30,10 @@ SlotState look_up_slot(const char* name) {
     return {true, bool_at(0, 1), bool_at(0, 2), static_cast<XLogRecPtr>(int8_at(0, 3))};
 }
 
+void drop_slot(const char* name) {
+    ReplicationSlotDrop(name, true);
+}
+
 bool drop_slots_but(const int32* broker_ids, int count) {
     run_query(
         "SELECT slot_name::text, active, substring(slot_name FROM '[0-9]+$')::bigint FROM pg_replication_slots "
@@ -43,7 +47,7 @@ bool drop_slots_but(const int32* broker_ids, int count) {
             all = false;
             continue;
         }
-        ReplicationSlotDrop(text_at(i, 1), true);
+        drop_slot(text_at(i, 1));
     }
     return all;
 }

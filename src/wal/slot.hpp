@@ -23,6 +23,7 @@ struct SlotState {
 
 // These run between SPI_connect and SPI_finish.
 SlotState look_up_slot(const char* name);
+void drop_slot(const char* name);
 // Drops this database's slots of ours whose brokers are not among those; false where one is still in use.
 bool drop_slots_but(const int32* broker_ids, int count);
 

@@ -183,7 +183,7 @@ bool hand_on_streamed(Source* source, const Limits& limits, TimestampTz until) {
 
 }  // namespace
 
-Source* open_source(const char* slot, bool exists, List* takers, MemoryContext memory) {
+void open_source(const char* slot, bool exists, List* takers, MemoryContext memory, Source** opened) {
     MemoryContext own = AllocSetContextCreate(memory, "pg_eventbus source", ALLOCSET_DEFAULT_SIZES);
     auto* source = static_cast<Source*>(MemoryContextAllocZero(own, sizeof(Source)));
     source->memory = own;
@@ -198,6 +198,7 @@ Source* open_source(const char* slot, bool exists, List* takers, MemoryContext m
     control.hcxt = own;
     source->streamed =
         hash_create("pg_eventbus large transactions", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+    *opened = source;
     make_shapes(source);
     make_held(source);
     CheckLogicalDecodingRequirements();
@@ -208,7 +209,6 @@ Source* open_source(const char* slot, bool exists, List* takers, MemoryContext m
         start_slot(source);
     }
     MemoryContextSwitchTo(before);
-    return source;
 }
 
 void close_source(Source* source) {

@@ -56,8 +56,8 @@ enum class State : unsigned char {
 struct Source;
 
 // Makes the slot, or takes the one that is there. Takers are its until it is closed. Errors where the server has no
-// room for a slot or is not set to have any.
-Source* open_source(const char* slot, bool exists, List* takers, MemoryContext memory);
+// room for a slot or is not set to have any; *source then holds what there is to be closed.
+void open_source(const char* slot, bool exists, List* takers, MemoryContext memory, Source** source);
 // Also after an error. Nothing is forgotten that has not been handed on: another source finds it again.
 void close_source(Source* source);
 

@@ -1,0 +1,180 @@
+// What it is: opening a sender's slot, and what becomes of its routes where that fails, or the slot is lost.
+// Who calls it: wal_feed.cpp.
+// Never: lets an error of the decoder end the sender.
+#include "postgres/guest.hpp"
+#include "postgres/query.hpp"
+#include "wal/preflight.hpp"
+#include "wal/slot.hpp"
+#include "worker/wal_detours.hpp"
+#include "worker/wal_state.hpp"
+
+extern "C" {
+#include "access/xlog.h"
+#include "pgstat.h"
+#include "storage/condition_variable.h"
+}
+
+namespace eventbus::worker {
+
+WalState wal_now;
+
+namespace {
+
+List* takers() {
+    List* list = NIL;
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal != nullptr && !is_lost(route)) list = lappend(list, &route->wal->taker);
+    }
+    return list;
+}
+
+void show_trouble(const char* words, const char* hint) {
+    bool news = strncmp(wal_now.trouble, words, sizeof wal_now.trouble - 1) != 0;
+    strlcpy(wal_now.trouble, words, sizeof wal_now.trouble);
+    strlcpy(wal_now.hint, hint != nullptr ? hint : "", sizeof wal_now.hint);
+    wal_now.retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+                                                   wal_now.backoff.next(static_cast<uint32>(MyProcPid)).count());
+    sender.unshown = true;
+    if (news)
+        ereport(WARNING, (errmsg("pg_eventbus: routes from the WAL to broker \"%s\" stand still: %s",
+                                 sender.broker_name, wal_now.trouble),
+                          wal_now.hint[0] != '\0' ? errhint("%s", wal_now.hint) : 0));
+}
+
+void no_trouble() {
+    if (wal_now.trouble[0] != '\0')
+        ereport(LOG, (errmsg("pg_eventbus: routes from the WAL to broker \"%s\" go on", sender.broker_name)));
+    wal_now.trouble[0] = wal_now.hint[0] = '\0';
+    sender.unshown = true;
+}
+
+void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
+    log::WalPlace& place = route->stored.cursor.wal;
+    place.lost = true;
+    (void)log::save_cursor(&route->stored, nullptr);
+    ereport(WARNING,
+            (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" has lost its place in the WAL", route->name,
+                    sender.broker_name),
+             errdetail("Replication slot \"%s\" %s; changes committed after %s are not delivered.", place.slot,
+                       slot.exists ? "was invalidated (max_slot_wal_keep_size)" : "does not exist any more",
+                       wal::lsn_text(place.lsn)),
+             errhint("Bring receivers up to date by other means, then eventbus.restart_route('%s').", route->name)));
+}
+
+// What there is of the slot, and which routes it has left behind. False where it cannot be used or made.
+bool prepare(const char* name, bool* exists) {
+    if (!begin_transaction_on_extension("looking for the replication slot")) return false;
+    SPI_connect();
+    wal::SlotState slot = wal::look_up_slot(name);
+    wal::Need need = wal::missing_setting(slot.exists);
+    bool usable = slot.exists && !slot.lost;
+    bool any = false;
+    bool lost_some = false;
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal == nullptr || is_lost(route)) continue;
+        if (!usable && strcmp(route->stored.cursor.wal.slot, name) == 0) {
+            mark_lost(route, slot);
+            lost_some = true;
+            continue;
+        }
+        any = true;
+    }
+    if (any && slot.lost) wal::drop_slot(name);
+    if (need.what != nullptr) show_trouble(need.what, psprintf("Put this line into postgresql.conf: %s", need.setting));
+    SPI_finish();
+    commit_transaction();
+    if (lost_some) {
+        XLogFlush(XactLastCommitEnd);
+        publish_status();
+    }
+    *exists = usable;
+    return any && need.what == nullptr;
+}
+
+void open(void*) {
+    char name[NAMEDATALEN];
+    strlcpy(name, wal::slot_name(sender.database, sender.broker_id), sizeof name);
+    bool exists = false;
+    if (!prepare(name, &exists)) return;
+    List* list = takers();
+    wal::open_source(name, exists, list, sender.memory, &wal_now.source);
+    list_free(list);
+    status::read_wal(sender.place, sender.worker, true);
+}
+
+}  // namespace
+
+bool is_reading() {
+    return wal::state_of(wal_now.source) == wal::State::running;
+}
+
+wal::Position handed_by_now() {
+    return is_reading() ? wal::handed_by_now(wal_now.source) : wal::Position();
+}
+
+void close_wal_source() {
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal != nullptr) reopen_wal_detours(route, handed_by_now());
+    }
+    wal::close_source(wal_now.source);
+    wal_now.source = nullptr;
+    wal_now.unseen = wal_now.more = false;
+    status::read_wal(sender.place, sender.worker, false);
+}
+
+bool attempt(void (*work)(void*), void* argument) {
+    MemoryContext before = CurrentMemoryContext;
+    volatile bool fine = true;
+    PG_TRY();
+    { work(argument); }
+    PG_CATCH();
+    {
+        MemoryContextSwitchTo(sender.memory);
+        ErrorData* error = CopyErrorData();
+        FlushErrorState();
+        AbortOutOfAnyTransaction();
+        LWLockReleaseAll();
+        ConditionVariableCancelSleep();
+        pgstat_report_wait_end();
+        UnlockBuffers();
+        close_wal_source();
+        const char* words =
+            error->detail != nullptr ? psprintf("%s (%s)", error->message, error->detail) : error->message;
+        show_trouble(words, error->hint);
+        FreeErrorData(error);
+        fine = false;
+    }
+    PG_END_TRY();
+    MemoryContextSwitchTo(before);
+    return fine;
+}
+
+void open_wal_source_if_due() {
+    if (wal_now.trouble[0] != '\0' && GetCurrentTimestamp() < wal_now.retry_at && !wal_now.changed) return;
+    List* list = takers();
+    bool any = list != NIL;
+    list_free(list);
+    wal_now.changed = false;
+    if (any) (void)attempt(open, nullptr);
+}
+
+void wal_source_began() {
+    const char* slot = wal::slot_name(sender.database, sender.broker_id);
+    wal_now.backoff.reset();
+    no_trouble();
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal != nullptr && !is_lost(route))
+            strlcpy(route->stored.cursor.wal.slot, slot, sizeof route->stored.cursor.wal.slot);
+    }
+    sender.unsaved = true;
+}
+
+}  // namespace eventbus::worker

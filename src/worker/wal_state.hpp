@@ -1,0 +1,41 @@
+// What it is: what a sender's routes from the WAL have in common: the source, and why there is none.
+// Who calls it: wal_feed.cpp, wal_source.cpp and wal_lent.cpp.
+// Never: is seen by others.
+#pragma once
+
+#include "core/backoff.hpp"
+#include "worker/sender.hpp"
+
+namespace eventbus::worker {
+
+struct WalState {
+    wal::Source* source;
+    bool changed;  // routes have come or gone since the source was opened
+    bool awaited;  // a full route is given a moment to move
+    bool more;     // the last step did not come to the end of what there is
+    bool unseen;   // what was found cannot be seen by all readers yet
+    List* left;    // of WalFeed*: of routes that are gone, while the broker may still be sent what they were lent
+    TimestampTz confirmed_at;
+    char trouble[512];  // why there is no source; empty: none
+    char hint[256];
+    TimestampTz retry_at;
+    Backoff backoff{Backoff::Duration(1000), Backoff::Duration(30000)};  // ms
+};
+
+extern WalState wal_now;
+
+inline bool is_lost(const SenderRoute* route) {
+    return route->stored.cursor.wal.lost;
+}
+
+// wal_source.cpp
+bool is_reading();
+wal::Position handed_by_now();
+void close_wal_source();
+void open_wal_source_if_due();
+// The source is there, complete, for the first time since it was opened.
+void wal_source_began();
+// Runs what may fail; afterwards nothing of it is left. False where it failed.
+bool attempt(void (*work)(void*), void* argument);
+
+}  // namespace eventbus::worker
