@@ -38,18 +38,34 @@ void begin_reading(Source* source) {
     XLogBeginRead(source->context->reader, source->next);
 }
 
+// A process that makes a decoding context outside of a transaction is marked as one that writes nothing: its
+// transactions are left out of everybody's snapshots. Ours writes cursors, so it makes them inside of one.
+template <class Make>
+void make_context(Source* source, Make make) {
+    StartTransactionCommand();
+    MemoryContextSwitchTo(source->memory);
+    source->context = make();
+    CommitTransactionCommand();
+    MemoryContextSwitchTo(source->memory);
+    if ((MyProc->statusFlags & PROC_IN_LOGICAL_DECODING) != 0)
+        elog(ERROR, "a sender is marked as a process that writes nothing");
+}
+
 void start_slot(Source* source) {
     compat::create_logical_slot(source->slot);
     XLogReaderRoutine callbacks = routine();
-    source->context =
-        CreateInitDecodingContext(plugin, NIL, false, InvalidXLogRecPtr, &callbacks, nullptr, nullptr, nullptr);
+    make_context(source, [&] {
+        return CreateInitDecodingContext(plugin, NIL, false, InvalidXLogRecPtr, &callbacks, nullptr, nullptr, nullptr);
+    });
     source->state = State::starting;
     begin_reading(source);
 }
 
 void start_decoding(Source* source) {
     XLogReaderRoutine callbacks = routine();
-    source->context = CreateDecodingContext(InvalidXLogRecPtr, NIL, false, &callbacks, nullptr, nullptr, nullptr);
+    make_context(source, [&] {
+        return CreateDecodingContext(InvalidXLogRecPtr, NIL, false, &callbacks, nullptr, nullptr, nullptr);
+    });
     take_callbacks(source);
     source->state = State::running;
     source->found = source->handed = {MyReplicationSlot->data.confirmed_flush, 0};
@@ -104,7 +120,6 @@ void finish_slot(Source* source) {
     FreeDecodingContext(source->context);
     source->context = nullptr;
     source->words[0] = '\0';
-    MemoryContextSwitchTo(source->memory);
     start_decoding(source);
 }
 

@@ -111,8 +111,10 @@ def test_keys_come_and_go_while_others_flow(db, rabbit, queues):
         published += publish(db, "full.t", 30, f"'stuck ' || n %% 3 + {turn % 2}")
         published += publish_healthy(db, 500)
         if turn == 0:
-            while len(detours(db)) < 3:
-                published += publish_healthy(db, 20)
+            def there():
+                published.extend(publish_healthy(db, 20))
+                return len(detours(db)) == 3
+            eventually(there, 60, "three detours")
         if turn == 3:
             end_sender(db, "terminated")
         if turn == 4:

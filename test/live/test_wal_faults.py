@@ -404,3 +404,21 @@ def test_no_event_arrives_before_its_row_can_be_seen(db, route, redis_server, na
     writer.join()
     blocked.close()
     other.close()
+
+
+def test_a_cursor_that_somebody_reads_is_not_taken_back(db, route, name):
+    """A process that decodes is not in others' snapshots, as a rule: what it writes would count as rolled back."""
+    db.route("second", "redis", f"stream:{name}-2", "second", source="wal")
+    db.wait_state("second", "active", deadline=60)
+    eventually(lambda: db.one("SELECT count(*) FROM eventbus.cursor WHERE wal_slot IS NOT NULL") == 2, 60, "cursors")
+    holder = db.connect(autocommit=False)
+    with holder.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM eventbus.cursor ORDER BY route_id DESC LIMIT 1 FOR UPDATE")
+    publish_wal(db, "shop.one", {})
+    eventually(lambda: db.one("SELECT wait_event_type FROM pg_stat_activity WHERE pid = %s", db.sender("out")) == "Lock",
+               60, "the sender has written one cursor, and waits for the other")
+    db.run("SELECT pg_current_xact_id()")  # a later transaction ends first: who reads now looks at the earlier one
+    assert db.run("SELECT delivered FROM eventbus.cursor") == [(0,), (0,)]
+    holder.rollback()
+    eventually(lambda: sorted(db.run("SELECT delivered FROM eventbus.cursor")) == [(0,), (1,)], 60, "it is committed")
+    holder.close()
