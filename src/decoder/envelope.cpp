@@ -163,13 +163,16 @@ void append_base64(StringInfo out, const char* bytes, Size size) {
 }  // namespace
 
 Stamp make_stamp(const ReorderBufferTXN* txn, bool committed) {
-    // What is decoded lies less than two thousand million transactions back.
-    FullTransactionId next = ReadNextFullTransactionId();
-    uint32 distance = XidFromFullTransactionId(next) - txn->xid;
+    return make_stamp(txn, committed, ReadNextFullTransactionId(), GetCurrentTimestamp());
+}
+
+Stamp make_stamp(const ReorderBufferTXN* txn, bool committed, FullTransactionId next, TimestampTz now) {
+    // What is decoded lies less than two thousand million transactions from the next one.
+    auto distance = static_cast<int32>(XidFromFullTransactionId(next) - txn->xid);
     Stamp stamp;
-    stamp.transaction = static_cast<int64>(U64FromFullTransactionId(next) - distance);
+    stamp.transaction = static_cast<int64>(U64FromFullTransactionId(next)) - distance;
     stamp.committed_at = committed ? to_unix_us(txn->xact_time.commit_time) / 1000 : -1;
-    stamp.decoded_at = to_unix_us(GetCurrentTimestamp()) / 1000;
+    stamp.decoded_at = to_unix_us(now) / 1000;
     return stamp;
 }
 

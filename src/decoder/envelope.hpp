@@ -14,6 +14,8 @@ struct Stamp {
     int64 decoded_at;    // ms
 };
 Stamp make_stamp(const ReorderBufferTXN* txn, bool committed);
+// The same for who has looked at the clock and the next transaction's id a moment ago.
+Stamp make_stamp(const ReorderBufferTXN* txn, bool committed, FullTransactionId next, TimestampTz now);
 
 // Fills in what the envelope needs of a plan.
 void prepare_envelope(RelationPlan* plan, Relation published, const Options& options);

@@ -2,6 +2,7 @@
 // Who calls it: PostgreSQL's decoder, by the output plugin's callbacks.
 // Never: looks at anything but what the historic snapshot shows; keeps what a change points to.
 #include <algorithm>
+#include <utility>
 
 #include "wal/events.hpp"
 
@@ -74,10 +75,15 @@ void begin(Source* source, uint64 commit, TimestampTz committed_at) {
 void on_begin(LogicalDecodingContext* context, ReorderBufferTXN* txn) {
     Source* source = source_of(context);
     begin_transaction(source, txn->xid, txn->final_lsn, txn->xact_time.commit_time);
-    source->stamp = decoder::make_stamp(txn, true);
+    source->stamp = decoder::make_stamp(txn, true, source->next_xid, source->now);
 }
 
-void on_commit(LogicalDecodingContext*, ReorderBufferTXN*, XLogRecPtr) {}
+// The statistics are told once a step: it takes a look-up each time.
+void on_commit(LogicalDecodingContext* context, ReorderBufferTXN*, XLogRecPtr) {
+    Source* source = source_of(context);
+    source->decoded_txns += std::exchange(context->reorder->totalTxns, 0);
+    source->decoded_bytes += std::exchange(context->reorder->totalBytes, 0);
+}
 
 void on_change(LogicalDecodingContext* context, ReorderBufferTXN* txn, Relation relation, ReorderBufferChange* change) {
     Source* source = source_of(context);
@@ -111,7 +117,7 @@ void on_stream_start(LogicalDecodingContext* context, ReorderBufferTXN* txn) {
         streamed->spool = make_spool(source->memory);
     }
     source->streaming = streamed;
-    source->stamp = decoder::make_stamp(txn, false);
+    source->stamp = decoder::make_stamp(txn, false, source->next_xid, source->now);
     source->stamp.committed_at = commit_not_known;
 }
 

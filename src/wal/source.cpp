@@ -4,12 +4,14 @@
 #include "wal/source.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "wal/slot.hpp"
 #include "wal/source_state.hpp"
 
 extern "C" {
 #include "access/rmgr.h"
+#include "access/transam.h"
 #include "replication/decode.h"
 #include "replication/slot.h"
 #include "replication/snapbuild.h"
@@ -21,7 +23,7 @@ namespace eventbus::wal {
 
 namespace {
 
-constexpr int64 step_us = 4000;
+constexpr int64 step_us = 1000;               // no longer: the broker would run out of work meanwhile
 constexpr uint32 records_between_looks = 32;  // at the clock
 
 XLogReaderRoutine routine() {
@@ -196,6 +198,13 @@ bool hand_on_streamed(Source* source, const Limits& limits, TimestampTz until) {
     return false;
 }
 
+void tell_statistics(Source* source) {
+    if (source->decoded_txns == 0) return;
+    source->context->reorder->totalTxns += std::exchange(source->decoded_txns, 0);
+    source->context->reorder->totalBytes += std::exchange(source->decoded_bytes, 0);
+    UpdateDecodingStats(source->context);
+}
+
 }  // namespace
 
 void open_source(const char* slot, bool exists, List* takers, MemoryContext memory, Source** opened) {
@@ -254,7 +263,9 @@ const char* words_of(const Source* source) {
 }
 
 bool step(Source* source, const Limits& limits) {
-    TimestampTz until = GetCurrentTimestamp() + step_us;
+    source->now = GetCurrentTimestamp();
+    source->next_xid = ReadNextFullTransactionId();
+    TimestampTz until = source->now + step_us;
     bool more = true;
     for (uint32 records = 1; more; ++records) {
         CHECK_FOR_INTERRUPTS();
@@ -274,6 +285,7 @@ bool step(Source* source, const Limits& limits) {
         }
         if (records % records_between_looks == 0 && GetCurrentTimestamp() > until) break;
     }
+    tell_statistics(source);
     MemoryContextSwitchTo(source->memory);
     MemoryContextReset(source->reading);
     return more;

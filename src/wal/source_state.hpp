@@ -46,6 +46,10 @@ struct Source {
     List* shapes;            // of Shape*: what takers with the same selection have in common
     class Found* found_now;  // the change that is looked at
     decoder::Stamp stamp;
+    FullTransactionId next_xid;  // when this step began,
+    TimestampTz now;             // and when that was
+    int64 decoded_txns;          // in this step, for pg_stat_replication_slots
+    int64 decoded_bytes;
     StringInfoData payload;  // of the event that is being made
 
     LogicalDecodingContext* context;
