@@ -13,15 +13,20 @@ FULL = {"x-max-length": 1, "x-overflow": "reject-publish"}
 HEALTHY_KEYS = 20
 
 
-@pytest.fixture
-def queues(db, rabbit, name):
-    """A route "out" by topic into a queue for everything "rest.#", and into one that takes a message, for "full.#"."""
+def declare_queues(rabbit, name):
+    """An exchange, its queue for everything "rest.#", and one that takes a message, for "full.#"."""
     def declare(channel):
         channel.exchange_declare(name, "topic", durable=True)
         for queue, arguments in (("rest", None), ("full", FULL)):
             channel.queue_declare(f"{name}_{queue}", durable=True, arguments=arguments)
             channel.queue_bind(f"{name}_{queue}", name, f"{queue}.#")
     rabbit.do(declare)
+
+
+@pytest.fixture
+def queues(db, rabbit, name):
+    """A route "out" to them."""
+    declare_queues(rabbit, name)
     db.broker("rabbit", rabbit.url)
     db.route("out", "rabbit", f"exchange:{name}")
     return name

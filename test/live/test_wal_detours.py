@@ -11,7 +11,7 @@ import pytest
 
 from servers import PostgresCluster, eventually
 
-from test_detours import FULL, detours, wait_detours
+from test_detours import declare_queues, detours, wait_detours
 from test_wal import WAL_SETTINGS
 
 NUMBERS = itertools.count(1)
@@ -25,13 +25,8 @@ def cluster():
 
 @pytest.fixture
 def queues(db, rabbit, name):
-    """A route "out" by topic into a queue for everything "rest.#", and into one that takes a message, for "full.#"."""
-    def declare(channel):
-        channel.exchange_declare(name, "topic", durable=True)
-        for queue, arguments in (("rest", None), ("full", FULL)):
-            channel.queue_declare(f"{name}_{queue}", durable=True, arguments=arguments)
-            channel.queue_bind(f"{name}_{queue}", name, f"{queue}.#")
-    rabbit.do(declare)
+    """A route "out" to them."""
+    declare_queues(rabbit, name)
     db.broker("rabbit", rabbit.url)
     db.route("out", "rabbit", f"exchange:{name}", "rest.#, full.#", source="wal")
     db.wait_state("out", "active", deadline=60)
