@@ -63,6 +63,15 @@ void check_server(int32 broker_id) {
                         errhint("Put this line into postgresql.conf and restart the server: %s", need.setting)));
 }
 
+void check_publications(const wal::Selection& selection) {
+    const char* missing = wal::missing_publications(selection);
+    if (missing == nullptr) return;
+    run_query("SELECT coalesce(string_agg(quote_ident(pubname), ', ' ORDER BY 1), 'none') FROM pg_publication", {},
+              true);
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("publications that do not exist: %s", missing),
+                    errhint("Existing publications: %s. CREATE PUBLICATION makes one.", text_at(0, 1))));
+}
+
 void warn_of_tables(const char* route, const wal::Selection& selection) {
     const char* tables = wal::tables_without_identity(selection);
     if (tables != nullptr)
@@ -115,6 +124,7 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
 
     if (checked.from_wal) {
         check_server(broker_id);
+        check_publications(checked.selection);
         warn_of_tables(name, checked.selection);
     }
     // Until this transaction has committed, rotation must not let go of what the route will want: it needs these
@@ -163,7 +173,11 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
                         errdetail("Its events come from %s, and its cursor stands there.",
                                   strcmp(source, "wal") == 0 ? "the WAL" : "the log"),
                         errhint("Keep \"source\" in the options as it is, or drop the route and create it anew.")));
-    if (checked.from_wal) check_server(broker_id);
+    if (checked.from_wal) {
+        check_server(broker_id);
+        check_publications(checked.selection);
+        warn_of_tables(name, checked.selection);
+    }
     run_query("UPDATE eventbus.route_config SET destination = $2, topics = $3, options = $4::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_destination), Argument::of(new_topics), Argument::of(new_options)});
     SPI_finish();

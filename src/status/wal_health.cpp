@@ -49,7 +49,12 @@ Finding look_at_slot(uint64 row) {
 Finding look_at_tables(const char* options, const char* url) {
     const broker::Module* module =
         call_guest([&] { return &broker::load_module(url_scheme(url), catalog::module_directory()); });
-    const char* tables = wal::tables_without_identity(catalog::wal_selection(options, *module));
+    wal::Selection selection = catalog::wal_selection(options, *module);
+    const char* publications = wal::missing_publications(selection);
+    if (publications != nullptr)
+        return {"error", psprintf("publications that do not exist: %s; nothing comes through them", publications),
+                "CREATE PUBLICATION, or name others by eventbus.alter_route."};
+    const char* tables = wal::tables_without_identity(selection);
     if (tables == nullptr) return {"ok", "every table that it takes changes of has a replica identity", nullptr};
     return {"warning", psprintf("tables without a replica identity: %s; DELETEs are without key and values", tables),
             "Give them a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL."};

@@ -11,6 +11,8 @@
 extern "C" {
 #include "access/xlog.h"
 #include "replication/slot.h"
+#include "utils/array.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
 }
@@ -30,6 +32,17 @@ bool lists(const char* names, const char* name) {
     return false;
 }
 
+// The publications of the selection, as name[]; null where it names none.
+Argument names_in(const decoder::Options& options) {
+    if (!options.by_publication) return Argument::null_of(NAMEARRAYOID);
+    int count = list_length(options.publications);
+    auto* names = static_cast<Datum*>(palloc(sizeof(Datum) * static_cast<Size>(count)));
+    for (int i = 0; i < count; ++i)
+        names[i] = DirectFunctionCall1(namein, CStringGetDatum(static_cast<char*>(list_nth(options.publications, i))));
+    ArrayType* array = construct_array(names, count, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR);
+    return {NAMEARRAYOID, PointerGetDatum(array), false};
+}
+
 }  // namespace
 
 Need missing_setting(bool slot_exists) {
@@ -47,6 +60,16 @@ Need missing_setting(bool slot_exists) {
     return {};
 }
 
+const char* missing_publications(const Selection& selection) {
+    decoder::Options options;
+    read_selection(selection, &options);
+    run_query(
+        "SELECT string_agg(quote_ident(name), ', ') FROM unnest($1) name "
+        "WHERE NOT EXISTS (SELECT FROM pg_publication WHERE pubname = name)",
+        {names_in(options)}, true);
+    return text_at(0, 1);
+}
+
 const char* tables_without_identity(const Selection& selection) {
     decoder::Options options;
     read_selection(selection, &options);
@@ -61,8 +84,8 @@ const char* tables_without_identity(const Selection& selection) {
         "AND (c.relreplident = 'n' OR (c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index i "
         "WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate))) "
         "AND ($1 IS NULL OR EXISTS (SELECT FROM pg_publication_tables t WHERE t.schemaname = n.nspname "
-        "AND t.tablename = c.relname AND t.pubname = ANY (regexp_split_to_array($1, '\\s*,\\s*')))) ORDER BY 3",
-        {Argument::of(selection.publication)}, true);
+        "AND t.tablename = c.relname AND t.pubname = ANY ($1))) ORDER BY 3",
+        {names_in(options)}, true);
     StringInfoData names;
     initStringInfo(&names);
     int found = 0;

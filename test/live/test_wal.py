@@ -5,6 +5,7 @@ import json
 import random
 import re
 
+import psycopg2
 import pytest
 
 import replay
@@ -164,6 +165,24 @@ def test_which_changes_are_taken(db, wal, redis_server, name):
     assert shown(received("operations", 2)) == [("d", {"id": 2}), {"m": 1}]
     assert shown(received("publication", 3)) == [("c", {"id": 2, "n": 20}), ("c", {"id": 3}), ("d", {"id": 2})]
     assert shown(received("rows", 5)) == [{"id": 1, "n": 10}, {"id": 2, "n": 20}, {"id": 2}, {"m": 1}, {"m": 2}]
+
+
+def test_a_publication_must_exist(db, wal):
+    db.run("CREATE TABLE item (id int PRIMARY KEY)")
+    db.run('CREATE PUBLICATION "Odd, one" FOR TABLE item')
+    for refused in ("absent", '"Odd, one", absent'):
+        with pytest.raises(psycopg2.Error, match='(?s)do not exist: absent\n.*Existing publications: "Odd, one"'):
+            wal(publication=refused)
+    wal(publication='"Odd, one"')
+    with pytest.raises(psycopg2.Error, match="do not exist: absent"):
+        db.run("SELECT eventbus.alter_route('out', options => '{\"source\": \"wal\", \"publication\": \"absent\"}')")
+
+    def finding():
+        return db.one("SELECT level || ': ' || detail FROM eventbus.health() WHERE name = 'tables of route out'")
+
+    assert finding().startswith("ok: ")
+    db.run('DROP PUBLICATION "Odd, one"')
+    assert finding() == 'error: publications that do not exist: "Odd, one"; nothing comes through them'
 
 
 def test_messages_and_changes_of_one_transaction_keep_their_order(db, wal):
