@@ -233,12 +233,15 @@ void choose_format(List* given, Options* options) {
     if (!named) options->wal2json = implied;
 }
 
-// The options that the format knows, for a hint; wal2json has none.
+// As wal2json says it where it is wal2json's format, so without a list; but an option of ours is no mere typing error.
 [[noreturn]] void refuse_unknown(const Given& option, bool wal2json) {
     const char* value = option.value != nullptr ? option.value : "(null)";
+    bool ours = find_switch(option.name) != nullptr || find_reader(option.name) != nullptr;
     if (wal2json)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("option \"%s\" = \"%s\" is unknown", option.name, value)));
+                        errmsg("option \"%s\" = \"%s\" is unknown", option.name, value),
+                        ours ? errdetail("It is one of format debezium; the format is wal2json.") : 0,
+                        ours ? errhint("wal2json's own options imply its format, unless \"format\" is given.") : 0));
     StringInfoData known;
     initStringInfo(&known);
     auto add = [&](const char* name) { appendStringInfo(&known, "%s%s", known.len > 0 ? ", " : "", name); };
