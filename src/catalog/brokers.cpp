@@ -6,7 +6,6 @@
 #include "catalog/names.hpp"
 #include "core/bad_input.hpp"
 #include "core/settings.hpp"
-#include "intake/wake.hpp"
 #include "postgres/query.hpp"
 #include "router/route.hpp"
 
@@ -107,7 +106,6 @@ Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
         ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("broker \"%s\" already exists", name),
                         errhint("Choose another name, or use eventbus.alter_broker.")));
     SPI_finish();
-    intake::configuration_changed();
     end_hiding(enclosing);
     PG_RETURN_VOID();
 }
@@ -130,7 +128,6 @@ Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
     run_query("UPDATE eventbus.broker_config SET url = $2, options = $3::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_url), Argument::of(new_options)});
     SPI_finish();
-    intake::configuration_changed();
     end_hiding(enclosing);
     PG_RETURN_VOID();
 }
@@ -151,7 +148,6 @@ Datum eventbus_drop_broker(PG_FUNCTION_ARGS) {
     run_query("DELETE FROM eventbus.route_config WHERE broker_id = $1", {Argument::of(id)});
     run_query("DELETE FROM eventbus.broker_config WHERE id = $1", {Argument::of(id)});
     SPI_finish();
-    intake::configuration_changed();
     PG_RETURN_VOID();
 }
 

@@ -14,6 +14,7 @@
 #include "wal/slot.hpp"
 
 extern "C" {
+#include "commands/trigger.h"
 #include "utils/acl.h"
 }
 
@@ -92,7 +93,6 @@ void set_paused(FunctionCallInfo fcinfo, const char* function, bool paused) {
     run_query("UPDATE eventbus.route_config SET paused = $2 WHERE id = $1",
               {Argument::of(find_route(name, Hold::update)), Argument::of(paused)});
     SPI_finish();
-    intake::configuration_changed();
 }
 
 }  // namespace
@@ -106,6 +106,7 @@ EVENTBUS_SQL_FUNCTION(eventbus_drop_route);
 EVENTBUS_SQL_FUNCTION(eventbus_pause_route);
 EVENTBUS_SQL_FUNCTION(eventbus_resume_route);
 EVENTBUS_SQL_FUNCTION(eventbus_restart_route);
+EVENTBUS_SQL_FUNCTION(eventbus_configuration_changed);
 }
 
 using namespace eventbus;
@@ -145,7 +146,6 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
     else
         log::make_cursor(int4_at(0, 1), checked.earliest);
     SPI_finish();
-    intake::configuration_changed();
     PG_RETURN_VOID();
 }
 
@@ -181,7 +181,6 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     run_query("UPDATE eventbus.route_config SET destination = $2, topics = $3, options = $4::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_destination), Argument::of(new_topics), Argument::of(new_options)});
     SPI_finish();
-    intake::configuration_changed();
     PG_RETURN_VOID();
 }
 
@@ -190,7 +189,6 @@ Datum eventbus_drop_route(PG_FUNCTION_ARGS) {
     SPI_connect();
     run_query("DELETE FROM eventbus.route_config WHERE id = $1", {Argument::of(find_route(name, Hold::update))});
     SPI_finish();
-    intake::configuration_changed();
     PG_RETURN_VOID();
 }
 
@@ -215,4 +213,12 @@ Datum eventbus_restart_route(PG_FUNCTION_ARGS) {
     SPI_finish();
     intake::configuration_changed();
     PG_RETURN_VOID();
+}
+
+Datum eventbus_configuration_changed(PG_FUNCTION_ARGS) {
+    if (!CALLED_AS_TRIGGER(fcinfo))
+        ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+                        errmsg("eventbus.configuration_changed is called by a trigger only")));
+    intake::configuration_changed();
+    return PointerGetDatum(nullptr);
 }

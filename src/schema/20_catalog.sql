@@ -23,6 +23,14 @@ CREATE TABLE eventbus.route_config (
 CREATE INDEX route_config_broker_id ON eventbus.route_config (broker_id);
 COMMENT ON TABLE eventbus.route_config IS 'routes as the senders read them; read eventbus.route instead';
 
+CREATE FUNCTION eventbus.configuration_changed() RETURNS trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_configuration_changed';
+COMMENT ON FUNCTION eventbus.configuration_changed() IS 'trigger function: at commit, makes the workers look at brokers and routes anew, those of a restored dump as well';
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON eventbus.broker_config
+    FOR EACH STATEMENT EXECUTE FUNCTION eventbus.configuration_changed();
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON eventbus.route_config
+    FOR EACH STATEMENT EXECUTE FUNCTION eventbus.configuration_changed();
+
 COMMENT ON SEQUENCE eventbus.broker_config_id_seq IS 'ids of brokers';
 COMMENT ON SEQUENCE eventbus.route_config_id_seq IS 'ids of routes';
 

@@ -233,6 +233,7 @@ def test_dump_and_restore_carry_brokers_and_routes(db, stream, make_database, cl
     dump = cluster.program("pg_dump", "-d", db.name)
     restored = make_database("restored", extension=False)
     cluster.program("psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", restored.name, standard_input=dump)
+    restored.wait_state("out", "active")
     restored.run("SELECT eventbus.alter_route('out', %s)", f"stream:{name}:restored")
     event = restored.publish("t", "restored")
     eventually(lambda: redis_server.client().exists(f"{name}:restored"))

@@ -250,12 +250,23 @@ def test_a_database_with_a_slot_can_be_dropped(make_database, redis_server, name
     assert not db.cluster.execute("SELECT 1 FROM pg_replication_slots WHERE database = %s", db.name)
 
 
-def test_a_copy_of_a_database_begins_on_a_slot_of_its_own(db, route, redis_server, name, make_database):
-    publish_wal(db, "shop.one", {})
-    db.wait_status("out", delivered=1)
+def copy_database(db):
     db.connection.close()
     db.cluster.execute(f'CREATE DATABASE "{db.name}_copy" TEMPLATE "{db.name}"')
     db.reconnect()
+
+
+def restore_dump(db):
+    db.cluster.execute(f'CREATE DATABASE "{db.name}_copy"')
+    db.cluster.program("psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", f"{db.name}_copy",
+                       standard_input=db.cluster.program("pg_dump", "-d", db.name))
+
+
+@pytest.mark.parametrize("make_copy", [copy_database, restore_dump])
+def test_a_copy_of_a_database_begins_on_a_slot_of_its_own(db, route, redis_server, name, make_database, make_copy):
+    publish_wal(db, "shop.one", {})
+    db.wait_status("out", delivered=1)
+    make_copy(db)
     copy = make_database("copy", extension=False, create=False)
     copy.wait_state("out", "active", deadline=60)
     publish_wal(copy, "shop.of.the.copy", {})
