@@ -128,6 +128,7 @@ void found_change(decoder::Decoder* decoder, ReorderBufferTXN*, decoder::Relatio
     if (!words->complete) complete(source, shape, plan, words);
     int op = static_cast<int>(change.operation);
     if (!words->any[op]) return;
+    source->table = plan;
     Event event;
     event.topic = words->topics[op];
     event.key = key_of(*words, change);
@@ -136,6 +137,7 @@ void found_change(decoder::Decoder* decoder, ReorderBufferTXN*, decoder::Relatio
     source->found_now->stamped(!shape->rows);
     for (int i = 0; i < shape->taker_count; ++i)
         if (words->wanted[op][i]) source->found_now->give(shape->takers[i], &event);
+    source->table = nullptr;
 }
 
 const decoder::Format format = {prepare, nullptr, nullptr, nullptr, found_change, found_change, nullptr};

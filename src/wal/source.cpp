@@ -295,6 +295,14 @@ XLogRecPtr read_by_now(const Source* source) {
     return source->next;
 }
 
+bool is_handing_on(const Source* source) {
+    return source->handing != nullptr;
+}
+
+char* failed_table(const Source* source) {
+    return source->table == nullptr ? nullptr : psprintf("%s.%s", source->table->schema, source->table->table);
+}
+
 bool has_unseen(const Source* source) {
     return source->unseen_count > 0;
 }

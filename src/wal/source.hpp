@@ -65,10 +65,14 @@ State state_of(const Source* source);
 // Whom the slot waits for while it is made, for people to read; empty: nobody.
 const char* words_of(const Source* source);
 
+// After an error: the table, schema and name, whose change could not be made an event; nullptr: it was not that.
+char* failed_table(const Source* source);
+
 // Reads on, for a few milliseconds or up to the limits of one taker. Returns true if there may be more at once.
 bool step(Source* source, const Limits& limits);
-// How far the WAL has been read.
+// How far the WAL has been read; what was read last may not be handed on as a whole yet.
 XLogRecPtr read_by_now(const Source* source);
+bool is_handing_on(const Source* source);
 // Whether everything that was found can be seen by now; where something is unseen, it wants a transaction with an
 // active snapshot.
 bool has_unseen(const Source* source);

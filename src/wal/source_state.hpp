@@ -50,7 +50,8 @@ struct Source {
     TimestampTz now;             // and when that was
     int64 decoded_txns;          // in this step, for pg_stat_replication_slots
     int64 decoded_bytes;
-    StringInfoData payload;  // of the event that is being made
+    StringInfoData payload;              // of the event that is being made
+    const decoder::RelationPlan* table;  // whose change that is; nullptr: nothing is being made
 
     LogicalDecodingContext* context;
     ReadLocalXLogPageNoWaitPrivate end_of_wal;

@@ -150,6 +150,7 @@ void read_on(void*) {
         return;
     }
     if (starting) wal_source_began();
+    wal_source_moved();
     hand_on();
 }
 
@@ -275,7 +276,7 @@ const char* wal_state(const SenderRoute* route, const char** words) {
         *words = wal::words_of(wal_now.source);
         return "starting";
     }
-    if (wal_now.source == nullptr && wal_now.trouble[0] != '\0') {
+    if (wal_now.trouble[0] != '\0') {
         *words = wal_now.trouble;
         return "failing";
     }

@@ -47,6 +47,8 @@ void no_trouble() {
     if (wal_now.trouble[0] != '\0')
         ereport(LOG, (errmsg("pg_eventbus: routes from the WAL to broker \"%s\" go on", sender.broker_name)));
     wal_now.trouble[0] = wal_now.hint[0] = '\0';
+    wal_now.failed_at = InvalidXLogRecPtr;
+    wal_now.backoff.reset();
     sender.unshown = true;
 }
 
@@ -143,10 +145,18 @@ bool attempt(void (*work)(void*), void* argument) {
         ConditionVariableCancelSleep();
         pgstat_report_wait_end();
         UnlockBuffers();
-        close_wal_source();
         const char* words =
             error->detail != nullptr ? psprintf("%s (%s)", error->message, error->detail) : error->message;
-        show_trouble(words, error->hint);
+        const char* hint = error->hint;
+        if (is_reading()) {
+            wal_now.failed_at = wal::read_by_now(wal_now.source);
+            if (const char* table = wal::failed_table(wal_now.source)) {
+                words = psprintf("a change of table %s cannot be decoded: %s", table, words);
+                hint = psprintf("Mend it, or leave it out by the route option \"tables\": \"-%s\".", table);
+            }
+        }
+        close_wal_source();
+        show_trouble(words, hint);
         FreeErrorData(error);
         fine = false;
     }
@@ -166,8 +176,7 @@ void open_wal_source_if_due() {
 
 void wal_source_began() {
     const char* slot = wal::slot_name(sender.database, sender.broker_id);
-    wal_now.backoff.reset();
-    no_trouble();
+    if (wal_now.failed_at == InvalidXLogRecPtr) no_trouble();
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -175,6 +184,12 @@ void wal_source_began() {
             strlcpy(route->stored.cursor.wal.slot, slot, sizeof route->stored.cursor.wal.slot);
     }
     sender.unsaved = true;
+}
+
+void wal_source_moved() {
+    if (wal_now.failed_at != InvalidXLogRecPtr && wal::read_by_now(wal_now.source) >= wal_now.failed_at &&
+        !wal::is_handing_on(wal_now.source))
+        no_trouble();
 }
 
 }  // namespace eventbus::worker

@@ -16,8 +16,10 @@ struct WalState {
     bool unseen;   // what was found cannot be seen by all readers yet
     List* left;    // of WalFeed*: of routes that are gone, while the broker may still be sent what they were lent
     TimestampTz confirmed_at;
-    char trouble[512];  // why there is no source; empty: none
+    char trouble[512];  // why it stands still; empty: it does not
     char hint[256];
+    XLogRecPtr
+        failed_at;  // where it failed while it read; the trouble is over behind that. 0: it was not while it read
     TimestampTz retry_at;
     Backoff backoff{Backoff::Duration(1000), Backoff::Duration(30000)};  // ms
 };
@@ -35,6 +37,8 @@ void close_wal_source();
 void open_wal_source_if_due();
 // The source is there, complete, for the first time since it was opened.
 void wal_source_began();
+// It has read on.
+void wal_source_moved();
 // Runs what may fail; afterwards nothing of it is left. False where it failed.
 bool attempt(void (*work)(void*), void* argument);
 

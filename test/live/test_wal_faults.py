@@ -350,6 +350,36 @@ def test_what_cannot_be_decoded_is_tried_again_and_holds_up_nothing_else(db, rou
     assert len(told("stand still")) == 1 and len(told("go on")) == 1
 
 
+def test_a_change_that_cannot_be_decoded_is_told_once_and_can_be_left_out(db, route, redis_server, name, cluster, told):
+    """By a type whose output function takes its values for something else."""
+    db.run("CREATE TYPE sick")
+    db.run("CREATE FUNCTION sick_in(cstring) RETURNS sick IMMUTABLE STRICT LANGUAGE internal AS 'int4in'")
+    db.run("CREATE FUNCTION sick_out(sick) RETURNS cstring IMMUTABLE STRICT LANGUAGE internal AS 'enum_out'")
+    db.run("CREATE TYPE sick (INPUT = sick_in, OUTPUT = sick_out, LIKE = int4)")
+    db.run("CREATE TABLE ward (id int PRIMARY KEY, patient sick)")
+    db.run("SELECT eventbus.alter_route('out', topics => '#')")
+    publish_wal(db, "shop.before", {})
+    db.wait_status("out", delivered=1)
+    db.run("INSERT INTO ward VALUES (1, '5')")
+    publish_wal(db, "shop.behind", {})
+    words = "a change of table public.ward cannot be decoded: invalid internal value for enum: 5"
+    db.wait_status("out", 60, state="failing", last_error=words)
+    hint = "Mend it, or leave it out by the route option \"tables\": \"-public.ward\"."
+    eventually(lambda: hint in cluster.log_text(), 60, "the log says what to do")
+
+    def attempts():
+        return cluster.log_text().count('starting logical decoding for slot "' + slot_of(db)["slot_name"])
+
+    before = attempts()
+    eventually(lambda: attempts() >= before + 3, 60, "it is tried again")
+    assert db.status("out")["state"] == "failing"
+    assert len(told("stand still")) == 1 and not told("go on")
+    db.run("SELECT eventbus.alter_route('out', options => %s)", '{"source": "wal", "tables": "-public.ward"}')
+    db.wait_status("out", 60, state="active", delivered=2)
+    eventually(lambda: len(told("go on")) == 1, 60, "the log says that it is over")
+    assert [text_of(e)["topic"] for e in redis_server.stream(name)] == ["shop.before", "shop.behind"]
+
+
 def test_memory_does_not_grow_with_a_transaction(db, route, redis_server, name):
     def private():
         with open(f"/proc/{db.sender('out')}/status") as status:
