@@ -181,7 +181,7 @@ COMMENT ON FUNCTION eventbus.drop_route(text) IS 'forgets a route, its cursor an
 CREATE FUNCTION eventbus.pause_route(name text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_pause_route';
-COMMENT ON FUNCTION eventbus.pause_route(text) IS 'stops delivery on a route; its events wait in the log';
+COMMENT ON FUNCTION eventbus.pause_route(text) IS 'stops delivery on a route; its events wait in the log or the WAL';
 
 CREATE FUNCTION eventbus.resume_route(name text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -246,12 +246,11 @@ void check_routes(Checks& checks) {
                 "again by itself, and at once after eventbus.resume_route.");
         else if (strcmp(state, "blocked") == 0)
             checks.put(name, "warning", psprintf("broker %s asked us to wait: %s", broker, error),
-                       "Look at the broker's memory and disk; events wait in the log and follow by themselves.");
+                       "Look at the broker's memory and disk; events wait, and follow by themselves.");
         else if (strcmp(state, "retrying") == 0)
-            checks.put(
-                name, "error", psprintf("broker %s cannot be reached: %s", broker, error),
-                "Start the broker, or correct its address with eventbus.alter_broker; events wait in the log and "
-                "follow by themselves.");
+            checks.put(name, "error", psprintf("broker %s cannot be reached: %s", broker, error),
+                       "Start the broker, or correct its address with eventbus.alter_broker; events wait, and "
+                       "follow by themselves.");
         else if (strcmp(state, "starting") == 0)
             checks.put(name, "warning", psprintf("not ready: %s", error),
                        "It begins by itself; what commits until then is not its.");
