@@ -255,8 +255,10 @@ void check_routes(Checks& checks) {
             checks.put(name, "warning", psprintf("not ready: %s", error),
                        "It begins by itself; what commits until then is not its.");
         else if (strcmp(state, "failing") == 0)
-            checks.put(name, "error", psprintf("the WAL cannot be read: %s", error),
-                       "Mend what it complains of; it is tried again by itself, at most 30 s apart.");
+            checks.put(
+                name, "error", psprintf("the WAL cannot be read: %s", error),
+                "Mend what it complains of, or leave a table out by the route option tables; it is tried again by "
+                "itself, at most 30 s apart.");
         else if (strcmp(state, "lost") == 0)
             checks.put(name, "error", error,
                        psprintf("Bring receivers up to date by other means, then SELECT eventbus.restart_route('%s').",
