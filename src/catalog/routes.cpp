@@ -76,11 +76,9 @@ void check_publications(const wal::Selection& selection) {
 void warn_of_tables(const char* route, const wal::Selection& selection) {
     const char* tables = wal::tables_without_identity(selection);
     if (tables != nullptr)
-        ereport(
-            WARNING,
-            (errmsg("route \"%s\" takes changes of tables without a replica identity", route),
-             errdetail("Events of an UPDATE have no key there, those of a DELETE neither key nor values: %s.", tables),
-             errhint("Give them a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL.")));
+        ereport(WARNING, (errmsg("route \"%s\" takes changes of tables without a replica identity", route),
+                          errdetail("%s: %s.", wal::words_without_identity(selection), tables),
+                          errhint("Give them a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL.")));
 }
 
 const char* source_of(const Checked& checked) {

@@ -13,7 +13,7 @@ wal::Selection wal_selection(const char* options, const broker::Module& module) 
     auto text = [](const std::optional<std::string>& given) { return given ? pstrdup(given->c_str()) : nullptr; };
     const router::WalOptions& wal = read->wal;
     wal::Selection selection = {text(wal.tables), text(wal.publication), text(wal.operations), text(wal.messages),
-                                wal.format == router::WalFormat::row};
+                                text(wal.format)};
     call_guest([&] { delete read; });
     return selection;
 }

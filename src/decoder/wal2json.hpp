@@ -1,5 +1,5 @@
-// What it is: what both versions of wal2json's format share: how values and names are written.
-// Who calls it: the two versions.
+// What it is: what both versions of wal2json's format share: how values and names are written; a change in version 2.
+// Who calls it: the two versions; wal, which makes events of the same changes.
 // Never: differs from wal2json 2.6 but where that writes no JSON, or loses something; README.md lists where.
 #pragma once
 
@@ -19,5 +19,9 @@ Piece default_text(Relation published, Form_pg_attribute attribute);
 void append_content(StringInfo out, const char* content, Size size);
 
 Piece copy_piece(const char* text);
+
+// Version 2's object of a change. False, and nothing is written, where it has none: nothing says which row was changed.
+bool append_wal2json_2(StringInfo out, const RelationPlan& plan, const Change& change, const Options& options,
+                       const ReorderBufferTXN* txn);
 
 }  // namespace eventbus::decoder

@@ -69,9 +69,7 @@ void append_lsn(StringInfo out, const char* name, XLogRecPtr lsn) {
 }
 
 // The beginning of every object; what is of no transaction has nulls there.
-void append_head(Decoder* decoder, const ReorderBufferTXN* txn, char action) {
-    StringInfo out = output_of(decoder);
-    const Options& options = decoder->options;
+void append_head(StringInfo out, const Options& options, const ReorderBufferTXN* txn, char action) {
     put(out, "{\"action\":\"");
     put(out, action);
     put(out, '"');
@@ -98,8 +96,8 @@ void append_head(Decoder* decoder, const ReorderBufferTXN* txn, char action) {
 void write_boundary(Decoder* decoder, const ReorderBufferTXN* txn, char action, XLogRecPtr lsn) {
     if (!decoder->options.include_transaction) return;
     begin_record(decoder);
-    append_head(decoder, txn, action);
     StringInfo out = output_of(decoder);
+    append_head(out, decoder->options, txn, action);
     if (decoder->options.include_lsn) {
         append_lsn(out, "lsn", lsn);
         append_lsn(out, "nextlsn", txn->end_lsn);
@@ -151,55 +149,27 @@ void warn(const RelationPlan& plan, const char* what, Operation operation) {
          plan.schema, plan.table);
 }
 
+bool has_trace(const RelationPlan& plan, const Change& change) {
+    return change.operation == Operation::insert || change.operation == Operation::truncate ||
+           change.before != nullptr || plan.has_identity_index || plan.identity_full;
+}
+
+// An UPDATE that leaves the identity as it was logs no old row; the new one has the identity.
+const Row* identity_of(const RelationPlan& plan, const Change& change) {
+    if (change.before != nullptr || change.operation != Operation::update) return change.before;
+    return plan.has_primary_key || plan.has_identity_index ? change.after : nullptr;
+}
+
 void change(Decoder* decoder, ReorderBufferTXN* txn, RelationPlan* plan, const Change& change) {
-    static constexpr char letters[operation_count] = {'I', 'U', 'D', 'T'};
-    const Options& options = decoder->options;
-    if (change.operation != Operation::insert && change.before == nullptr && !plan->has_identity_index &&
-        !plan->identity_full) {
+    if (!has_trace(*plan, change)) {
         warn(*plan, "tuple identifier", change.operation);
         return;
     }
     ensure_begun(decoder, txn);
     begin_record(decoder);
-    StringInfo out = output_of(decoder);
-    append_head(decoder, txn, letters[static_cast<int>(change.operation)]);
-    if (options.include_lsn) append_lsn(out, "lsn", change.lsn);
-    put(out, plan->title);
-    if (change.after != nullptr) {
-        put(out, ",\"columns\":[");
-        append_columns(out, *plan, *change.after, false, options);
-        put(out, ']');
-    }
-    // An UPDATE that leaves the identity as it was logs no old row; the new one has the identity.
-    const Row* identity = change.before;
-    if (identity == nullptr && change.operation == Operation::update &&
-        (plan->has_primary_key || plan->has_identity_index))
-        identity = change.after;
-    if (identity != nullptr) {
-        put(out, ",\"identity\":[");
-        append_columns(out, *plan, *identity, true, options);
-        put(out, ']');
-    } else if (change.operation != Operation::insert) {
-        warn(*plan, "old tuple data", change.operation);
-    }
-    if (options.include_pk) {
-        const Row* key = change.before != nullptr ? change.before : change.after;
-        put(out, ",\"pk\":[");
-        if (plan->has_primary_key && key != nullptr) append_key(out, *plan, *key);
-        put(out, ']');
-    }
-    put(out, '}');
-    end_record(decoder);
-}
-
-void truncate(Decoder* decoder, ReorderBufferTXN* txn, RelationPlan* plan, const Change& change) {
-    ensure_begun(decoder, txn);
-    begin_record(decoder);
-    append_head(decoder, txn, 'T');
-    StringInfo out = output_of(decoder);
-    if (decoder->options.include_lsn) append_lsn(out, "lsn", change.lsn);
-    put(out, plan->title);
-    put(out, '}');
+    (void)append_wal2json_2(output_of(decoder), *plan, change, decoder->options, txn);
+    bool has_row = change.operation == Operation::update || change.operation == Operation::remove;
+    if (has_row && identity_of(*plan, change) == nullptr) warn(*plan, "old tuple data", change.operation);
     end_record(decoder);
 }
 
@@ -207,8 +177,8 @@ void message(Decoder* decoder, ReorderBufferTXN* txn, XLogRecPtr lsn, bool trans
              const char* content) {
     if (transactional) ensure_begun(decoder, txn);
     begin_record(decoder);
-    append_head(decoder, transactional ? txn : nullptr, 'M');
     StringInfo out = output_of(decoder);
+    append_head(out, decoder->options, transactional ? txn : nullptr, 'M');
     if (decoder->options.include_lsn) append_lsn(out, "lsn", lsn);
     if (transactional)
         put(out, ",\"transactional\":true");
@@ -224,6 +194,33 @@ void message(Decoder* decoder, ReorderBufferTXN* txn, XLogRecPtr lsn, bool trans
 
 }  // namespace
 
-const Format wal2json_format_2 = {prepare, nullptr, begin, commit, change, truncate, message};
+bool append_wal2json_2(StringInfo out, const RelationPlan& plan, const Change& change, const Options& options,
+                       const ReorderBufferTXN* txn) {
+    static constexpr char letters[operation_count] = {'I', 'U', 'D', 'T'};
+    if (!has_trace(plan, change)) return false;
+    append_head(out, options, txn, letters[static_cast<int>(change.operation)]);
+    if (options.include_lsn) append_lsn(out, "lsn", change.lsn);
+    put(out, plan.title);
+    if (change.after != nullptr) {
+        put(out, ",\"columns\":[");
+        append_columns(out, plan, *change.after, false, options);
+        put(out, ']');
+    }
+    if (const Row* identity = identity_of(plan, change)) {
+        put(out, ",\"identity\":[");
+        append_columns(out, plan, *identity, true, options);
+        put(out, ']');
+    }
+    if (options.include_pk && change.operation != Operation::truncate) {
+        const Row* key = change.before != nullptr ? change.before : change.after;
+        put(out, ",\"pk\":[");
+        if (plan.has_primary_key && key != nullptr) append_key(out, plan, *key);
+        put(out, ']');
+    }
+    put(out, '}');
+    return true;
+}
+
+const Format wal2json_format_2 = {prepare, nullptr, begin, commit, change, change, message};
 
 }  // namespace eventbus::decoder

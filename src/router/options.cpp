@@ -83,15 +83,9 @@ void take_wal(WalOptions& wal, std::string_view name, const json& value) {
     } else if (name == "messages") {
         wal.messages = list_value(value, name, "It is a list of patterns such as \"shop.*, -shop.debug\".");
     } else if (name == "format") {
-        constexpr const char* hint = "It is \"debezium\" or \"row\".";
-        const auto text = text_value(value, name, hint);
-        if (text == "debezium") {
-            wal.format = WalFormat::debezium;
-        } else if (text == "row") {
-            wal.format = WalFormat::row;
-        } else {
-            bad_value(name, hint);
-        }
+        constexpr const char* hint = "It is \"debezium\", \"wal2json\" or \"row\".";
+        wal.format = text_value(value, name, hint);
+        if (*wal.format != "debezium" && *wal.format != "wal2json" && *wal.format != "row") bad_value(name, hint);
     }
 }
 

@@ -21,13 +21,12 @@ enum class Order : std::uint8_t {
 };
 
 // What a route from the WAL takes, before its topics are looked at; lists as the output plugin reads them.
-enum class WalFormat : std::uint8_t { debezium, row };
 struct WalOptions {
     std::optional<std::string> tables;
     std::optional<std::string> publication;
     std::optional<std::string> operations;
     std::optional<std::string> messages;
-    WalFormat format = WalFormat::debezium;
+    std::optional<std::string> format;
 };
 
 struct RouteOptions {

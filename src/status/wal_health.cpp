@@ -56,7 +56,8 @@ Finding look_at_tables(const char* options, const char* url) {
                 "CREATE PUBLICATION, or name others by eventbus.alter_route."};
     const char* tables = wal::tables_without_identity(selection);
     if (tables == nullptr) return {"ok", "every table that it takes changes of has a replica identity", nullptr};
-    return {"warning", psprintf("tables without a replica identity: %s; DELETEs are without key and values", tables),
+    return {"warning",
+            psprintf("tables without a replica identity: %s. %s", tables, wal::words_without_identity(selection)),
             "Give them a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL."};
 }
 

@@ -12,7 +12,7 @@ namespace eventbus::wal {
 struct Shape {
     decoder::Decoder decoder;  // the first member: the decoder's callbacks know nothing else of us
     Selection selection;
-    bool rows;
+    bool rows;    // the payload is the row alone
     int* takers;  // by number
     int taker_count;
 };

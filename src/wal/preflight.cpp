@@ -98,4 +98,11 @@ const char* tables_without_identity(const Selection& selection) {
     return found > 0 ? names.data : nullptr;
 }
 
+const char* words_without_identity(const Selection& selection) {
+    decoder::Options options;
+    read_selection(selection, &options);
+    if (options.wal2json) return "wal2json's format has no words for an UPDATE or DELETE there, so it makes no event";
+    return "Events of an UPDATE have no key there, those of a DELETE neither key nor values";
+}
+
 }  // namespace eventbus::wal

@@ -19,8 +19,10 @@ Need missing_setting(bool slot_exists);
 // Publications that are selected and do not exist: nothing comes through them. Comma-separated; nullptr: all exist.
 const char* missing_publications(const Selection& selection);
 
-// The tables that are selected and have no replica identity: an UPDATE of theirs has no key, a DELETE has neither key
-// nor values. At most a few names, comma-separated; nullptr: there is none.
+// The tables that are selected and have no replica identity. At most a few names, comma-separated; nullptr: there is
+// none.
 const char* tables_without_identity(const Selection& selection);
+// What their events lack, as a sentence without its period.
+const char* words_without_identity(const Selection& selection);
 
 }  // namespace eventbus::wal

@@ -1,6 +1,7 @@
 // What it is: changes of rows as events: which tables are asked for, their topics and keys, the payload.
 // Who calls it: the output plugin's decoder, as one of its formats.
 // Never: looks at anything but what the historic snapshot shows; locks a table or an index.
+#include "decoder/wal2json.hpp"
 #include "postgres/envelope.hpp"
 #include "postgres/rows.hpp"
 #include "settings/settings.hpp"
@@ -20,6 +21,9 @@ namespace {
 // Cursors move because events are delivered; brokers have passwords.
 constexpr const char* own_schema = "eventbus";
 
+// The format that the output plugin does not have.
+constexpr const char* row_format = "row";
+
 // What a table's events have in common.
 struct TableWords {
     decoder::Column** key;
@@ -34,7 +38,7 @@ struct TableWords {
 
 // What the decoder's plan of a table has to know besides.
 void prepare(decoder::RelationPlan* plan, Relation published, const decoder::Options& options) {
-    decoder::prepare_envelope(plan, published, options);
+    (options.wal2json ? decoder::wal2json_format_2.prepare : decoder::prepare_envelope)(plan, published, options);
     auto* words = static_cast<TableWords*>(palloc0(sizeof(TableWords)));
     List* key = identity_columns(published);
     words->key =
@@ -103,10 +107,13 @@ std::optional<std::string_view> key_of(const TableWords& words, const decoder::C
     return utf8_of({VARDATA(key), VARSIZE(key) - VARHDRSZ});
 }
 
-std::string_view payload_of(Source* source, const Shape* shape, const decoder::RelationPlan& plan,
-                            const decoder::Change& change) {
+// False where the format has no words for the change.
+bool write_payload(Source* source, const Shape* shape, const ReorderBufferTXN* txn, const decoder::RelationPlan& plan,
+                   const decoder::Change& change) {
     StringInfo out = &source->payload;
     out->len = 0;
+    const decoder::Options& options = shape->decoder.options;
+    if (options.wal2json) return decoder::append_wal2json_2(out, plan, change, options, txn);
     if (!shape->rows) {
         decoder::append_change(out, plan, change, source->stamp);
         put(out, '}');
@@ -117,10 +124,10 @@ std::string_view payload_of(Source* source, const Shape* shape, const decoder::R
     } else {
         put(out, "null");
     }
-    return utf8_of({out->data, static_cast<Size>(out->len)});
+    return true;
 }
 
-void found_change(decoder::Decoder* decoder, ReorderBufferTXN*, decoder::RelationPlan* plan,
+void found_change(decoder::Decoder* decoder, ReorderBufferTXN* txn, decoder::RelationPlan* plan,
                   const decoder::Change& change) {
     auto* shape = reinterpret_cast<Shape*>(decoder);
     Source* source = source_of(decoder->context);
@@ -129,14 +136,16 @@ void found_change(decoder::Decoder* decoder, ReorderBufferTXN*, decoder::Relatio
     int op = static_cast<int>(change.operation);
     if (!words->any[op]) return;
     source->table = plan;
-    Event event;
-    event.topic = words->topics[op];
-    event.key = key_of(*words, change);
-    event.payload = payload_of(source, shape, *plan, change);
-    event.content_type = "application/json";
-    source->found_now->stamped(!shape->rows);
-    for (int i = 0; i < shape->taker_count; ++i)
-        if (words->wanted[op][i]) source->found_now->give(shape->takers[i], &event);
+    if (write_payload(source, shape, txn, *plan, change)) {
+        Event event;
+        event.topic = words->topics[op];
+        event.key = key_of(*words, change);
+        event.payload = utf8_of({source->payload.data, static_cast<Size>(source->payload.len)});
+        event.content_type = "application/json";
+        source->found_now->stamped(!shape->rows && !decoder->options.wal2json);
+        for (int i = 0; i < shape->taker_count; ++i)
+            if (words->wanted[op][i]) source->found_now->give(shape->takers[i], &event);
+    }
     source->table = nullptr;
 }
 
@@ -146,8 +155,12 @@ bool same_text(const char* a, const char* b) {
     return a == nullptr || b == nullptr ? a == b : strcmp(a, b) == 0;
 }
 
+bool is_row(const Selection& selection) {
+    return same_text(selection.format, row_format);
+}
+
 bool same(const Selection& a, const Selection& b) {
-    return a.rows == b.rows && same_text(a.tables, b.tables) && same_text(a.publication, b.publication) &&
+    return same_text(a.format, b.format) && same_text(a.tables, b.tables) && same_text(a.publication, b.publication) &&
            same_text(a.operations, b.operations) && same_text(a.messages, b.messages);
 }
 
@@ -167,7 +180,7 @@ decoder::Piece source_names() {
 Shape* make_shape(Source* source, const Selection& selection, const decoder::Piece& names) {
     auto* shape = static_cast<Shape*>(palloc0(sizeof(Shape)));
     shape->selection = selection;
-    shape->rows = selection.rows;
+    shape->rows = is_row(selection);
     shape->takers = static_cast<int*>(palloc0(sizeof(int) * static_cast<Size>(list_length(source->takers))));
     decoder::Decoder& decoder = shape->decoder;
     decoder.memory = AllocSetContextCreate(source->memory, "pg_eventbus decoder", ALLOCSET_DEFAULT_SIZES);
@@ -187,7 +200,9 @@ void read_selection(const Selection& selection, decoder::Options* options) {
         if (value == nullptr) return;
         given = lappend(given, makeDefElem(pstrdup(name), reinterpret_cast<Node*>(makeString(pstrdup(value))), -1));
     };
-    add("format", "debezium");
+    add("format", is_row(selection) || selection.format == nullptr ? "debezium" : selection.format);
+    // Options are read in their order, and this is one of wal2json's alone.
+    if (same_text(selection.format, "wal2json")) add("format-version", "2");
     add("tables", selection.tables);
     add("publication_names", selection.publication);
     add("actions", selection.operations);

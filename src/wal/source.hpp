@@ -17,13 +17,14 @@ namespace eventbus::wal {
 // "What commits before `lsn`, and of what commits there the first `number` changes."
 using Position = EventId;
 
-// Which changes and messages are asked for at all, in the words of the output plugin's options; nullptr: not said.
+// Which changes and messages are asked for at all, and how rows are written, in the words of the output plugin's
+// options; nullptr: not said.
 struct Selection {
     const char* tables;
     const char* publication;
     const char* operations;
     const char* messages;
-    bool rows;  // the payload is the row alone, not Debezium's envelope
+    const char* format;  // also "row": the payload is the row alone
 };
 // Errors where it cannot be read.
 void check_selection(const Selection& selection);

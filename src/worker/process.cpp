@@ -4,15 +4,24 @@
 #include "worker/process.hpp"
 
 extern "C" {
+#include "catalog/namespace.h"
 #include "postmaster/interrupt.h"
 #include "storage/procsignal.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 }
 
 #include <csignal>
 
 namespace eventbus::worker {
+
+namespace {
+
+constexpr const char* own_search_path = "pg_catalog, pg_temp";
+char* search_path_of_sessions;
+
+}  // namespace
 
 void set_up_signals(OnSigterm on_sigterm) {
     // A sender's rounds are short and end with what it knows written down. All that can hold one up is a lock on our
@@ -27,13 +36,14 @@ void connect_to(Oid database) {
         BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
     else
         BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
+    search_path_of_sessions = MemoryContextStrdup(TopMemoryContext, namespace_search_path);
     struct Setting {
         const char* name;
         const char* value;
     };
     for (const Setting& setting : {
              Setting{"application_name", MyBgworkerEntry->bgw_name},
-             Setting{"search_path", "pg_catalog, pg_temp"},
+             Setting{"search_path", own_search_path},
              Setting{"default_transaction_isolation", "read committed"},
              Setting{"default_transaction_read_only", "off"},
              Setting{"default_transaction_deferrable", "off"},
@@ -45,6 +55,11 @@ void connect_to(Oid database) {
              Setting{"session_replication_role", "origin"},
          })
         SetConfigOption(setting.name, setting.value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void use_search_path(SearchPath which) {
+    const char* path = which == SearchPath::own ? own_search_path : search_path_of_sessions;
+    SetConfigOption("search_path", path, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 void refuse_for_lack_of_room() {

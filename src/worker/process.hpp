@@ -21,6 +21,11 @@ void set_up_signals(OnSigterm on_sigterm);
 // Connects to a database (InvalidOid: shared catalogs only) with settings that no user default can spoil.
 void connect_to(Oid database);
 
+// Names of types, and values that are names, are written as in a session of the database while its WAL is decoded; our
+// own statements want ours.
+enum class SearchPath : unsigned char { own, of_sessions };
+void use_search_path(SearchPath which);
+
 // Ends the process: the arrays in shared memory are full.
 [[noreturn]] void refuse_for_lack_of_room();
 

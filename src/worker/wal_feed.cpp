@@ -10,6 +10,7 @@
 #include "postgres/query.hpp"
 #include "settings/settings.hpp"
 #include "wal/slot.hpp"
+#include "worker/process.hpp"
 #include "worker/wal_detours.hpp"
 #include "worker/wal_state.hpp"
 
@@ -144,7 +145,9 @@ void read_on(void*) {
     }
     flush_wanted();
     bool starting = wal::state_of(wal_now.source) == wal::State::starting;
+    use_search_path(SearchPath::of_sessions);
     wal_now.more = wal::step(wal_now.source, limits());
+    use_search_path(SearchPath::own);
     if (wal::state_of(wal_now.source) != wal::State::running) {
         sender.unshown = true;
         return;

@@ -5,6 +5,7 @@
 #include "postgres/query.hpp"
 #include "wal/preflight.hpp"
 #include "wal/slot.hpp"
+#include "worker/process.hpp"
 #include "worker/wal_detours.hpp"
 #include "worker/wal_state.hpp"
 
@@ -145,6 +146,7 @@ bool attempt(void (*work)(void*), void* argument) {
         ConditionVariableCancelSleep();
         pgstat_report_wait_end();
         UnlockBuffers();
+        use_search_path(SearchPath::own);
         const char* words =
             error->detail != nullptr ? psprintf("%s (%s)", error->message, error->detail) : error->message;
         const char* hint = error->hint;

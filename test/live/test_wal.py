@@ -185,6 +185,52 @@ def test_a_publication_must_exist(db, wal):
     assert finding() == 'error: publications that do not exist: "Odd, one"; nothing comes through them'
 
 
+def test_payloads_of_wal2json_are_the_plugins(db, wal):
+    """Byte for byte what a slot of the output plugin says of the same changes; topics, keys and messages as ever."""
+    db.run("CREATE TYPE mood AS ENUM ('sad', 'happy'); CREATE DOMAIN amount AS numeric(8, 2)")
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text, \"Odd\"\" name\" mood[], price amount, n float8, "
+           "bytes bytea, document jsonb, moment timestamptz DEFAULT now(), code varchar(10), "
+           "large text, class regclass DEFAULT 'item')")
+    db.run("ALTER TABLE item ALTER large SET STORAGE EXTERNAL")
+    db.run("CREATE TABLE whole (id int, words text); ALTER TABLE whole REPLICA IDENTITY FULL")
+    db.run("CREATE TABLE bare (id int, words text)")
+    db.run("CREATE TABLE parts (id int PRIMARY KEY, n int) PARTITION BY RANGE (id)")
+    db.run("CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (100)")
+    entries = wal(format="wal2json")
+    db.run("SELECT pg_create_logical_replication_slot(%s, 'pg_eventbus')", db.name[:60])
+
+    db.run("INSERT INTO item VALUES (1, E'quote \" back \\\\ line \\n \u00e4', '{sad,happy}', 1.5, 'NaN', '\\xdeadbeef', "
+           "'{\"a\": [1, null]}', '2026-01-01 00:00:00+00', 'c', repeat('x', 10000)); INSERT INTO item VALUES (2)")
+    db.run("UPDATE item SET words = 'changed' WHERE id = 1")
+    db.run("UPDATE item SET id = 3 WHERE id = 2")
+    db.run("DELETE FROM item WHERE id = 3")
+    db.run("BEGIN; INSERT INTO whole VALUES (1, 'a'), (2, NULL); UPDATE whole SET words = 'b'; DELETE FROM whole; COMMIT")
+    db.run("INSERT INTO bare VALUES (1, 'a'); UPDATE bare SET words = 'b'; DELETE FROM bare")
+    db.run("INSERT INTO parts VALUES (1, 2); TRUNCATE parts, whole")  # with part
+    db.run("SELECT pg_logical_emit_message(true, 'shop.words', 'content')")
+    publish_wal(db, "shop.order", {"n": 1}, "k")
+    db.run("INSERT INTO item SELECT g, repeat('x', 300) FROM generate_series(1001, 11000) g")  # decoded in parts
+    publish_wal(db, "end", {})
+
+    found = eventually(lambda: (lambda all: all and all[-1]["topic"] == "end" and all)(entries()), 60, "the last event")
+    said = [row[0] for row in db.run(
+        "SELECT data FROM pg_logical_slot_get_changes(%s, NULL, NULL, 'format-version', '2', 'include-transaction', 'off', "
+        "'filter-tables', 'eventbus.*', 'messages', '-*')", db.name[:60])]
+    db.run("SELECT pg_drop_replication_slot(%s)", db.name[:60])
+    changes = [e for e in found if e["topic"].startswith("public.")]
+    assert len(said) > 10010
+    words = {"I": "insert", "U": "update", "D": "delete", "T": "truncate"}
+    for event, expected in zip(changes, said, strict=True):
+        change = json.loads(expected)
+        assert event["payload"] == expected
+        assert event["topic"] == f"{change['schema']}.{change['table']}.{words[change['action']]}"
+    assert {e["content_type"] for e in changes} == {"application/json"}
+    assert [e.get("key") for e in changes[:16]] == ["1", "2", "1", "3", "3"] + [None] * 7 + ["1"] + [None] * 3
+    assert changes[4]["payload"] == ('{"action":"D","schema":"public","table":"item","identity":'
+                                     '[{"name":"id","type":"integer","value":3}]}')
+    assert [e["payload"] for e in found if e["topic"].startswith("shop.")] == ["content", '{"n": 1}']
+
+
 def test_messages_and_changes_of_one_transaction_keep_their_order(db, wal):
     """Messages of a transaction without anything else take a shorter way; here the two ways meet in every order."""
     db.run("CREATE TABLE item (id int PRIMARY KEY)")

@@ -214,7 +214,7 @@ TEST(RouteOptions, FromTheWal) {
     EXPECT_EQ(options.wal.messages, "a.*, b");
     EXPECT_EQ(options.wal.operations, "insert, delete");
     EXPECT_EQ(options.wal.publication, "p");
-    EXPECT_EQ(options.wal.format, WalFormat::row);
+    EXPECT_EQ(options.wal.format, "row");
     EXPECT_FALSE(read_route_options(R"({"source": "log"})", redis()).from_wal);
     for (const char* bad : {R"({"tables": "a.b"})", R"({"source": "wal", "start": "earliest"})", R"({"source": "x"})",
                             R"({"source": "wal", "operations": "upsert"})", R"({"source": "wal", "operations": ""})",
