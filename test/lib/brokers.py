@@ -35,8 +35,11 @@ class Broker:
 
     process = None
     directory = None
+    started = []  # all that have been started and not been removed
 
     def start(self, wait=True):
+        if self not in Broker.started:
+            Broker.started.append(self)
         self._launch()
         if wait:
             self.wait_ready()
@@ -59,9 +62,19 @@ class Broker:
             self.thaw()
             self.process.end()
 
+    @property
+    def log_path(self):
+        return self.process.log_path
+
+    def has_logged_since(self, moment):
+        """As time.time() gives it. RabbitMQ's log is written seconds later."""
+        return os.path.exists(self.log_path) and os.path.getmtime(self.log_path) >= moment
+
     def remove(self):
         if self.process and self.process.running():
             self.kill()
+        if self in Broker.started:
+            Broker.started.remove(self)
         remove_directory(self.directory)
 
     def __enter__(self):
@@ -185,6 +198,10 @@ class RabbitNode(Broker):
             self.epmd.wait_ready(self._epmd_listens)
         self.process = Process(["/usr/lib/rabbitmq/bin/rabbitmq-server"], output, environment=self._environment(),
                                directory=self.directory)
+
+    @property
+    def log_path(self):
+        return os.path.join(self.directory, "log", f"{self.node}.log")
 
     def _epmd_listens(self):
         with socket.socket() as probe:

@@ -11,7 +11,9 @@ import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 
+from brokers import Broker  # noqa: E402
 from database import Database  # noqa: E402
+from processes import tail  # noqa: E402
 from servers import (Certificates, MosquittoServer, PostgresCluster, Proxy, RabbitNode, RedisServer,  # noqa: E402
                      eventually)
 
@@ -169,8 +171,13 @@ def stream(db, redis_server, name):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failed test shows what the server said meanwhile."""
+    """A failed test shows what the server said meanwhile, and what its brokers said."""
     report = (yield).get_result()
     if report.failed and "log_from_here" in item.funcargs and os.path.exists(item.funcargs["cluster"].log_path):
         log = item.funcargs["cluster"].log_text(item.funcargs["log_from_here"])
         report.sections.append(("PostgreSQL's log", log[-6000:]))
+    if report.failed:
+        for broker in Broker.started:
+            if broker in item.funcargs.values() or broker.has_logged_since(call.start):
+                report.sections.append((f"the end of the log of {type(broker).__name__}, port {broker.port}",
+                                        tail(broker.log_path, 100)[-8000:]))
