@@ -72,7 +72,7 @@ class Broker:
 
     def remove(self):
         if self.process and self.process.running():
-            self.kill()
+            self.process.end(signal.SIGKILL)
         if self in Broker.started:
             Broker.started.remove(self)
         remove_directory(self.directory)
@@ -213,6 +213,15 @@ class RabbitNode(Broker):
             return True
         except (pika.exceptions.AMQPError, OSError):
             return False
+
+    def kill(self):
+        """With what it has said to be declared on disk. RabbitMQ 3.10 answers a declaration once Mnesia's log has been
+        synced, but what makes that transaction a committed one is logged by another process, mnesia_recover, which may
+        be late; it is then in the VM's memory for up to 2 s, and without it the next start takes the queue, exchange
+        or binding for rolled back, and the messages are lost with their queue. Without Mnesia (Khepri) nothing waits."""
+        self.control("eval", "whereis(mnesia_recover) =:= undefined orelse "
+                             "begin mnesia_recover:sync(), ok = mnesia:sync_log() end.")
+        super().kill()
 
     def remove(self):
         if self.epmd and self.epmd.running():
