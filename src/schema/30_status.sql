@@ -24,7 +24,7 @@ COMMENT ON COLUMN eventbus.status.dead IS 'events that went to the dead letters'
 COMMENT ON COLUMN eventbus.status.retries IS 'how often an event was offered again';
 COMMENT ON COLUMN eventbus.status.skipped IS 'events that were left out because the log was full (eventbus.on_log_full = skip)';
 COMMENT ON COLUMN eventbus.status.in_flight IS 'events offered to the broker and not yet acknowledged';
-COMMENT ON COLUMN eventbus.status.lag IS 'age of the oldest event that is not settled; 0 where there is none';
+COMMENT ON COLUMN eventbus.status.lag IS 'age of the oldest event that is not settled; 0 where there is none. Of a route from the WAL that is behind in reading, how long ago it had read all that there was; NULL where nobody can tell: it has no sender, or is lost';
 COMMENT ON COLUMN eventbus.status.last_delivered_at IS 'when the broker last acknowledged an event';
 COMMENT ON COLUMN eventbus.status.last_error IS 'what last went wrong, in the broker''s words';
 COMMENT ON COLUMN eventbus.status.last_error_at IS 'when that was';

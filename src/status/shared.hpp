@@ -65,6 +65,9 @@ struct Worker {
     std::atomic<bool> sleeping_on_wal;  // the same in Database::wal_sleepers
 };
 
+// There may be unsettled events, and nobody can tell how old they are.
+inline constexpr TimestampTz oldest_unknown = DT_NOBEGIN;
+
 // What a sender says of a route. Guarded by the spinlock: readers copy it whole.
 struct Route {
     slock_t mutex;
@@ -76,7 +79,7 @@ struct Route {
     std::uint64_t dead;
     std::uint64_t retries;
     std::uint32_t in_flight;
-    TimestampTz oldest;             // when the oldest unsettled event was published; 0: none
+    TimestampTz oldest;             // when the oldest unsettled event was published; 0: none; or oldest_unknown
     TimestampTz last_delivered_at;  // 0: never
     TimestampTz last_error_at;
     char last_error[512];

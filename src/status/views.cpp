@@ -136,7 +136,10 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         oldest = route.oldest;
     } else if (stored.cursor.wal.lost) {
         state = "lost";
-    } else if (stored.exists && !line.from_wal) {  // nobody but its sender decodes the WAL
+        oldest = oldest_unknown;
+    } else if (line.from_wal) {  // nobody but its sender decodes the WAL; what it left unsettled still is
+        oldest = known && route.oldest != 0 ? route.oldest : oldest_unknown;
+    } else if (stored.exists) {
         oldest = oldest_behind(stored, line.topics);
     }
 
@@ -151,7 +154,8 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     values[status_retries] = Int64GetDatum(counters.retries);
     values[status_skipped] = Int64GetDatum(counters.skipped);
     values[status_in_flight] = Int32GetDatum(in_flight);
-    values[status_lag] = interval_of(oldest != 0 ? now - oldest : 0);
+    nulls[status_lag] = oldest == oldest_unknown;
+    if (!nulls[status_lag]) values[status_lag] = interval_of(oldest != 0 ? now - oldest : 0);
     time(status_last_delivered_at, counters.last_delivered_at);
     nulls[status_last_error] = counters.last_error == nullptr;
     if (counters.last_error != nullptr) values[status_last_error] = CStringGetTextDatum(counters.last_error);
@@ -221,7 +225,8 @@ void check_workers(Checks& checks) {
 
 void check_routes(Checks& checks) {
     run_query(
-        "SELECT r.name, b.name, s.state, s.last_error, s.sender_pid, extract(epoch FROM s.lag)::bigint "
+        "SELECT r.name, b.name, s.state, s.last_error, s.sender_pid, "
+        "coalesce(extract(epoch FROM s.lag)::bigint || ' s old', 'of unknown age') "
         "FROM eventbus.route_status() s JOIN eventbus.route_config r ON r.id = s.route_id "
         "JOIN eventbus.broker_config b ON b.id = r.broker_id ORDER BY 1");
     for (uint64 i = 0; i < SPI_processed; ++i) {
@@ -230,14 +235,12 @@ void check_routes(Checks& checks) {
         const char* state = text_at(i, 3);
         const char* error = text_at(i, 4);
         if (error == nullptr) error = "no reason known";
-        int64 lag = int8_at(i, 6);
+        const char* lag = text_at(i, 6);
         if (strcmp(state, "active") == 0)
-            checks.put(
-                name, "ok",
-                psprintf("delivers to broker %s; the oldest undelivered event is " INT64_FORMAT " s old", broker, lag),
-                nullptr);
+            checks.put(name, "ok", psprintf("delivers to broker %s; the oldest undelivered event is %s", broker, lag),
+                       nullptr);
         else if (strcmp(state, "paused") == 0)
-            checks.put(name, "warning", psprintf("paused; the oldest event that waits is " INT64_FORMAT " s old", lag),
+            checks.put(name, "warning", psprintf("paused; the oldest event that waits is %s", lag),
                        "eventbus.resume_route goes on with it.");
         else if (strcmp(state, "held") == 0)
             checks.put(

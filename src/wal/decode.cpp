@@ -158,6 +158,7 @@ void on_stream_commit(LogicalDecodingContext* context, ReorderBufferTXN* txn, XL
 
 void begin_transaction(Source* source, TransactionId xid, uint64 commit, TimestampTz committed_at) {
     begin(source, commit, committed_at);
+    source->last_commit = committed_at;
     remember(source, xid);
 }
 

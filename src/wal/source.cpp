@@ -303,6 +303,10 @@ char* failed_table(const Source* source) {
     return source->table == nullptr ? nullptr : psprintf("%s.%s", source->table->schema, source->table->table);
 }
 
+TimestampTz committed_by_now(const Source* source) {
+    return source->last_commit;
+}
+
 bool has_unseen(const Source* source) {
     return source->unseen_count > 0;
 }

@@ -73,6 +73,8 @@ char* failed_table(const Source* source);
 bool step(Source* source, const Limits& limits);
 // How far the WAL has been read; what was read last may not be handed on as a whole yet.
 XLogRecPtr read_by_now(const Source* source);
+// When the transaction was committed that was read last; 0: none was.
+TimestampTz committed_by_now(const Source* source);
 bool is_handing_on(const Source* source);
 // Whether everything that was found can be seen by now; where something is unseen, it wants a transaction with an
 // active snapshot.

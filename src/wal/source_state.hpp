@@ -62,7 +62,8 @@ struct Source {
     // The transaction that is decoded, or handed on from its spool.
     uint64 commit;
     TimestampTz committed_at;
-    int64 number;  // of its last change
+    TimestampTz last_commit;  // the same, of transactions alone
+    int64 number;             // of its last change
     Counting counting;
 
     HTAB* held;           // messages of transactions that have nothing else; see held.cpp

@@ -58,6 +58,8 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     copy_words(words, sizeof words, error);
     const char* reason;
     const char* state = wal_state(route, &reason);
+    TimestampTz oldest = status.oldest_published_at != 0 ? from_unix_us(status.oldest_published_at) : 0;
+    if (oldest == 0 && route->wal != nullptr) oldest = oldest_to_come(route);
     LatencyCounts latencies = {};
     if (newly_delivered > 0)
         call_guest([&] { sender.dispatcher->take_latencies(static_cast<delivery::RouteId>(route->id), latencies); });
@@ -69,7 +71,7 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     shared->dead = counters.dead;
     shared->retries = counters.retries;
     shared->in_flight = in_flight;
-    shared->oldest = status.oldest_published_at != 0 ? from_unix_us(status.oldest_published_at) : 0;
+    shared->oldest = oldest;
     shared->last_delivered_at = counters.last_delivered_at;
     shared->last_error_at = counters.last_error_at;
     if (status.last_error_at != 0) strlcpy(shared->last_error, words, sizeof shared->last_error);

@@ -103,6 +103,7 @@ long show_if_due() {
     call_guest([&] { sender.dispatcher->drive({true, true}, broker::Clock::now()); });
     take_report();
     if (sender.unsaved) save_cursors();
+    publish_status();
     call_guest([] { delete sender.dispatcher; });  // its driver says good-bye
     proc_exit(0);
 }

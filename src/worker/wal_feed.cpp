@@ -138,11 +138,24 @@ void flush_wanted() {
     if (wanted > GetFlushRecPtr(nullptr)) XLogFlush(wanted);
 }
 
+void note_end(bool at_end) {
+    if (at_end != wal_now.at_end) sender.unshown = true;
+    wal_now.at_end = at_end;
+}
+
+// What has been found by reading since then is with the routes.
+void note_handed(TimestampTz since) {
+    note_end(!wal_now.more);
+    wal_now.handed_until =
+        std::max(wal_now.handed_until, wal_now.at_end ? since : wal::committed_by_now(wal_now.source));
+}
+
 void read_on(void*) {
     if (wal_now.unseen) {
         hand_on();
         if (wal_now.unseen) return;
     }
+    TimestampTz since = GetCurrentTimestamp();
     flush_wanted();
     bool starting = wal::state_of(wal_now.source) == wal::State::starting;
     use_search_path(SearchPath::of_sessions);
@@ -155,6 +168,7 @@ void read_on(void*) {
     if (starting) wal_source_began();
     wal_source_moved();
     hand_on();
+    if (!wal_now.unseen) note_handed(since);
 }
 
 }  // namespace
@@ -212,7 +226,10 @@ bool feed_wal() {
         if (wal::state_of(wal_now.source) == wal::State::running) wal_source_began();
     }
     lend_from_files();
-    if (!has_room()) return false;
+    if (!has_room()) {
+        if (is_reading() && sender.place->wal_end > wal::read_by_now(wal_now.source)) note_end(false);
+        return false;
+    }
     return attempt(read_on, nullptr) && wal_now.more && !wal_now.unseen;
 }
 
@@ -261,6 +278,16 @@ void confirm_wal() {
     }
     XLogFlush(XactLastCommitEnd);
     wal::confirm(wal_now.source, least.lsn);
+}
+
+TimestampTz oldest_to_come(const SenderRoute* route) {
+    bool lost = is_lost(route);
+    if (!lost && route->wal->taker.file == nullptr) {
+        // What commits before the slot is made is not the route's.
+        if (wal_now.at_end || wal::state_of(wal_now.source) == wal::State::starting) return 0;
+        if (wal_now.handed_until != 0) return wal_now.handed_until;
+    }
+    return status::oldest_unknown;
 }
 
 const char* wal_state(const SenderRoute* route, const char** words) {

@@ -56,6 +56,8 @@ void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::W
 void wal_cursor_saved(SenderRoute* route);
 // Lets go of WAL that no cursor needs any more.
 void confirm_wal();
+// When the oldest event may have been committed that is not with the route yet; 0: there is none; oldest_unknown.
+TimestampTz oldest_to_come(const SenderRoute* route);
 // What the route's state is called where it is not delivery's to know; nullptr otherwise. `words` says why.
 const char* wal_state(const SenderRoute* route, const char** words);
 

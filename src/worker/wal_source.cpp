@@ -127,7 +127,7 @@ void close_wal_source() {
     }
     wal::close_source(wal_now.source);
     wal_now.source = nullptr;
-    wal_now.unseen = wal_now.more = false;
+    wal_now.unseen = wal_now.more = wal_now.at_end = false;
     status::read_wal(sender.place, sender.worker, false);
 }
 

@@ -3,6 +3,7 @@
 # Never: accepts a change that is lost, that was rolled back, or that comes again under another id.
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -322,6 +323,69 @@ def test_a_changed_route_goes_on_in_the_middle_of_a_transaction(db, redis_server
     assert client.llen(name) < rows, "the changes came too late to show anything"
     eventually(lambda: client.llen(name) >= rows, 120, f"{rows} elements; there are {client.llen(name)}")
     assert [json.loads(e)["id"] for e in client.lrange(name, 0, -1)] == list(range(1, rows + 1))
+
+
+def test_lag_of_a_route_that_stands_still(db, route, cluster, setting, name):
+    """As long as something waits it is never 0: known to the sender, read again by the next one, or not known."""
+    def finding(check):
+        found = {row["name"]: row for row in db.health()}[check]
+        return found["level"], found["detail"]
+
+    db.wait_status("out", lag=lambda lag: lag is not None and not lag)
+    db.run("SELECT eventbus.pause_route('out')")
+    db.wait_state("out", "paused")
+    publish_wal(db, "shop.waits", {})
+    published = db.one("SELECT clock_timestamp()")
+
+    def behind(state, seconds, deadline=60):
+        def there():
+            status, age = db.status("out"), (db.one("SELECT clock_timestamp()") - published).total_seconds()
+            assert status["state"] == state and status["lag"] and status["lag"].total_seconds() >= seconds
+            assert age - 30 <= status["lag"].total_seconds() <= age + 1
+            return True
+        eventually(there, deadline, f"a lag of {seconds} s")
+
+    behind("paused", 1)
+    setting("eventbus.lag_warning", "1s")
+    eventually(lambda: finding("lag")[0] == "warning" and "out (" in finding("lag")[1], 60, "health() warns")
+    cluster.restart()
+    db.reconnect()
+    behind("paused", 2)
+    assert re.fullmatch(r"paused; the oldest event that waits is \d+ s old", finding("route out")[1])
+
+    cluster.write_config(max_worker_processes=3)  # the server's own, the launcher and the keeper: no sender
+    cluster.restart()
+    db.reconnect()
+    db.wait_status("out", 60, state="paused", sender_pid=None, lag=None)
+    eventually(lambda: finding("worker slots")[0] == "error", 60, "there is no room for a sender")
+    assert finding("route out")[1] == "paused; the oldest event that waits is of unknown age"
+    cluster.write_config(max_worker_processes=40)
+    cluster.restart()
+    db.reconnect()
+    behind("paused", 3)
+    db.run("SELECT eventbus.resume_route('out')")
+    db.wait_status("out", 60, state="active", delivered=1, lag=lambda lag: lag is not None and not lag)
+    assert finding("lag")[0] == "ok"
+
+
+def test_lag_where_the_wal_cannot_be_read(db, route, libraries, name):
+    db.route("second", "redis", f"stream:{name}-2", "second", source="wal")
+    db.wait_state("second", "active", deadline=60)
+    libraries("pgoutput")
+    before = db.one("SELECT clock_timestamp()")
+    terminate_sender(db)
+    publish_wal(db, "shop.later", {})
+    db.wait_status("out", 60, state="failing", lag=None)
+    libraries("pgoutput, pg_eventbus")
+    db.wait_status("out", 60, state="active", delivered=1, lag=lambda lag: lag is not None and not lag)
+    # What has happened since it last could is counted from then on.
+    libraries("pgoutput")
+    db.run("SELECT eventbus.drop_route('second')")  # the slot is opened anew without it
+    publish_wal(db, "shop.later", {})
+    db.wait_status("out", 60, state="failing", lag=lambda lag: lag is not None and lag.total_seconds() >= 1)
+    assert db.status("out")["lag"] < db.one("SELECT clock_timestamp()") - before
+    libraries("pgoutput, pg_eventbus")
+    db.wait_status("out", 60, state="active", delivered=2, lag=lambda lag: lag is not None and not lag)
 
 
 @pytest.fixture
