@@ -185,7 +185,9 @@ void wal_source_began() {
         if (route->wal != nullptr && !is_lost(route))
             strlcpy(route->stored.cursor.wal.slot, slot, sizeof route->stored.cursor.wal.slot);
     }
+    // At once: a standby that is promoted must know that there was a slot.
     sender.unsaved = true;
+    sender.saved_at = 0;
 }
 
 void wal_source_moved() {
