@@ -19,6 +19,36 @@ SELECT eventbus.alter_route('row', options => '{"source": "wal", "format": "wal2
 SELECT eventbus.alter_route('row', options => '{"source": "wal", "format": "wal2json2"}');
 ROLLBACK;
 
+-- Tables without a replica identity, and who may take changes of every table.
+BEGIN;
+CREATE SCHEMA bare;
+CREATE TABLE bare.nothing (id int, words text);
+CREATE TABLE bare."None" (id int PRIMARY KEY);
+ALTER TABLE bare."None" REPLICA IDENTITY NOTHING;
+CREATE TABLE bare.whole (id int);
+ALTER TABLE bare.whole REPLICA IDENTITY FULL;
+CREATE TABLE bare.keyed (id int PRIMARY KEY);
+SELECT eventbus.create_route(format, 'wal_broker', 'stream:s',
+                             options => jsonb_build_object('source', 'wal', 'format', format, 'tables', 'bare.*'))
+FROM unnest('{debezium, wal2json}'::text[]) format;
+SELECT eventbus.create_route('inserts', 'wal_broker', 'stream:s',
+                             options => '{"source": "wal", "tables": "bare.*", "operations": "insert, truncate"}');
+SELECT name, level, detail, hint FROM eventbus.health() WHERE name LIKE 'tables of route%' ORDER BY 1;
+CREATE ROLE no_replication;
+GRANT USAGE ON SCHEMA eventbus TO no_replication;
+GRANT EXECUTE ON FUNCTION eventbus.create_route, eventbus.alter_route TO no_replication;
+SET ROLE no_replication;
+SAVEPOINT denied;
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal"}');
+ROLLBACK TO denied;
+SELECT eventbus.alter_route('debezium', options => '{"source": "wal"}');
+ROLLBACK TO denied;
+RESET ROLE;
+ALTER ROLE no_replication REPLICATION;
+SET ROLE no_replication;
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "tables": "none.*"}');
+ROLLBACK;
+
 -- A route keeps its source.
 SELECT eventbus.create_route('l', 'wal_broker', 'stream:s');
 SELECT eventbus.alter_route('l', options => '{"source": "wal"}');

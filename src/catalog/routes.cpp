@@ -16,6 +16,7 @@
 extern "C" {
 #include "commands/trigger.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 }
 
 namespace eventbus::catalog {
@@ -57,11 +58,12 @@ void check_server(int32 broker_id) {
     if (!superuser_arg(GetOuterUserId()) && !has_rolreplication(GetOuterUserId()))
         ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied to use the WAL as a source"),
                         errdetail("A route from the WAL takes changes of every table, whoever may read it."),
-                        errhint("ALTER ROLE ... REPLICATION gives the right.")));
+                        errhint("ALTER ROLE %s REPLICATION gives the right.",
+                                quote_identifier(GetUserNameFromId(GetOuterUserId(), false)))));
     wal::Need need = wal::missing_setting(wal::look_up_slot(wal::slot_name(MyDatabaseId, broker_id)).exists);
     if (need.what != nullptr)
-        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", need.what),
-                        errhint("Put this line into postgresql.conf and restart the server: %s", need.setting)));
+        ereport(ERROR,
+                (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", need.what), errhint("%s", need.hint)));
 }
 
 void check_publications(const wal::Selection& selection) {

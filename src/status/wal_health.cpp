@@ -14,11 +14,9 @@ namespace eventbus::status {
 
 namespace {
 
-Finding look_at_settings() {
-    wal::Need need = wal::missing_setting(true);
-    if (need.what != nullptr)
-        return {"error", need.what,
-                psprintf("Put this line into postgresql.conf and restart the server: %s", need.setting)};
+Finding look_at_settings(bool all_slots_exist) {
+    wal::Need need = wal::missing_setting(all_slots_exist);
+    if (need.what != nullptr) return {"error", need.what, need.hint};
     return {"ok", "the server is set up for routes from the WAL", nullptr};
 }
 
@@ -76,15 +74,18 @@ void look_at_wal(void (*put)(void* context, const char* name, const Finding& fin
     };
     auto* lines = static_cast<Line*>(palloc(sizeof(Line) * static_cast<Size>(count)));
     for (int i = 0; i < count; ++i) lines[i] = {text_at(i, 1), text_at(i, 2), text_at(i, 3)};
-    put(context, "WAL", look_at_settings());
     run_query(
         "SELECT b.name, s.slot_name::text, s.wal_status, pg_size_pretty(pg_current_wal_lsn() - s.restart_lsn), "
         "current_setting('max_slot_wal_keep_size') "
         "FROM eventbus.broker_config b LEFT JOIN pg_replication_slots s ON s.slot_name = "
         "format('pg_eventbus_%s_%s', (SELECT oid FROM pg_database WHERE datname = current_database()), b.id) "
         "WHERE EXISTS (SELECT FROM eventbus.route_config r WHERE r.broker_id = b.id AND r.source = 'wal') ORDER BY 1");
-    for (uint64 i = 0; i < SPI_processed; ++i)
+    bool all_exist = true;
+    for (uint64 i = 0; i < SPI_processed; ++i) {
+        all_exist = all_exist && text_at(i, 2) != nullptr;
         put(context, psprintf("WAL for broker %s", text_at(i, 1)), look_at_slot(i));
+    }
+    put(context, "WAL", look_at_settings(all_exist));
     for (int i = 0; i < count; ++i)
         put(context, psprintf("tables of route %s", lines[i].name), look_at_tables(lines[i].options, lines[i].url));
 }

@@ -43,20 +43,28 @@ Argument names_in(const decoder::Options& options) {
     return {NAMEARRAYOID, PointerGetDatum(array), false};
 }
 
+const char* line(const char* then, const char* setting) {
+    return psprintf("Put this line into postgresql.conf and %s: %s", then, setting);
+}
+
+constexpr const char* restart = "restart the server";
+constexpr const char* reload = "reload it";
+
 }  // namespace
 
 Need missing_setting(bool slot_exists) {
     if (wal_level < WAL_LEVEL_LOGICAL)
-        return {"wal_level is not logical: changes cannot be read from the WAL", "wal_level = logical"};
+        return {"wal_level is not logical: changes cannot be read from the WAL", line(restart, "wal_level = logical")};
     const char* libraries = GetConfigOption(libraries_setting, true, false);
     if (libraries != nullptr && !lists(libraries, plugin))
         return {"output_plugin_libraries does not list pg_eventbus: no slot can be decoded by it",
-                psprintf("output_plugin_libraries = '%s%s%s'", libraries, *libraries != '\0' ? ", " : "", plugin)};
+                line(reload, psprintf("output_plugin_libraries = '%s%s%s'", libraries, *libraries != '\0' ? ", " : "",
+                                      plugin))};
     if (slot_exists) return {};
     run_query("SELECT count(*) FROM pg_replication_slots", {}, true);
     if (int8_at(0, 1) >= max_replication_slots)
         return {psprintf("no replication slot is free: all %d are in use", max_replication_slots),
-                psprintf("max_replication_slots = %d", max_replication_slots + 4)};
+                line(restart, psprintf("max_replication_slots = %d", max_replication_slots + 4))};
     return {};
 }
 

@@ -8,11 +8,11 @@
 namespace eventbus::wal {
 
 // These run between SPI_connect and SPI_finish.
-// What the server must be set to. `setting` is a line for postgresql.conf; the text says what is missing; both nullptr
-// where all is well.
+// What the server must be set to: what is missing, and the line that has to go into postgresql.conf. Both nullptr where
+// all is well.
 struct Need {
     const char* what;
-    const char* setting;
+    const char* hint;
 };
 Need missing_setting(bool slot_exists);
 

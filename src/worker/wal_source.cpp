@@ -87,7 +87,7 @@ bool prepare(const char* name, bool* exists) {
         any = true;
     }
     if (any && slot.lost) wal::drop_slot(name);
-    if (need.what != nullptr) show_trouble(need.what, psprintf("Put this line into postgresql.conf: %s", need.setting));
+    if (need.what != nullptr) show_trouble(need.what, need.hint);
     SPI_finish();
     commit_transaction();
     if (lost_some) {

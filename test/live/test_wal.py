@@ -277,26 +277,52 @@ def test_messages_and_changes_of_one_transaction_keep_their_order(db, wal):
     assert found == expected
 
 
-def test_changes_reach_all_brokers(db, wal, rabbit, mosquitto, redis_server, name):
+def decoded(payload):
+    """Without the time of decoding, which is each sender's own."""
+    return {name: value for name, value in json.loads(payload).items() if name != "ts_ms"}
+
+
+def test_all_brokers_get_all_that_a_message_carries(db, wal, rabbit, mosquitto, redis_server, name):
     db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
     rabbit.declare(name)
     db.broker("rabbit", rabbit.url)
     db.broker("mosquitto", mosquitto.url)
     db.route("queue", "rabbit", f"queue:{name}", source="wal", tables="public.item")
     db.route("topic", "mosquitto", f"topic:{name}/{{topic/}}", source="wal", tables="public.item")
-    entries = wal(tables="public.item")
+    stream = wal(tables="public.item")
     for route in ("queue", "topic"):
         db.wait_state(route, "active", deadline=60)
     with mosquitto.subscriber([f"{name}/#"]) as subscriber:
         db.run("INSERT INTO item VALUES (1, 'a')")
-        publish_wal(db, "shop.order", {"n": 1}, "k")
-        ids = [e["id"] for e in entries(2)]
+        publish_wal(db, "shop.order", {"n": 1}, "k", {"tenant": "t1"})
+        entries = stream(2)
         messages = subscriber.take(2)
-    assert [dict(m.user)["event-id"] for m in messages] == ids
-    assert [m.topic for m in messages] == [f"{name}/public/item/insert", f"{name}/shop/order"]
     taken = rabbit.take(name, 2)
-    assert [properties.message_id for properties, _, _ in taken] == ids
-    assert [properties.headers["event-key"] for properties, _, _ in taken] == ["1", "k"]
+    source = f"postgresql://{db.one('SELECT system_identifier FROM pg_control_system()')}/{db.name}"
+    for entry, topic, key, headers in zip(entries, ("public.item.insert", "shop.order"), "1k", ({}, {"tenant": "t1"})):
+        assert set(entry) == {"payload", "id", "topic", "key", "content_type", "time", "source"} | (
+            {"headers"} if headers else set())
+        assert re.fullmatch(r"[0-9A-F]+/[0-9A-F]+-1", entry["id"])
+        assert (entry["topic"], entry["key"], entry["content_type"], entry["source"]) == (
+            topic, key, "application/json", source)
+        assert json.loads(entry.get("headers", "{}")) == headers
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", entry["time"])
+    assert json.loads(entries[0]["payload"])["after"] == {"id": 1, "words": "a"}
+    assert json.loads(entries[1]["payload"]) == {"n": 1}
+    for entry, (properties, body, _) in zip(entries, taken, strict=True):
+        assert decoded(body) == decoded(entry["payload"])
+        assert (properties.message_id, properties.type, properties.content_type, properties.app_id) == (
+            entry["id"], entry["topic"], "application/json", source)
+        assert properties.headers == {"event-key": entry["key"], "event-time": entry["time"],
+                                      **json.loads(entry.get("headers", "{}"))}
+        assert properties.timestamp == db.one("SELECT floor(extract(epoch FROM %s::timestamptz))::bigint", entry["time"])
+        assert properties.delivery_mode == 2
+    for entry, message in zip(entries, messages, strict=True):
+        assert decoded(message.payload) == decoded(entry["payload"]) and message.content_type == "application/json"
+        assert message.topic == f"{name}/{entry['topic'].replace('.', '/')}"
+        assert dict(message.user) == {
+            "event-id": entry["id"], "event-topic": entry["topic"], "event-key": entry["key"],
+            "event-time": entry["time"], "event-source": source, **json.loads(entry.get("headers", "{}"))}
 
 
 def test_dead_letters_of_the_wal(db, wal, redis_server, name):

@@ -203,9 +203,44 @@ def test_a_lost_slot_stops_its_route_until_it_is_restarted(db, route, redis_serv
     assert [text_of(e)["topic"] for e in redis_server.stream(name)] == ["shop.one", "shop.again"]
 
 
-def test_a_dropped_slot_is_not_silently_made_anew(db, route, redis_server, name):
-    publish_wal(db, "shop.one", {})
-    db.wait_status("out", delivered=1)
+def test_the_file_of_a_route_that_stands_still_goes_with_the_slot(db, redis_server, name, setting):
+    """The bound of the WAL is that of the file, too."""
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    db.broker("redis", redis_server.url)
+    for which in ("moves", "stands"):
+        db.route(which, "redis", f"stream:{name}-{which}", source="wal")
+        db.wait_state(which, "active", deadline=60)
+    db.run("SELECT eventbus.pause_route('stands')")
+    db.wait_state("stands", "paused")
+
+    def file_size():
+        return db.one("SELECT coalesce(sum(size), 0) FROM pg_ls_tmpdir()")
+
+    def write(part):
+        db.run("INSERT INTO item SELECT g, repeat('y', 500) FROM generate_series(%s, %s) g",
+               part * 10000 + 1, part * 10000 + 10000)
+
+    for part in range(3):
+        write(part)
+    eventually(lambda: redis_server.client().xlen(f"{name}-moves") == 30000, 120, "the other route goes on")
+    assert file_size() > 30000 * 500 / 2, "the control: there is a file"
+    setting("max_slot_wal_keep_size", "1MB")
+    parts = iter(range(3, 100))
+
+    def lost():
+        write(next(parts))
+        db.run("SELECT pg_switch_wal()")
+        db.run("CHECKPOINT")
+        return slot_of(db) is None or slot_of(db)["wal_status"] == "lost"
+
+    eventually(lost, 120, "the server gives the slot up")
+    for which in ("moves", "stands"):
+        db.wait_state(which, "lost", deadline=60)
+    assert file_size() == 0
+
+
+def drop_slot(db):
+    """As soon as no sender has it."""
     slot = slot_of(db)["slot_name"]
 
     def dropped():
@@ -218,6 +253,12 @@ def test_a_dropped_slot_is_not_silently_made_anew(db, route, redis_server, name)
             return False
 
     eventually(dropped, 60, "somebody drops the slot while it is not in use")
+
+
+def test_a_dropped_slot_is_not_silently_made_anew(db, route, redis_server, name):
+    publish_wal(db, "shop.one", {})
+    db.wait_status("out", delivered=1)
+    drop_slot(db)
     db.wait_state("out", "lost", deadline=60)
     assert slot_of(db) is None
 
@@ -478,6 +519,30 @@ def test_a_server_that_is_not_set_up_says_so(name, redis_server):
         db.run("SELECT pg_create_logical_replication_slot('other', 'test_decoding')")
         with pytest.raises(psycopg2.Error, match="(?s)no replication slot is free.*max_replication_slots = 5"):
             db.route("out", "redis", f"stream:{name}", source="wal")
+        # Somebody is quicker than the sender.
+        db.run("SELECT pg_drop_replication_slot('other')")
+        db.run("BEGIN")
+        db.route("out", "redis", f"stream:{name}", source="wal")
+        cluster.execute("SELECT pg_create_physical_replication_slot('other')")
+        db.run("COMMIT")
+        db.wait_status("out", 60, state="failing", last_error="no replication slot is free: all 1 are in use")
+        check = {row["name"]: row for row in db.health()}["WAL"]
+        assert (check["level"], check["detail"]) == ("error", "no replication slot is free: all 1 are in use")
+        assert check["hint"] == ("Put this line into postgresql.conf and restart the server: max_replication_slots = 5")
+        cluster.write_config(max_replication_slots=5)
+        cluster.restart()
+        db.reconnect()
+        db.wait_state("out", "active", deadline=60)
+        assert {row["name"]: row for row in db.health()}["WAL"]["level"] == "ok"
+        # With a slot the server would not start on such a level.
+        drop_slot(db)
+        db.wait_state("out", "lost", deadline=60)
+        cluster.write_config(wal_level="replica")
+        cluster.restart()
+        db.reconnect()
+        check = {row["name"]: row for row in db.health()}["WAL"]
+        assert (check["level"], check["hint"]) == (
+            "error", "Put this line into postgresql.conf and restart the server: wal_level = logical")
         db.connection.close()
 
 
