@@ -21,6 +21,10 @@ const char* slot_name(Oid database, int32 broker_id) {
     return psprintf("pg_eventbus_%u_%d", database, broker_id);
 }
 
+void release_slot() {
+    if (MyReplicationSlot != nullptr) ReplicationSlotRelease();
+}
+
 SlotState look_up_slot(const char* name) {
     run_query(
         "SELECT coalesce(wal_status = 'lost', false), active, (confirmed_flush_lsn - '0/0')::bigint "

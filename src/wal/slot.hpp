@@ -21,6 +21,9 @@ struct SlotState {
     XLogRecPtr confirmed;
 };
 
+// The one that this process uses, if any.
+void release_slot();
+
 // These run between SPI_connect and SPI_finish.
 SlotState look_up_slot(const char* name);
 void drop_slot(const char* name);

@@ -251,7 +251,7 @@ void close_source(Source* source) {
         if (source->context != nullptr) FreeDecodingContext(source->context);
         MemoryContextDelete(source->memory);
     }
-    if (MyReplicationSlot != nullptr) ReplicationSlotRelease();
+    release_slot();
 }
 
 State state_of(const Source* source) {

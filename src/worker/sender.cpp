@@ -10,11 +10,13 @@
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "settings/settings.hpp"
+#include "wal/slot.hpp"
 #include "worker/process.hpp"
 #include "worker/sleep.hpp"
 
 extern "C" {
 #include "pgstat.h"
+#include "storage/ipc.h"
 #include "utils/backend_status.h"
 #include "utils/guc.h"
 }
@@ -233,6 +235,8 @@ extern "C" PGDLLEXPORT void eventbus_sender_main(Datum argument) {
     if (sender.place == nullptr) proc_exit(0);
     sender.worker = status::attach_worker(status::WorkerKind::sender, sender.database, sender.broker_id);
     if (sender.worker == nullptr) refuse_for_lack_of_room();
+    // Before it counts as gone: DROP DATABASE waits for that, and refuses while a slot is in use.
+    before_shmem_exit([](int, Datum) { wal::release_slot(); }, 0);
     if (sender.place->suspended_by != 0) proc_exit(0);
     connect_to(sender.database);
     // What a crash undoes of our cursors is sent again; waiting for the disk would buy nothing.
