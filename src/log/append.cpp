@@ -1,6 +1,7 @@
 // What it is: appending one event to the current segment, below the SQL executor.
 // Who calls it: intake.
 // Never: overtakes events that wait in memory: their order is the order of publishing.
+#include "log/form.hpp"
 #include "log/size.hpp"
 #include "log/tail.hpp"
 

@@ -3,6 +3,8 @@
 // Never: see tail.hpp.
 #include "log/tail.hpp"
 
+#include <algorithm>
+
 #include "log/size.hpp"
 #include "postgres/compat.hpp"
 
@@ -22,17 +24,45 @@ namespace eventbus::log {
 
 namespace {
 
-constexpr Size header_size = MAXALIGN(SizeofHeapTupleHeader + (column_count + BITS_PER_BYTE - 1) / BITS_PER_BYTE);
+constexpr int most_new_pages = 16;
 
-// Returns the segment's last page, pinned and locked, with room for `need` bytes, and sets *map_buffer when the
-// page is marked all-visible.
+bool has_room(Page page, const HeapTupleData& tuple) {
+    return PageGetHeapFreeSpace(page) >= MAXALIGN(tuple.t_len);
+}
+
+// How many empty pages the tuples fill.
+int pages_for(const HeapTupleData* tuples, int count) {
+    int pages = 0;
+    Size room = 0;
+    for (int i = 0; i < count; ++i) {
+        Size need = MAXALIGN(tuples[i].t_len) + sizeof(ItemIdData);
+        if (need > room) {
+            ++pages;
+            room = BLCKSZ - SizeOfPageHeaderData;
+        }
+        room -= need;
+    }
+    return pages;
+}
+
+// The pages at a segment's end that are to be written next, pinned and locked: the last one, or what was added to it.
+struct Tail {
+    Buffer pages[most_new_pages];
+    int count;
+    int next;
+};
+
+// Makes the tail the segment's last page, if it has room for the first of the tuples, or else as many new ones as they
+// fill. Sets *map_buffer when a page is marked all-visible.
 //
 // Heap inserts look for room where they like: a backend that remembers an older page, or that waited for its lock
 // while another one extended the table, puts its tuple there, behind the back of a reader that has already passed.
-// Ours go to the last page only, and the table is extended only under the last page's lock. So once a reader holds
-// the lock of a page that is not the last one, nobody will ever add to that page. Whether a page is the last one
-// the file's length says; shared memory saves asking for it (the reader never passes what is noted there).
-Buffer lock_tail(Relation rel, Size need, SharedPlace* place, int segment, Buffer* map_buffer) {
+// Ours go to the last page only, and the table is extended only under the last page's lock, which is held until all
+// new pages are locked. So once a reader holds the lock of a page that is not the last one, nobody will ever add to
+// that page. Whether a page is the last one the file's length says; shared memory saves asking for it (the reader
+// never passes what is noted there).
+void lock_tail(Relation rel, const HeapTupleData* tuples, int tuple_count, SharedPlace* place, int segment, Tail* pages,
+               Buffer* map_buffer) {
     std::atomic<BlockNumber>* tail = place != nullptr ? &place->tails[segment] : nullptr;
     BlockNumber target = RelationGetTargetBlock(rel);
     for (;;) {
@@ -41,7 +71,8 @@ Buffer lock_tail(Relation rel, Size need, SharedPlace* place, int segment, Buffe
             if (blocks == 0) {
                 // Only here is there no last page to lock; two of us may come this far, and the one who comes
                 // second wastes a page.
-                Buffer first = compat::extend_by_one(rel);
+                Buffer first;
+                (void)compat::extend(rel, &first, 1);
                 count_growth(place, BLCKSZ);
                 target = BufferGetBlockNumber(first);
                 UnlockReleaseBuffer(first);
@@ -70,18 +101,20 @@ Buffer lock_tail(Relation rel, Size need, SharedPlace* place, int segment, Buffe
             PageInit(page, BufferGetPageSize(buffer), 0);
             MarkBufferDirty(buffer);
         }
-        if (PageGetHeapFreeSpace(page) < need) {
-            Buffer next = compat::extend_by_one(rel);
-            target = BufferGetBlockNumber(next);
+        pages->next = 0;
+        if (has_room(page, tuples[0])) {
+            pages->pages[0] = buffer;
+            pages->count = 1;
+            if (tail != nullptr && !known) *tail = target;
+        } else {
+            pages->count = compat::extend(rel, pages->pages, std::min(pages_for(tuples, tuple_count), most_new_pages));
+            target = BufferGetBlockNumber(pages->pages[pages->count - 1]);
             if (tail != nullptr) *tail = target;  // before anybody else can lock the old one
-            count_growth(place, BLCKSZ);
+            count_growth(place, static_cast<int64>(BLCKSZ) * pages->count);
             UnlockReleaseBuffer(buffer);
-            buffer = next;
-        } else if (tail != nullptr && !known) {
-            *tail = target;
         }
         RelationSetTargetBlock(rel, target);
-        return buffer;
+        return;
     }
 }
 
@@ -163,26 +196,6 @@ void log_page(const Logged& logged, Buffer map_buffer) {
     LockBuffer(map_buffer, BUFFER_LOCK_UNLOCK);
 }
 
-// A value as heap_form_tuple stores it.
-struct Varlena {
-    const varlena* value;
-    Size data;
-    explicit Varlena(const void* datum) : value(static_cast<const varlena*>(datum)), data(VARSIZE_ANY_EXHDR(value)) {}
-    bool is_short() const { return data + VARHDRSZ_SHORT <= VARATT_SHORT_MAX; }
-    Size end(Size at) const { return is_short() ? at + VARHDRSZ_SHORT + data : INTALIGN(at) + VARHDRSZ + data; }
-};
-
-// Calls visit(column, value) for the columns behind published_at that are not null, in their order.
-template <class Visit>
-void visit_values(const NewEvent& event, Visit&& visit) {
-    visit(column_topic, Varlena(event.topic));
-    if (event.key != nullptr) visit(column_key, Varlena(event.key));
-    if (event.has_headers) visit(column_headers, Varlena(DatumGetPointer(event.headers)));
-    if (event.content_type != nullptr) visit(column_content_type, Varlena(event.content_type));
-    visit(event.payload_column, Varlena(DatumGetPointer(event.payload)));
-    if (event.captured_by != nullptr) visit(column_captured_by, Varlena(event.captured_by));
-}
-
 // Takes the segment's lock. A statement that publishes a million events takes it once; a rolled back savepoint gives
 // its locks up, so what is known is known of a subtransaction.
 void lock_segment(Oid segment) {
@@ -210,63 +223,26 @@ int lock_current_segment(const Relations& log, const SharedPlace* place) {
     }
 }
 
-Size tuple_size(const NewEvent& event) {
-    Size size = header_size + 3 * sizeof(int64);
-    visit_values(event, [&](Column, const Varlena& value) { size = value.end(size); });
-    return size;
-}
-
-void form_tuple(const NewEvent& event, int64 id, TimestampTz published_at, HeapTupleHeader header, Size size) {
-    auto* begin = reinterpret_cast<char*>(header);
-    memset(begin, 0, header_size);
-    HeapTupleHeaderSetDatumLength(header, size);
-    header->t_hoff = header_size;
-    HeapTupleHeaderSetNatts(header, column_count);
-    header->t_infomask = HEAP_HASNULL | HEAP_HASVARWIDTH | HEAP_XMAX_INVALID;
-    HeapTupleHeaderSetXmin(header, GetCurrentTransactionId());
-    HeapTupleHeaderSetCmin(header, GetCurrentCommandId(true));
-    HeapTupleHeaderSetXmax(header, InvalidTransactionId);
-    header->t_bits[0] = 1 << column_id | 1 << column_xid | 1 << column_published_at;
-
-    int64 fixed[] = {id, static_cast<int64>(U64FromFullTransactionId(GetTopFullTransactionId())), published_at};
-    memcpy(begin + header_size, fixed, sizeof fixed);
-    Size at = header_size + sizeof fixed;
-    visit_values(event, [&](Column column, const Varlena& value) {
-        header->t_bits[column / 8] |= static_cast<bits8>(1 << column % 8);
-        Size end = value.end(at);
-        if (value.is_short()) {
-            SET_VARSIZE_SHORT(begin + at, value.data + VARHDRSZ_SHORT);
-        } else {
-            memset(begin + at, 0, INTALIGN(at) - at);
-            SET_VARSIZE(begin + INTALIGN(at), value.data + VARHDRSZ);
-        }
-        memcpy(begin + end - value.data, VARDATA_ANY(value.value), value.data);
-        at = end;
-    });
-}
-
-void set_id(HeapTupleHeader tuple, int64 id) {
-    memcpy(reinterpret_cast<char*>(tuple) + header_size, &id, sizeof id);
-}
-
-bool is_large(Size tuple_size) {
-    return tuple_size > TOAST_TUPLE_THRESHOLD;
-}
-
 void put_at_tail(Relation rel, HeapTupleData* tuples, int count, SharedPlace* place, int segment, bool current) {
     CheckForSerializableConflictIn(rel, nullptr, InvalidBlockNumber);
     Buffer map_buffer = InvalidBuffer;
+    Tail tail = {};
     for (int done = 0; done < count;) {
+        if (tail.next == tail.count) lock_tail(rel, tuples + done, count - done, place, segment, &tail, &map_buffer);
         Logged logged = {};
-        logged.buffer = lock_tail(rel, MAXALIGN(tuples[done].t_len), place, segment, &map_buffer);
+        logged.buffer = tail.pages[tail.next++];
         Page page = BufferGetPage(logged.buffer);
+        if (!has_room(page, tuples[done])) {  // somebody has found the new page first
+            UnlockReleaseBuffer(logged.buffer);
+            continue;
+        }
         logged.whole_page = PageGetMaxOffsetNumber(page) == InvalidOffsetNumber;
         int first = done;
 
         START_CRIT_SECTION();
         do {
             RelationPutHeapTuple(rel, logged.buffer, &tuples[done++], false);
-        } while (done < count && PageGetHeapFreeSpace(page) >= MAXALIGN(tuples[done].t_len));
+        } while (done < count && has_room(page, tuples[done]));
         if (PageIsAllVisible(page)) {
             logged.map_cleared = true;
             PageClearAllVisible(page);
@@ -285,6 +261,7 @@ void put_at_tail(Relation rel, HeapTupleData* tuples, int count, SharedPlace* pl
 
         UnlockReleaseBuffer(logged.buffer);
     }
+    while (tail.next < tail.count) UnlockReleaseBuffer(tail.pages[tail.next++]);
     if (BufferIsValid(map_buffer)) ReleaseBuffer(map_buffer);
     pgstat_count_heap_insert(rel, count);
 }

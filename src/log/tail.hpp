@@ -10,15 +10,6 @@ namespace eventbus::log {
 // The current segment, with the lock that a writer holds to the end of its transaction.
 int lock_current_segment(const Relations& log, const SharedPlace* place);
 
-// How large the tuple of an event is.
-Size tuple_size(const NewEvent& event);
-// Makes it at `at`, by the current command of the current transaction; `size` is tuple_size's.
-void form_tuple(const NewEvent& event, int64 id, TimestampTz published_at, HeapTupleHeader at, Size size);
-void set_id(HeapTupleHeader tuple, int64 id);
-
-// Tuples too large for this are stored apart.
-bool is_large(Size tuple_size);
-
 // Puts tuples that are not large behind all others, in order, a WAL record a page. `current`: the tuples are of the
 // (sub)transaction that is current now.
 void put_at_tail(Relation rel, HeapTupleData* tuples, int count, SharedPlace* place, int segment, bool current);

@@ -1,6 +1,7 @@
 // What it is: events of a statement that makes many of them: they wait in memory and are written a page at a time.
 // Who calls it: intake.
 // Never: lets anybody see that they wait: they are written before another command, subtransaction or commit begins.
+#include "log/form.hpp"
 #include "log/tail.hpp"
 #include "postgres/compat.hpp"
 
@@ -12,8 +13,8 @@ namespace eventbus::log {
 
 namespace {
 
-constexpr int most_events = 256;
-constexpr Size most_bytes = 32 * 1024;
+constexpr int most_events = 512;
+constexpr Size most_bytes = 64 * 1024;
 // A command that makes few events writes them one by one.
 constexpr int events_before = 8;
 // The clock costs a twentieth of an event, so a few share its time.

@@ -3,6 +3,10 @@
 // Never: holds logic of ours; it only gives one name to what has several.
 #pragma once
 
+#include <fcntl.h>
+
+#include <algorithm>
+
 #include "postgres/prelude.hpp"
 
 extern "C" {
@@ -10,12 +14,16 @@ extern "C" {
 #include "catalog/pg_database.h"
 #include "commands/sequence.h"
 #include "common/jsonapi.h"
+#include "common/relpath.h"
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
+#include "pgstat.h"
+#include "port/pg_iovec.h"
 #include "replication/logical.h"
 #include "replication/message.h"
 #include "replication/reorderbuffer.h"
 #include "replication/slot.h"
+#include "storage/fd.h"
 #include "storage/procarray.h"
 #include "utils/acl.h"
 #include "utils/wait_event.h"
@@ -45,18 +53,62 @@ inline xl_seq_rec sequence_record(Relation sequence) {
 #endif
 }
 
-// Adds one block to the main fork; returned pinned, locked exclusively and initialised as an empty heap page.
-inline Buffer extend_by_one(Relation rel) {
+#if PG_VERSION_NUM < 160000
+// Writes blocks of zeros from `first` on into a file of the main fork that is there already.
+inline void write_zeros(Relation rel, BlockNumber first, int count) {
+    static PGAlignedBlock zeros;
+    iovec blocks[PG_IOV_MAX];
+    std::fill_n(blocks, count, iovec{zeros.data, BLCKSZ});
+    char* path = relpathperm(rel->rd_node, MAIN_FORKNUM);
+    if (first >= RELSEG_SIZE) path = psprintf("%s.%u", path, first / RELSEG_SIZE);
+    int file = OpenTransientFile(path, O_RDWR | PG_BINARY);
+    ssize_t written = -1;
+    if (file >= 0) {
+        pgstat_report_wait_start(WAIT_EVENT_DATA_FILE_EXTEND);
+        errno = ENOSPC;  // where less is written without a reason
+        written = pg_pwritev_with_retry(file, blocks, count, static_cast<off_t>(first % RELSEG_SIZE) * BLCKSZ);
+        pgstat_report_wait_end();
+    }
+    if (written != static_cast<ssize_t>(count) * BLCKSZ)
+        ereport(ERROR, (errcode_for_file_access(), errmsg("could not extend file \"%s\": %m", path),
+                        errhint("Check free disk space.")));
+    CloseTransientFile(file);
+}
+#endif
+
+// Adds up to `most` blocks to the main fork and returns how many; pinned, locked exclusively and initialised as empty
+// heap pages. PostgreSQL 15 adds one at a time; a write of several costs little more, so here it is done past the
+// storage manager, which asks the file for its length whenever it wants to know.
+inline int extend(Relation rel, Buffer* pages, int most) {
 #if PG_VERSION_NUM >= 160000
-    Buffer buffer = ExtendBufferedRel(BMR_REL(rel), MAIN_FORKNUM, nullptr, EB_LOCK_FIRST);
+    uint32 count;
+    ExtendBufferedRelBy(BMR_REL(rel), MAIN_FORKNUM, nullptr, EB_LOCK_FIRST, static_cast<uint32>(most), pages, &count);
+    for (uint32 i = 1; i < count; ++i) LockBuffer(pages[i], BUFFER_LOCK_EXCLUSIVE);
 #else
     LockRelationForExtension(rel, ExclusiveLock);
-    Buffer buffer = ReadBufferExtended(rel, MAIN_FORKNUM, P_NEW, RBM_ZERO_AND_LOCK, nullptr);
+    BlockNumber first = RelationGetNumberOfBlocks(rel);
+    BlockNumber written = first % RELSEG_SIZE;  // of the last file, if there is one
+    int fit = written == 0 ? 1 : static_cast<int>(RELSEG_SIZE - written);
+    int count = std::min({most, fit, PG_IOV_MAX, NBuffers / MaxBackends});
+    if (count > 1) {
+        // Locked before they are in the file, so nobody else finds them first.
+        for (int i = 0; i < count; ++i)
+            pages[i] =
+                ReadBufferExtended(rel, MAIN_FORKNUM, first + static_cast<BlockNumber>(i), RBM_ZERO_AND_LOCK, nullptr);
+        write_zeros(rel, first, count);
+    } else {
+        count = 1;
+        pages[0] = ReadBufferExtended(rel, MAIN_FORKNUM, P_NEW, RBM_ZERO_AND_LOCK, nullptr);
+    }
     UnlockRelationForExtension(rel, ExclusiveLock);
 #endif
-    PageInit(BufferGetPage(buffer), BufferGetPageSize(buffer), 0);
-    MarkBufferDirty(buffer);
-    return buffer;
+    for (auto i = count; i-- > 0;) {
+        Page page = BufferGetPage(pages[i]);
+        if (!PageIsNew(page)) continue;  // on 16 and newer somebody may have found it first
+        PageInit(page, BufferGetPageSize(pages[i]), 0);
+        MarkBufferDirty(pages[i]);
+    }
+    return static_cast<int>(count);
 }
 
 // A process's place in the array of processes: stable while it lives, and enough to find its latch.
