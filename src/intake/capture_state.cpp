@@ -115,16 +115,41 @@ void look_up_columns(CaptureState* state, Relation rel, const CaptureArguments& 
                 state->key[state->key_count++] = i;
 }
 
-void look_up_source(CaptureState* state, const char* schema, const char* table) {
+// Whether topic, schema and table say the same: the topic is schema.table.operation, word by word, and the names are
+// in JSON what they are.
+bool topic_names_subject(std::string_view topic, const char* schema, const char* table, const char* operation) {
+    for (const char* name : {schema, table}) {
+        StringInfoData quoted;
+        initStringInfo(&quoted);
+        append_json_string(&quoted, name);
+        auto length = strlen(name);
+        if (static_cast<std::size_t>(quoted.len) != length + 2 || strchr(name, '.') != nullptr) return false;
+    }
+    return topic == psprintf("%s.%s.%s", schema, table, operation);
+}
+
+// What an operation publishes under, and as what.
+void look_up_operation(CaptureState* state, Operation operation, const char* pattern, const char* schema,
+                       const char* table) {
+    static constexpr const char* names[operation_count] = {"insert", "update", "delete", "truncate"};
+    static constexpr char letters[operation_count] = {'c', 'u', 'd', 't'};
+    int i = static_cast<int>(operation);
+    char* topic = capture_topic(pattern, schema, table, names[i]);
+    state->topics[i] = cstring_to_text(topic);
     StringInfoData source;
     initStringInfo(&source);
-    put(&source, log::Phrase::source);
-    append_json_string(&source, schema);
-    put(&source, log::Phrase::table);
-    append_json_string(&source, table);
-    put(&source, log::Phrase::transaction);
-    state->source = source.data;
-    state->source_length = source.len;
+    if (topic_names_subject(topic, schema, table, names[i])) {
+        put(&source, log::Phrase::subject);
+    } else {
+        put(&source, log::Phrase::source);
+        append_json_string(&source, schema);
+        put(&source, log::Phrase::table);
+        append_json_string(&source, table);
+        put(&source, log::Phrase::transaction);
+        put(&source, letters[i]);
+        put(&source, log::Phrase::time);
+    }
+    state->sources[i] = {source.data, source.len};
 }
 
 void look_up(CaptureState* state, TriggerData* fired) {
@@ -138,11 +163,9 @@ void look_up(CaptureState* state, TriggerData* fired) {
     state->unchanged = arguments.unchanged;
     const char* table = get_rel_name(state->relations[1]);
     const char* schema = get_namespace_name(get_rel_namespace(state->relations[1]));
-    static constexpr const char* names[operation_count] = {"insert", "update", "delete", "truncate"};
-    for (int i = 0; i < operation_count; ++i)
-        state->topics[i] = cstring_to_text(capture_topic(arguments.topic, schema, table, names[i]));
+    for (auto operation : {Operation::insert, Operation::update, Operation::remove, Operation::truncate})
+        look_up_operation(state, operation, arguments.topic, schema, table);
     look_up_columns(state, rel, arguments);
-    look_up_source(state, schema, table);
     if (arguments.headers == nullptr) return;
     state->extra_headers = DirectFunctionCall1(jsonb_in, CStringGetDatum(arguments.headers));
     check_headers(state->extra_headers);

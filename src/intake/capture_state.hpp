@@ -27,6 +27,12 @@ struct CapturedColumn {
     FmgrInfo output;  // for the key
 };
 
+// What follows the rows in the envelope, up to ts_ms, with phrases.
+struct CaptureSource {
+    char* text;
+    int length;
+};
+
 struct CaptureState {
     Oid trigger;       // the hash key
     Oid relations[2];  // the table, and the one that the trigger was made on (a partition's ancestor)
@@ -39,8 +45,7 @@ struct CaptureState {
     int column_count;
     int* key;  // positions in columns
     int key_count;
-    char* source;  // the constant part of the envelope's source, with phrases
-    int source_length;
+    CaptureSource sources[operation_count];
     Datum extra_headers;  // jsonb, or 0
 };
 

@@ -107,7 +107,6 @@ void append_changed(StringInfo out, const CaptureState& state, const bool* chang
 
 // The envelope of Debezium's PostgreSQL connector, and the names of the columns that an UPDATE changed.
 void append_envelope(StringInfo out, const CaptureState& state, const Change& change) {
-    static constexpr char letters[operation_count] = {'c', 'u', 'd', 't'};
     Span* spans = nullptr;
     if (change.changed != nullptr)
         spans = static_cast<Span*>(palloc(sizeof(Span) * static_cast<Size>(state.column_count + 1)));
@@ -123,9 +122,8 @@ void append_envelope(StringInfo out, const CaptureState& state, const Change& ch
     } else {
         put(out, "null");
     }
-    put(out, state.source, state.source_length);
-    put(out, letters[static_cast<int>(change.operation)]);
-    put(out, Phrase::time);
+    const CaptureSource& source = state.sources[static_cast<int>(change.operation)];
+    put(out, source.text, source.length);
     if (change.changed != nullptr) append_changed(out, state, change.changed);
     put(out, '}');
 }
@@ -178,8 +176,9 @@ void check_size(const log::NewEvent& event) {
     if (stored + phrases <= static_cast<Size>(settings::max_payload)) return;
     StringInfoData whole;
     initStringInfo(&whole);
-    log::append_whole(&whole, text_view(reinterpret_cast<const text*>(DatumGetPointer(event.payload))),
-                      U64FromFullTransactionId(GetTopFullTransactionId()), GetCurrentTimestamp());
+    log::append_whole(
+        &whole, text_view(reinterpret_cast<const text*>(DatumGetPointer(event.payload))),
+        {text_view(event.topic), U64FromFullTransactionId(GetTopFullTransactionId()), GetCurrentTimestamp()});
     check_payload_size(static_cast<Size>(whole.len));
     pfree(whole.data);
 }

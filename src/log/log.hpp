@@ -11,19 +11,20 @@ namespace eventbus::log {
 
 inline constexpr int segment_count = 4;
 
-// Columns of a segment. The first three are fixed-width and never null: the reader takes them from the raw tuple.
+// Columns of a segment. The first three are fixed-width and never null: the reader takes them from the raw tuple. A
+// tuple ends with its last column that is not null.
 enum Column {
     column_id,
     column_xid,
     column_published_at,
     column_topic,
     column_key,
-    column_headers,
-    column_content_type,  // null: application/json
     column_json,
     column_text,
-    column_bytes,
     column_captured_by,  // not null: a change of a row or DDL; its headers want pg-txid and pg-user
+    column_headers,
+    column_content_type,  // null: application/json
+    column_bytes,
     column_count,
 };
 

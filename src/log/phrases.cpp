@@ -3,6 +3,8 @@
 // Never: see phrases.hpp.
 #include "log/phrases.hpp"
 
+#include <algorithm>
+
 #include "postgres/envelope.hpp"
 #include "settings/settings.hpp"
 
@@ -41,7 +43,9 @@ void append_integer(StringInfo out, int64 number) {
     eventbus::put(out, digits, pg_lltoa(number, digits));
 }
 
-void append_phrase(StringInfo out, Phrase phrase, uint64 xid, TimestampTz published_at) {
+void append_subject(StringInfo out, const Context& context);
+
+void append_phrase(StringInfo out, Phrase phrase, const Context& context) {
     switch (phrase) {
         case Phrase::no_before:
             eventbus::put(out, "{\"before\":null,\"after\":");
@@ -54,16 +58,35 @@ void append_phrase(StringInfo out, Phrase phrase, uint64 xid, TimestampTz publis
             return;
         case Phrase::transaction:
             eventbus::put(out, ",\"txId\":");
-            append_integer(out, static_cast<int64>(xid));
+            append_integer(out, static_cast<int64>(context.xid));
             eventbus::put(out, ",\"ts_ms\":");
-            append_integer(out, to_unix_us(published_at) / 1000);
+            append_integer(out, to_unix_us(context.published_at) / 1000);
             eventbus::put(out, ",\"lsn\":null,\"snapshot\":false},\"op\":\"");
             return;
         case Phrase::time:
             eventbus::put(out, "\",\"ts_ms\":");
-            append_integer(out, to_unix_us(published_at) / 1000);
+            append_integer(out, to_unix_us(context.published_at) / 1000);
+            return;
+        case Phrase::subject:
+            append_subject(out, context);
             return;
     }
+}
+
+void append_subject(StringInfo out, const Context& context) {
+    std::string_view topic = context.topic;
+    auto next_word = [&] {
+        std::string_view word = topic.substr(0, topic.find('.'));
+        topic.remove_prefix(std::min(word.size() + 1, topic.size()));
+        return word;
+    };
+    append_phrase(out, Phrase::source, context);
+    append_json_string(out, next_word());
+    append_phrase(out, Phrase::table, context);
+    append_json_string(out, next_word());
+    append_phrase(out, Phrase::transaction, context);
+    eventbus::put(out, topic.starts_with('i') ? 'c' : topic.front());
+    append_phrase(out, Phrase::time, context);
 }
 
 JsonbValue string_value(std::string_view text) {
@@ -91,15 +114,15 @@ Datum made_headers(uint64 xid, std::string_view user) {
 
 }  // namespace
 
-void append_whole(StringInfo out, std::string_view stored, uint64 xid, TimestampTz published_at) {
-    constexpr auto last = static_cast<unsigned char>(Phrase::time);
+void append_whole(StringInfo out, std::string_view stored, const Context& context) {
+    constexpr auto last = static_cast<unsigned char>(Phrase::subject);
     const char* plain = stored.data();
     const char* end = stored.data() + stored.size();
     for (const char* at = plain; at < end; ++at) {
         auto c = static_cast<unsigned char>(*at);
         if (c == 0 || c > last) continue;
         eventbus::put(out, plain, static_cast<int>(at - plain));
-        append_phrase(out, static_cast<Phrase>(c), xid, published_at);
+        append_phrase(out, static_cast<Phrase>(c), context);
         plain = at + 1;
     }
     eventbus::put(out, plain, static_cast<int>(end - plain));

@@ -20,6 +20,14 @@ enum class Phrase : char {
     table,          // ,"table":
     transaction,    // ,"txId":…,"ts_ms":…,"lsn":null,"snapshot":false},"op":"
     time,           // ","ts_ms":…
+    subject,        // the last four with what stands between them: schema, table and operation are the topic's words
+};
+
+// What phrases tell of, beside this database.
+struct Context {
+    std::string_view topic;
+    uint64 xid;
+    TimestampTz published_at;
 };
 
 inline void put(StringInfo out, Phrase phrase) {
@@ -27,7 +35,7 @@ inline void put(StringInfo out, Phrase phrase) {
 }
 
 // Appends the whole text of a payload that was stored with phrases.
-void append_whole(StringInfo out, std::string_view stored, uint64 xid, TimestampTz published_at);
+void append_whole(StringInfo out, std::string_view stored, const Context& context);
 
 // Appends the headers of an event that was captured, as a jsonb prints them: `extra` (or nullptr), pg-txid and pg-user.
 void append_headers(StringInfo out, const Jsonb* extra, uint64 xid, std::string_view user);

@@ -92,11 +92,10 @@ Jsonb* aligned_jsonb(char* column) {
     return reinterpret_cast<Jsonb*>(VARATT_IS_EXTENDED(value) ? detoast_attr(value) : value);
 }
 
-std::string_view payload_text(TupleCopies* copies, HeapTupleHeader tuple, char* column, bool with_phrases) {
-    struct varlena* value = whole(column);
-    if (!with_phrases) return as_utf8(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+// Of a change: with phrases.
+std::string_view change_text(TupleCopies* copies, HeapTupleHeader tuple, char* payload, char* topic) {
     return kept_text(copies, [&](StringInfo out) {
-        append_whole(out, {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)}, raw_xid(tuple), raw_published_at(tuple));
+        append_whole(out, bytes_column(payload), {bytes_column(topic), raw_xid(tuple), raw_published_at(tuple)});
     });
 }
 
@@ -115,6 +114,7 @@ void find_columns(HeapTupleHeader tuple, char** columns) {
     Size offset = 3 * sizeof(int64);
     for (int i = column_topic; i < column_count; ++i) {
         columns[i] = nullptr;
+        if (i >= HeapTupleHeaderGetNatts(tuple)) continue;
         if ((tuple->t_infomask & HEAP_HASNULL) != 0 && att_isnull(i, tuple->t_bits)) continue;
         offset = att_align_pointer(offset, TYPALIGN_INT, -1, at + offset);
         columns[i] = at + offset;
@@ -182,7 +182,9 @@ Chunk* make_chunk(TupleCopies* copies, const Filter& filter, Size most_bytes, Po
         if (columns[column_json] != nullptr)
             event->payload = jsonb_text(copies, aligned_jsonb(columns[column_json]));
         else if (columns[column_text] != nullptr)
-            event->payload = payload_text(copies, tuple, columns[column_text], columns[column_content_type] == nullptr);
+            event->payload = columns[column_content_type] != nullptr
+                                 ? text_column(columns[column_text])
+                                 : change_text(copies, tuple, columns[column_text], columns[column_topic]);
         else
             event->payload = bytes_column(columns[column_bytes]);
         event->is_bytes = columns[column_bytes] != nullptr;

@@ -4,7 +4,8 @@ CREATE SCHEMA eventbus;
 COMMENT ON SCHEMA eventbus IS 'pg_eventbus: events that are delivered to brokers once their transaction has committed';
 
 -- The log: insert-only segments, used in turn and truncated. No index, no constraint, no vacuum: nothing in them is
--- ever updated or deleted. Columns up to published_at are read from the raw tuple (src/log/reader.cpp).
+-- ever updated or deleted. Columns up to published_at are read from the raw tuple (src/log/reader.cpp); the first eight
+-- are those that most events have: without the others a tuple's header is shorter.
 CREATE SEQUENCE eventbus.event_id;
 COMMENT ON SEQUENCE eventbus.event_id IS 'ids of events; gaps are normal (rolled back transactions)';
 CREATE SEQUENCE eventbus.log_generation START 4;
@@ -20,12 +21,12 @@ BEGIN
                 published_at timestamptz NOT NULL,
                 topic        text        NOT NULL,
                 key          text,
-                headers      jsonb,
-                content_type text,
                 payload_json  jsonb,
                 payload_text  text,
-                payload_bytes bytea,
-                captured_by   text
+                captured_by   text,
+                headers       jsonb,
+                content_type  text,
+                payload_bytes bytea
             ) WITH (autovacuum_enabled = off, toast.autovacuum_enabled = off, vacuum_truncate = off);
             ALTER TABLE eventbus.log_%1$s
                 ALTER payload_json SET STORAGE EXTERNAL,
@@ -44,7 +45,10 @@ CREATE VIEW eventbus.event AS
            CASE
                WHEN payload_text IS NULL THEN payload_json::text
                WHEN content_type IS NOT NULL THEN payload_text
-               ELSE pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(payload_text,
+               ELSE pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(payload_text,
+                   E'\x06', pg_catalog.format(E'\x02"%s"\x03"%s"\x04%s\x05', pg_catalog.split_part(topic, '.', 1),
+                       pg_catalog.split_part(topic, '.', 2),
+                       pg_catalog.translate(pg_catalog.left(pg_catalog.split_part(topic, '.', 3), 1), 'i', 'c'))),
                    E'\x01', '{"before":null,"after":'),
                    E'\x02', (SELECT pg_catalog.format(',"source":{"version":"%s","connector":"postgresql","name":%s,"db":%s,"schema":',
                        (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'pg_eventbus'),

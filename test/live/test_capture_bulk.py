@@ -246,16 +246,27 @@ def test_what_arrives_is_what_the_view_shows(item, stream):
     item.run("""UPDATE "wh""y" SET "na""me" = repeat('long', 5000) WHERE id = 7""")
     item.run("""DELETE FROM "wh""y" WHERE id <= 8; TRUNCATE "wh""y" """)
     item.run("INSERT INTO item VALUES (1); UPDATE item SET n = 2; DELETE FROM item")
+    tables = ["plain", "do.t", 'quo"te']  # one that the topic names word by word, two that it cannot
+    for table in tables:
+        quoted = '"' + table.replace('"', '""') + '"'
+        item.run(f"CREATE TABLE {quoted} (n integer)")
+        item.run("SELECT eventbus.capture(%s)", quoted)
+        item.run(f"INSERT INTO {quoted} VALUES (1); UPDATE {quoted} SET n = 2; DELETE FROM {quoted}; TRUNCATE {quoted}")
+        item.run(f"ALTER TABLE {quoted} RENAME TO {quoted[:-1]}s\"")
     item.run("SELECT eventbus.publish_text('t', E'\\x01\\x02\\x03\\x04\\x05\\x06')")
     shown = item.rows("SELECT id, topic, payload, headers::text AS headers FROM eventbus.event ORDER BY id")
     item.run("SELECT eventbus.resume_route('out')")
     entries = stream(len(shown))
-    assert len(shown) == 50 + 1 + 8 + 1 + 3 + 1
+    assert len(shown) == 50 + 1 + 8 + 1 + 3 + 3 * 4 + 1
     for row, entry in zip(shown, entries):
         for name, value in row.items():
             assert entry.get(name) == (None if value is None else str(value).encode())
     changes = [json.loads(row["payload"]) for row in shown[:-1]]
     assert changes[2]["after"] == {"id": 3, 'na"me': '\x01\x02 "3'} and changes[2]["source"]["table"] == 'wh"y'
+    assert [(change["source"]["schema"], change["source"]["table"], change["op"]) for change in changes[-3 * 4:]] == [
+        ("public", table, op) for table in tables for op in "cudt"]
+    assert {row["topic"] for row in shown[-5 - 2 * 4:-1 - 2 * 4]} == {
+        f"public.plain.{op}" for op in ("insert", "update", "delete", "truncate")}
     assert {(json.loads(row["headers"])["pg-txid"], json.loads(row["headers"])["pg-user"]) for row in shown[:-1]} == {
         (change["source"]["txId"], "postgres") for change in changes}
     assert shown[-1]["payload"] == "\x01\x02\x03\x04\x05\x06" and shown[-1]["headers"] is None
