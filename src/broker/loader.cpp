@@ -40,10 +40,10 @@ Loaded loaded[4];
 
 }  // namespace
 
-const Module& load_module(std::string_view scheme_name, const std::string& directory) {
+const Module* load_module(std::string_view scheme_name, const std::string& directory) {
     const Scheme& scheme = find_scheme(scheme_name);
     for (Loaded& slot : loaded) {
-        if (slot.module != nullptr && slot.protocol == scheme.protocol) return *slot.module;
+        if (slot.module != nullptr && slot.protocol == scheme.protocol) return slot.module;
         if (slot.module != nullptr) continue;
 
         std::string protocol(scheme.protocol);
@@ -60,7 +60,7 @@ const Module& load_module(std::string_view scheme_name, const std::string& direc
             throw BadInput("the " + protocol + " module of pg_eventbus is of another version", "File: " + file + ".",
                            "Install pg_eventbus and its modules together, then restart the server.");
         slot = {scheme.protocol, module};
-        return *module;
+        return module;
     }
     throw BadInput("too many protocols");
 }
@@ -69,13 +69,13 @@ BrokerSettings read_broker(std::string_view name, std::string_view url, std::str
                            const std::string& directory) {
     BrokerSettings settings;
     const Scheme& scheme = find_scheme(url_scheme(url));
-    const Module& module = load_module(scheme.name, directory);
+    const Module* module = load_module(scheme.name, directory);
     settings.name = name;
     settings.url = parse_url(url, scheme.port);
-    settings.options = read_broker_options(options_json, module.protocol, module.broker_options);
+    settings.options = read_broker_options(options_json, module->protocol, module->broker_options);
     if (settings.url.has_password && !settings.options.password_file.empty())
         throw BadInput("the password stands in the URL and in a password_file", {}, "Use one of the two.");
-    module.check(settings);
+    module->check(settings);
     return settings;
 }
 

@@ -10,9 +10,9 @@
 
 namespace eventbus::broker {
 
-// The module for the scheme, loaded from `directory` on first use. Throws BadInput: unknown scheme (the known ones
-// are listed), module missing or its client library missing, or built for another version of pg_eventbus.
-const Module& load_module(std::string_view scheme, const std::string& directory);
+// The module for the scheme (it stays), loaded from `directory` on first use. Throws BadInput: unknown scheme (the
+// known ones are listed), module missing or its client library missing, or built for another version of pg_eventbus.
+const Module* load_module(std::string_view scheme, const std::string& directory);
 
 // Everything that can be checked of a broker without talking to it. Throws BadInput.
 BrokerSettings read_broker(std::string_view name, std::string_view url, std::string_view options_json,

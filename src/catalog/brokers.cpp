@@ -64,9 +64,9 @@ void check_routes(int32 broker_id, const char* url) {
         const char* topics = text_at(i, 3);
         const char* options = text_at(i, 4);
         call_guest([&] {
-            const broker::Module& module = broker::load_module(url_scheme(url), module_directory());
+            const broker::Module* module = broker::load_module(url_scheme(url), module_directory());
             try {
-                router::Route(0, name, destination, topics, options, module);
+                router::Route(0, name, destination, topics, options, *module);
             } catch (const BadInput& bad) {
                 throw BadInput(bad.message(),
                                "Route \"" + std::string(name) + "\" uses the broker." +

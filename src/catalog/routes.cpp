@@ -35,8 +35,7 @@ struct Checked {
 // Checks everything about a route.
 Checked check_route(const char* name, const char* url, const char* destination, const char* topics,
                     const char* options) {
-    const broker::Module* module =
-        call_guest([&] { return &broker::load_module(url_scheme(url), module_directory()); });
+    const broker::Module* module = call_guest([&] { return broker::load_module(url_scheme(url), module_directory()); });
     Checked checked = call_guest([&] {
         router::Route route(0, name, destination, topics, options, *module);
         return Checked{route.options.earliest, route.options.from_wal, {}};

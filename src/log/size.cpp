@@ -3,6 +3,8 @@
 // Never: see size.hpp.
 #include "log/size.hpp"
 
+#include <algorithm>
+
 extern "C" {
 #include "access/genam.h"
 #include "nodes/pg_list.h"

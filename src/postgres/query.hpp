@@ -3,6 +3,7 @@
 // Never: is used on a hot path.
 #pragma once
 
+#include <cstdint>
 #include <initializer_list>
 #include <string_view>
 

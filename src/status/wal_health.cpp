@@ -46,7 +46,7 @@ Finding look_at_slot(uint64 row) {
 
 Finding look_at_tables(const char* options, const char* url) {
     const broker::Module* module =
-        call_guest([&] { return &broker::load_module(url_scheme(url), catalog::module_directory()); });
+        call_guest([&] { return broker::load_module(url_scheme(url), catalog::module_directory()); });
     wal::Selection selection = catalog::wal_selection(options, *module);
     const char* publications = wal::missing_publications(selection);
     if (publications != nullptr)

@@ -3,8 +3,6 @@
 // Never: uses a default port or directory, or leaves a process behind.
 #pragma once
 
-#include <amqp.h>
-#include <amqp_tcp_socket.h>
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -20,6 +18,14 @@
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "broker/amqp/codec.hpp"
+
+#if __has_include(<rabbitmq-c/tcp_socket.h>)
+#include <rabbitmq-c/tcp_socket.h>
+#else
+#include <amqp_tcp_socket.h>
+#endif
 
 namespace eventbus::broker::amqp {
 

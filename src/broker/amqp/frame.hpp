@@ -3,14 +3,13 @@
 // Never: does I/O. rabbitmq-c's connection object is not used: it blocks, and it aborts the process on misuse.
 #pragma once
 
-#include <amqp.h>
-#include <amqp_framing.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "broker/amqp/codec.hpp"
 
 namespace eventbus::broker::amqp {
 

@@ -3,15 +3,13 @@
 // Never: lets a publisher's header replace one of ours, or drops one silently.
 #pragma once
 
-#include <amqp.h>
-#include <amqp_framing.h>
-
 #include <deque>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "broker/amqp/codec.hpp"
 #include "core/event.hpp"
 #include "core/time_text.hpp"
 
