@@ -11,11 +11,13 @@ SET eventbus.on_log_full = 'skip';
 SET eventbus.lag_warning = '1h';
 
 -- Values that are none
+\set VERBOSITY sqlstate
 ALTER SYSTEM SET eventbus.max_log_size = '-2';
+ALTER SYSTEM SET eventbus.lag_warning = '-1';
+\set VERBOSITY default
 ALTER SYSTEM SET eventbus.max_log_size = '1 parsec';
 ALTER SYSTEM SET eventbus.max_log_size = '4000TB';
 ALTER SYSTEM SET eventbus.on_log_full = 'drop';
-ALTER SYSTEM SET eventbus.lag_warning = '-1';
 
 -- Without a limit the log's size is only shown
 SELECT name, level, regexp_replace(detail, '^\d+ \w+', 'SIZE') AS detail, hint FROM eventbus.health() WHERE name IN ('lag', 'log') ORDER BY name;

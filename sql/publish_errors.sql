@@ -61,8 +61,10 @@ SELECT refused($$SELECT eventbus.publish('a', '{"a": [{"b": 1e1100}]}')$$);
 RESET eventbus.max_payload;
 SELECT eventbus.publish_text('a', repeat('x', 16 * 1024 * 1024 + 1));
 SELECT refused($$SELECT eventbus.publish('a', jsonb_agg(1e131071)) FROM generate_series(1, 200)$$);
+\set VERBOSITY sqlstate
 SET eventbus.max_payload = 1023;
 SET eventbus.max_payload = '257MB';
+\set VERBOSITY default
 SET eventbus.max_paylod = 1024;
 
 -- Headers

@@ -75,7 +75,9 @@ SELECT public.try('team.event'), public.try('audit');
 SET ROLE regress_eventbus_free;
 SELECT public.try('team.event'), public.try('whatever');
 RESET ROLE;
-ALTER ROLE regress_eventbus_free NOINHERIT;
+ALTER ROLE regress_eventbus_free NOINHERIT;  -- from 16 on, for what is granted from now on
+REVOKE "regress_eventbus Team" FROM regress_eventbus_free;
+GRANT "regress_eventbus Team" TO regress_eventbus_free;
 SET ROLE regress_eventbus_free;
 SELECT public.try('whatever');
 RESET ROLE;

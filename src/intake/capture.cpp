@@ -10,6 +10,7 @@
 
 extern "C" {
 #include "access/genam.h"
+#include "access/relation.h"
 #include "catalog/catalog.h"
 #include "catalog/dependency.h"
 #include "catalog/indexing.h"
@@ -158,7 +159,7 @@ Relation open_owned(Oid relation) {
         ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", relation)));
     if (!compat::owns_relation(relation, GetUserId()))
         aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relation)), get_rel_name(relation));
-    return table_open(relation, ShareRowExclusiveLock);
+    return relation_open(relation, ShareRowExclusiveLock);
 }
 
 void check_takes_triggers(Relation rel) {
