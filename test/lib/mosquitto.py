@@ -33,7 +33,8 @@ class MosquittoServer(Broker):
         self._settings = {"user": "root", "log_type": "all", "sys_interval": 0,
                           "allow_anonymous": "false" if users else "true",
                           # No limits; but max_queued_messages 0 would disconnect whoever it refuses a message.
-                          "max_queued_messages": 10_000_000, "max_inflight_messages": 0}
+                          "max_queued_messages": 10_000_000, "max_inflight_messages": 0,
+                          "max_packet_size": 268_435_455}  # 2.1 has a limit of its own
         if durable:
             self._settings.update({"persistence": "true", "persistence_location": f"{self.directory}/",
                                    "autosave_interval": 0})
@@ -157,7 +158,7 @@ class Subscriber:
         self._hear = hear or self.messages.append
         self._topics, self._options = topics, SubscribeOptions(qos=qos, retainAsPublished=True)
         self._ready, self._persistent = threading.Event(), client_id is not None
-        self._client = paho.Client(client_id or "", protocol=paho.MQTTv5)
+        self._client = paho.Client(client_id=client_id or "", protocol=paho.MQTTv5)
         self._client.reconnect_delay_set(1, 1)
         if user:
             self._client.username_pw_set(*user)

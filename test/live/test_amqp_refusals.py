@@ -2,6 +2,7 @@
 # Who calls it: pytest.
 # Never: takes a route for healthy because it complains of nothing: arrivals are counted.
 import json
+import re
 
 import pytest
 
@@ -145,7 +146,12 @@ def test_message_over_the_brokers_size_limit_is_a_dead_letter(db, rabbit, name):
     """RabbitMQ closes the channel without saying which message it was."""
     rabbit.declare(name)
     db.broker("rabbit", rabbit.url)
-    rabbit.control("eval", "application:set_env(rabbit, max_message_size, 100000).")
+
+    def limit(size):  # RabbitMQ 3 reads the one, 4 the other
+        rabbit.control("eval", f"application:set_env(rabbit, max_message_size, {size}), "
+                               f"persistent_term:put(max_message_size, {size}).")
+
+    limit(100000)
     try:
         db.route("out", "rabbit", f"queue:{name}")
         db.run("BEGIN")
@@ -155,7 +161,7 @@ def test_message_over_the_brokers_size_limit_is_a_dead_letter(db, rabbit, name):
         assert letter["event_id"] == ids[25] and "message size 200002" in letter["error"]
         db.wait_status("out", delivered=49, dead=1, state="active")
     finally:
-        rabbit.control("eval", "application:set_env(rabbit, max_message_size, 134217728).")
+        limit(134217728)
     got = [int(properties.message_id) for properties, _, _ in rabbit.take_until_idle(name)]
     assert list(dict.fromkeys(got)) == ids[:25] + ids[26:]
 
@@ -182,11 +188,11 @@ def test_held_routes_delay_no_other_and_catch_up_by_themselves(db, rabbit, name,
         assert heard_gone.messages
         rabbit.do(lambda channel: channel.exchange_delete(gone))
         words = {"gone": f"404 NOT_FOUND - no exchange '{gone}' in vhost '/'",
-                 "forbidden": f"403 ACCESS_REFUSED - access to exchange '{forbidden}' in vhost '/' refused for user "
-                              "'limited'"}
+                 "forbidden": f"403 ACCESS_REFUSED - (write )?access to exchange '{forbidden}' in vhost '/' refused for "
+                              "user 'limited'"}
         for route in words:
             row = db.wait_state(route, "held")
-            assert row["last_error"] == words[route] and row["dead"] == 0
+            assert re.fullmatch(words[route], row["last_error"]) and row["dead"] == 0
         stood_at = len(heard_gone.messages)
         steady.goes_on(before)
         assert len(heard_gone.messages) == stood_at and not heard_forbidden.messages
@@ -194,7 +200,8 @@ def test_held_routes_delay_no_other_and_catch_up_by_themselves(db, rabbit, name,
             assert [(check["level"], "held" in check["detail"]) for check in db.health()
                     if check["name"] == f"route {route}"] == [("error", True)]
             [line] = told(f'route "{route}"')
-            assert f'route "{route}" to broker "rabbit"' in line and f"is held: {words[route]}; trying again in" in line
+            assert f'route "{route}" to broker "rabbit"' in line
+            assert re.search(f"is held: {words[route]}; trying again in", line)
         rabbit.do(declare)
         rabbit.control("set_permissions", "limited", ".*", "^(allowed|forbidden).*", ".*")
         try:

@@ -318,7 +318,8 @@ def test_places_are_limited_and_come_back(redis_server, name):
         db.route("out", "redis", f"stream:{name}")
         db.run("SELECT eventbus.pause_route('out')")
         event = db.publish("t", 1)
-        asleep = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%%wait_for_delivery%%' AND wait_event = 'Extension'"
+        asleep = ("SELECT count(*) FROM pg_stat_activity "
+                  "WHERE query LIKE '%%wait_for_delivery%%' AND wait_event_type = 'Extension'")
         for _ in range(2):
             waiting = [Waiting(db, event) for _ in range(256)]
             eventually(lambda: db.one(asleep) == 256, 120, "256 sessions wait")

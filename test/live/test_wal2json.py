@@ -3,6 +3,7 @@
 # Never: looks into what the two say: they say the same, byte for byte.
 import os
 import random
+import re
 
 import psycopg2
 import pytest
@@ -91,6 +92,12 @@ def without_comma(rows):
             for lsn, xid, data in rows]
 
 
+def without_optionals(rows):
+    """2.7 fills an array that 2.6 leaves empty unless types are included."""
+    return [(lsn, xid, data if '"columntypes"' in data else re.sub(r'("columnoptionals": ?\[)[truefals, ]*', r"\1", data))
+            for lsn, xid, data in rows]
+
+
 @pytest.fixture
 def slots(db):
     for name, plugin in ("theirs", THEIRS), ("ours", "pg_eventbus"):
@@ -130,6 +137,8 @@ def test_the_same_bytes_as_wal2json(cluster, db, slots):
             ours = decode(db.connection, "pg_logical_slot_peek_changes", "ours", options)
             if old and theirs[0] == "rows":
                 theirs = (theirs[0], without_comma(theirs[1]), theirs[2])
+            if theirs[0] == "rows":
+                theirs = (theirs[0], without_optionals(theirs[1]), theirs[2])
             kinds.add((theirs[0], version, bool(theirs[1])))
             told = f"seed {SEED}, options {options}"
             assert ours[0] == theirs[0], f"{told}: {ours[1][:3]} instead of {theirs[1][:3]}"
