@@ -38,10 +38,12 @@ void stream_stop(LogicalDecodingContext* context, ReorderBufferTXN*) {
     decoder->streamed = nullptr;
 }
 
-// Of a subtransaction what has come since it began is void, of a transaction all.
+// Of a subtransaction what has come since it began is void, of a transaction all. The server may tell of the end of one
+// of which no block has come.
 void stream_abort(LogicalDecodingContext* context, ReorderBufferTXN* txn, XLogRecPtr lsn) {
     Decoder* decoder = decoder_of(context);
     ReorderBufferTXN* top = txn->toptxn != nullptr ? txn->toptxn : txn;
+    if (top->output_plugin_private == nullptr) return;
     *decoder->stamp = make_stamp(top, false);
     write_mark(decoder, "STREAM_ABORT", lsn, nullptr, top != txn ? txn->xid : InvalidTransactionId);
     if (top == txn) forget(txn);
