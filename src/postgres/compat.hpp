@@ -224,6 +224,17 @@ inline void acquire_slot(const char* name) {
 #endif
 }
 
+// Whether the standbys that synchronized_standby_slots names have all WAL up to there. What they have not, no client
+// may get of a slot that goes with them, as the server's own senders do.
+inline bool standbys_have(XLogRecPtr lsn) {
+#if PG_VERSION_NUM >= 170000
+    return !MyReplicationSlot->data.failover || StandbySlotsHaveCaughtup(lsn, DEBUG1);
+#else
+    (void)lsn;
+    return true;
+#endif
+}
+
 // Writes a logical message; returns where it ends.
 inline XLogRecPtr log_message(const char* prefix, const char* content, Size size, bool transactional) {
 #if PG_VERSION_NUM >= 170000

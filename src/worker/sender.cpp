@@ -45,7 +45,7 @@ void make_dispatcher() {
     call_guest([&] {
         BrokerSettings broker = broker::read_broker(sender.broker_name, sender.broker_url, sender.broker_options,
                                                     catalog::module_directory());
-        sender.module = &broker::load_module(broker.url.scheme, catalog::module_directory());
+        sender.module = broker::load_module(broker.url.scheme, catalog::module_directory());
         broker.source = source;
         std::string shown = "broker \"" + broker.name + "\" (" + redact_url(sender.broker_url) + ")";
         auto connect = [broker](unsigned attempt, broker::TimePoint now) {
@@ -107,6 +107,7 @@ long show_if_due() {
     if (sender.unsaved) save_cursors();
     publish_status();
     call_guest([] { delete sender.dispatcher; });  // its driver says good-bye
+    release_wal_slot();
     proc_exit(0);
 }
 

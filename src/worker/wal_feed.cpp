@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "catalog/wal_selection.hpp"
+#include "postgres/compat.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "settings/settings.hpp"
@@ -119,7 +120,7 @@ bool all_is_visible() {
 }
 
 void hand_on() {
-    wal_now.unseen = !all_is_visible();
+    wal_now.unseen = !standbys_have(wal::read_by_now(wal_now.source)) || !all_is_visible();
     if (wal_now.unseen) return;
     wal::handed_on(wal_now.source);
     ListCell* cell;
@@ -240,7 +241,7 @@ bool wal_has_more() {
 }
 
 long wal_wait() {
-    if (wal_now.unseen) return unseen_ms;
+    if (wal_now.unseen) return wal_now.trouble[0] != '\0' ? starting_ms : unseen_ms;
     if (wal_now.awaited) return still_ms / 10;
     if (wal_now.source != nullptr && wal::state_of(wal_now.source) == wal::State::starting) return starting_ms;
     if (wal_now.source == nullptr && wal_now.trouble[0] != '\0')
@@ -277,6 +278,8 @@ void confirm_wal() {
         least = least_of_detours(route, std::min(least, passed ? lent_by_now(route) : route->wal->saved));
     }
     XLogFlush(XactLastCommitEnd);
+    // A promoted standby would have the slot without the cursors and dead letters that it has been moved for.
+    if (!compat::standbys_have(XactLastCommitEnd)) return;
     wal::confirm(wal_now.source, least.lsn);
 }
 

@@ -1,6 +1,7 @@
 // What it is: opening a sender's slot, and what becomes of its routes where that fails, or the slot is lost.
 // Who calls it: wal_feed.cpp.
 // Never: lets an error of the decoder end the sender.
+#include "postgres/compat.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "wal/preflight.hpp"
@@ -128,6 +129,7 @@ void close_wal_source() {
     wal::close_source(wal_now.source);
     wal_now.source = nullptr;
     wal_now.unseen = wal_now.more = wal_now.at_end = false;
+    wal_now.standbys_since = 0;
     status::read_wal(sender.place, sender.worker, false);
 }
 
@@ -174,6 +176,26 @@ void open_wal_source_if_due() {
     list_free(list);
     wal_now.changed = false;
     if (any) (void)attempt(open, nullptr);
+}
+
+bool standbys_have(XLogRecPtr lsn) {
+    constexpr int long_ms = 1000;
+    if (compat::standbys_have(lsn)) {
+        if (wal_now.standbys_since != 0 && wal_now.trouble[0] != '\0' && wal_now.failed_at == InvalidXLogRecPtr)
+            no_trouble();
+        wal_now.standbys_since = 0;
+        return true;
+    }
+    TimestampTz now = GetCurrentTimestamp();
+    if (wal_now.standbys_since == 0) wal_now.standbys_since = now;
+    if (wal_now.trouble[0] == '\0' && TimestampDifferenceExceeds(wal_now.standbys_since, now, long_ms))
+        show_trouble("standbys that synchronized_standby_slots names have not received all changes yet",
+                     "Mend the standbys, or take them out of synchronized_standby_slots and reload.");
+    return false;
+}
+
+void release_wal_slot() {
+    if (MyReplicationSlot != nullptr) ReplicationSlotRelease();
 }
 
 void wal_source_began() {

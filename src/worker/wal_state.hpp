@@ -10,12 +10,13 @@ namespace eventbus::worker {
 
 struct WalState {
     wal::Source* source;
-    bool changed;              // routes have come or gone since the source was opened
-    bool awaited;              // a full route is given a moment to move
-    bool more;                 // the last step did not come to the end of what there is
-    bool unseen;               // what was found cannot be seen by all readers yet
-    bool at_end;               // all that has been committed is with the routes,
-    TimestampTz handed_until;  // or, where it is not, what was committed before
+    bool changed;                // routes have come or gone since the source was opened
+    bool awaited;                // a full route is given a moment to move
+    bool more;                   // the last step did not come to the end of what there is
+    bool unseen;                 // what was found cannot be seen by all readers yet, or standbys have not got it
+    bool at_end;                 // all that has been committed is with the routes,
+    TimestampTz handed_until;    // or, where it is not, what was committed before
+    TimestampTz standbys_since;  // since when standbys are waited for; 0: they are not
     List* left;  // of WalFeed*: of routes that are gone, while the broker may still be sent what they were lent
     TimestampTz confirmed_at;
     char trouble[512];  // why it stands still; empty: it does not
@@ -41,6 +42,8 @@ void open_wal_source_if_due();
 void wal_source_began();
 // It has read on.
 void wal_source_moved();
+// Whether the standbys that are to have it first have all WAL up to there; says so where that takes long.
+bool standbys_have(XLogRecPtr lsn);
 // Runs what may fail; afterwards nothing of it is left. False where it failed.
 bool attempt(void (*work)(void*), void* argument);
 

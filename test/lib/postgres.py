@@ -63,8 +63,8 @@ class PostgresCluster:
             self.config["shared_preload_libraries"] = "'pg_eventbus'"
         self.config.update(config or {})
         if copy_of:
-            self._run("pg_basebackup", "-D", self.data, "-R", "-c", "fast", "-h", copy_of.directory,
-                      "-p", str(copy_of.port), "-U", self.superuser)
+            self._run("pg_basebackup", "-D", self.data, "-R", "-c", "fast", "-d",
+                      f"host={copy_of.directory} port={copy_of.port} user={self.superuser} dbname=postgres")
         else:
             self._run("initdb", "-D", self.data, "-U", self.superuser, "-A", "trust", "-N", "-E", "UTF8",
                       "--locale=C.UTF-8", "--no-instructions")

@@ -11,9 +11,7 @@ import pytest
 import replay
 from servers import PostgresCluster, eventually
 
-WAL_SETTINGS = {"wal_level": "logical", "output_plugin_libraries": "'pgoutput, test_decoding, pg_eventbus'",
-                "wal_sender_timeout": "0"}
-
+WAL_SETTINGS = {"wal_sender_timeout": "0"}
 
 SEED = random.randrange(1 << 30)
 
