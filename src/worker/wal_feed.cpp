@@ -154,7 +154,10 @@ void note_handed(TimestampTz since) {
 void read_on(void*) {
     if (wal_now.unseen) {
         hand_on();
-        if (wal_now.unseen) return;
+        if (wal_now.unseen) {
+            note_end(false);
+            return;
+        }
     }
     TimestampTz since = GetCurrentTimestamp();
     flush_wanted();

@@ -572,6 +572,7 @@ def test_no_event_arrives_before_its_row_can_be_seen(db, route, redis_server, na
             eventually(lambda: client.xlen(f"{name}-log") == n, 60, "an event from the log")
         cursor.execute("SELECT count(*) FROM item")
         assert cursor.fetchone() == (0,) and client.xlen(name) == 0
+        db.wait_status("out", lag=lambda lag: lag is not None and lag.total_seconds() > 0)
         cursor.execute("SELECT pg_cancel_backend(%s)", waits())  # PostgreSQL then does not wait, and has committed
         eventually(lambda: client.xlen(name) == 2, 60, "both arrive")
         assert [text_of(e)["topic"] for e in redis_server.stream(name)] == ["public.item.insert", "shop.second"]
