@@ -179,9 +179,9 @@ class PostgresCluster:
             self.superuser, "-d", database, "-S", slot, "--start", "--no-loop", "--endpos", end, "-f", path,
             *[word for option in options for word in ("-o", option)]], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    def receive(self, database, slot, options):
-        """All there is now, as bytes, and what pg_recvlogical and the server complain about."""
-        end = self.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
+    def receive(self, database, slot, options, end=None):
+        """All there is now, or up to a place in the WAL, as bytes, and what pg_recvlogical and the server complain about."""
+        end = end or self.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
         return self.start_receiving(database, slot, options, end).communicate(timeout=120)
 
     def log_size(self):
