@@ -107,7 +107,6 @@ long show_if_due() {
     if (sender.unsaved) save_cursors();
     publish_status();
     call_guest([] { delete sender.dispatcher; });  // its driver says good-bye
-    release_wal_slot();
     proc_exit(0);
 }
 

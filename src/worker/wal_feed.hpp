@@ -54,8 +54,6 @@ void give_back_wal(const delivery::Report::Finished& finished);
 // Where the route stands that has settled what lies before `settled`; the cursor has been saved.
 void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::WalPlace* place);
 void wal_cursor_saved(SenderRoute* route);
-// At the end, while the sender still counts as there: DROP DATABASE waits for senders, but not for slots in use.
-void release_wal_slot();
 // Lets go of WAL that no cursor needs any more.
 void confirm_wal();
 // When the oldest event may have been committed that is not with the route yet; 0: there is none; oldest_unknown.

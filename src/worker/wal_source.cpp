@@ -194,10 +194,6 @@ bool standbys_have(XLogRecPtr lsn) {
     return false;
 }
 
-void release_wal_slot() {
-    if (MyReplicationSlot != nullptr) ReplicationSlotRelease();
-}
-
 void wal_source_began() {
     const char* slot = wal::slot_name(sender.database, sender.broker_id);
     if (wal_now.failed_at == InvalidXLogRecPtr) no_trouble();
