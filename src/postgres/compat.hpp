@@ -81,9 +81,10 @@ inline void write_zeros(Relation rel, BlockNumber first, int count) {
 // storage manager, which asks the file for its length whenever it wants to know.
 inline int extend(Relation rel, Buffer* pages, int most) {
 #if PG_VERSION_NUM >= 160000
-    uint32 count;
-    ExtendBufferedRelBy(BMR_REL(rel), MAIN_FORKNUM, nullptr, EB_LOCK_FIRST, static_cast<uint32>(most), pages, &count);
-    for (uint32 i = 1; i < count; ++i) LockBuffer(pages[i], BUFFER_LOCK_EXCLUSIVE);
+    uint32 added;
+    ExtendBufferedRelBy(BMR_REL(rel), MAIN_FORKNUM, nullptr, EB_LOCK_FIRST, static_cast<uint32>(most), pages, &added);
+    int count = std::min(static_cast<int>(added), most);  // it is not more, but a compiler cannot know
+    for (int i = 1; i < count; ++i) LockBuffer(pages[i], BUFFER_LOCK_EXCLUSIVE);
 #else
     LockRelationForExtension(rel, ExclusiveLock);
     BlockNumber first = RelationGetNumberOfBlocks(rel);
