@@ -37,9 +37,13 @@ def slot_of(db):
     return rows[0] if rows else None
 
 
-def kill_sender(db):
+# Faults; `then` is called at once, before anything is back.
+
+
+def kill_sender(db, then=lambda: None):
     pid = db.sender("out")
     os.kill(pid, signal.SIGKILL)
+    then()
 
     def another():
         try:
@@ -51,15 +55,17 @@ def kill_sender(db):
     eventually(another, 60, "the server is back, and another sender")
 
 
-def kill_postmaster(db):
+def kill_postmaster(db, then=lambda: None):
     db.cluster.kill_postmaster()
+    then()
     db.cluster.start()
     db.reconnect()
 
 
-def terminate_sender(db):
+def terminate_sender(db, then=lambda: None):
     pid = db.sender("out")
     db.run("SELECT pg_terminate_backend(%s)", pid)
+    then()
     eventually(lambda: (db.status("out") or {}).get("sender_pid") not in (None, pid), 60, "another sender")
 
 
@@ -70,8 +76,9 @@ def test_a_long_transaction_goes_on_in_its_middle(db, route, redis_server, name,
     client = redis_server.client()
     db.run("INSERT INTO item SELECT g, repeat('x', 300) FROM generate_series(1, %s) g", rows)
     eventually(lambda: client.xlen(name) > 2000, 60, "a part of the transaction arrives")
-    fault(db)
-    assert client.xlen(name) < rows, "the fault came too late to show anything"
+    at_fault = []
+    fault(db, lambda: at_fault.append(client.xlen(name)))
+    assert at_fault[0] < rows, "the fault came too late to show anything"
     publish_wal(db, "shop.after", {})
     eventually(lambda: client.xlen(name) > rows, 120, f"{rows + 1} entries; there are {client.xlen(name)}")
     entries = [text_of(entry) for entry in redis_server.stream(name)]
