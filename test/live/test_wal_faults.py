@@ -2,9 +2,7 @@
 # Who calls it: pytest.
 # Never: accepts a change that is lost, that was rolled back, or that comes again under another id.
 import json
-import os
 import re
-import signal
 import threading
 import time
 
@@ -12,6 +10,7 @@ import psycopg2
 import pytest
 
 from database import Database
+from faults import kill_postmaster, kill_sender, terminate_sender
 from postgres import knows_setting
 from servers import PostgresCluster, eventually
 
@@ -35,38 +34,6 @@ def route(db, redis_server, name):
 def slot_of(db):
     rows = db.rows("SELECT * FROM pg_replication_slots WHERE slot_name LIKE 'pg_eventbus%%' AND database = %s", db.name)
     return rows[0] if rows else None
-
-
-# Faults; `then` is called at once, before anything is back.
-
-
-def kill_sender(db, then=lambda: None):
-    pid = db.sender("out")
-    os.kill(pid, signal.SIGKILL)
-    then()
-
-    def another():
-        try:
-            db.reconnect()
-            return (db.status("out") or {}).get("sender_pid") not in (None, pid)
-        except psycopg2.Error:  # the server is about to restart, or does
-            return False
-
-    eventually(another, 60, "the server is back, and another sender")
-
-
-def kill_postmaster(db, then=lambda: None):
-    db.cluster.kill_postmaster()
-    then()
-    db.cluster.start()
-    db.reconnect()
-
-
-def terminate_sender(db, then=lambda: None):
-    pid = db.sender("out")
-    db.run("SELECT pg_terminate_backend(%s)", pid)
-    then()
-    eventually(lambda: (db.status("out") or {}).get("sender_pid") not in (None, pid), 60, "another sender")
 
 
 @pytest.mark.parametrize("fault", [kill_sender, kill_postmaster, terminate_sender])
