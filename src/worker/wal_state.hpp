@@ -21,8 +21,7 @@ struct WalState {
     TimestampTz confirmed_at;
     char trouble[512];  // why it stands still; empty: it does not
     char hint[256];
-    XLogRecPtr
-        failed_at;  // where it failed while it read; the trouble is over behind that. 0: it was not while it read
+    XLogRecPtr failed_at;  // where reading failed; the trouble is over behind that. 0: it was not in reading
     TimestampTz retry_at;
     Backoff backoff{Backoff::Duration(1000), Backoff::Duration(30000)};  // ms
 };
