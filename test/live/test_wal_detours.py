@@ -3,12 +3,10 @@
 # Never: takes what came for what came once: consumers take everything that stands in the queues.
 import itertools
 import json
-import os
-import signal
 
-import psycopg2
 import pytest
 
+from faults import kill_sender, terminate_sender
 from servers import PostgresCluster, eventually
 
 from test_detours import declare_queues, detours, wait_detours
@@ -49,22 +47,6 @@ def numbers_of(taken):
     return [json.loads(body) for _, body, _ in taken]
 
 
-def end_sender(db, how):
-    pid = db.sender("out")
-    if how == "terminated":
-        db.run("SELECT pg_terminate_backend(%s)", pid)
-    else:
-        os.kill(pid, signal.SIGKILL)
-
-    def another():
-        try:
-            db.reconnect()
-            return (db.status("out") or {}).get("sender_pid") not in (None, pid)
-        except psycopg2.Error:  # the server is about to restart, or does
-            return False
-    eventually(another, 60, "another sender")
-
-
 def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues):
     """More events than a sender keeps in memory pass it; restarts send none of them again; it comes in its order."""
     stuck = publish(db, "full.t", 20, "'stuck'")
@@ -79,11 +61,11 @@ def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues):
     taken = rabbit.take_until_idle(f"{queues}_rest")
     assert sorted(numbers_of(taken)) == healthy, "each once"
 
-    for how in ("terminated", "killed"):
-        end_sender(db, how)
+    for end_sender in (terminate_sender, kill_sender):
+        end_sender(db)
         again = publish_healthy(db, 100)
         assert numbers_of(rabbit.take(f"{queues}_rest", 100, 60)) == again
-        assert numbers_of(rabbit.take_until_idle(f"{queues}_rest")) == [], f"nothing is sent again after it was {how}"
+        assert numbers_of(rabbit.take_until_idle(f"{queues}_rest")) == [], "nothing is sent again"
         assert len(detours(db)) == 1
 
     taken = rabbit.take(f"{queues}_full", len(stuck), 90)
@@ -111,7 +93,7 @@ def test_keys_come_and_go_while_others_flow(db, rabbit, queues):
                 return len(detours(db)) == 3
             eventually(there, 60, "three detours")
         if turn == 3:
-            end_sender(db, "terminated")
+            terminate_sender(db)
         if turn == 4:
             taken += rabbit.take_until_idle(f"{queues}_full", 3)
         if turn == 5:
