@@ -5,7 +5,7 @@
 #   make bench     prints tables of ratios (ONLY=name,… picks figures)
 #   make format, make lint
 EXTENSION = pg_eventbus
-EXTVERSION = 0.1
+EXTVERSION = 0.2
 MODULE_big = pg_eventbus
 
 HOST_ROOMS = postgres settings intake log decoder wal catalog worker status
@@ -26,6 +26,7 @@ LIBS_mqtt = -lssl -lcrypto
 LIBS_redis = -lhiredis -lssl -lcrypto
 
 SCHEMA = $(sort $(wildcard src/schema/*.sql))
+DATA = $(wildcard src/schema/upgrade/*.sql)
 DATA_built = pg_eventbus--$(EXTVERSION).sql
 
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))

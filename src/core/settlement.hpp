@@ -24,6 +24,9 @@ enum class Remedy : std::uint8_t {
     retry,         // the event's key waits and is tried again
     park,          // the event goes to the dead letters
     fix_settings,  // the route is held until somebody mends the broker's or the route's settings
+    // These two tell no scope: delivery finds it from what else the route delivers meanwhile.
+    forbidden,  // the broker forbids this message's own name: a routing key, a topic, a key
+    unclear,    // an answer that is not known for permanent
 };
 
 struct Settlement {

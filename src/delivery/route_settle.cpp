@@ -65,6 +65,8 @@ void RouteQueue::refused(std::uint64_t number, Settlement& settlement) {
             come_back(number);
             break;
         case Remedy::retry:
+        case Remedy::forbidden:
+        case Remedy::unclear:
             if (was_probe) held_until_ = context_.now + hold_backoff_.next(context_.dice());
             wait(number, settlement.reason);
             break;
