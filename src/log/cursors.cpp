@@ -67,13 +67,15 @@ bool update(StoredCursor* stored, const DetourEvents* events, const char* where)
     const Cursor& cursor = stored->cursor;
     const Counters& counters = stored->counters;
     const char* batch = cursor.in_batch ? snapshot_to_text(cursor.batch) : nullptr;
+    int64 files[segment_count];
+    std::copy(cursor.files, cursor.files + segment_count, files);
     run_query(
         psprintf(
             "UPDATE eventbus.cursor SET done = $3::pg_snapshot, batch = $4::pg_snapshot, start_generation = $5, "
             "start_block = $6, start_offset = $7, end_generation = $8, end_block = $9, end_offset = $10, "
             "settled_id = $11, delivered = $12, dead = $13, retries = $14, last_delivered_at = $15, "
             "last_error = coalesce($16, last_error), last_error_at = $17, settled_ids = $18, first_generation = $20, "
-            "skipped = $21, wal_slot = nullif($22, ''), wal_lsn = $23, wal_number = $24, wal_lost = $25 "
+            "skipped = $21, wal_slot = nullif($22, ''), wal_lsn = $23, wal_number = $24, wal_lost = $25, files = $26 "
             "WHERE route_id = $1 AND detour = $2 AND %s RETURNING ctid",
             where),
         {Argument::of(stored->route_id),
@@ -100,7 +102,8 @@ bool update(StoredCursor* stored, const DetourEvents* events, const char* where)
          Argument::of(static_cast<const char*>(cursor.wal.slot)),
          Argument{LSNOID, UInt64GetDatum(cursor.wal.lsn), false},
          Argument::of(cursor.wal.number),
-         Argument::of(cursor.wal.lost)});
+         Argument::of(cursor.wal.lost),
+         cursor.in_batch ? array_of({files, segment_count}) : Argument::null_of(INT8ARRAYOID)});
     if (SPI_processed != 1) return false;
     stored->place = place_at(0, 1);
     return true;
@@ -150,7 +153,7 @@ void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCurso
     run_query(
         "SELECT ctid, done::text, batch::text, start_generation, start_block, start_offset, end_generation, end_block, "
         "end_offset, settled_id, creator_xid::text, creator_id, delivered, dead, retries, last_delivered_at, "
-        "last_error, last_error_at, first_generation, skipped, wal_slot, wal_lsn, wal_number, wal_lost "
+        "last_error, last_error_at, first_generation, skipped, wal_slot, wal_lsn, wal_number, wal_lost, files "
         "FROM eventbus.cursor WHERE route_id = $1 AND detour = $2",
         {Argument::of(route_id), Argument::of(detour)}, true);
     if (SPI_processed == 0) {  // a restored dump has routes but no cursors: they begin with the log
@@ -185,6 +188,9 @@ void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCurso
     cursor.wal.lsn = DatumGetUInt64(datum_at(0, 22, &null));
     cursor.wal.number = int8_at(0, 23);
     cursor.wal.lost = bool_at(0, 24);
+    Ids files = ids_at(0, 25, memory);
+    for (int i = 0; i < std::min(files.count, segment_count); ++i)
+        cursor.files[i] = static_cast<uint32>(files.first[i]);
 }
 
 void make_cursor(int32 route_id, bool earliest) {

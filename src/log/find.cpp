@@ -46,12 +46,15 @@ bool visit_page(Relation rel, BlockNumber block, BufferAccessStrategy ring, Visi
     return done;
 }
 
-int64 first_id(Relation rel, BlockNumber block) {
+// The first id that stands on the page or, where VACUUM has emptied it, behind it and before `end`.
+int64 first_id(Relation rel, BlockNumber block, BlockNumber end) {
     int64 id = PG_INT64_MAX;
-    visit_page(rel, block, nullptr, [&](HeapTupleHeader tuple, Size, OffsetNumber) {
-        id = raw_id(tuple);
-        return true;
-    });
+    bool found = false;
+    for (; !found && block < end; ++block)
+        found = visit_page(rel, block, nullptr, [&](HeapTupleHeader tuple, Size, OffsetNumber) {
+            id = raw_id(tuple);
+            return true;
+        });
     return id;
 }
 
@@ -85,7 +88,7 @@ bool look_nearby(const Search& search) {
     BlockNumber high = blocks;
     while (low < high) {
         BlockNumber middle = low + (high - low) / 2;
-        if (first_id(search.rel, middle) <= search.id)
+        if (first_id(search.rel, middle, high) <= search.id)
             low = middle + 1;
         else
             high = middle;

@@ -9,6 +9,11 @@
 // the transactions that have finished since, and at what lies ahead of the front. All of this is only a shortcut:
 // the snapshots alone say what belongs to a batch, and a reader that starts anew with nothing but a cursor looks at
 // the whole log once.
+//
+// The last page has no front within it: VACUUM takes line pointers of what was rolled back away, and their numbers are
+// given out again. And VACUUM may cut the file's end off, whose pages then come again with other events. So a front
+// stands at the beginning of a page, and is worth something only while the page before it is as it was read, which its
+// LSN tells: a file that was cut shorter than that, or grew anew, has another page there.
 #include "log/reader.hpp"
 
 #include <algorithm>
@@ -30,12 +35,11 @@ namespace {
 constexpr BlockNumber pages_a_call = 4096;  // look after other things after so many
 constexpr BlockNumber pages_for_ring = 512;
 constexpr BlockNumber most_touched_pages = 1024;
-constexpr OffsetNumber not_seen = 0xFFFF;  // of a front: the page has not been looked at yet
 
 struct Front {
     uint32 file = 0;
-    BlockNumber block = 0;
-    OffsetNumber offset = FirstOffsetNumber;
+    BlockNumber block = 0;                  // the first page to look at
+    XLogRecPtr before = InvalidXLogRecPtr;  // of the page before it, as it was read
 };
 
 struct Pending {  // events of a running transaction, behind the front
@@ -49,7 +53,6 @@ struct Range {  // a stretch of pages that a batch looks at
     int64 generation;
     uint32 file;
     BlockNumber first;
-    OffsetNumber first_offset;  // in the first page
     BlockNumber end;
 };
 
@@ -63,13 +66,16 @@ struct Reader {
     TimestampTz done_at, batch_at;  // when these snapshots were taken; 0: by somebody else
     XLogRecPtr batch_lsn;           // all that the batch sees was written before this
     Front fronts[segment_count];
-    Front next_fronts[segment_count];
+    Front next_fronts[segment_count];         // after this batch, as far as it has been read,
+    BlockNumber front_limits[segment_count];  // and how far they may come
     Pending* pending;
     int pending_count, pending_room;
     Range* ranges;
     int range_count, range_room;
     int range;  // the one being read; place.start stands in it
     bool planned;
+    int64 read_from;            // the generation that the batch's last event was read from; 0: none yet
+    bool rewritten;             // that one's segment was rewritten, and is read again from its beginning
     BlockNumber touched_pages;  // since they were last forgotten
 };
 
@@ -108,9 +114,7 @@ void join_ranges(Reader* reader, int from) {
     Range* first = reader->ranges + from;
     Range* last = reader->ranges + reader->range_count;
     if (last - first < 2) return;
-    std::sort(first, last, [](const Range& a, const Range& b) {
-        return a.first != b.first ? a.first < b.first : a.first_offset < b.first_offset;
-    });
+    std::sort(first, last, [](const Range& a, const Range& b) { return a.first < b.first; });
     Range* kept = first;
     for (Range* range = first + 1; range != last; ++range) {
         if (range->first <= kept->end)
@@ -125,7 +129,7 @@ void join_ranges(Reader* reader, int from) {
 void enter_range(Reader* reader) {
     if (reader->range >= reader->range_count) return;
     const Range& range = reader->ranges[reader->range];
-    Position first{range.generation, range.first, range.first_offset};
+    Position first{range.generation, range.first, FirstOffsetNumber};
     if (reader->place.start < first) reader->place.start = first;
 }
 
@@ -148,60 +152,76 @@ BlockNumber first_open_page(const Reader* reader, int segment, BlockNumber block
     return std::min(blocks - 1, tail);
 }
 
+XLogRecPtr lsn_of(Relation rel, BlockNumber block) {
+    Buffer buffer = ReadBuffer(rel, block);
+    LockBuffer(buffer, BUFFER_LOCK_SHARE);
+    XLogRecPtr lsn = BufferGetLSNAtomic(buffer);
+    UnlockReleaseBuffer(buffer);
+    return lsn;
+}
+
+// Whether what lies behind the front is as it was.
+bool still_holds(const Front& front, Relation rel, BlockNumber blocks) {
+    if (front.file != compat::relation_file(rel) || front.block > blocks) return false;
+    if (front.block == 0) return true;
+    return RelationNeedsWAL(rel) && !XLogRecPtrIsInvalid(front.before) && lsn_of(rel, front.block - 1) == front.before;
+}
+
+// Which pages of a segment the running batch has to look at. The batch goes on after `start`.
+void plan_segment(Reader* reader, Relation rel, int64 generation, const Position& start) {
+    int segment = segment_of(generation);
+    uint32 file = compat::relation_file(rel);
+    BlockNumber blocks = RelationGetNumberOfBlocks(rel);
+    Front& front = reader->fronts[segment];
+    bool known = still_holds(front, rel, blocks);
+    if (!known) front = {file};
+
+    int from = reader->range_count;
+    int kept = 0;
+    for (int i = 0; i < reader->pending_count; ++i) {
+        const Pending pending = reader->pending[i];
+        if (pending.segment == segment && !known) continue;
+        if (pending.segment == segment && finished(reader->place.batch, pending.xid)) {
+            add_range(reader, {generation, file, pending.first, std::min(pending.last + 1, blocks)});
+            continue;
+        }
+        reader->pending[kept++] = pending;
+    }
+    reader->pending_count = kept;
+    if (front.block < blocks) add_range(reader, {generation, file, front.block, blocks});
+    join_ranges(reader, from);
+
+    // A batch that goes on after a restart skips what lies before its start. Whatever running transactions have there
+    // is unknown, so the next batch looks at it again.
+    bool whole = start <= Position() || generation > start.generation;
+    reader->next_fronts[segment] = whole ? front : Front{file};
+    reader->front_limits[segment] = whole && blocks > 0 ? first_open_page(reader, segment, blocks) : 0;
+}
+
 // Which pages the running batch has to look at.
 void plan(Reader* reader) {
     const Relations& log = relations();
+    Relation segments[segment_count];
+    uint32 files[segment_count];
+    for (int i = 0; i < segment_count; ++i) {
+        segments[i] = table_open(log.segments[i], AccessShareLock);
+        files[i] = compat::relation_file(segments[i]);
+    }
+    find_place(&reader->place, files);
     const Position start = reader->place.start;
-    const bool resumed = start > Position();
     int64 current = current_generation(log);
     reader->range_count = 0;
     reader->range = 0;
-
     const int64 oldest = current - segment_count + 1;
-    for (int64 generation = std::max(oldest, reader->place.first_generation); generation <= current; ++generation) {
-        int segment = segment_of(generation);
-        Relation rel = table_open(log.segments[segment], AccessShareLock);
-        uint32 file = compat::relation_file(rel);
-        BlockNumber blocks = RelationGetNumberOfBlocks(rel);
-        table_close(rel, AccessShareLock);
-
-        Front& front = reader->fronts[segment];
-        bool renewed = front.file != file || front.block > blocks;
-        if (renewed) front = {file, 0, FirstOffsetNumber};
-
-        int from = reader->range_count;
-        int kept = 0;
-        for (int i = 0; i < reader->pending_count; ++i) {
-            const Pending pending = reader->pending[i];
-            if (pending.segment == segment && renewed) continue;
-            if (pending.segment == segment && finished(reader->place.batch, pending.xid)) {
-                add_range(reader,
-                          {generation, file, pending.first, FirstOffsetNumber, std::min(pending.last + 1, blocks)});
-                continue;
-            }
-            reader->pending[kept++] = pending;
-        }
-        reader->pending_count = kept;
-        if (front.block < blocks) add_range(reader, {generation, file, front.block, front.offset, blocks});
-        join_ranges(reader, from);
-
-        // A batch that goes on after a restart skips what lies before its start. Whatever running transactions
-        // have there is unknown, so the next batch looks at it again.
-        if (blocks == 0 || (resumed && generation <= start.generation))
-            reader->next_fronts[segment] = {file, 0, FirstOffsetNumber};
-        else
-            reader->next_fronts[segment] = {file, first_open_page(reader, segment, blocks), not_seen};
-    }
-
+    for (int64 generation = std::max(oldest, reader->place.first_generation); generation <= current; ++generation)
+        plan_segment(reader, segments[segment_of(generation)], generation, start);
+    for (Relation segment : segments) table_close(segment, AccessShareLock);
     reader->planned = true;
     seek(reader);
 }
 
 void end_batch(Reader* reader) {
-    for (int i = 0; i < segment_count; ++i) {
-        reader->fronts[i] = reader->next_fronts[i];
-        if (reader->fronts[i].offset == not_seen) reader->fronts[i].offset = FirstOffsetNumber;
-    }
+    std::copy(reader->next_fronts, reader->next_fronts + segment_count, reader->fronts);
     free_snapshot(&reader->place.done);
     reader->place.done = reader->place.batch;
     reader->done_at = reader->batch_at;
@@ -253,11 +273,10 @@ bool look_at(Scan& scan, HeapTuple tuple, Buffer buffer) {
             add_pending(reader, xid, segment_of(at.generation), at.block);
             return true;
         case Scan::later: {
-            Front& front = reader->next_fronts[segment_of(at.generation)];
-            if (at.block < front.block || (at.block == front.block && at.offset < front.offset)) {
-                front.block = at.block;
-                front.offset = at.offset;
-            }
+            int segment = segment_of(at.generation);
+            reader->front_limits[segment] = std::min(reader->front_limits[segment], at.block);
+            if (at.block < reader->next_fronts[segment].block)
+                reader->next_fronts[segment] = {reader->next_fronts[segment].file};
             return true;
         }
         case Scan::candidate:
@@ -296,34 +315,42 @@ bool scan_page(Scan& scan, Relation rel, BufferAccessStrategy ring) {
         room = look_at(scan, &tuple, buffer);
         if (!room) break;
     }
-    if (room) {
-        // More will come on the segment's last page: the next batch goes on behind what was seen here.
-        Front& front = reader->next_fronts[segment_of(at.generation)];
-        if (at.block == front.block && front.offset == not_seen) front.offset = at.offset;
+    // A page that nothing was ever written to has no LSN to know it by.
+    XLogRecPtr lsn = BufferGetLSNAtomic(buffer);
+    Front& front = reader->next_fronts[segment_of(at.generation)];
+    if (room && at.block >= front.block && at.block < reader->front_limits[segment_of(at.generation)] &&
+        !XLogRecPtrIsInvalid(lsn)) {
+        front.block = at.block + 1;
+        front.before = lsn;
     }
     UnlockReleaseBuffer(buffer);
     return room;
 }
 
-// Somebody has rewritten the segment since the batch was planned. The keeper does it only to a segment that all
-// routes have passed; after VACUUM FULL our events may stand anywhere in it, so all of it is looked at.
+// The segment has another file since the batch was planned. The keeper truncates only one that all routes have passed;
+// after VACUUM FULL our events may stand anywhere in it, so all of it is looked at.
 void replan_segment(Reader* reader, Relation rel) {
     Range& range = reader->ranges[reader->range];
+    int segment = segment_of(range.generation);
     range.file = compat::relation_file(rel);
     range.first = 0;
-    range.first_offset = FirstOffsetNumber;
     range.end = RelationGetNumberOfBlocks(rel);
     int kept = reader->range + 1;
     for (int i = kept; i < reader->range_count; ++i)
         if (reader->ranges[i].generation != range.generation) reader->ranges[kept++] = reader->ranges[i];
     reader->range_count = kept;
-    int segment = segment_of(range.generation);
-    if (range.end == 0)
-        reader->next_fronts[segment] = {range.file, 0, FirstOffsetNumber};
-    else
-        reader->next_fronts[segment] = {range.file, first_open_page(reader, segment, range.end), not_seen};
+    kept = 0;
+    for (int i = 0; i < reader->pending_count; ++i)
+        if (reader->pending[i].segment != segment) reader->pending[kept++] = reader->pending[i];
+    reader->pending_count = kept;
+    reader->next_fronts[segment] = {range.file};
+    reader->front_limits[segment] = range.end > 0 ? first_open_page(reader, segment, range.end) : 0;
+    uint32 files[segment_count];
+    std::copy(reader->place.files, reader->place.files + segment_count, files);
+    files[segment] = range.file;
+    find_place(&reader->place, files);
     reader->place.start = {range.generation, 0, FirstOffsetNumber};
-    reader->place.end = Position();
+    reader->rewritten = reader->rewritten || reader->read_from == range.generation;
 }
 
 // Scans until there is no room, the batch is through or the call has taken long enough.
@@ -362,6 +389,26 @@ void scan_ranges(Scan& scan) {
 
 }  // namespace
 
+// Where a segment has another file, places in it say nothing any more: what the batch has there begins again.
+void find_place(Cursor* cursor, const uint32* files) {
+    auto is_gone = [&](const Position& position) {
+        // Behind everything of the batch is behind it in every file.
+        if (position <= Position() || position.generation == PG_INT64_MAX) return false;
+        return cursor->files[segment_of(position.generation)] != files[segment_of(position.generation)];
+    };
+    bool start_is_gone = is_gone(cursor->start);
+    if (start_is_gone || is_gone(cursor->end)) {
+        cursor->end = Position();
+        cursor->settled_id = 0;
+    }
+    if (start_is_gone) cursor->start = {cursor->start.generation, 0, FirstOffsetNumber};
+    std::copy(files, files + segment_count, cursor->files);
+}
+
+bool must_begin_again(const Reader* reader) {
+    return reader->rewritten;
+}
+
 Reader* open_reader(const Cursor& cursor, const SharedPlace* shared, MemoryContext parent) {
     MemoryContext memory = AllocSetContextCreate(parent, "pg_eventbus reader", ALLOCSET_SMALL_SIZES);
     auto* reader = static_cast<Reader*>(MemoryContextAllocZero(memory, sizeof(Reader)));
@@ -394,6 +441,8 @@ Reader* clone_reader(const Reader* reader) {
     clone->batch_at = reader->batch_at;
     std::copy(reader->fronts, reader->fronts + segment_count, clone->fronts);
     std::copy(reader->next_fronts, reader->next_fronts + segment_count, clone->next_fronts);
+    std::copy(reader->front_limits, reader->front_limits + segment_count, clone->front_limits);
+    clone->read_from = reader->read_from;
     clone->pending = grow(clone, clone->pending, &clone->pending_room, reader->pending_count);
     std::copy(reader->pending, reader->pending + reader->pending_count, clone->pending);
     clone->pending_count = reader->pending_count;
@@ -446,6 +495,8 @@ void begin_batch(Reader* reader, const XidSnapshot& snapshot, TimestampTz taken_
     reader->place.settled_id = 0;
     reader->batch_lsn = GetXLogInsertRecPtr();
     reader->planned = false;
+    reader->read_from = 0;
+    reader->rewritten = false;
 }
 
 Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter) {
@@ -488,6 +539,7 @@ Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter) {
         MemoryContextDelete(memory);
         return nullptr;
     }
+    if (reader->place.in_batch) reader->read_from = chunk->generation;
     return chunk;
 }
 

@@ -38,6 +38,7 @@ struct Cursor {
     Position start;
     Position end;
     int64 settled_id = 0;
+    uint32 files[segment_count] = {};  // of the segments, in which these are places; 0: not known
     // The transaction that created the route: what it published before that is not the route's.
     uint64 creator_xid = 0;
     int64 creator_id = 0;
@@ -57,6 +58,9 @@ struct EventPlace {
 inline uint64 mark_of(const std::optional<std::string_view>& key) {
     return key ? std::hash<std::string_view>()(*key) | 1 : 0;
 }
+
+// Drops what the cursor says of places in files that the segments no longer have.
+void find_place(Cursor* cursor, const uint32* files);
 
 // Events of one segment that were read together, in id order.
 struct Chunk {
@@ -100,6 +104,10 @@ const XidSnapshot& horizon_of(const Reader* reader);
 // Whether the reader is past the event: it has been read, or was none of its routes'. Never true too early; for an
 // event of the running batch it may become so only at the batch's end.
 bool has_passed(const Reader* reader, int64 id, const EventPlace& event);
+
+// Somebody has rewritten a segment that was read in part: events that have been read of this batch come again. Who may
+// have sent them begins anew, as after a restart.
+bool must_begin_again(const Reader* reader);
 
 // These want a transaction with an active snapshot.
 // Begins a batch that ends with what `snapshot`, which was taken at `taken_at` or later, sees; only between batches.

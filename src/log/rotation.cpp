@@ -22,7 +22,8 @@ namespace {
 struct Seen {  // how far a segment was looked at
     uint32 file;
     BlockNumber blocks;
-    OffsetNumber last_offset;  // on the last page
+    BlockNumber written;  // so many pages have ever been written to (those behind were added and are empty),
+    XLogRecPtr lsn;       // and this is the last one's
 };
 
 struct Passed {  // how far one cursor has got
@@ -84,7 +85,8 @@ bool is_passed(Relation rel, int64 generation, const Cursors& cursors, const Xid
                Seen* seen) {
     seen->file = compat::relation_file(rel);
     seen->blocks = RelationGetNumberOfBlocks(rel);
-    seen->last_offset = InvalidOffsetNumber;
+    seen->written = 0;
+    seen->lsn = InvalidXLogRecPtr;
     TimestampTz keep_from = GetCurrentTimestamp() - static_cast<int64>(settings::retention) * USECS_PER_SEC;
     BufferAccessStrategy ring = GetAccessStrategy(BAS_BULKREAD);
     uint64 passed_xid = 0;
@@ -95,7 +97,11 @@ bool is_passed(Relation rel, int64 generation, const Cursors& cursors, const Xid
         LockBuffer(buffer, BUFFER_LOCK_SHARE);
         Page page = BufferGetPage(buffer);
         OffsetNumber last = PageIsNew(page) ? InvalidOffsetNumber : PageGetMaxOffsetNumber(page);
-        if (left == seen->blocks) seen->last_offset = last;
+        XLogRecPtr lsn = BufferGetLSNAtomic(buffer);
+        if (seen->written == 0 && !XLogRecPtrIsInvalid(lsn)) {
+            seen->written = left;
+            seen->lsn = lsn;
+        }
         bool passed = true;
         for (OffsetNumber offset = last; passed && offset >= FirstOffsetNumber; --offset) {
             ItemId item = PageGetItemId(page, offset);
@@ -120,16 +126,20 @@ bool is_passed(Relation rel, int64 generation, const Cursors& cursors, const Xid
     return true;
 }
 
-// Nothing has been added since it was looked at.
+// Nothing has been added since it was looked at. What is on a page, and how much, does not tell: VACUUM makes places
+// free that are used again, and may cut off pages that come again.
 bool is_unchanged(Relation rel, const Seen& seen) {
     if (compat::relation_file(rel) != seen.file || RelationGetNumberOfBlocks(rel) != seen.blocks) return false;
-    if (seen.blocks == 0) return true;  // large values whose event was never written
-    Buffer buffer = ReadBuffer(rel, seen.blocks - 1);
-    LockBuffer(buffer, BUFFER_LOCK_SHARE);
-    Page page = BufferGetPage(buffer);
-    OffsetNumber last = PageIsNew(page) ? InvalidOffsetNumber : PageGetMaxOffsetNumber(page);
-    UnlockReleaseBuffer(buffer);
-    return last == seen.last_offset;
+    if (!RelationNeedsWAL(rel)) return seen.blocks == 0;
+    BlockNumber first = seen.written > 0 ? seen.written - 1 : 0;
+    for (BlockNumber block = first; block < seen.blocks; ++block) {
+        Buffer buffer = ReadBuffer(rel, block);
+        LockBuffer(buffer, BUFFER_LOCK_SHARE);
+        XLogRecPtr lsn = BufferGetLSNAtomic(buffer);
+        UnlockReleaseBuffer(buffer);
+        if (lsn != (block + 1 == seen.written ? seen.lsn : InvalidXLogRecPtr)) return false;
+    }
+    return true;
 }
 
 // The lock is held for moments by senders, for long by late publishers; those are waited for elsewhere.

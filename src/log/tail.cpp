@@ -97,6 +97,8 @@ void lock_tail(Relation rel, const HeapTupleData* tuples, int tuple_count, Share
                 continue;
             }
         }
+        // Physical order is publishing order: what VACUUM has made free on the page stays so.
+        PageClearHasFreeLinePointers(page);
         if (PageIsNew(page)) {  // a crash came between the extension and the first insert
             PageInit(page, BufferGetPageSize(buffer), 0);
             MarkBufferDirty(buffer);

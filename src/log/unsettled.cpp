@@ -1,8 +1,11 @@
 // What it is: looking through a segment for what a cursor has not settled, to leave it out.
 // Who calls it: the worker room, when the log is full and eventbus.on_log_full is skip.
 // Never: reads payloads, or makes events.
+#include <algorithm>
+
 #include "log/reader.hpp"
 #include "log/tuple.hpp"
+#include "postgres/compat.hpp"
 
 extern "C" {
 #include "access/heapam.h"
@@ -21,9 +24,14 @@ bool is_settled(const Cursor& cursor, uint64 xid, int64 id, const Position& at) 
 
 }  // namespace
 
-bool scan_unsettled(const Cursor& cursor, int64 generation, BlockNumber* block, BlockNumber pages,
+bool scan_unsettled(const Cursor& of, int64 generation, BlockNumber* block, BlockNumber pages,
                     void (*visit)(void* context, const Unsettled& event), void* context) {
     Relation rel = table_open(relations().segments[segment_of(generation)], AccessShareLock);
+    Cursor cursor = of;
+    uint32 files[segment_count];
+    std::copy(of.files, of.files + segment_count, files);
+    files[segment_of(generation)] = compat::relation_file(rel);
+    find_place(&cursor, files);
     BlockNumber blocks = RelationGetNumberOfBlocks(rel);
     // Truncated since, and taken for a later generation: nothing of this one is left.
     if (generation <= current_generation(relations()) - segment_count) blocks = 0;

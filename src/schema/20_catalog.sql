@@ -55,6 +55,7 @@ CREATE TABLE eventbus.cursor (
     end_block        bigint      NOT NULL DEFAULT 0,
     end_offset       integer     NOT NULL DEFAULT 0,
     settled_id       bigint      NOT NULL DEFAULT 0,
+    files            bigint[],
     creator_xid      xid8        NOT NULL DEFAULT '0',
     creator_id       bigint      NOT NULL DEFAULT 0,
     first_generation bigint      NOT NULL DEFAULT 0,
@@ -76,6 +77,7 @@ COMMENT ON COLUMN eventbus.cursor.wal_slot IS 'of a route from the WAL: the repl
 COMMENT ON COLUMN eventbus.cursor.wal_lsn IS 'of a route from the WAL: what commits before it is settled';
 COMMENT ON COLUMN eventbus.cursor.wal_number IS 'of a route from the WAL: so many changes of what commits at wal_lsn are settled as well';
 COMMENT ON COLUMN eventbus.cursor.wal_lost IS 'of a route from the WAL: its slot is gone, and changes after wal_lsn with it; eventbus.restart_route begins anew';
+COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_0 to log_3, in which start and end are places; where a segment has another one (VACUUM FULL, TRUNCATE), or with NULL, what the batch has in it begins again';
 COMMENT ON COLUMN eventbus.cursor.detour IS '0: the route itself; otherwise a key, or events without one, that the broker refuses for long, and that the route passes over';
 
 CREATE TABLE eventbus.dead_letter_store (

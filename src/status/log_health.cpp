@@ -42,9 +42,27 @@ const char* what_holds_it() {
     return text.data;
 }
 
+// What somebody has done to the log's tables that they were not made for; nullptr: nothing.
+const char* what_was_changed(const char** hint) {
+    run_query(
+        "SELECT c.relname::text, c.relpersistence <> 'p' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = 'eventbus' AND c.relname ~ '^log_[0-9]+$' AND (c.relpersistence <> 'p' "
+        "OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid)) ORDER BY 2 DESC, 1 LIMIT 1");
+    if (SPI_processed == 0) return nullptr;
+    const char* table = text_at(0, 1);
+    if (bool_at(0, 2)) {
+        *hint = psprintf("Run ALTER TABLE eventbus.%s SET LOGGED.", table);
+        return psprintf("eventbus.%s is unlogged: a crash loses its events, and it is never truncated", table);
+    }
+    *hint = "Drop the index: events are not entered in it, so that queries which use it miss them.";
+    return psprintf("eventbus.%s has an index", table);
+}
+
 }  // namespace
 
 Finding look_at_log() {
+    const char* hint;
+    if (const char* changed = what_was_changed(&hint)) return {"error", changed, hint};
     Database* database = my_database();
     int64 size = std::max<int64>(0, log::measured_size(database != nullptr ? &database->log : nullptr));
     int64 limit = log::size_limit();

@@ -33,12 +33,26 @@ bool wanted(void* context, const Event& event) {
     return found || error.kind != GuestError::Kind::none;
 }
 
+// True if the chunk is not to be offered: it comes again, and the driver of the next sender knows that its events may
+// have been sent already.
+bool is_repetition(const LogStream* stream) {
+    if (!log::must_begin_again(stream->reader)) return false;
+    if (!sender.begin_again)
+        ereport(LOG,
+                (errmsg("pg_eventbus: broker \"%s\": a segment of the event log was rewritten while it was read; the "
+                        "sender begins its batch again",
+                        sender.broker_name)));
+    sender.begin_again = true;
+    return true;
+}
+
 void lend(LogStream* stream, log::Chunk* chunk) {
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
     auto* lent = static_cast<Lent*>(palloc(sizeof(Lent)));
     *lent = {stream->next_chunk++, chunk};
     stream->lent = lappend(stream->lent, lent);
     MemoryContextSwitchTo(before);
+    if (is_repetition(stream)) return;  // it stays what keeps the cursors where they are
     std::int64_t committed_after = chunk->committed_after != 0 ? to_unix_us(chunk->committed_after) : 0;
     call_guest([&] {
         sender.dispatcher->lend(stream->id, {lent->id, {chunk->events, chunk->count}, committed_after});

@@ -197,7 +197,7 @@ void run() {
     broker::Ready ready;
     sender.configuration = sender.place->configuration - 1;
     for (;;) {
-        if (stop_requested()) leave();
+        if (stop_requested() || sender.begin_again) leave();
         CHECK_FOR_INTERRUPTS();
         reload_settings();
         if (sender.place->configuration != sender.configuration) {

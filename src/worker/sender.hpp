@@ -129,6 +129,7 @@ struct Sender {
     List* streams;  // of LogStream*
     delivery::StreamId next_stream;
     std::uint32_t configuration;  // the generation last read
+    bool begin_again;             // a segment was rewritten under a reader: the next sender begins the batch anew
     bool unsaved;                 // some route has moved since the cursors were written
     TimestampTz shown_at;
     bool unshown;  // something has happened since the status was published
