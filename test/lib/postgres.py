@@ -46,11 +46,13 @@ def unprivileged_user():
 
 
 class PostgresCluster:
-    """config: a dictionary of settings as they stand in postgresql.conf (texts in quotes). None removes one."""
+    """config: a dictionary of settings as they stand in postgresql.conf (texts in quotes). None removes one.
+    environment: variables that the server has beside its own."""
 
-    def __init__(self, preload=True, config=None, name="pg", copy_of=None):
+    def __init__(self, preload=True, config=None, name="pg", copy_of=None, environment=None):
         self.user = unprivileged_user()
         self.superuser = "postgres"
+        self.environment = dict(os.environ, **environment) if environment else None
         self.port = free_port()
         self.directory = make_directory(name, self.user)
         self.data = os.path.join(self.directory, "data")
@@ -93,10 +95,10 @@ class PostgresCluster:
         self.write_config(**changes)
         os.kill(self.process.pid, signal.SIGHUP)
 
-    def start(self, wait=True):
+    def start(self, wait=True, options=()):
         # A postmaster that was asked to go quickly leaves its children to themselves: SIGQUIT tells them.
-        self.process = Process([os.path.join(bin_directory(), "postgres"), "-D", self.data], self.log_path,
-                               self.user, gentle=signal.SIGQUIT, directory=self.directory)
+        self.process = Process([os.path.join(bin_directory(), "postgres"), "-D", self.data, *options], self.log_path,
+                               self.user, self.environment, signal.SIGQUIT, self.directory)
         if wait:
             self.process.wait_ready(self.accepts)
         return self

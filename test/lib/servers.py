@@ -3,6 +3,7 @@
 # Never: does anything by itself.
 from brokers import RabbitNode, RedisServer
 from certificates import Certificates
+from clock import Clock
 from mosquitto import MosquittoServer
 from postgres import PostgresCluster
 from processes import (end_released, eventually, free_port, make_directory, release_all, remove_directory, stays,
@@ -10,6 +11,6 @@ from processes import (end_released, eventually, free_port, make_directory, rele
 from proxy import Proxy
 from steady import Steady
 
-__all__ = ["Certificates", "MosquittoServer", "PostgresCluster", "Proxy", "RabbitNode", "RedisServer", "Steady",
+__all__ = ["Certificates", "Clock", "MosquittoServer", "PostgresCluster", "Proxy", "RabbitNode", "RedisServer", "Steady",
            "end_released", "eventually", "free_port", "make_directory", "release_all", "remove_directory", "stays",
            "still_runs"]
