@@ -18,6 +18,7 @@ struct Context {
     std::uint32_t dice_state = 1;
     TimePoint now{};
     std::int64_t wall_now = 0;
+    std::uint64_t moments = 0;
     std::size_t delivered = 0;  // since the dispatcher last looked
     Report report{};
     Caution caution{};
@@ -29,6 +30,7 @@ struct Context {
         dice_state ^= dice_state << 5;
         return dice_state;
     }
+    Moment moment() { return {++moments, wall_now}; }
     void notice(Notice::Level level, std::string text, std::string hint = {}) {
         report.notices.push_back({level, std::move(text), std::move(hint)});
     }

@@ -43,6 +43,13 @@ struct Position {
     auto operator<=>(const Position&) const = default;
 };
 
+// When something happened. A clock may be set back: what happened later has the higher number.
+struct Moment {
+    std::uint64_t number = 0;  // 0: never
+    std::int64_t wall = 0;     // microseconds since the Unix epoch
+    auto operator<=>(const Moment&) const = default;
+};
+
 enum class RouteState : std::uint8_t {
     active,      // the link is up
     connecting,  // the first attempts of a link
@@ -63,8 +70,8 @@ struct RouteStatus {
     std::uint64_t retries = 0;  // tickets offered again
     std::uint32_t in_flight = 0;
     std::int64_t oldest_published_at = 0;  // of the oldest unsettled event among the lent ones; 0: none
-    std::int64_t last_delivered_at = 0;    // microseconds since the Unix epoch; 0: never
-    std::int64_t last_error_at = 0;
+    Moment last_delivered_at;
+    Moment last_error_at;
     std::string_view last_error;  // valid until the next call
 };
 

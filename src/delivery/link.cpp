@@ -123,7 +123,7 @@ void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_wa
     const auto pause = wait(remedy);
     error_ = reason;
     last_error_ = reason;
-    last_error_at_ = context_.wall_now;
+    last_error_at_ = context_.moment();
     if (!in_trouble_) {
         in_trouble_ = true;
         trouble_since_ = context_.now;
@@ -150,7 +150,7 @@ void LinkKeeper::became_blocked(const std::string& reason) {
     blocked_since_ = context_.now;
     error_ = reason;
     last_error_ = reason;
-    last_error_at_ = context_.wall_now;
+    last_error_at_ = context_.moment();
     context_.notice(Notice::Level::warning,
                     context_.broker_shown + " takes no messages for now" + (reason.empty() ? "" : ": " + reason) +
                         "; events wait until it does",

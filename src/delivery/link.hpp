@@ -32,7 +32,7 @@ class LinkKeeper {
     TimePoint wake_at() const { return driver_ ? driver_->wake_at() : retry_at_; }
     const std::string& error() const { return error_; }  // empty while up
     const std::string& last_error() const { return last_error_; }
-    std::int64_t last_error_at() const { return last_error_at_; }
+    Moment last_error_at() const { return last_error_at_; }
 
  private:
     Backoff::Duration wait(Remedy remedy);
@@ -57,7 +57,7 @@ class LinkKeeper {
     Backoff slow_backoff_;
     std::string error_;
     std::string last_error_;
-    std::int64_t last_error_at_ = 0;
+    Moment last_error_at_;
 };
 
 }  // namespace eventbus::delivery

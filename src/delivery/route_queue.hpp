@@ -209,8 +209,8 @@ class RouteQueue {
     LatencyCounts latencies_{};
     std::uint64_t dead_ = 0;
     std::uint64_t retries_ = 0;
-    std::int64_t last_delivered_at_ = 0;
-    std::int64_t last_error_at_ = 0;
+    Moment last_delivered_at_;
+    Moment last_error_at_;
     std::string last_error_;
 };
 

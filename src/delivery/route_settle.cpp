@@ -41,8 +41,9 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
 
 void RouteQueue::delivered(const Item& of) {
     ++delivered_;
-    last_delivered_at_ = context_.wall_now;
+    last_delivered_at_ = context_.moment();
     ++context_.delivered;
+    // By the clock that the event's time is of: one that was set back meanwhile makes it no time at all.
     const auto committed_at = std::max(of.event->published_at, feed_->committed_after(of.place));
     ++latencies_[latency_bucket(context_.wall_now - committed_at)];
 }
@@ -274,7 +275,7 @@ std::string RouteQueue::too_old_text(const Item& of) const {
 
 void RouteQueue::note_error(const std::string& error) {
     last_error_ = error;
-    last_error_at_ = context_.wall_now;
+    last_error_at_ = context_.moment();
 }
 
 }  // namespace eventbus::delivery

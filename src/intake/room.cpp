@@ -3,6 +3,8 @@
 // Never: see room.hpp.
 #include "intake/room.hpp"
 
+#include "postgres/steady.hpp"
+
 namespace eventbus::intake {
 
 namespace {
@@ -37,11 +39,11 @@ void tell_keeper(status::Database* database) {
 // freed, nobody waits.
 void wait_for_keeper(status::Database* database, int64 bytes, int64 limit) {
     status::Room& room = database->room;
-    TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), patience_ms);
+    SteadyTime until = plus_ms(steady_now(), patience_ms);
     static uint32 wait_event = 0;
     if (wait_event == 0) wait_event = compat::wait_event("EventbusLogFull");
     ConditionVariablePrepareToSleep(&room.looked);
-    while (!room.none && log::known_size(&database->log) + bytes > limit && GetCurrentTimestamp() < until) {
+    while (!room.none && log::known_size(&database->log) + bytes > limit && steady_now() < until) {
         ask_keeper(&room, bytes);
         if (!status::wake_keeper(database)) break;
         ConditionVariableTimedSleep(&room.looked, ask_again_ms, wait_event);

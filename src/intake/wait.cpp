@@ -32,7 +32,7 @@ struct WaitedRoute {
 struct Wait {
     int64 event_id;
     const char* route_name;  // or nullptr: all
-    TimestampTz until;
+    SteadyTime until;
     log::FoundEvent event;
     status::Waiter* waiter;
     WaitedRoute* routes;  // that take the event, in order of id
@@ -249,7 +249,7 @@ Datum eventbus_wait_for_delivery(PG_FUNCTION_ARGS) {
     if (PG_ARGISNULL(1)) refuse_null("timeout");
     Wait wait = {};
     wait.event_id = PG_GETARG_INT64(0);
-    wait.until = GetCurrentTimestamp() + microseconds(PG_GETARG_INTERVAL_P(1));
+    wait.until = eventbus::steady_now() + microseconds(PG_GETARG_INTERVAL_P(1));
     wait.route_name = PG_ARGISNULL(2) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(2));
     wait.count = -1;
     check_server();

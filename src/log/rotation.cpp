@@ -3,6 +3,7 @@
 // Never: takes a segment's lock unless it is free: publishers hold theirs to the end of their transactions.
 #include "log/rotation.hpp"
 
+#include <cstdlib>
 #include <numeric>
 
 #include "log/size.hpp"
@@ -87,7 +88,9 @@ bool is_passed(Relation rel, int64 generation, const Cursors& cursors, const Xid
     seen->blocks = RelationGetNumberOfBlocks(rel);
     seen->written = 0;
     seen->lsn = InvalidXLogRecPtr;
-    TimestampTz keep_from = GetCurrentTimestamp() - static_cast<int64>(settings::retention) * USECS_PER_SEC;
+    // A clock that was set back leaves events from the future behind: they are kept no longer than twice the time.
+    const int64 retention_us = static_cast<int64>(settings::retention) * USECS_PER_SEC;
+    const TimestampTz now_us = GetCurrentTimestamp();
     BufferAccessStrategy ring = GetAccessStrategy(BAS_BULKREAD);
     uint64 passed_xid = 0;
     // From the last page backwards: what is not passed yet is most likely there.
@@ -107,7 +110,7 @@ bool is_passed(Relation rel, int64 generation, const Cursors& cursors, const Xid
             ItemId item = PageGetItemId(page, offset);
             if (!ItemIdIsNormal(item)) continue;
             auto tuple = reinterpret_cast<HeapTupleHeader>(PageGetItem(page, item));
-            if (retain && raw_published_at(tuple) > keep_from) passed = false;
+            if (retain && std::abs(now_us - raw_published_at(tuple)) < retention_us) passed = false;
             uint64 xid = raw_xid(tuple);
             if (xid == passed_xid) continue;
             bool behind = true;

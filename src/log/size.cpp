@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "postgres/steady.hpp"
+
 extern "C" {
 #include "access/genam.h"
 #include "nodes/pg_list.h"
@@ -21,7 +23,7 @@ constexpr int64 own_age_before_look_us = 100000;
 struct {
     int64 bytes = -1;
     int64 grown = 0;
-    TimestampTz looked_at = 0;
+    SteadyTime looked_at = 0;
 } mine;
 
 int64 main_bytes(Relation rel) {
@@ -76,7 +78,7 @@ int64 measured_size(SharedPlace* place) {
     if (bytes >= 0) {
         mine.bytes = bytes;
         mine.grown = 0;
-        mine.looked_at = GetCurrentTimestamp();
+        mine.looked_at = steady_now();
     }
     return mine.bytes;
 }
@@ -87,7 +89,7 @@ int64 known_size(SharedPlace* place) {
         return bytes >= 0 ? bytes : measured_size(place);
     }
     if (mine.bytes < 0 || mine.grown > own_growth_before_look ||
-        GetCurrentTimestamp() - mine.looked_at > own_age_before_look_us)
+        steady_now() - mine.looked_at > own_age_before_look_us)
         return measured_size(nullptr);
     return mine.bytes + mine.grown;
 }

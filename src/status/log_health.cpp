@@ -28,7 +28,7 @@ const char* what_holds_it() {
     if (SPI_processed > 0)
         appendStringInfo(&text, "; route %s lags furthest, by " INT64_FORMAT " s", text_at(0, 1), int8_at(0, 2));
     run_query(
-        "SELECT l.pid, extract(epoch FROM clock_timestamp() - a.xact_start)::bigint FROM pg_locks l "
+        "SELECT l.pid, greatest(0, extract(epoch FROM clock_timestamp() - a.xact_start)::bigint) FROM pg_locks l "
         "LEFT JOIN pg_stat_activity a ON a.pid = l.pid "
         "WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
         "AND l.mode = 'RowExclusiveLock' AND l.granted AND l.relation IN (SELECT c.oid FROM pg_class c "

@@ -26,14 +26,14 @@ bool is_recent(const Place (&)[count], const Place& place, int64 number) {
 
 }  // namespace
 
-void count_delivered(Pace* pace, TimestampTz now, uint64 events, const LatencyCounts& latencies) {
+void count_delivered(Pace* pace, SteadyTime now, uint64 events, const LatencyCounts& latencies) {
     if (events == 0) return;
     current(pace->stretches, now / stretch_us).delivered += events;
     LatencyCounts& counts = current(pace->minutes, now / minute_us).latencies;
     for (Size i = 0; i < counts.size(); ++i) counts[i] += latencies[i];
 }
 
-ShownPace show_pace(const Pace& pace, TimestampTz now) {
+ShownPace show_pace(const Pace& pace, SteadyTime now) {
     uint64 events = 0;
     for (const Pace::Stretch& stretch : pace.stretches)
         if (is_recent(pace.stretches, stretch, now / stretch_us)) events += stretch.delivered;

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "core/latency.hpp"
-#include "postgres/prelude.hpp"
+#include "postgres/steady.hpp"
 
 namespace eventbus::status {
 
@@ -22,13 +22,13 @@ struct Pace {
     Minute minutes[5];
 };
 
-void count_delivered(Pace* pace, TimestampTz now, uint64 events, const LatencyCounts& latencies);
+void count_delivered(Pace* pace, SteadyTime now, uint64 events, const LatencyCounts& latencies);
 
 struct ShownPace {
     double throughput;  // events a second over the last 60 to 70 seconds
     int64 latency_p50;  // microseconds over the last four to five minutes; -1: nothing was delivered
     int64 latency_p99;
 };
-ShownPace show_pace(const Pace& pace, TimestampTz now);
+ShownPace show_pace(const Pace& pace, SteadyTime now);
 
 }  // namespace eventbus::status

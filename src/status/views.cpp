@@ -123,7 +123,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     Route route;
     bool known = copy_route(MyDatabaseId, line.id, &route);
     bool served = known && route.sender_pid != 0;
-    ShownPace pace = known ? show_pace(route.pace, now) : ShownPace{0, -1, -1};
+    ShownPace pace = known ? show_pace(route.pace, steady_now()) : ShownPace{0, -1, -1};
     if (served) {
         counters.delivered = static_cast<int64>(route.delivered);
         counters.dead = static_cast<int64>(route.dead);

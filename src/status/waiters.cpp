@@ -99,12 +99,12 @@ Wanted answers_of(Waiter* waiter) {
     return wanted;
 }
 
-bool wait_for_change(Waiter* waiter, std::uint32_t seen, TimestampTz until) {
+bool wait_for_change(Waiter* waiter, std::uint32_t seen, SteadyTime until) {
     static uint32 wait_event = compat::wait_event("EventbusWaitForDelivery");
     ConditionVariablePrepareToSleep(&waiter->changed);
     bool in_time = true;
     while (in_time && waiter->changes == seen) {
-        long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until);
+        long left = ms_until(until);
         in_time = left > 0;
         if (in_time) (void)ConditionVariableTimedSleep(&waiter->changed, std::min<long>(left, INT_MAX), wait_event);
     }

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "log/reader.hpp"
+#include "postgres/steady.hpp"
 
 extern "C" {
 #include "storage/condition_variable.h"
@@ -51,7 +52,7 @@ void want(Waiter* waiter, const std::int32_t* routes, int count);
 // What has been answered so far.
 Wanted answers_of(Waiter* waiter);
 // Sleeps until `changes` is no longer what it was, or the time is over (false).
-bool wait_for_change(Waiter* waiter, std::uint32_t seen, TimestampTz until);
+bool wait_for_change(Waiter* waiter, std::uint32_t seen, SteadyTime until);
 
 // The answering side.
 bool anybody_waits();

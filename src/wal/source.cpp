@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "postgres/steady.hpp"
 #include "wal/slot.hpp"
 #include "wal/source_state.hpp"
 
@@ -164,14 +165,14 @@ void stamp(std::string_view payload, TimestampTz committed_at) {
 }
 
 // Hands on a large transaction that has committed, whole changes at a time; false when that is done.
-bool hand_on_streamed(Source* source, const Limits& limits, TimestampTz until) {
+bool hand_on_streamed(Source* source, const Limits& limits, SteadyTime until) {
     Streamed* streamed = source->handing;
     Chunk* passing = make_chunk(source->reading);
     for (uint32 looks = 0;; ++looks) {
         if (!streamed->has_head) streamed->has_head = read_head(streamed->spool, &streamed->head);
         if (!streamed->has_head) break;
         if (!streamed->head.same_change && (passing->bytes > limits.bytes || any_is_full(source, limits) ||
-                                            (looks % records_between_looks == 0 && GetCurrentTimestamp() > until))) {
+                                            (looks % records_between_looks == 0 && steady_now() > until))) {
             source->found = {source->commit, source->number};
             return true;
         }
@@ -265,7 +266,7 @@ const char* words_of(const Source* source) {
 bool step(Source* source, const Limits& limits) {
     source->now = GetCurrentTimestamp();
     source->next_xid = ReadNextFullTransactionId();
-    TimestampTz until = source->now + step_us;
+    SteadyTime until = steady_now() + step_us;
     bool more = true;
     for (uint32 records = 1; more; ++records) {
         CHECK_FOR_INTERRUPTS();
@@ -283,7 +284,7 @@ bool step(Source* source, const Limits& limits) {
             if (!hold_record(source)) LogicalDecodingProcessRecord(source->context, source->context->reader);
             if (source->handing == nullptr) source->found = {source->next, 0};
         }
-        if (records % records_between_looks == 0 && GetCurrentTimestamp() > until) break;
+        if (records % records_between_looks == 0 && steady_now() > until) break;
     }
     tell_statistics(source);
     MemoryContextSwitchTo(source->memory);

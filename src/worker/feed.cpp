@@ -93,7 +93,7 @@ void read_detour(LogStream* stream) {
     if (!log::in_batch(stream->reader))
         log::begin_batch(stream->reader, log::horizon_of(stream->detour->route->stream->reader), 0);
     log::Chunk* chunk = log::read_chunk(stream->reader, {events, bytes}, {wanted, stream});
-    stream->looked_at = GetCurrentTimestamp();
+    stream->looked_at = steady_now();
     sender.unsaved = true;
     if (chunk != nullptr) lend(stream, chunk);
 }
@@ -180,7 +180,7 @@ bool feed_streams() {
             // A look that nobody asked for and that finds nothing leaves the cursors as they are: idle means idle.
             if (stream->seen_commits != commits) sender.unsaved = true;
             stream->seen_commits = commits;
-            stream->looked_at = GetCurrentTimestamp();
+            stream->looked_at = steady_now();
             stream->must_look = false;
         }
         log::Limits limits{static_cast<uint32>(settings::batch_events), chunk_bytes};

@@ -4,6 +4,7 @@
 #include "catalog/catalog.hpp"
 #include "core/backoff.hpp"
 #include "postgres/query.hpp"
+#include "postgres/steady.hpp"
 #include "settings/settings.hpp"
 #include "wal/slot.hpp"
 #include "worker/process.hpp"
@@ -26,8 +27,8 @@ namespace {
 struct Sender {
     int32 broker_id;
     BackgroundWorkerHandle* handle;
-    TimestampTz started_at;
-    TimestampTz retry_at;
+    SteadyTime started_at;
+    SteadyTime retry_at;
     bool starved;  // max_worker_processes left no room for it
     Backoff backoff{Backoff::Duration(200), Backoff::Duration(30000)};
 };
@@ -105,24 +106,24 @@ void drop_all_slots() {
 }
 
 // Starts one sender if it is due; returns when to look again (0: no need).
-TimestampTz tend(int32 broker_id, const char* name, const char* database_name) {
+SteadyTime tend(int32 broker_id, const char* name, const char* database_name) {
     Sender* sender = sender_of(broker_id);
-    TimestampTz now = GetCurrentTimestamp();
+    SteadyTime now = steady_now();
     if (sender->handle != nullptr) {
         if (state_of(sender->handle) != ChildState::gone) return 0;
         pfree(sender->handle);
         sender->handle = nullptr;
-        if (TimestampDifferenceExceeds(sender->started_at, now, 60000)) sender->backoff.reset();
-        sender->retry_at = TimestampTzPlusMilliseconds(now, sender->backoff.next(static_cast<uint32>(now)).count());
+        if (ms_have_passed(sender->started_at, now, 60000)) sender->backoff.reset();
+        sender->retry_at = plus_ms(now, sender->backoff.next(static_cast<uint32>(now)).count());
     }
     if (status::pid_of_sender(MyDatabaseId, broker_id) != 0)
-        return TimestampTzPlusMilliseconds(now, 1000);  // of an earlier keeper: nobody will tell us when it leaves
+        return plus_ms(now, 1000);  // of an earlier keeper: nobody will tell us when it leaves
     if (now < sender->retry_at) return sender->retry_at;
     sender->handle = start_sender(MyDatabaseId, database_name, broker_id, name);
     sender->started_at = now;
     sender->starved = sender->handle == nullptr;
     if (!sender->starved) return 0;
-    sender->retry_at = TimestampTzPlusMilliseconds(now, 5000);
+    sender->retry_at = plus_ms(now, 5000);
     return sender->retry_at;
 }
 
@@ -151,11 +152,11 @@ bool is_served(int32 broker_id) {
     return sender->handle != nullptr && state_of(sender->handle) != ChildState::gone;
 }
 
-TimestampTz tend_all(const Brokers& brokers) {
-    TimestampTz next = 0;
+SteadyTime tend_all(const Brokers& brokers) {
+    SteadyTime next = 0;
     for (int i = 0; i < brokers.count; ++i) {
         if (brokers.names[i] == nullptr) continue;
-        TimestampTz want = tend(brokers.ids[i], brokers.names[i], brokers.database);
+        SteadyTime want = tend(brokers.ids[i], brokers.names[i], brokers.database);
         if (want != 0 && (next == 0 || want < next)) next = want;
     }
     int missing = 0;
@@ -238,13 +239,13 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
             first = false;
         }
 
-        TimestampTz now = GetCurrentTimestamp();
-        TimestampTz next = TimestampTzPlusMilliseconds(now, settings::safety_poll);
-        for (TimestampTz want : {tend_all(brokers), upkeep.run_if_due()})
+        SteadyTime now = steady_now();
+        SteadyTime next = plus_ms(now, settings::safety_poll);
+        for (SteadyTime want : {tend_all(brokers), upkeep.run_if_due()})
             if (want != 0 && want < next) next = want;
-        if (brokers.slots_left) next = std::min(next, TimestampTzPlusMilliseconds(now, 500));
+        if (brokers.slots_left) next = std::min(next, plus_ms(now, 500));
         pgstat_report_activity(STATE_IDLE, "waiting for something to change: brokers, routes, the log");
-        sleep_on_latch(std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)),
+        sleep_on_latch(std::max<long>(1, ms_until(next)),
                        "EventbusKeeperMain");
     }
 }

@@ -13,6 +13,7 @@
 //   a keeper dies                   it is started again with back-off; its senders go on meanwhile
 #include "core/backoff.hpp"
 #include "postgres/query.hpp"
+#include "postgres/steady.hpp"
 #include "settings/settings.hpp"
 #include "worker/process.hpp"
 #include "worker/sleep.hpp"
@@ -35,7 +36,7 @@ struct Keeper {
     bool looked;                     // by a keeper of ours, which found no extension
     bool must_run;
     bool warned;
-    TimestampTz retry_at;
+    SteadyTime retry_at;
     Backoff backoff{Backoff::Duration(1000), Backoff::Duration(60000)};
 };
 
@@ -110,7 +111,7 @@ void warn_no_room(Keeper* keeper, status::Database* database) {
 }
 
 // Looks after one database; returns when it wants to be looked at again (0: whenever somebody wakes us).
-TimestampTz tend(Oid oid, int* starting) {
+SteadyTime tend(Oid oid, int* starting) {
     static bool warned_full = false;
     Keeper* keeper = keeper_of(oid);
     // A database without the extension keeps no place; CREATE EXTENSION makes one again at its commit.
@@ -124,7 +125,7 @@ TimestampTz tend(Oid oid, int* starting) {
         warned_full = true;
         return 0;
     }
-    TimestampTz now = GetCurrentTimestamp();
+    SteadyTime now = steady_now();
 
     if (keeper->handle != nullptr) {
         ChildState state = state_of(keeper->handle);
@@ -136,12 +137,12 @@ TimestampTz tend(Oid oid, int* starting) {
         keeper->handle = nullptr;
         keeper->must_run = database->has_extension;
         if (keeper->must_run && database->suspended_by == 0)
-            keeper->retry_at = TimestampTzPlusMilliseconds(now, keeper->backoff.next(static_cast<uint32>(now)).count());
+            keeper->retry_at = plus_ms(now, keeper->backoff.next(static_cast<uint32>(now)).count());
     }
     if (status::pid_of_keeper(oid) != 0) return 0;  // of an earlier launcher
     if (database->suspended_by != 0) {
         keeper->must_run = true;
-        return TimestampTzPlusMilliseconds(now, 1000);
+        return plus_ms(now, 1000);
     }
     bool look = database->look;
     if (!look && !keeper->must_run) {
@@ -150,7 +151,7 @@ TimestampTz tend(Oid oid, int* starting) {
         return 0;
     }
     if (!look && now < keeper->retry_at) return keeper->retry_at;
-    if (*starting >= most_at_once) return TimestampTzPlusMilliseconds(now, 50);
+    if (*starting >= most_at_once) return plus_ms(now, 50);
 
     database->look = false;
     database->has_extension = false;
@@ -158,7 +159,7 @@ TimestampTz tend(Oid oid, int* starting) {
     if (keeper->handle == nullptr) {
         warn_no_room(keeper, database);
         keeper->must_run = true;
-        keeper->retry_at = TimestampTzPlusMilliseconds(now, 5000);
+        keeper->retry_at = plus_ms(now, 5000);
         return keeper->retry_at;
     }
     database->missing_workers = 0;
@@ -197,16 +198,16 @@ extern "C" PGDLLEXPORT void eventbus_launcher_main(Datum) {
         List* databases = list_databases();
         forget_dropped(databases);
         int starting = 0;
-        TimestampTz now = GetCurrentTimestamp();
-        TimestampTz next = TimestampTzPlusMilliseconds(now, 60000);
+        SteadyTime now = steady_now();
+        SteadyTime next = plus_ms(now, 60000);
         ListCell* cell;
         foreach (cell, databases) {
-            TimestampTz want = tend(lfirst_oid(cell), &starting);
+            SteadyTime want = tend(lfirst_oid(cell), &starting);
             if (want != 0 && want < next) next = want;
         }
         MemoryContextReset(round);
         pgstat_report_activity(STATE_IDLE, "waiting for databases and extensions to come and go");
-        sleep_on_latch(std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next)),
+        sleep_on_latch(std::max<long>(1, ms_until(next)),
                        "EventbusLauncherMain");
     }
 }

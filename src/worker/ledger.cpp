@@ -27,8 +27,8 @@ void count(SenderRoute* route, const delivery::RouteStatus& status) {
     counters.delivered = route->base.delivered + static_cast<int64>(status.delivered);
     counters.dead = route->base.dead + static_cast<int64>(status.dead);
     counters.retries = route->base.retries + static_cast<int64>(status.retries);
-    if (status.last_delivered_at != 0) counters.last_delivered_at = from_unix_us(status.last_delivered_at);
-    if (status.last_error_at != 0) counters.last_error_at = from_unix_us(status.last_error_at);
+    if (status.last_delivered_at.number != 0) counters.last_delivered_at = from_unix_us(status.last_delivered_at.wall);
+    if (status.last_error_at.number != 0) counters.last_error_at = from_unix_us(status.last_error_at.wall);
 }
 
 const char* name_of(delivery::RouteState state) {
@@ -74,7 +74,7 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     shared->oldest = oldest;
     shared->last_delivered_at = counters.last_delivered_at;
     shared->last_error_at = counters.last_error_at;
-    if (status.last_error_at != 0) strlcpy(shared->last_error, words, sizeof shared->last_error);
+    if (status.last_error_at.number != 0) strlcpy(shared->last_error, words, sizeof shared->last_error);
     if (state != nullptr) {
         strlcpy(shared->state, state, sizeof shared->state);
         strlcpy(shared->last_error, reason, sizeof shared->last_error);
@@ -132,8 +132,8 @@ static void tell(const delivery::DeadLetter& letter) {
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (route->id != static_cast<int32>(letter.route & ~redelivery_bit)) continue;
-        TimestampTz now = GetCurrentTimestamp();
-        if (!TimestampDifferenceExceeds(route->dead_told_at, now, quiet_ms)) return;
+        SteadyTime now = steady_now();
+        if (!ms_have_passed(route->dead_told_at, now, quiet_ms)) return;
         route->dead_told_at = now;
         char words[512];
         copy_words(words, sizeof words, letter.error);
@@ -181,7 +181,7 @@ void save_cursors() {
         }
         count(route, status);
         char words[512];
-        if (status.last_error_at != 0) {
+        if (status.last_error_at.number != 0) {
             copy_words(words, sizeof words, status.last_error);
             stored.counters.last_error = words;
         }
@@ -201,12 +201,12 @@ void save_cursors() {
     status::count_cursor_save(sender.place);
     sender.unsaved = false;
     sender.delivered_since_save = 0;
-    sender.saved_at = GetCurrentTimestamp();
+    sender.saved_at = steady_now();
 }
 
 void publish_status() {
     sender.unshown = false;
-    sender.shown_at = GetCurrentTimestamp();
+    sender.shown_at = steady_now();
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));

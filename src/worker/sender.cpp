@@ -84,7 +84,7 @@ void take_report() {
 // Returns in how many milliseconds the cursors are due; negative: they are not.
 long save_if_due() {
     if (!sender.unsaved) return -1;
-    long since = TimestampDifferenceMilliseconds(sender.saved_at, GetCurrentTimestamp());
+    long since = ms_between(sender.saved_at, steady_now());
     long wait = sender.delivered_since_save > 0 ? save_after_ms : save_quietly_after_ms;
     if (sender.delivered_since_save < save_after_events && since < wait) return wait - since;
     save_cursors();
@@ -94,7 +94,7 @@ long save_if_due() {
 // The same for the status: with many routes it is too much for every round.
 long show_if_due() {
     if (!sender.unshown) return -1;
-    long since = TimestampDifferenceMilliseconds(sender.shown_at, GetCurrentTimestamp());
+    long since = ms_between(sender.shown_at, steady_now());
     if (since < show_after_ms) return show_after_ms - since;
     publish_status();
     return -1;
@@ -130,10 +130,10 @@ long idle_time(long save_due, long show_due) {
 bool commits_are_many() {
     constexpr std::uint64_t many_a_second = 8000;
     constexpr std::int64_t measured_over_us = 5000;
-    static TimestampTz since = 0;
+    static SteadyTime since = 0;
     static std::uint64_t commits = 0;
     static bool many = false;
-    TimestampTz now = GetCurrentTimestamp();
+    SteadyTime now = steady_now();
     if (now - since < measured_over_us) return many;
     std::uint64_t now_commits = sender.place->commits + sender.place->wal_commits;
     many = (now_commits - commits) * USECS_PER_SEC > many_a_second * static_cast<std::uint64_t>(now - since);
@@ -177,10 +177,10 @@ broker::Ready sleep_until_work(long milliseconds) {
     const char* wait_event = show_activity(milliseconds == 0);
     Readiness ready = sleep_on(interest.fd, interest.read, interest.write, milliseconds, wait_event);
     status::wake_up(sender.place, sender.worker);
-    TimestampTz now = GetCurrentTimestamp();
+    SteadyTime now = steady_now();
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (TimestampDifferenceExceeds(stream->looked_at, now, settings::safety_poll)) stream->must_look = true;
+        if (ms_have_passed(stream->looked_at, now, settings::safety_poll)) stream->must_look = true;
     }
     return {ready.read, ready.write};
 }

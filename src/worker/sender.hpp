@@ -6,6 +6,7 @@
 #include "delivery/dispatcher.hpp"
 #include "log/cursors.hpp"
 #include "log/reader.hpp"
+#include "postgres/steady.hpp"
 #include "router/route.hpp"
 #include "status/shared.hpp"
 #include "worker/wal_feed.hpp"
@@ -32,7 +33,7 @@ struct LogStream {
     List* lent;  // of Lent*, oldest first
     delivery::ChunkId next_chunk;
     std::uint64_t seen_commits;  // of the database, when the running or last batch began
-    TimestampTz looked_at;       // when that batch began
+    SteadyTime looked_at;       // when that batch began
     bool must_look;              // the safety poll, or the beginning
     int64 skip_to;               // generation before which events are being left out; 0: none
     int64 skip_at;               // the generation that is being looked through (0: not begun),
@@ -46,7 +47,7 @@ struct LogStream {
 struct Progress {
     const LogStream* stream;
     delivery::Position settled;
-    TimestampTz moved_at;
+    SteadyTime moved_at;
 };
 
 // Tells whether a detour's row would say anything new.
@@ -109,7 +110,7 @@ struct SenderRoute {
     Progress progress;
     Redelivery* redelivery;    // or nullptr
     status::Route* shared;     // or nullptr where shared memory has no room
-    TimestampTz dead_told_at;  // when the log last heard of its dead letters
+    SteadyTime dead_told_at;  // when the log last heard of its dead letters
     bool seen;                 // by the configuration just read
 };
 
@@ -131,10 +132,10 @@ struct Sender {
     std::uint32_t configuration;  // the generation last read
     bool begin_again;             // a segment was rewritten under a reader: the next sender begins the batch anew
     bool unsaved;                 // some route has moved since the cursors were written
-    TimestampTz shown_at;
+    SteadyTime shown_at;
     bool unshown;  // something has happened since the status was published
     std::uint64_t delivered_since_save;
-    TimestampTz saved_at;
+    SteadyTime saved_at;
 };
 
 extern Sender sender;

@@ -73,7 +73,7 @@ struct Standing {
 void look_at(Progress* progress, const LogStream* stream, const delivery::RouteStatus& status, Standing* standing) {
     note_progress(progress, stream, status.settled);
     if (status.idle) return;
-    bool moves = !TimestampDifferenceExceeds(progress->moved_at, GetCurrentTimestamp(), still_ms);
+    bool moves = !ms_have_passed(progress->moved_at, steady_now(), still_ms);
     (moves ? standing->busy : standing->stuck) = true;
 }
 
@@ -172,16 +172,16 @@ void finish(LogStream* stream) {
 
 void note_progress(Progress* progress, const LogStream* stream, const delivery::Position& settled) {
     if (progress->stream == stream && progress->settled == settled) return;
-    *progress = {stream, settled, GetCurrentTimestamp()};
+    *progress = {stream, settled, steady_now()};
 }
 
 bool skip_ahead() {
     static int64 asked = 0;
-    static TimestampTz asked_at = 0;
+    static SteadyTime asked_at = 0;
     int64 before = sender.place->room.skip_before;
     if (before != asked) {
         asked = before;
-        asked_at = GetCurrentTimestamp();
+        asked_at = steady_now();
     }
     ListCell* cell;
     if (before == 0) {  // there is room again
@@ -191,7 +191,7 @@ bool skip_ahead() {
         }
         return false;
     }
-    bool patient = !TimestampDifferenceExceeds(asked_at, GetCurrentTimestamp(), patience_ms);
+    bool patient = !ms_have_passed(asked_at, steady_now(), patience_ms);
     bool more = false;
     bool finished = false;
     bool in_transaction = false;

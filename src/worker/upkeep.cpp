@@ -65,13 +65,13 @@ void forget(List* routes) {
 
 }  // namespace
 
-bool Upkeep::is_due(TimestampTz now) {
+bool Upkeep::is_due(SteadyTime now) {
     const int shortest_ms = (near_full_ ? near_full : with_room).shortest_ms;
     std::uint64_t events = database_->commits + database_->cursor_saves;
     if (events != seen_) {
         seen_ = events;
         pause_ms_ = shortest_ms;
-        TimestampTz soon = TimestampTzPlusMilliseconds(now, shortest_ms);
+        SteadyTime soon = plus_ms(now, shortest_ms);
         due_ = due_ == 0 || due_ > soon ? soon : due_;
     }
     return due_ != 0 && now >= due_;
@@ -80,7 +80,7 @@ bool Upkeep::is_due(TimestampTz now) {
 void Upkeep::ask_senders(std::int64_t skip_before) {
     if (database_->room.skip_before == skip_before) return;
     database_->room.skip_before = skip_before;
-    asked_at_ = GetCurrentTimestamp();
+    asked_at_ = steady_now();
 }
 
 // Asks for the oldest segment until there is some room again.
@@ -131,7 +131,7 @@ void Upkeep::tell_log(std::int64_t bytes, std::int64_t limit) {
 
 // Cursors are written ten times a second: what is delivered already is let go only after that. Senders that have to
 // leave something out wait for routes that are about to pass, and look through it first. Meanwhile publishers wait.
-void Upkeep::tell_publishers(TimestampTz now) {
+void Upkeep::tell_publishers(SteadyTime now) {
     constexpr int settle_ms = 500;
     constexpr int skip_ms = 5000;
     status::Room& room = database_->room;
@@ -140,13 +140,13 @@ void Upkeep::tell_publishers(TimestampTz now) {
     ConditionVariableBroadcast(&room.looked);
 }
 
-TimestampTz Upkeep::run_if_due() {
-    TimestampTz now = GetCurrentTimestamp();
+SteadyTime Upkeep::run_if_due() {
+    SteadyTime now = steady_now();
     std::int64_t wanted = database_->room.wanted.exchange(0);
     if (!is_due(now) && wanted == 0) return due_;
 
     int period_ms = settings::rotation_period * 1000;
-    bool force = current_since_ != 0 && TimestampDifferenceExceeds(current_since_, now, period_ms);
+    bool force = current_since_ != 0 && ms_have_passed(current_since_, now, period_ms);
     log::RotationResult result = log::rotate(force, wanted, database_->room.skip_before, &database_->log);
     std::int64_t limit = log::size_limit();
     if (result.full && full_since_ == 0)
@@ -164,9 +164,9 @@ TimestampTz Upkeep::run_if_due() {
     if (current_since_ == 0) current_since_ = now;
     const Pace& pace = near_full_ ? near_full : with_room;
     pause_ms_ = std::clamp(pause_ms_, pace.shortest_ms, pace.longest_ms);
-    due_ = TimestampTzPlusMilliseconds(now, pause_ms_);
+    due_ = plus_ms(now, pause_ms_);
     pause_ms_ = std::min(pause_ms_ * 2, pace.longest_ms);
-    TimestampTz over = TimestampTzPlusMilliseconds(current_since_, period_ms + 1);
+    SteadyTime over = plus_ms(current_since_, period_ms + 1);
     if (over > now && over < due_) due_ = over;
     return due_;
 }

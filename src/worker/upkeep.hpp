@@ -4,6 +4,7 @@
 #pragma once
 
 #include "log/rotation.hpp"
+#include "postgres/steady.hpp"
 #include "status/shared.hpp"
 
 extern "C" {
@@ -20,24 +21,24 @@ class Upkeep {
     using IsServed = bool (*)(int32 broker_id);  // by a sender that runs, or is about to
     Upkeep(status::Database* database, IsServed is_served) : database_(database), is_served_(is_served) {}
     // Returns when to come again; 0: when somebody wakes us.
-    TimestampTz run_if_due();
+    SteadyTime run_if_due();
     void hurry() { due_ = 1; }
 
  private:
-    bool is_due(TimestampTz now);
+    bool is_due(SteadyTime now);
     void skip(const log::RotationResult& result);
     void ask_senders(std::int64_t skip_before);
     void tell_log(std::int64_t bytes, std::int64_t limit);
-    void tell_publishers(TimestampTz now);
+    void tell_publishers(SteadyTime now);
 
     status::Database* database_;
     IsServed is_served_;
     List* skipped_ = NIL;  // what routes had left out before the log became full
     std::uint64_t seen_ = 0;
-    TimestampTz due_ = 1;  // once at the start: the log may hold what an earlier life left
-    TimestampTz current_since_ = 0;
-    TimestampTz full_since_ = 0;
-    TimestampTz asked_at_ = 0;  // when what senders are asked for last changed
+    SteadyTime due_ = 1;  // once at the start: the log may hold what an earlier life left
+    SteadyTime current_since_ = 0;
+    SteadyTime full_since_ = 0;
+    SteadyTime asked_at_ = 0;  // when what senders are asked for last changed
     bool near_full_ = false;
     int pause_ms_ = 0;
 };

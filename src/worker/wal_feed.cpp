@@ -102,11 +102,11 @@ bool has_room() {
         delivery::Position settled = status_of(route).settled;
         if (settled != feed->settled) {
             feed->settled = settled;
-            feed->moved_at = GetCurrentTimestamp();
+            feed->moved_at = steady_now();
         }
         wal_now.awaited =
             wal_now.awaited || (feed->taker.file == nullptr &&
-                                !TimestampDifferenceExceeds(feed->moved_at, GetCurrentTimestamp(), still_ms));
+                                !ms_have_passed(feed->moved_at, steady_now(), still_ms));
     }
     return any && !wal_now.awaited;
 }
@@ -147,8 +147,9 @@ void note_end(bool at_end) {
 // What has been found by reading since then is with the routes.
 void note_handed(TimestampTz since) {
     note_end(!wal_now.more);
-    wal_now.handed_until =
-        std::max(wal_now.handed_until, wal_now.at_end ? since : wal::committed_by_now(wal_now.source));
+    // A clock that was set back makes what lay before now lie ahead.
+    TimestampTz known = std::min(wal_now.handed_until, since);
+    wal_now.handed_until = wal_now.at_end ? since : std::max(known, wal::committed_by_now(wal_now.source));
 }
 
 void read_on(void*) {
@@ -248,7 +249,7 @@ long wal_wait() {
     if (wal_now.awaited) return still_ms / 10;
     if (wal_now.source != nullptr && wal::state_of(wal_now.source) == wal::State::starting) return starting_ms;
     if (wal_now.source == nullptr && wal_now.trouble[0] != '\0')
-        return std::max<long>(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wal_now.retry_at));
+        return std::max<long>(1, ms_until(wal_now.retry_at));
     return -1;
 }
 
@@ -269,8 +270,8 @@ void wal_cursor_saved(SenderRoute* route) {
 
 void confirm_wal() {
     if (wal::state_of(wal_now.source) != wal::State::running) return;
-    if (!TimestampDifferenceExceeds(wal_now.confirmed_at, GetCurrentTimestamp(), confirm_ms)) return;
-    wal_now.confirmed_at = GetCurrentTimestamp();
+    if (!ms_have_passed(wal_now.confirmed_at, steady_now(), confirm_ms)) return;
+    wal_now.confirmed_at = steady_now();
     wal::Position least = wal::handed_by_now(wal_now.source);
     ListCell* cell;
     foreach (cell, sender.routes) {

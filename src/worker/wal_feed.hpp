@@ -5,6 +5,7 @@
 
 #include "delivery/dispatcher.hpp"
 #include "log/cursors.hpp"
+#include "postgres/steady.hpp"
 #include "wal/source.hpp"
 
 namespace eventbus::worker {
@@ -25,7 +26,7 @@ struct WalFeed {
     List* detours;  // of WalDetour*, by number
     wal::Position saved;
     delivery::Position settled;  // and since when it stands there
-    TimestampTz moved_at;
+    SteadyTime moved_at;
 };
 
 // The route's cursor has been loaded.

@@ -36,8 +36,7 @@ void show_trouble(const char* words, const char* hint) {
     bool news = strncmp(wal_now.trouble, words, sizeof wal_now.trouble - 1) != 0;
     strlcpy(wal_now.trouble, words, sizeof wal_now.trouble);
     strlcpy(wal_now.hint, hint != nullptr ? hint : "", sizeof wal_now.hint);
-    wal_now.retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-                                                   wal_now.backoff.next(static_cast<uint32>(MyProcPid)).count());
+    wal_now.retry_at = plus_ms(steady_now(), wal_now.backoff.next(static_cast<uint32>(MyProcPid)).count());
     sender.unshown = true;
     if (news)
         ereport(WARNING, (errmsg("pg_eventbus: routes from the WAL to broker \"%s\" stand still: %s",
@@ -170,7 +169,7 @@ bool attempt(void (*work)(void*), void* argument) {
 }
 
 void open_wal_source_if_due() {
-    if (wal_now.trouble[0] != '\0' && GetCurrentTimestamp() < wal_now.retry_at && !wal_now.changed) return;
+    if (wal_now.trouble[0] != '\0' && steady_now() < wal_now.retry_at && !wal_now.changed) return;
     List* list = takers();
     bool any = list != NIL;
     list_free(list);
@@ -186,9 +185,9 @@ bool standbys_have(XLogRecPtr lsn) {
         wal_now.standbys_since = 0;
         return true;
     }
-    TimestampTz now = GetCurrentTimestamp();
+    SteadyTime now = steady_now();
     if (wal_now.standbys_since == 0) wal_now.standbys_since = now;
-    if (wal_now.trouble[0] == '\0' && TimestampDifferenceExceeds(wal_now.standbys_since, now, long_ms))
+    if (wal_now.trouble[0] == '\0' && ms_have_passed(wal_now.standbys_since, now, long_ms))
         show_trouble("standbys that synchronized_standby_slots names have not received all changes yet",
                      "Mend the standbys, or take them out of synchronized_standby_slots and reload.");
     return false;

@@ -16,13 +16,13 @@ struct WalState {
     bool unseen;                 // what was found cannot be seen by all readers yet, or standbys have not got it
     bool at_end;                 // all that has been committed is with the routes,
     TimestampTz handed_until;    // or, where it is not, what was committed before
-    TimestampTz standbys_since;  // since when standbys are waited for; 0: they are not
+    SteadyTime standbys_since;  // since when standbys are waited for; 0: they are not
     List* left;  // of WalFeed*: of routes that are gone, while the broker may still be sent what they were lent
-    TimestampTz confirmed_at;
+    SteadyTime confirmed_at;
     char trouble[512];  // why it stands still; empty: it does not
     char hint[256];
     XLogRecPtr failed_at;  // where reading failed; the trouble is over behind that. 0: it was not in reading
-    TimestampTz retry_at;
+    SteadyTime retry_at;
     Backoff backoff{Backoff::Duration(1000), Backoff::Duration(30000)};  // ms
 };
 

@@ -57,7 +57,7 @@ def _sender(database, but):
         return []
 
 
-def kill_senders(database, redis, stream, kills, rate=2000, seed=1, by=signal.SIGKILL):
+def kill_senders(database, redis, stream, kills, rate=2000, seed=1, by=signal.SIGKILL, after=lambda: None):
     """The database's only sender delivers into the stream and is killed so many times: every third one as soon as it is
     there, while it still asks what the stream holds, the others in the midst of delivering. What was counted in the end.
     A list beside the stream shows what is sent again: `repeated` is what a stream without a past would have twice."""
@@ -76,6 +76,7 @@ def kill_senders(database, redis, stream, kills, rate=2000, seed=1, by=signal.SI
                 eventually(lambda: client.xlen(stream) > length, 60, "the sender delivers")
             publisher.stopping.wait(dice.random() * 0.3)
             os.kill(last, by)
+            after()
         eventually(lambda: _sender(database, last), 60, "there is a sender after the last kill")
     finally:
         publisher.stopping.set()

@@ -34,7 +34,7 @@ TEST(Delivery, DeliversWhatMatchesAndFinishesChunks) {
         EXPECT_EQ(w.state(id), RouteState::active);
     }
     EXPECT_EQ(w.status(2).delivered, 4U);
-    EXPECT_EQ(w.status(2).last_delivered_at, w.wall);
+    EXPECT_EQ(w.status(2).last_delivered_at.wall, w.wall);
     EXPECT_EQ(w.broker.broken_borrows, 0U);
     EXPECT_TRUE(w.notices.empty());
 }

@@ -102,6 +102,10 @@ Past::Past(const BrokerSettings& settings, std::int64_t started_us) : started_us
     client_name_ = "pg_eventbus:" + std::string(hex.data(), static_cast<std::size_t>(end - hex.data()));
 }
 
+void Past::clock_is(std::int64_t now_us) {
+    future_us_ = now_us + clock_steps_us;
+}
+
 Tail& Past::tail(std::string_view stream) {
     const auto found = tails_.find(stream);
     if (found != tails_.end()) return found->second;

@@ -3,7 +3,8 @@
 // Never: costs anything for events published after the connection was begun, or trusts an id alone.
 //
 // An event that is offered again after a lost connection or a crash may stand in its stream already. It can only
-// do so if it was published before this connection was begun. For such events the driver
+// do so if it was published before this connection was begun (or seems to be published only later: somebody has set
+// the clock back). For such events the driver
 //  1. waits until the server has done with our earlier connections (CLIENT LIST knows them by our name): what
 //     they sent may still be on its way into the stream;
 //  2. reads the stream backwards (XREVRANGE) from its end to the time when the event was published;
@@ -68,10 +69,14 @@ class Past {
     // By this name the server knows the connections of one database's broker.
     const std::string& client_name() const { return client_name_; }
 
-    // Whether the event may have been sent before.
+    // Whether the event may have been sent before. One from the future was published before the clock was set back.
+    void clock_is(std::int64_t now_us);
     bool concerns(const Outgoing& outgoing) const {
-        return outgoing.event->published_at < started_us_ && outgoing.addressing->kind == "stream";
+        const auto published = outgoing.event->published_at;
+        return (published < started_us_ || published > future_us_) && outgoing.addressing->kind == "stream";
     }
+    // Not before then.
+    std::int64_t since(const Event& event) const { return std::min(event.published_at, started_us_); }
     Tail& tail(std::string_view stream);
 
     // The wait for our earlier connections to end.
@@ -89,6 +94,7 @@ class Past {
     void forget_some();
 
     std::int64_t started_us_;
+    std::int64_t future_us_ = INT64_MAX;
     std::string client_name_;
     TimePoint fence_deadline_ = TimePoint::max();
     std::unordered_map<std::string, Tail, Hash, std::equal_to<>> tails_;

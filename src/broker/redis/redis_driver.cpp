@@ -99,6 +99,7 @@ TimePoint RedisDriver::wake_at() const {
 Link RedisDriver::drive(Ready ready, TimePoint now) {
     if (link_.state == LinkState::down) return link_;
     now_ = now;
+    past_.clock_is(wall_clock_us());
     const bool moved = move_bytes(ready);
     const std::size_t unsent = stream_.unsent();
     read_replies();
@@ -198,14 +199,14 @@ void RedisDriver::take_past(const OpenCommands::Open& asked, const Reply& reply)
 
 bool RedisDriver::is_past_known(const Outgoing& outgoing) {
     return !past_.concerns(outgoing) ||
-           (past_.fence == Past::Fence::clear && past_.tail(outgoing.name).reaches(outgoing.event->published_at));
+           (past_.fence == Past::Fence::clear && past_.tail(outgoing.name).reaches(past_.since(*outgoing.event)));
 }
 
 void RedisDriver::ask_past(const Outgoing& outgoing) {
     if (past_.fence == Past::Fence::unasked) ask_fence();
     if (past_.fence != Past::Fence::clear) return;
     Tail& tail = past_.tail(outgoing.name);
-    if (tail.ask(stream_.outbox(), outgoing.event->published_at)) await(OpenCommands::What::tail, &tail);
+    if (tail.ask(stream_.outbox(), past_.since(*outgoing.event))) await(OpenCommands::What::tail, &tail);
 }
 
 void RedisDriver::ask_fence() {
