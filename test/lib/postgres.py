@@ -47,9 +47,9 @@ def unprivileged_user():
 
 class PostgresCluster:
     """config: a dictionary of settings as they stand in postgresql.conf (texts in quotes). None removes one.
-    environment: variables that the server has beside its own."""
+    environment: variables that the server has beside its own. initdb: further options of initdb."""
 
-    def __init__(self, preload=True, config=None, name="pg", copy_of=None, environment=None):
+    def __init__(self, preload=True, config=None, name="pg", copy_of=None, environment=None, initdb=()):
         self.user = unprivileged_user()
         self.superuser = "postgres"
         self.environment = dict(os.environ, **environment) if environment else None
@@ -69,7 +69,7 @@ class PostgresCluster:
                       f"host={copy_of.directory} port={copy_of.port} user={self.superuser} dbname=postgres")
         else:
             self._run("initdb", "-D", self.data, "-U", self.superuser, "-A", "trust", "-N", "-E", "UTF8",
-                      "--locale=C.UTF-8", "--no-instructions")
+                      "--locale=C.UTF-8", "--no-instructions", *initdb)
             with open(os.path.join(self.data, "postgresql.conf"), "a") as text:
                 text.write("include 'test.conf'\n")
         self.write_config()

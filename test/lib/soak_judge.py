@@ -1,0 +1,106 @@
+# What it is: the soak's judge: what was committed against what each route's destination got.
+# Who calls it: soak.py, when everything has come to rest.
+# Never: asks the extension what it has delivered.
+import json
+from collections import Counter
+
+from soak_load import SHAPES
+
+DUPLICATES_A_FAULT = 12000  # cursors are written every 10 000 events at the latest; what is on its way comes on top
+
+
+def parsed(payload):
+    """An event's (u, key, n): its own payload, or a row's in Debezium's envelope."""
+    body = json.loads(payload)
+    body = body.get("after", body)
+    return body["u"], body["k"], body["n"]
+
+
+class Arrivals:
+    """What each route's destination got, in order of arrival: (u, key, n, id), where a list has no ids."""
+
+    def __init__(self, world):
+        self.world, self.by_topic = world, {"soak/qos1": [], "soak/qos2": [], "wal/qos1": [], "wal/qos2": []}
+
+    def hear(self, message):
+        self.by_topic[message.topic].append((*parsed(message.payload), dict(message.user)["event-id"]))
+
+    def counts(self):
+        """Of what can be counted without taking it, to see that nothing comes any more."""
+        client = self.world.redis.client()
+        counts = {route: client.xlen(key) if kind == "stream" else client.llen(key)
+                  for route, (kind, key) in REDIS.items()}
+        counts |= {route: len(self.by_topic[topic]) for route, topic in MQTT.items()}
+        return counts | {route: self.world.rabbit.depth(queue) for route, queue in AMQP.items()}
+
+    def take(self):
+        client = self.world.redis.client()
+        taken = {route: self.by_topic[topic] for route, topic in MQTT.items()}
+        for route, (kind, key) in REDIS.items():
+            if kind == "stream":
+                taken[route] = [(*parsed(entry["payload"]), entry["id"].decode()) for entry in self.world.redis.stream(key)]
+            else:
+                taken[route] = [(*parsed(element), None) for element in client.lrange(key, 0, -1)]
+        for route, queue in AMQP.items():
+            taken[route] = [(*parsed(body), properties.message_id)
+                            for properties, body, _ in self.world.rabbit.take_until_idle(queue, 3)]
+        return taken
+
+
+REDIS = {"stream": ("stream", "s"), "list": ("list", "l"), "wal_stream": ("stream", "ws"), "wal_list": ("list", "wl")}
+AMQP = {"queue": "q", "wal_queue": "wq"}
+MQTT = {"qos1": "soak/qos1", "qos2": "soak/qos2", "wal_qos1": "wal/qos1", "wal_qos2": "wal/qos2"}
+SOURCES = {False: {"l", "c"}, True: {"m", "c"}}  # of the log: publish and captured rows; of the WAL: messages and rows
+
+
+def expected(committed, route):
+    return {u: row for u, row in committed.items() if row[0] in SOURCES[route.startswith("wal_")]}
+
+
+def judge(committed, taken, faults, acts, once=("stream", "wal_stream")):
+    """(a row of figures a route, what is wrong as texts)."""
+    rows, wrong = [], []
+    for route, arrived in taken.items():
+        wanted = expected(committed, route)
+        firsts, ids, changed = {}, {}, set()
+        for u, key, n, identity in arrived:
+            firsts.setdefault(u, (key, n))
+            if ids.setdefault(u, identity) != identity or firsts[u] != (key, n):
+                changed.add(u)
+        lost, phantom = wanted.keys() - firsts.keys(), firsts.keys() - wanted.keys()
+        changed |= {u for u, seen in firsts.items() if u in wanted and seen != tuple(wanted[u][1:3])}
+        disordered = out_of_order(firsts)
+        repeated = len(arrived) - len(firsts)
+        rows.append({"route": route, "committed": len(wanted), "arrived": len(firsts), "lost": len(lost),
+                     "phantom": len(phantom), "out of order": len(disordered), "duplicates": repeated})
+        for what, numbers in (("lost", lost), ("phantom", phantom), ("another event or id", changed),
+                              ("out of order", disordered)):
+            if numbers:
+                wrong.append(f"{route}: {len(numbers)} {what}: {told(numbers, committed, acts)}")
+        if repeated > (0 if route in once else faults * DUPLICATES_A_FAULT):
+            twice = {u for u, count in Counter(u for u, *_ in arrived).items() if count > 1}
+            wrong.append(f"{route}: {repeated} duplicates after {faults} faults: {told(twice, committed, acts)}")
+    return rows, wrong
+
+
+def out_of_order(firsts):
+    """Numbers of events that came behind a later one of their key."""
+    highest, found = {}, set()
+    for u, (key, n) in firsts.items():
+        if n < highest.get(key, 0):
+            found.add(u)
+        highest[key] = max(n, highest.get(key, 0))
+    return found
+
+
+def told(numbers, committed, acts):
+    """Some of the events, the shapes of their transactions, and the hands that acted about when they were published."""
+    some = sorted(numbers)
+    shapes = Counter(committed[u][3] if u in committed else "rolled back" for u in some)
+    hands = Counter()
+    for u in some:
+        before = [act for act in acts if act["from"] <= u]
+        hands[before[-1]["hand"] if before else "none"] += 1
+    assert shapes.keys() - {"rolled back", "held", "many"} <= SHAPES.keys()
+    return (f"such as {some[:5]}, of transactions {dict(shapes)}, hands that began last before they were published "
+            f"{dict(hands.most_common(5))}")
