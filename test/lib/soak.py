@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import psycopg2
 
 import soak_faults  # noqa: F401  registers its hands
+import soak_checked
 import soak_judge
 from brokers import RabbitNode, RedisServer
 from clock import Clock
@@ -86,29 +87,31 @@ class Loose(threading.Thread):
 
 class World:
     """hands: names of hands and of shapes of transactions; where it names none of the one kind, that kind is whole if
-    it are the shapes, and empty if it are the hands. None: everything. config: further settings of PostgreSQL."""
+    it are the shapes, and empty if it are the hands. None: everything. checked: beside what soak_checked.py checks."""
 
-    def __init__(self, seed, hands=None, config=None, after_start=None):
+    def __init__(self, seed, hands=None, checked=False):
         unknown = set(hands or ()) - HANDS.keys() - SHAPES.keys()
         assert not unknown, f"unknown hands {sorted(unknown)}; known are {sorted(HANDS)} and {sorted(SHAPES)}"
         self.seed, self.dice = seed, random.Random(seed)
         self.hands = [name for name in HANDS if hands is None or name in hands]
         self.shapes = [name for name in SHAPES if name in (hands or ())] or list(SHAPES)
-        self.config, self.after_start = {**CONFIG, **(config or {})}, after_start
-        self.acts, self.loose, self.stopping = [], [], threading.Event()
+        self.checked, self.beside = checked, None
+        self.acts, self.loose, self.wrong, self.stopping = [], [], [], threading.Event()
         self.done, self.not_now, self.figures = Counter(), Counter(), Counter()
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
             self.clock = stack.enter_context(Clock())
-            self.postgres = stack.enter_context(PostgresCluster(config=self.config, environment=self.clock.environment))
+            config, initdb = ({**CONFIG, **soak_checked.CONFIG}, soak_checked.INITDB) if self.checked else (CONFIG, ())
+            self.postgres = stack.enter_context(PostgresCluster(config=config, environment=self.clock.environment,
+                                                                initdb=initdb))
             self.redis = stack.enter_context(RedisServer.durable())
             self.rabbit = stack.enter_context(RabbitNode())
             self.mosquitto = stack.enter_context(MosquittoServer(durable=True))
             servers = {"redis": self.redis, "rabbit": self.rabbit, "mosquitto": self.mosquitto}
             self.proxies = {name: stack.enter_context(Proxy(server.port)) for name, server in servers.items()}
-            if self.after_start:
-                stack.enter_context(self.after_start(self.postgres))
+            if self.checked:
+                self.beside = stack.enter_context(soak_checked.Beside(self.postgres))
             self.arrivals = soak_judge.Arrivals(self)
             stack.enter_context(self.mosquitto.subscriber(list(self.arrivals.by_topic), qos=2, client_id="soak",
                                                           hear=self.arrivals.hear))
@@ -135,7 +138,7 @@ class World:
                           for route, topic in soak_judge.MQTT.items()}}
         for route, (broker, destination, options) in self.routes.items():
             if route.startswith("wal_"):
-                options = {**options, "source": "wal", "tables": "public.item", "messages": "soak.#"}
+                options = {**options, "source": "wal", "tables": "public.item", "messages": "soak.*"}
             self.db.route(route, broker, destination, "soak.#, public.item.#", **options)
         for route in self.routes:
             self.db.wait_state(route, "active", deadline=60)
@@ -189,7 +192,7 @@ class World:
         gone = self.sql("SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE %s", like)
         if not gone:
             raise NotNow("nobody is there")
-        eventually(lambda: not self.sql("SELECT FROM pg_stat_activity WHERE pid = ANY (%s)", [pid for pid, _ in gone]),
+        eventually(lambda: not self.sql("SELECT 1 FROM pg_stat_activity WHERE pid = ANY (%s)", [pid for pid, _ in gone]),
                    30, f"{like} obeys SIGTERM")
 
     def flows(self):
@@ -237,7 +240,8 @@ class World:
             self.not_now[f"{name} (no connection)"] += 1
             self.postgres.wait_recovered()  # the last hand was not over yet
         except AssertionError as error:
-            raise AssertionError(f"hand {name}: {error}") from error
+            self.wrong.append(f"hand {name}: {error}")
+            self.postgres.wait_recovered()
         act["seconds"] = time.monotonic() - act["at"]
 
     def run(self, seconds):
@@ -245,7 +249,7 @@ class World:
         begun = time.monotonic()
         self.load.start()
         try:
-            while time.monotonic() < begun + seconds:
+            while time.monotonic() < begun + seconds and not self.wrong:
                 if self.hands:
                     self.act(self.dice.choices(self.hands, weights)[0])
                 self.wait(self.dice.random() * (0.5 if self.hands else 1))
@@ -265,11 +269,14 @@ class World:
         taken = self.arrivals.take()
         faults = sum(count for name, count in self.done.items() if HANDS[name][1])
         routes, wrong = soak_judge.judge(committed, taken, faults, self.acts)
-        wrong += late
+        wrong = self.wrong + late + wrong
         dead = self.sql("SELECT route, error, count(*) FROM eventbus.dead_letter GROUP BY 1, 2")
         wrong += [f"{route}: {count} dead letters: {error}" for route, error, count in dead]
         found = [line for line in self.postgres.log_text().splitlines() if DISASTER.search(line) and "signal 9" not in line]
         wrong += [f"the server's log: {line}" for line in found[:5]]
+        if self.beside:
+            self.figures.update(self.beside.figures())
+            wrong += self.beside.wrong()
         figures = {"published": self.load.last, "committed": len(committed),
                    "rolled back": self.load.last - len(committed), "faults": faults, "dead letters": len(dead),
                    "last hands": " ".join(act["hand"] for act in self.acts[-3:])}
@@ -294,6 +301,6 @@ class World:
             self.wait(0.3)
 
 
-def soak(seed, seconds, hands=None, config=None, after_start=None):
-    with World(seed, hands, config, after_start) as world:
+def soak(seed, seconds, hands=None, checked=False):
+    with World(seed, hands, checked) as world:
         return world.run(seconds)

@@ -279,7 +279,7 @@ class Prepared(threading.Thread):
         def all_gone():
             with self.lock:
                 self.due = {name: (0, how) for name, (_, how) in self.due.items()}
-            return not self.due and not self.cluster.execute("SELECT FROM pg_prepared_xacts")
+            return not self.due and not self.cluster.execute("SELECT 1 FROM pg_prepared_xacts")
         eventually(all_gone, 60, "no transaction stays prepared")
         self.stopping.set()
         self.join()
