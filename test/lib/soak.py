@@ -255,6 +255,8 @@ class World:
                 self.wait(self.dice.random() * (0.5 if self.hands else 1))
         finally:
             self.loosen()
+            for server in (self.redis, self.rabbit, self.mosquitto):
+                server.thaw()
             self.load.stop()
         self.figures["seconds"] = round(time.monotonic() - begun)
         return self._judged()

@@ -26,8 +26,8 @@ def killed(world, server):
 def frozen(world, server):
     world.loosen()
     server.freeze()
-    assert state(server.process) == b"T"
-    world.later(world.dice.random() * 4, server.thaw)
+    world.later(0.5 + world.dice.random() * 4, server.thaw)
+    eventually(lambda: state(server.process) == b"T", 10, "it stands still")
 
 
 @hand(fault=True)
@@ -89,9 +89,11 @@ def cut_before_the_answer(world):
     proxy = world.proxies[world.dice.choice(list(world.proxies))]
     world.loosen()
     proxy.hold_answers()
-    eventually(lambda: proxy.held > 0, 60, "the broker answers")
-    world.wait(world.dice.random())
-    proxy.cut()
+    try:
+        eventually(lambda: proxy.held > 0, 60, "the broker answers")
+        world.wait(world.dice.random())
+    finally:
+        proxy.cut()
 
 
 @hand(0.7, fault=True)
