@@ -41,7 +41,7 @@ override CXX := $(if $(filter default undefined,$(origin CXX)),g++,$(CXX))
 WARNINGS = -Wall -Wextra $(if $(WERROR),-Werror)
 PG_CPPFLAGS = -Isrc -isystem $(shell $(PG_CONFIG) --includedir-server)
 PG_CXXFLAGS = -std=c++20 -fvisibility=hidden $(WARNINGS) -MMD -MP -DEVENTBUS_VERSION='"$(EXTVERSION)"'
-SHLIB_LINK = -lstdc++ -ldl
+SHLIB_LINK = -lstdc++ -ldl -lrt
 
 # PGXS has a target of its own by the name of check, which only says that there is none.
 ifneq ($(filter check,$(MAKECMDGOALS)),)

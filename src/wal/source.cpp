@@ -95,11 +95,13 @@ bool read_record(Source* source) {
     return true;
 }
 
-// PostgreSQL would wait, within its decoder, for the transactions that run at the record where a slot begins. Here
-// the record waits. Returns the first of them that has not ended.
+// PostgreSQL would wait, within its decoder, for the transactions that run at the record where a slot begins, and once
+// more for those that run at the next one where it gets further (snapbuild.c: a snapshot is built, then full). Here the
+// record waits. Those of records in between run at that next one, too, where they have not ended by then. From a full
+// snapshot to a consistent one nobody waits. Returns the first of them that has not ended.
 TransactionId awaited(Source* source) {
     XLogReaderState* reader = source->context->reader;
-    if (SnapBuildCurrentState(source->context->snapshot_builder) != SNAPBUILD_START ||
+    if (SnapBuildCurrentState(source->context->snapshot_builder) >= SNAPBUILD_FULL_SNAPSHOT ||
         XLogRecGetRmid(reader) != RM_STANDBY_ID || (XLogRecGetInfo(reader) & ~XLR_INFO_MASK) != XLOG_RUNNING_XACTS)
         return InvalidTransactionId;
     auto* running = reinterpret_cast<xl_running_xacts*>(XLogRecGetData(reader));

@@ -65,6 +65,20 @@ bool wants_to_read(const LogStream* stream, std::uint64_t commits) {
     return call_guest([&] { return sender.dispatcher->hungry(stream->id); });
 }
 
+// Where somebody has locked a segment (VACUUM FULL, LOCK TABLE) nothing is read, but all else goes on.
+bool segments_are_free() {
+    constexpr unsigned most_doublings = 6;
+    sender.segments_locked_ms = 1L << std::min(sender.times_locked, most_doublings);
+    for (Oid segment : log::relations().segments) {
+        if (ConditionalLockRelationOid(segment, AccessShareLock)) continue;
+        ++sender.times_locked;
+        return false;
+    }
+    sender.segments_locked_ms = 0;
+    sender.times_locked = 0;
+    return true;
+}
+
 void move(SenderRoute* route, LogStream* to) {
     call_guest([&] { sender.dispatcher->move_route(static_cast<delivery::RouteId>(route->id), to->id); });
     route->stream = to;
@@ -167,6 +181,10 @@ bool feed_streams() {
 
     bool more = false;
     begin_transaction(nullptr);
+    if (!segments_are_free()) {
+        commit_transaction();
+        return false;
+    }
     log::XidSnapshot now = log::take_snapshot(GetActiveSnapshot(), CurTransactionContext);
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));

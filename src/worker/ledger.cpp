@@ -12,6 +12,7 @@
 
 extern "C" {
 #include "mb/pg_wchar.h"
+#include "utils/lsyscache.h"
 }
 
 namespace eventbus::worker {
@@ -164,8 +165,36 @@ void store_dead_letters() {
     sender.unsaved = true;
 }
 
+// Delivery does not wait for a lock that somebody else has on the table: it is tried again.
+static bool lock_cursors() {
+    constexpr int long_ms = 1000;
+    SteadyTime now = steady_now();
+    if (ConditionalLockRelationOid(get_relname_relid("cursor", log::relations().schema), RowExclusiveLock)) {
+        if (sender.lock_told)
+            ereport(LOG, (errmsg("pg_eventbus: cursors of broker \"%s\" are written again", sender.broker_name)));
+        sender.cursors_locked = sender.lock_told = false;
+        return true;
+    }
+    if (!sender.cursors_locked) sender.locked_since = now;
+    sender.cursors_locked = sender.unsaved = true;
+    sender.delivered_since_save = 0;
+    sender.saved_at = now;
+    if (sender.lock_told || !ms_have_passed(sender.locked_since, now, long_ms)) return false;
+    sender.lock_told = true;
+    ereport(WARNING, (errmsg("pg_eventbus: cursors of broker \"%s\" cannot be written: table eventbus.cursor is locked",
+                             sender.broker_name),
+                      errdetail("Delivery goes on, and it is tried again all the time; after a crash, what was delivered "
+                                "meanwhile is sent again."),
+                      errhint("pg_locks shows who has the lock; end that transaction.")));
+    return false;
+}
+
 void save_cursors() {
     if (!begin_transaction_on_extension("saving cursors")) return;
+    if (!lock_cursors()) {
+        commit_transaction();
+        return;
+    }
     SPI_connect();
     ListCell* cell;
     foreach (cell, sender.routes) {

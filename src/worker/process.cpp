@@ -6,13 +6,18 @@
 extern "C" {
 #include "catalog/namespace.h"
 #include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
 #include "storage/procsignal.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 }
 
+#include <cerrno>
 #include <csignal>
+#include <ctime>
 
 namespace eventbus::worker {
 
@@ -23,10 +28,46 @@ char* search_path_of_sessions;
 
 }  // namespace
 
+namespace {
+
+timer_t again;
+int times_asked = 0;  // here alone
+
+// A sender's rounds are short, and end with what it knows written down. A lock that somebody else has may hold one up
+// for hours: then there is no end of the round to wait for. The signal comes again and again until the process is gone,
+// for it may have come just before the wait began.
+void finish_round(int) {
+    constexpr int again_ms = 100;
+    constexpr int patience = 20;  // whatever else holds the round up, a type's output function for example
+    int error = errno;
+    if (!proc_exit_inprogress) {
+        ShutdownRequestPending = 1;
+        bool waits = MyProc != nullptr && MyProc->waitStatus == PROC_WAIT_STATUS_WAITING;
+        if (waits || ++times_asked > patience) {
+            InterruptPending = 1;
+            ProcDiePending = 1;
+        }
+        itimerspec time = {};
+        time.it_value.tv_nsec = again_ms * 1000000;
+        (void)timer_settime(again, 0, &time, nullptr);
+    }
+    SetLatch(MyLatch);
+    errno = error;
+}
+
+}  // namespace
+
 void set_up_signals(OnSigterm on_sigterm) {
-    // A sender's rounds are short and end with what it knows written down. All that can hold one up is a lock on our
-    // own tables, whose holder a shutdown ends too. SIGUSR1 stays PostgreSQL's.
-    pqsignal(SIGTERM, on_sigterm == OnSigterm::finish_round ? SignalHandlerForShutdownRequest : die);
+    if (on_sigterm == OnSigterm::finish_round) {
+        sigevent event = {};
+        event.sigev_notify = SIGEV_SIGNAL;
+        event.sigev_signo = SIGTERM;
+        if (timer_create(CLOCK_MONOTONIC, &event, &again) != 0) elog(FATAL, "could not create a timer: %m");
+        pqsignal(SIGTERM, finish_round);
+    } else {
+        pqsignal(SIGTERM, die);
+    }
+    // SIGUSR1 stays PostgreSQL's.
     pqsignal(SIGHUP, SignalHandlerForConfigReload);
     BackgroundWorkerUnblockSignals();
 }
@@ -92,6 +133,8 @@ static void fill(BackgroundWorker* worker, const char* function) {
 }
 
 void register_launcher() {
+    // pg_upgrade runs a server only to copy its files: nobody shall deliver or truncate anything meanwhile.
+    if (IsBinaryUpgrade) return;
     BackgroundWorker worker;
     fill(&worker, "eventbus_launcher_main");
     worker.bgw_restart_time = 5;

@@ -14,7 +14,7 @@ namespace eventbus::worker {
 // Signal handlers, before anything else.
 enum class OnSigterm : unsigned char {
     leave_waits,   // whatever PostgreSQL is waiting for ends in a FATAL error
-    finish_round,  // the loop's round goes to its end; then stop_requested() is heeded
+    finish_round,  // the loop's round goes to its end, unless it waits for a lock; then stop_requested() is heeded
 };
 void set_up_signals(OnSigterm on_sigterm);
 

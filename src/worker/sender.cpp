@@ -165,11 +165,12 @@ broker::Ready sleep_until_work(long milliseconds) {
     // Say that we sleep, then look once more: a publisher that commits now either sees us asleep, or was counted
     // before we looked.
     status::fall_asleep(sender.place, sender.worker);
+    if (sender.segments_locked_ms > 0) milliseconds = std::min(milliseconds, sender.segments_locked_ms);
     std::uint64_t commits = sender.place->commits;
     ListCell* cell;
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (stream->detour != nullptr) continue;  // its route's tells
+        if (stream->detour != nullptr || sender.segments_locked_ms > 0) continue;  // its route's tells
         if (stream->seen_commits != commits && call_guest([&] { return sender.dispatcher->hungry(stream->id); }))
             milliseconds = 0;
     }

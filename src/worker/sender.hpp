@@ -98,6 +98,7 @@ struct SenderRoute {
     char* topics;
     char* options;
     bool paused;
+    uint32 version;               // of its row
     LogStream* stream;            // nullptr of one from the WAL,
     WalFeed* wal;                 // and this of one from the log
     bool wal_words;               // status shows what wal_state() said
@@ -120,6 +121,7 @@ struct Sender {
     char* broker_name;
     char* broker_url;
     char* broker_options;
+    uint32 broker_version;
     status::Database* place;
     status::Worker* worker;
     MemoryContext memory;
@@ -136,6 +138,11 @@ struct Sender {
     bool unshown;  // something has happened since the status was published
     std::uint64_t delivered_since_save;
     SteadyTime saved_at;
+    bool cursors_locked;      // by somebody else, when they were to be written last,
+    SteadyTime locked_since;  // and since when
+    bool lock_told;
+    long segments_locked_ms;  // a segment is locked: when to try again; 0: none was
+    unsigned times_locked;
 };
 
 extern Sender sender;

@@ -1,0 +1,188 @@
+# What it is: locks that others hold, and transactions that others keep open, beside senders: none stands still for them.
+# Who calls it: pytest.
+# Never: measures how long something takes but to see that it ends.
+import contextlib
+
+import pytest
+
+from servers import PostgresCluster, eventually
+
+from test_wal import WAL_SETTINGS, publish_wal
+
+QUICKLY = 5  # seconds; a second is meant, on a machine that has other things to do, too
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with PostgresCluster(config=WAL_SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture
+def open_transaction(db):
+    """open_transaction(sql, database) runs it in a transaction that stays open; returns its connection."""
+    with contextlib.ExitStack() as stack:
+        def begin(sql, database=db):
+            connection = stack.enter_context(contextlib.closing(database.connect(autocommit=False)))
+            with connection.cursor() as cursor:
+                cursor.execute(sql)
+            return connection
+        yield begin
+
+
+def pid_of(connection):
+    return connection.info.backend_pid
+
+
+def terminated_quickly(db, route):
+    pid = db.sender(route)
+    db.run("SELECT pg_terminate_backend(%s)", pid)
+    eventually(lambda: not db.one("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid), QUICKLY,
+               "the sender obeys")
+
+
+# The slot of a broker
+
+
+@pytest.fixture
+def both(db, redis_server, name):
+    """A route from the log that delivers; making the one from the WAL is the test's business."""
+    client = redis_server.client()
+    db.run("CREATE TABLE item (id int)")
+    db.broker("redis", redis_server.url)
+    db.route("log", "redis", f"list:{name}-log")
+    sent = iter(range(1000))
+
+    def delivers():
+        number = next(sent)
+        db.publish("t", number)
+        eventually(lambda: client.llen(f"{name}-log") == number + 1, why="the route from the log goes on")
+
+    delivers()
+    return delivers
+
+
+def starting(db, words):
+    db.wait_status("out", state="starting", last_error=lambda text: text and words in text)
+
+
+def test_a_slot_waits_for_a_chain_of_transactions_and_nobody_else_does(db, both, open_transaction, redis_server, name):
+    """Each begins before the one before it ends. PostgreSQL's decoder waits for those that run where it begins, and then
+    for those that run by then."""
+    running = open_transaction("INSERT INTO item VALUES (0)")
+    db.route("out", "redis", f"list:{name}", "first", source="wal")
+    for number in range(1, 5):
+        if number <= 2:
+            starting(db, f"process {pid_of(running)}")
+        after = open_transaction(f"INSERT INTO item VALUES ({number})")
+        running.commit()
+        running = after
+        for _ in range(3):
+            both()
+    terminated_quickly(db, "log")
+    both()
+    running.commit()
+    db.wait_state("out", "active", deadline=60)
+    publish_wal(db, "first", {})
+    eventually(lambda: redis_server.client().llen(name) == 1)
+
+
+def test_a_slot_waits_for_prepared_ones_and_for_those_of_other_databases(db, both, open_transaction, make_database, name):
+    other = make_database("other", extension=False)
+    other.run("CREATE TABLE item (id int)")
+    elsewhere = open_transaction("INSERT INTO item VALUES (1)", other)
+    db.route("out", "redis", f"list:{name}", source="wal")
+    starting(db, f"process {pid_of(elsewhere)}")
+    db.run(f"BEGIN; INSERT INTO item VALUES (1); PREPARE TRANSACTION '{name}'")
+    elsewhere.commit()
+    starting(db, "(prepared)")
+    last = open_transaction("INSERT INTO item VALUES (2)")
+    both()
+    db.run(f"COMMIT PREPARED '{name}'")
+    both()
+    last.commit()
+    db.wait_state("out", "active", deadline=60)
+
+
+def test_a_server_that_makes_a_slot_goes_down(db, both, open_transaction, cluster, name):
+    first = open_transaction("INSERT INTO item VALUES (1)")
+    db.route("out", "redis", f"list:{name}", source="wal")
+    starting(db, "waits for transaction")
+    open_transaction("INSERT INTO item VALUES (2)")
+    first.commit()
+    both()
+    assert cluster.stop("fast") < QUICKLY
+    cluster.start()
+    db.reconnect()
+    db.wait_state("out", "active", deadline=60)
+    both()
+
+
+# Locks on our own tables
+
+
+LOCKS = {"cursors": "LOCK eventbus.cursor IN ACCESS EXCLUSIVE MODE",
+         "segments": "LOCK eventbus.log_0, eventbus.log_1, eventbus.log_2, eventbus.log_3 IN ACCESS EXCLUSIVE MODE",
+         "routes": "LOCK eventbus.route_config IN ACCESS EXCLUSIVE MODE",
+         "extension": "DROP EXTENSION pg_eventbus"}
+
+
+def wants_something(db):
+    """Something happens that senders want to write down, or to read, whatever is locked."""
+    with contextlib.suppress(Exception):
+        connection = db.connect(options="-c lock_timeout=100ms")
+        connection.cursor().execute("SELECT eventbus.publish('t', '1'), eventbus.wake_workers()")
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_sender_beside_a_lock_obeys(db, both, open_transaction, cluster, lock, name):
+    holder = open_transaction(LOCKS[lock])
+    wants_something(db)
+    [(pid,)] = cluster.execute("SELECT pid FROM pg_stat_activity WHERE datname = %s AND backend_type = 'pg_eventbus sender'",
+                               db.name)
+    with contextlib.suppress(AssertionError):  # a sender need not wait, but if it does, it has to obey all the same
+        eventually(lambda: cluster.execute("SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", pid), 1)
+    cluster.execute("SELECT pg_terminate_backend(%s)", pid)
+    eventually(lambda: not cluster.execute("SELECT FROM pg_stat_activity WHERE pid = %s", pid), QUICKLY,
+               "the sender obeys")
+    holder.rollback()
+    db.publish("t", 2)
+    db.wait_status("log", in_flight=0, lag=lambda lag: lag is not None and not lag, sender_pid=lambda pid: pid)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_server_beside_a_lock_goes_down(db, both, open_transaction, cluster, lock):
+    open_transaction(LOCKS[lock])
+    wants_something(db)
+    assert cluster.stop("fast") < QUICKLY
+    cluster.start()
+    db.reconnect()
+
+
+def test_delivery_goes_on_while_cursors_cannot_be_written(db, both, open_transaction, told):
+    holder = open_transaction(LOCKS["cursors"])
+    for _ in range(5):
+        both()
+    eventually(lambda: told("cursors of broker", "locked"))
+    both()
+    holder.rollback()
+    eventually(lambda: told("LOG", "written again"))
+    eventually(lambda: db.one("SELECT sum(delivered) FROM eventbus.cursor") == 7, why="what was delivered is written")
+    assert len(told("cursors of broker", "locked")) == 1
+
+
+def test_answers_are_heard_while_the_log_is_locked(db, both, open_transaction, frozen_redis, name):
+    """What has been read goes on: here, the route's state changes although nothing can be read."""
+    db.broker("other", frozen_redis.url)
+    db.route("out", "other", f"list:{name}")
+    db.publish("t", 1)
+    db.wait_status("out", delivered=1)
+    holder = open_transaction(LOCKS["segments"])
+    wants_something(db)
+    frozen_redis.kill()
+    db.wait_state("out", "retrying")
+    frozen_redis.start()
+    db.wait_state("out", "active")
+    holder.rollback()
+    db.publish("t", 2)
+    db.wait_status("out", delivered=2)
