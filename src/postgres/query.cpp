@@ -68,6 +68,12 @@ TimestampTz time_at(uint64 row, int column) {
     return null ? 0 : DatumGetTimestampTz(value);
 }
 
+const char* extension_version() {
+    run_query("SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_eventbus'", {},
+              true);
+    return SPI_processed == 1 ? text_at(0, 1) : "";
+}
+
 static std::uint32_t activities = 0;
 
 std::uint32_t activities_shown() {

@@ -49,6 +49,9 @@ bool bool_at(uint64 row, int column);
 TimestampTz time_at(uint64 row, int column);
 Datum datum_at(uint64 row, int column, bool* null);
 
+// The version of the extension in this database; between SPI_connect and SPI_finish. "" where it does not exist.
+const char* extension_version();
+
 // A transaction of a worker's own, with an active snapshot; `activity` is what pg_stat_activity shows.
 void begin_transaction(const char* activity);
 // The same for work on the extension's tables. False, and no transaction, where the extension does not exist (any

@@ -105,6 +105,7 @@ Database* find_database(Oid oid, bool create) {
         free->room.none = false;
         free->look = true;
         free->has_extension = false;
+        free->other_version = false;
         free->suspended_by = 0;
         free->missing_workers = 0;
         free->oid = oid;

@@ -49,6 +49,7 @@ struct Database {
     Room room;
     std::atomic<bool> look;            // the launcher should start a keeper to look at it
     std::atomic<bool> has_extension;   // as the last keeper found it
+    std::atomic<bool> other_version;   // the same: not the library's, so that nobody delivers or frees anything
     std::atomic<int> suspended_by;     // pid of a backend that needs the database to itself, or 0
     std::atomic<int> missing_workers;  // workers that found no slot in max_worker_processes
 };

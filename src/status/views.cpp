@@ -223,6 +223,19 @@ void check_workers(Checks& checks) {
         checks.put("keeper", "ok", psprintf("process %d", keeper), nullptr);
 }
 
+// The library may be newer than the extension: after a restart, and before ALTER EXTENSION. Then what reads its tables
+// would not find what it looks for.
+bool is_our_version() {
+    return strcmp(extension_version(), EVENTBUS_VERSION) == 0;
+}
+
+const char* version_words() {
+    return psprintf("the extension of this database is version %s, the server's library %s: events wait",
+                    extension_version(), EVENTBUS_VERSION);
+}
+
+constexpr const char* version_hint = "Run ALTER EXTENSION pg_eventbus UPDATE.";
+
 void check_routes(Checks& checks) {
     run_query(
         "SELECT r.name, b.name, s.state, s.last_error, s.sender_pid, "
@@ -322,6 +335,10 @@ Datum eventbus_route_status(PG_FUNCTION_ARGS) {
     InitMaterializedSRF(fcinfo, 0);
     auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
     SPI_connect();
+    if (!is_our_version())
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("pg_eventbus cannot show the status of routes before its update"),
+                        errdetail("%s.", version_words()), errhint(version_hint)));
     run_query("SELECT id, paused, topics, source = 'wal' FROM eventbus.route_config ORDER BY id");
     auto count = static_cast<int>(SPI_processed);
     auto* lines = static_cast<RouteLine*>(palloc(sizeof(RouteLine) * (count + 1)));
@@ -336,9 +353,13 @@ Datum eventbus_health(PG_FUNCTION_ARGS) {
     Checks checks(reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo));
     SPI_connect();
     check_workers(checks);
-    check_routes(checks);
-    check_lag(checks);
-    check_storage(checks);
+    if (is_our_version()) {
+        check_routes(checks);
+        check_lag(checks);
+        check_storage(checks);
+    } else {
+        checks.put("version", "error", version_words(), version_hint);
+    }
     SPI_finish();
     PG_RETURN_NULL();
 }
