@@ -11,6 +11,10 @@ static char* keep(uint64 row, int column, MemoryContext memory) {
     return MemoryContextStrdup(memory, text_at(row, column));
 }
 
+static uint32 version_at(uint64 row, int column) {
+    return static_cast<uint32>(strtoul(text_at(row, column), nullptr, 10));
+}
+
 static int read_ids(const char* query, int32** ids, MemoryContext memory) {
     run_query(query, {}, true);
     auto count = static_cast<int>(SPI_processed);
@@ -19,8 +23,16 @@ static int read_ids(const char* query, int32** ids, MemoryContext memory) {
     return count;
 }
 
-int brokers_with_routes(int32** ids, MemoryContext memory) {
-    return read_ids("SELECT DISTINCT broker_id FROM eventbus.route_config ORDER BY 1", ids, memory);
+int brokers_with_routes(BrokerVersion** brokers, MemoryContext memory) {
+    run_query(
+        "SELECT b.id, b.name, hashtextextended(b.xmin::text || string_agg(format(' %s:%s', r.id, r.xmin), '' "
+        "ORDER BY r.id), 0) FROM eventbus.broker_config b JOIN eventbus.route_config r ON r.broker_id = b.id "
+        "GROUP BY b.id, b.name, b.xmin ORDER BY 1",
+        {}, true);
+    auto count = static_cast<int>(SPI_processed);
+    *brokers = static_cast<BrokerVersion*>(MemoryContextAlloc(memory, sizeof(BrokerVersion) * (count + 1)));
+    for (int i = 0; i < count; ++i) (*brokers)[i] = {int4_at(i, 1), keep(i, 2, memory), int8_at(i, 3)};
+    return count;
 }
 
 int brokers_with_wal_routes(int32** ids, MemoryContext memory) {
@@ -28,23 +40,24 @@ int brokers_with_wal_routes(int32** ids, MemoryContext memory) {
 }
 
 bool read_broker(int32 id, Broker* broker, MemoryContext memory) {
-    run_query("SELECT name, url, options::text FROM eventbus.broker_config WHERE id = $1", {Argument::of(id)}, true);
+    run_query("SELECT name, url, options::text, xmin::text FROM eventbus.broker_config WHERE id = $1", {Argument::of(id)}, true);
     if (SPI_processed == 0) return false;
-    *broker = {id, keep(0, 1, memory), keep(0, 2, memory), keep(0, 3, memory)};
+    *broker = {id, keep(0, 1, memory), keep(0, 2, memory), keep(0, 3, memory), version_at(0, 4)};
     return true;
 }
 
 int read_routes(int32 broker_id, Route** routes, MemoryContext memory) {
     run_query(
         "SELECT id, name, destination, topics, options::text, paused, source = 'wal', "
-        "(SELECT count(*) FROM eventbus.dead_letter_store d WHERE d.route_id = r.id AND d.requeued) "
+        "(SELECT count(*) FROM eventbus.dead_letter_store d WHERE d.route_id = r.id AND d.requeued), xmin::text "
         "FROM eventbus.route_config r WHERE broker_id = $1 ORDER BY id",
         {Argument::of(broker_id)}, true);
     auto count = static_cast<int>(SPI_processed);
     *routes = static_cast<Route*>(MemoryContextAlloc(memory, sizeof(Route) * (count + 1)));
     for (int i = 0; i < count; ++i)
         (*routes)[i] = {int4_at(i, 1),      keep(i, 2, memory), keep(i, 3, memory), keep(i, 4, memory),
-                        keep(i, 5, memory), bool_at(i, 6),      bool_at(i, 7),      int8_at(i, 8)};
+                        keep(i, 5, memory), bool_at(i, 6),      bool_at(i, 7),      int8_at(i, 8),
+                        version_at(i, 9)};
     return count;
 }
 

@@ -7,11 +7,14 @@
 
 namespace eventbus::catalog {
 
+// `version` is another one after each change of the row, also where an operator has said again what stood there before
+// (resume_route of a held route): the transaction that wrote it.
 struct Broker {
     int32 id;
     char* name;
     char* url;
     char* options;  // JSON text
+    uint32 version;
 };
 
 struct Route {
@@ -23,11 +26,17 @@ struct Route {
     bool paused;
     bool from_wal;
     int64 dead_letters_to_send;  // requeued ones
+    uint32 version;
 };
 
 // These run between SPI_connect and SPI_finish, and allocate in `memory`.
-// Brokers that have routes.
-int brokers_with_routes(int32** ids, MemoryContext memory);
+// Brokers that have routes, and a version of all of it.
+struct BrokerVersion {
+    int32 id;
+    char* name;
+    int64 version;
+};
+int brokers_with_routes(BrokerVersion** brokers, MemoryContext memory);
 // Of those, brokers that have routes from the WAL.
 int brokers_with_wal_routes(int32** ids, MemoryContext memory);
 bool read_broker(int32 id, Broker* broker, MemoryContext memory);

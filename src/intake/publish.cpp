@@ -15,6 +15,7 @@ extern "C" {
 #include "mb/pg_wchar.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
+#include "utils/lsyscache.h"
 }
 
 namespace eventbus::intake {
@@ -190,6 +191,9 @@ Datum eventbus_publish_bytes(PG_FUNCTION_ARGS) {
 
 Datum eventbus_wake_workers(PG_FUNCTION_ARGS) {
     (void)fcinfo;
+    // By this lock COMMIT PREPARED knows of it.
+    const eventbus::log::Relations& log = eventbus::log::relations();
+    LockRelationOid(get_relname_relid("route_config", log.schema), RowExclusiveLock);
     eventbus::intake::configuration_changed();
     PG_RETURN_VOID();
 }

@@ -17,7 +17,11 @@ namespace {
 
 bool configuration = false;
 bool databases = false;
-bool log_written = false;
+struct {
+    bool commits;
+    bool rolls_back;
+    bool events;
+} prepared;
 Oid suspended = InvalidOid;
 
 void tell_wal_readers() {
@@ -25,7 +29,7 @@ void tell_wal_readers() {
     if (database == nullptr || database->wal_readers == 0) return;
     if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
         status::tell_wal_readers(database, XactLastCommitEnd);
-    else if (log_written)  // COMMIT PREPARED
+    else if (prepared.commits)
         status::tell_wal_readers(database, GetXLogInsertRecPtr());
 }
 
@@ -43,17 +47,19 @@ void at_end(XactEvent event, void*) {
             return;
     }
 
-    if (event == XACT_EVENT_COMMIT && (log::appended_in_this_transaction() || log_written)) {
+    bool published = log::appended_in_this_transaction() || (prepared.commits && prepared.events);
+    if (event == XACT_EVENT_COMMIT && published) {
         if (status::Database* database = status::my_database()) status::count_commit(database);
     }
     if (event == XACT_EVENT_COMMIT) tell_wal_readers();
     // Somebody may wait for an event that will never be.
-    if (event == XACT_EVENT_ABORT && log::appended_in_this_transaction()) status::stir_waiters(MyDatabaseId, 0);
+    bool undone = event == XACT_EVENT_ABORT ? log::appended_in_this_transaction() : prepared.rolls_back && prepared.events;
+    if (undone) status::stir_waiters(MyDatabaseId, 0);
     log::forget_waiting();
     log::forget_appended();
-    log_written = false;
+    prepared = {};
 
-    if (configuration && event != XACT_EVENT_ABORT) {
+    if (configuration && event == XACT_EVENT_COMMIT) {
         if (status::Database* database = status::find_database(MyDatabaseId, true)) {
             database->log.forget();  // the extension may be another one now; the keeper will say
             database->configuration.fetch_add(1);
@@ -127,8 +133,9 @@ void configuration_changed() {
 void databases_changed() {
     databases = true;
 }
-void log_changed() {
-    log_written = true;
+void prepared_ends(bool commits, const PreparedWork& work) {
+    prepared = {commits, !commits, work.events};
+    if (commits && work.configuration) configuration = true;
 }
 void resume_at_end(Oid database) {
     suspended = database;

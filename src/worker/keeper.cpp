@@ -30,6 +30,7 @@ struct Sender {
     SteadyTime started_at;
     SteadyTime retry_at;
     bool starved;  // max_worker_processes left no room for it
+    int64 version;  // of its broker and routes
     Backoff backoff{Backoff::Duration(200), Backoff::Duration(30000)};
 };
 
@@ -57,13 +58,13 @@ void stop_sender(int32 broker_id) {
 
 struct Brokers {
     int count = 0;
-    int32* ids = nullptr;
-    char** names = nullptr;
+    catalog::BrokerVersion* items = nullptr;
     char* database = nullptr;
+    char* version = nullptr;  // of the extension in this database, where it is not the library's
     bool slots_left = false;  // replication slots that nobody needs, and somebody still has
     bool has(int32 id) const {
         for (int i = 0; i < count; ++i)
-            if (ids[i] == id) return true;
+            if (items[i].id == id) return true;
         return false;
     }
 };
@@ -77,15 +78,15 @@ bool read_brokers(Brokers* brokers, MemoryContext memory) {
     if (exists) {
         SPI_connect();
         brokers->database = MemoryContextStrdup(memory, get_database_name(MyDatabaseId));
-        brokers->count = catalog::brokers_with_routes(&brokers->ids, memory);
-        brokers->names = static_cast<char**>(MemoryContextAllocZero(memory, sizeof(char*) * (brokers->count + 1)));
-        for (int i = 0; i < brokers->count; ++i) {
-            catalog::Broker broker;
-            brokers->names[i] = catalog::read_broker(brokers->ids[i], &broker, memory) ? broker.name : nullptr;
+        const char* version = extension_version();
+        if (strcmp(version, EVENTBUS_VERSION) != 0) {
+            brokers->version = MemoryContextStrdup(memory, version);
+        } else {
+            brokers->count = catalog::brokers_with_routes(&brokers->items, memory);
+            int32* readers;
+            int count = catalog::brokers_with_wal_routes(&readers, memory);
+            brokers->slots_left = !wal::drop_slots_but(readers, count);
         }
-        int32* readers;
-        int count = catalog::brokers_with_wal_routes(&readers, memory);
-        brokers->slots_left = !wal::drop_slots_but(readers, count);
         SPI_finish();
     }
     commit_transaction();
@@ -127,22 +128,39 @@ SteadyTime tend(int32 broker_id, const char* name, const char* database_name) {
     return sender->retry_at;
 }
 
-// What has changed may be what they failed for, or what they have left for.
-void forgive_senders() {
-    ListCell* cell;
-    foreach (cell, senders) {
-        auto* sender = static_cast<Sender*>(lfirst(cell));
+// What has changed may be what they failed for, or what they have left for; what has not, is not.
+void forgive_senders(const Brokers& brokers) {
+    for (int i = 0; i < brokers.count; ++i) {
+        Sender* sender = sender_of(brokers.items[i].id);
+        if (sender->version == brokers.items[i].version) continue;
+        sender->version = brokers.items[i].version;
         sender->backoff.reset();
         sender->retry_at = 0;
     }
+}
+
+// Its tables are not those that this library reads and writes: nobody touches them but publishers.
+void tell_version(const Brokers& brokers) {
+    static bool told = false;
+    if (brokers.version != nullptr && !told)
+        ereport(WARNING,
+                (errmsg("pg_eventbus: events of database %s wait: its extension is version %s, the server's library %s",
+                        brokers.database, brokers.version, EVENTBUS_VERSION),
+                 errdetail("Publishing goes on. No sender runs, and the log is not rotated, until the two agree."),
+                 errhint("Run ALTER EXTENSION pg_eventbus UPDATE in that database.")));
+    if (brokers.version == nullptr && told)
+        ereport(LOG, (errmsg("pg_eventbus: the extension of database %s is version %s now; delivery goes on",
+                             brokers.database, EVENTBUS_VERSION)));
+    told = brokers.version != nullptr;
+    database->other_version = told;
 }
 
 char* starved_brokers(const Brokers& brokers) {
     StringInfoData names;
     initStringInfo(&names);
     for (int i = 0; i < brokers.count; ++i)
-        if (brokers.names[i] != nullptr && sender_of(brokers.ids[i])->starved)
-            appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", brokers.names[i]);
+        if (sender_of(brokers.items[i].id)->starved)
+            appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", brokers.items[i].name);
     return names.data;
 }
 
@@ -155,8 +173,7 @@ bool is_served(int32 broker_id) {
 SteadyTime tend_all(const Brokers& brokers) {
     SteadyTime next = 0;
     for (int i = 0; i < brokers.count; ++i) {
-        if (brokers.names[i] == nullptr) continue;
-        SteadyTime want = tend(brokers.ids[i], brokers.names[i], brokers.database);
+        SteadyTime want = tend(brokers.items[i].id, brokers.items[i].name, brokers.database);
         if (want != 0 && (next == 0 || want < next)) next = want;
     }
     int missing = 0;
@@ -221,7 +238,8 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
         reload_if_requested();
 
         std::uint32_t now_configuration = database->configuration;
-        if (first || now_configuration != configuration || brokers.slots_left) {
+        bool changed = first || now_configuration != configuration;
+        if (changed || brokers.slots_left || brokers.version != nullptr) {
             configuration = now_configuration;
             if (!read_brokers(&brokers, memory)) {
                 database->has_extension = false;
@@ -233,15 +251,16 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
                 status::free_route(oid, 0);
                 proc_exit(0);
             }
-            forgive_senders();
-            upkeep.hurry();  // a route may be gone, and what it kept with it
+            forgive_senders(brokers);
+            tell_version(brokers);
+            if (changed) upkeep.hurry();  // a route may be gone, and what it kept with it
             if (!database->has_extension.exchange(true)) status::wake_launcher();
             first = false;
         }
 
         SteadyTime now = steady_now();
         SteadyTime next = plus_ms(now, settings::safety_poll);
-        for (SteadyTime want : {tend_all(brokers), upkeep.run_if_due()})
+        for (SteadyTime want : {tend_all(brokers), brokers.version == nullptr ? upkeep.run_if_due() : 0})
             if (want != 0 && want < next) next = want;
         if (brokers.slots_left) next = std::min(next, plus_ms(now, 500));
         pgstat_report_activity(STATE_IDLE, "waiting for something to change: brokers, routes, the log");

@@ -32,6 +32,7 @@ void keep_texts(SenderRoute* route, const catalog::Route& from) {
     keep(&route->topics, from.topics);
     keep(&route->options, from.options);
     route->paused = from.paused;
+    route->version = from.version;
 }
 
 router::Route make_guest_route(const SenderRoute* route) {
@@ -98,10 +99,14 @@ void follow_wal_route(SenderRoute* route, bool changed) {
     }
 }
 
+// Nothing of a route that is as it was begins anew: what concerns others leaves its waits as they are.
 void change(SenderRoute* route, const catalog::Route& from) {
+    if (route->version == from.version) {
+        if (route->wal != nullptr) follow_wal_route(route, false);
+        return;
+    }
     bool same_way = strcmp(route->destination, from.destination) == 0 && strcmp(route->topics, from.topics) == 0 &&
                     strcmp(route->options, from.options) == 0 && strcmp(route->name, from.name) == 0;
-    bool resumed = route->paused && !from.paused;
     keep_texts(route, from);
     if (route->wal != nullptr) follow_wal_route(route, !same_way);
     call_guest([&] {
@@ -115,7 +120,7 @@ void change(SenderRoute* route, const catalog::Route& from) {
         }
         sender.dispatcher->pause_route(id, route->paused);
         if (route->redelivery != nullptr) sender.dispatcher->pause_route(redelivery_route(route->id), route->paused);
-        if (!same_way || resumed || !route->paused) sender.dispatcher->release_route(id);
+        if (!route->paused) sender.dispatcher->release_route(id);
     });
 }
 
@@ -147,6 +152,16 @@ void remove(SenderRoute* route) {
     proc_exit(0);
 }
 
+// An operator has mended something that the broker's row does not tell.
+void release_all() {
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (!route->paused)
+            call_guest([&] { sender.dispatcher->release_route(static_cast<delivery::RouteId>(route->id)); });
+    }
+}
+
 // The broker as it is now; a sender serves one broker with one URL all its life.
 void follow_broker() {
     catalog::Broker broker;
@@ -160,6 +175,7 @@ void follow_broker() {
         sender.broker_name = broker.name;
         sender.broker_url = broker.url;
         sender.broker_options = broker.options;
+        sender.broker_version = broker.version;
         return;
     }
     bool same = strcmp(sender.broker_url, broker.url) == 0 && strcmp(sender.broker_options, broker.options) == 0 &&
@@ -167,6 +183,9 @@ void follow_broker() {
     pfree(broker.name);
     pfree(broker.url);
     pfree(broker.options);
+    bool said_again = same && broker.version != sender.broker_version;
+    sender.broker_version = broker.version;
+    if (said_again) release_all();
     if (same) return;
     SPI_finish();
     commit_transaction();

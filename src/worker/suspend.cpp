@@ -10,6 +10,7 @@
 #include <csignal>
 
 #include "intake/ddl.hpp"
+#include "intake/prepared.hpp"
 #include "intake/wake.hpp"
 #include "log/log.hpp"
 #include "status/shared.hpp"
@@ -21,10 +22,12 @@ extern "C" {
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "nodes/parsenodes.h"
 #include "storage/latch.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
+#include "utils/inval.h"
 #include "utils/syscache.h"
 }
 
@@ -78,6 +81,28 @@ const char* option_value(List* options, const char* name) {
     return nullptr;
 }
 
+bool has_extension() {
+    return OidIsValid(get_extension_oid("pg_eventbus", true));
+}
+
+bool was_absent;  // before the COMMIT PREPARED that runs
+
+// The session that prepared the transaction knew what is in it; this one does not.
+void before_prepared(const TransactionStmt* statement) {
+    bool commits = statement->kind == TRANS_STMT_COMMIT_PREPARED;
+    if (!commits && statement->kind != TRANS_STMT_ROLLBACK_PREPARED) return;
+    was_absent = commits && !has_extension();
+    if (was_absent || status::my_database() == nullptr) return;
+    intake::prepared_ends(commits, intake::work_of_prepared(statement->gid));
+}
+
+void after(const Node* statement) {
+    if (nodeTag(statement) != T_TransactionStmt || !was_absent) return;
+    was_absent = false;
+    AcceptInvalidationMessages();
+    if (has_extension()) intake::configuration_changed();
+}
+
 void before(Node* statement) {
     switch (nodeTag(statement)) {
         case T_CreatedbStmt: {
@@ -110,11 +135,7 @@ void before(Node* statement) {
             intake::configuration_changed();
             break;
         case T_TransactionStmt:
-            // The session that prepared the transaction knew what is in it; this one does not.
-            if (reinterpret_cast<TransactionStmt*>(statement)->kind == TRANS_STMT_COMMIT_PREPARED) {
-                intake::log_changed();
-                intake::configuration_changed();
-            }
+            before_prepared(reinterpret_cast<TransactionStmt*>(statement));
             break;
         default:
             break;
@@ -136,6 +157,7 @@ void hook(PlannedStmt* statement, const char* query, bool read_only_tree, Proces
     PG_FINALLY();
     { intake::running_command = outer; }
     PG_END_TRY();
+    if (was_absent && IsTransactionState()) after(statement->utilityStmt);
     log::write_waiting();  // COPY fires triggers, too
 }
 

@@ -1,0 +1,134 @@
+# What it is: what pg_upgrade does to workers, events and cursors, and a library that is newer than its extension.
+# Who calls it: pytest.
+# Never: shares a cluster: this one is stopped, copied and told lies about its version.
+import re
+
+import psycopg2
+import pytest
+
+from database import Database
+from postgres import bin_directory
+from servers import PostgresCluster, eventually, free_port, stays
+
+
+@pytest.fixture
+def old(name):
+    with PostgresCluster(name="old") as server:
+        yield server
+
+
+@pytest.fixture
+def waiting(old, durable_redis, name):
+    """Ten events that were delivered, ten that wait for their broker; the transaction of two more is prepared."""
+    db = Database(old, name)
+    db.broker("redis", durable_redis.url)
+    db.route("out", "redis", f"list:{name}")
+    for number in range(10):
+        db.publish("t", number)
+    db.wait_status("out", delivered=10, in_flight=0)
+    eventually(lambda: db.one("SELECT delivered FROM eventbus.cursor") == 10)
+    durable_redis.kill()
+    for number in range(10, 20):
+        db.publish("t", number)
+    db.wait_state("out", "retrying")
+    db.connection.close()
+    return durable_redis
+
+
+def arrived(redis, name):
+    return [int(body) for body in redis.client().lrange(name, 0, -1)]
+
+
+def workers(cluster):
+    return cluster.execute("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'pg_eventbus%'")
+
+
+def test_no_worker_runs_in_binary_upgrade_mode(old, waiting, name):
+    old.stop()
+    waiting.start()
+    old.start(options=["-b"])
+    db = Database(old, name, extension=False, create=False)
+    db.publish("t", 20)  # nobody does, but it harms nobody either
+    db.run("SELECT eventbus.wake_workers()")
+    stays(lambda: not workers(old) and arrived(waiting, name) == list(range(10)), 2,
+          "no worker runs, and nothing is delivered")
+    db.connection.close()
+    old.restart()
+    eventually(lambda: len(arrived(waiting, name)) >= 21, 60, "a start as always delivers")
+    assert arrived(waiting, name) == list(range(21))
+
+
+def test_pg_upgrade_keeps_events_and_cursors(old, waiting, name):
+    old.stop()
+    waiting.start()
+    new = PostgresCluster(name="new")
+    try:
+        new._run("pg_upgrade", "-b", bin_directory(), "-B", bin_directory(), "-d", old.data, "-D", new.data, "-U",
+                 new.superuser, "-p", str(free_port()), "-P", str(free_port()), "-s", new.directory)
+        assert arrived(waiting, name) == list(range(10)), "nothing is delivered in the midst of the copy"
+        new.start()
+        eventually(lambda: len(arrived(waiting, name)) >= 20, 60, "the new server delivers what waited")
+        db = Database(new, name, extension=False, create=False)
+        for number in range(20, 30):
+            db.publish("t", number)
+        eventually(lambda: len(arrived(waiting, name)) >= 30, 60)
+        assert arrived(waiting, name) == list(range(30)), "each once, in order"
+        db.wait_status("out", delivered=30, in_flight=0, lag=lambda lag: not lag)
+        db.connection.close()
+    finally:
+        new.remove()
+
+
+# After `make install` and a restart, before ALTER EXTENSION
+
+
+def set_version(db, version):
+    db.run("UPDATE pg_extension SET extversion = %s WHERE extname = 'pg_eventbus'", version)
+
+
+def test_a_newer_library_waits_for_the_update(old, redis_server, name):
+    db = Database(old, name)
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"list:{name}")
+    db.publish("t", 0)
+    db.wait_status("out", delivered=1)
+    ours = db.one("SELECT extversion FROM pg_extension WHERE extname = 'pg_eventbus'")
+    set_version(db, "0.1")
+    begin = old.log_size()
+    old.restart()
+    db.reconnect()
+    old.wait_log(r"WARNING:  pg_eventbus: events of database .* wait: its extension is version 0\.1, the server's "
+                 rf"library {re.escape(ours)}\n.*\n.*HINT:  Run ALTER EXTENSION pg_eventbus UPDATE", begin)
+    for number in range(1, 6):
+        db.publish("t", number)
+    db.run("SELECT eventbus.wake_workers()")
+    [check] = [row for row in db.health() if row["name"] == "version"]
+    assert check["level"] == "error" and "ALTER EXTENSION pg_eventbus UPDATE" in check["hint"]
+    with pytest.raises(psycopg2.Error, match="before its update") as error:
+        db.status("out")
+    assert "ALTER EXTENSION pg_eventbus UPDATE" in error.value.diag.message_hint
+    only_keeper = lambda: [kind for (kind,) in old.execute(  # noqa: E731
+        "SELECT backend_type FROM pg_stat_activity WHERE datname = %s AND backend_type LIKE 'pg_eventbus%%'", name)]
+    stays(lambda: only_keeper() == ["pg_eventbus keeper"], 2, "the keeper stays, and no sender comes")
+    assert old.log_text(begin).count("events of database") == 1, "said once"
+    assert arrived(redis_server, name) == [0]
+    set_version(db, ours)
+    db.run("ALTER EXTENSION pg_eventbus UPDATE")
+    eventually(lambda: arrived(redis_server, name) == list(range(6)), 10, "delivery goes on, and at once")
+    old.wait_log("LOG:  pg_eventbus: the extension of database .* is version .* now", begin)
+    assert not [row for row in db.health() if row["name"] == "version"]
+    db.connection.close()
+
+
+def test_a_running_sender_leaves_where_the_version_is_another(old, redis_server, name):
+    db = Database(old, name)
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"list:{name}")
+    pid = db.sender("out")
+    set_version(db, "0.1")
+    db.run("SELECT eventbus.wake_workers()")
+    eventually(lambda: not db.one("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid))
+    db.publish("t", 0)
+    old.restart()
+    old.restart()
+    assert arrived(redis_server, name) == []
