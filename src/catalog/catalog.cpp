@@ -40,7 +40,8 @@ int brokers_with_wal_routes(int32** ids, MemoryContext memory) {
 }
 
 bool read_broker(int32 id, Broker* broker, MemoryContext memory) {
-    run_query("SELECT name, url, options::text, xmin::text FROM eventbus.broker_config WHERE id = $1", {Argument::of(id)}, true);
+    run_query("SELECT name, url, options::text, xmin::text FROM eventbus.broker_config WHERE id = $1",
+              {Argument::of(id)}, true);
     if (SPI_processed == 0) return false;
     *broker = {id, keep(0, 1, memory), keep(0, 2, memory), keep(0, 3, memory), version_at(0, 4)};
     return true;
@@ -55,9 +56,8 @@ int read_routes(int32 broker_id, Route** routes, MemoryContext memory) {
     auto count = static_cast<int>(SPI_processed);
     *routes = static_cast<Route*>(MemoryContextAlloc(memory, sizeof(Route) * (count + 1)));
     for (int i = 0; i < count; ++i)
-        (*routes)[i] = {int4_at(i, 1),      keep(i, 2, memory), keep(i, 3, memory), keep(i, 4, memory),
-                        keep(i, 5, memory), bool_at(i, 6),      bool_at(i, 7),      int8_at(i, 8),
-                        version_at(i, 9)};
+        (*routes)[i] = {int4_at(i, 1), keep(i, 2, memory), keep(i, 3, memory), keep(i, 4, memory), keep(i, 5, memory),
+                        bool_at(i, 6), bool_at(i, 7),      int8_at(i, 8),      version_at(i, 9)};
     return count;
 }
 

@@ -21,8 +21,8 @@ TransactionId xid_of(const char* gid) {
     PushActiveSnapshot(GetTransactionSnapshot());
     run_query("SELECT transaction FROM pg_catalog.pg_prepared_xact() WHERE gid OPERATOR(pg_catalog.=) $1",
               {Argument::of(gid)}, true);
-    TransactionId xid = SPI_processed == 1 ? static_cast<TransactionId>(strtoul(text_at(0, 1), nullptr, 10))
-                                           : InvalidTransactionId;
+    TransactionId xid =
+        SPI_processed == 1 ? static_cast<TransactionId>(strtoul(text_at(0, 1), nullptr, 10)) : InvalidTransactionId;
     PopActiveSnapshot();
     SPI_finish();
     return xid;

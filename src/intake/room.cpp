@@ -43,7 +43,8 @@ void wait_for_keeper(status::Database* database, int64 bytes, int64 limit) {
     static uint32 wait_event = 0;
     if (wait_event == 0) wait_event = compat::wait_event("EventbusLogFull");
     ConditionVariablePrepareToSleep(&room.looked);
-    while (!room.none && !database->other_version && log::known_size(&database->log) + bytes > limit && steady_now() < until) {
+    while (!room.none && !database->other_version && log::known_size(&database->log) + bytes > limit &&
+           steady_now() < until) {
         ask_keeper(&room, bytes);
         if (!status::wake_keeper(database)) break;
         ConditionVariableTimedSleep(&room.looked, ask_again_ms, wait_event);

@@ -53,7 +53,8 @@ void at_end(XactEvent event, void*) {
     }
     if (event == XACT_EVENT_COMMIT) tell_wal_readers();
     // Somebody may wait for an event that will never be.
-    bool undone = event == XACT_EVENT_ABORT ? log::appended_in_this_transaction() : prepared.rolls_back && prepared.events;
+    bool undone =
+        event == XACT_EVENT_ABORT ? log::appended_in_this_transaction() : prepared.rolls_back && prepared.events;
     if (undone) status::stir_waiters(MyDatabaseId, 0);
     log::forget_waiting();
     log::forget_appended();

@@ -16,7 +16,8 @@ void install_statement_hooks();
 void configuration_changed();
 // At commit, the launcher looks for new and dropped databases.
 void databases_changed();
-// This command ends a transaction that was prepared, and that has done this: at commit, those whom it concerns are told.
+// This command ends a transaction that was prepared, and that has done this: at commit, those whom it concerns are
+// told.
 void prepared_ends(bool commits, const PreparedWork& work);
 // At commit or abort, the database's workers may start again.
 void resume_at_end(Oid database);

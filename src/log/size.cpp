@@ -88,8 +88,7 @@ int64 known_size(SharedPlace* place) {
         int64 bytes = place->bytes.load(std::memory_order_relaxed);
         return bytes >= 0 ? bytes : measured_size(place);
     }
-    if (mine.bytes < 0 || mine.grown > own_growth_before_look ||
-        steady_now() - mine.looked_at > own_age_before_look_us)
+    if (mine.bytes < 0 || mine.grown > own_growth_before_look || steady_now() - mine.looked_at > own_age_before_look_us)
         return measured_size(nullptr);
     return mine.bytes + mine.grown;
 }

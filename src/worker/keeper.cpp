@@ -29,7 +29,7 @@ struct Sender {
     BackgroundWorkerHandle* handle;
     SteadyTime started_at;
     SteadyTime retry_at;
-    bool starved;  // max_worker_processes left no room for it
+    bool starved;   // max_worker_processes left no room for it
     int64 version;  // of its broker and routes
     Backoff backoff{Backoff::Duration(200), Backoff::Duration(30000)};
 };
@@ -264,7 +264,6 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
             if (want != 0 && want < next) next = want;
         if (brokers.slots_left) next = std::min(next, plus_ms(now, 500));
         pgstat_report_activity(STATE_IDLE, "waiting for something to change: brokers, routes, the log");
-        sleep_on_latch(std::max<long>(1, ms_until(next)),
-                       "EventbusKeeperMain");
+        sleep_on_latch(std::max<long>(1, ms_until(next)), "EventbusKeeperMain");
     }
 }

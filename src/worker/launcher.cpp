@@ -207,7 +207,6 @@ extern "C" PGDLLEXPORT void eventbus_launcher_main(Datum) {
         }
         MemoryContextReset(round);
         pgstat_report_activity(STATE_IDLE, "waiting for databases and extensions to come and go");
-        sleep_on_latch(std::max<long>(1, ms_until(next)),
-                       "EventbusLauncherMain");
+        sleep_on_latch(std::max<long>(1, ms_until(next)), "EventbusLauncherMain");
     }
 }

@@ -181,11 +181,12 @@ static bool lock_cursors() {
     sender.saved_at = now;
     if (sender.lock_told || !ms_have_passed(sender.locked_since, now, long_ms)) return false;
     sender.lock_told = true;
-    ereport(WARNING, (errmsg("pg_eventbus: cursors of broker \"%s\" cannot be written: table eventbus.cursor is locked",
-                             sender.broker_name),
-                      errdetail("Delivery goes on, and it is tried again all the time; after a crash, what was delivered "
-                                "meanwhile is sent again."),
-                      errhint("pg_locks shows who has the lock; end that transaction.")));
+    ereport(WARNING,
+            (errmsg("pg_eventbus: cursors of broker \"%s\" cannot be written: table eventbus.cursor is locked",
+                    sender.broker_name),
+             errdetail("Delivery goes on, and it is tried again all the time; after a crash, what was delivered "
+                       "meanwhile is sent again."),
+             errhint("pg_locks shows who has the lock; end that transaction.")));
     return false;
 }
 

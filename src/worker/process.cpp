@@ -38,7 +38,7 @@ int times_asked = 0;  // here alone
 // for it may have come just before the wait began.
 void finish_round(int) {
     constexpr int again_ms = 100;
-    constexpr int patience = 20;  // whatever else holds the round up, a type's output function for example
+    constexpr int patience = 30;  // whatever else holds the round up, a type's output function for example
     int error = errno;
     if (!proc_exit_inprogress) {
         ShutdownRequestPending = 1;

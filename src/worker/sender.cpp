@@ -216,7 +216,8 @@ void run() {
         long show_due = show_if_due();
         long save_due = save_if_due();
         confirm_wal();
-        ready = sleep_until_work(more || detour_to_read() != nullptr ? 0 : idle_time(save_due, show_due));
+        more = more || (detour_to_read() != nullptr && sender.segments_locked_ms == 0);
+        ready = sleep_until_work(more ? 0 : idle_time(save_due, show_due));
     }
 }
 

@@ -33,7 +33,7 @@ struct LogStream {
     List* lent;  // of Lent*, oldest first
     delivery::ChunkId next_chunk;
     std::uint64_t seen_commits;  // of the database, when the running or last batch began
-    SteadyTime looked_at;       // when that batch began
+    SteadyTime looked_at;        // when that batch began
     bool must_look;              // the safety poll, or the beginning
     int64 skip_to;               // generation before which events are being left out; 0: none
     int64 skip_at;               // the generation that is being looked through (0: not begun),
@@ -109,10 +109,10 @@ struct SenderRoute {
     int64 first_generation;  // what stands before it was left out
     int64 skipping;          // events found so far that are about to be left out
     Progress progress;
-    Redelivery* redelivery;    // or nullptr
-    status::Route* shared;     // or nullptr where shared memory has no room
+    Redelivery* redelivery;   // or nullptr
+    status::Route* shared;    // or nullptr where shared memory has no room
     SteadyTime dead_told_at;  // when the log last heard of its dead letters
-    bool seen;                 // by the configuration just read
+    bool seen;                // by the configuration just read
 };
 
 struct Sender {

@@ -105,8 +105,7 @@ bool has_room() {
             feed->moved_at = steady_now();
         }
         wal_now.awaited =
-            wal_now.awaited || (feed->taker.file == nullptr &&
-                                !ms_have_passed(feed->moved_at, steady_now(), still_ms));
+            wal_now.awaited || (feed->taker.file == nullptr && !ms_have_passed(feed->moved_at, steady_now(), still_ms));
     }
     return any && !wal_now.awaited;
 }
@@ -248,8 +247,7 @@ long wal_wait() {
     if (wal_now.unseen) return wal_now.trouble[0] != '\0' ? starting_ms : unseen_ms;
     if (wal_now.awaited) return still_ms / 10;
     if (wal_now.source != nullptr && wal::state_of(wal_now.source) == wal::State::starting) return starting_ms;
-    if (wal_now.source == nullptr && wal_now.trouble[0] != '\0')
-        return std::max<long>(1, ms_until(wal_now.retry_at));
+    if (wal_now.source == nullptr && wal_now.trouble[0] != '\0') return std::max<long>(1, ms_until(wal_now.retry_at));
     return -1;
 }
 

@@ -10,12 +10,12 @@ namespace eventbus::worker {
 
 struct WalState {
     wal::Source* source;
-    bool changed;                // routes have come or gone since the source was opened
-    bool awaited;                // a full route is given a moment to move
-    bool more;                   // the last step did not come to the end of what there is
-    bool unseen;                 // what was found cannot be seen by all readers yet, or standbys have not got it
-    bool at_end;                 // all that has been committed is with the routes,
-    TimestampTz handed_until;    // or, where it is not, what was committed before
+    bool changed;               // routes have come or gone since the source was opened
+    bool awaited;               // a full route is given a moment to move
+    bool more;                  // the last step did not come to the end of what there is
+    bool unseen;                // what was found cannot be seen by all readers yet, or standbys have not got it
+    bool at_end;                // all that has been committed is with the routes,
+    TimestampTz handed_until;   // or, where it is not, what was committed before
     SteadyTime standbys_since;  // since when standbys are waited for; 0: they are not
     List* left;  // of WalFeed*: of routes that are gone, while the broker may still be sent what they were lent
     SteadyTime confirmed_at;
