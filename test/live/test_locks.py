@@ -141,9 +141,9 @@ def test_a_sender_beside_a_lock_obeys(db, both, open_transaction, cluster, lock,
     [(pid,)] = cluster.execute("SELECT pid FROM pg_stat_activity WHERE datname = %s AND backend_type = 'pg_eventbus sender'",
                                db.name)
     with contextlib.suppress(AssertionError):  # a sender need not wait, but if it does, it has to obey all the same
-        eventually(lambda: cluster.execute("SELECT FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", pid), 1)
+        eventually(lambda: cluster.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", pid), 1)
     cluster.execute("SELECT pg_terminate_backend(%s)", pid)
-    eventually(lambda: not cluster.execute("SELECT FROM pg_stat_activity WHERE pid = %s", pid), QUICKLY,
+    eventually(lambda: not cluster.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", pid), QUICKLY,
                "the sender obeys")
     holder.rollback()
     db.publish("t", 2)
