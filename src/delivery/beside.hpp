@@ -33,7 +33,13 @@ class Beside {
     void at_end() {
         std::erase_if(keys_, [](const auto& key) { return key.second != for_ever; });
     }
-    bool has(const Event& event, Place at) {
+    bool has(const Event& event, Place at) const {
+        if (!event.key) return events_.count(event.id) > 0;
+        const auto found = keys_.find(*event.key);
+        return found != keys_.end() && at < found->second;
+    }
+    // The same as the route comes to it.
+    bool passes(const Event& event, Place at) {
         if (!event.key) return events_.count(event.id) > 0;
         const auto found = keys_.find(*event.key);
         if (found == keys_.end()) return false;

@@ -351,10 +351,13 @@ void Dispatcher::move_route(RouteId id, StreamId stream) {
     impl_->drop_unused_feed(before);
 }
 
-std::uint64_t Dispatcher::leave_out(RouteId id, ChunkId before, DetourId number) {
+std::uint64_t Dispatcher::leave_out(RouteId id, std::span<const ChunkId> chunks, DetourId number) {
     auto& queue = impl_->get(id, number);
     const auto feed = impl_->feeds.find(queue.stream());
-    return feed == impl_->feeds.end() ? 0 : queue.leave_out(feed->second.place_of({before, 0}));
+    if (feed == impl_->feeds.end()) return 0;
+    std::vector<Place> places;
+    for (const ChunkId chunk : chunks) places.push_back(feed->second.place_of({chunk, 0}));
+    return queue.leave_out(places);
 }
 
 std::optional<RouteId> Dispatcher::stuck() const {

@@ -148,9 +148,9 @@ class Dispatcher {
     void release_route(RouteId id);             // an operator mended something: a held route is tried at once
     // Moves an idle route to another stream; the host has made sure that both stand at the same place.
     void move_route(RouteId id, StreamId stream);
-    // Leaves out what is lent to the route before the chunk; returns how many events of it were not settled. What is
-    // under way is among them, and is forgotten when it settles.
-    std::uint64_t leave_out(RouteId id, ChunkId before, DetourId number = 0);
+    // Leaves out what is lent to the route in these chunks, rising; returns how many events of them were not settled.
+    // What is under way is among them, and is forgotten when it settles.
+    std::uint64_t leave_out(RouteId id, std::span<const ChunkId> chunks, DetourId number = 0);
 
     // Detours of routes. Changing, removing, pausing and releasing a route does the same to them.
     // A route that an event holds up for long while others are delivered.

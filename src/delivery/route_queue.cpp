@@ -48,6 +48,7 @@ void RouteQueue::move(Feed& feed, StreamId stream) {
     stream_ = stream;
     next_ = feed.end();
     next_event_ = nullptr;
+    left_out_.clear();
     beside_.at_end();
 }
 
@@ -66,12 +67,19 @@ bool RouteQueue::matches(std::string_view topic) {
 }
 
 bool RouteQueue::takes(const Event& event, Place place) {
+    if (!left_out_.empty() && is_left_out(place)) return false;
     if (detour_ && !detour_->takes(event)) return false;
-    return matches(event.topic) && (beside_.empty() || !beside_.has(event, place));
+    return matches(event.topic) && (beside_.empty() || !beside_.passes(event, place));
+}
+
+bool RouteQueue::would_take(const Event& event, Place place) {
+    if (is_left_out(place) || (detour_ && !detour_->takes(event))) return false;
+    return matches(event.topic) && !beside_.has(event, place);
 }
 
 void RouteQueue::seek() {
     while ((next_event_ = feed_->at(next_)) != nullptr && !takes(*next_event_, next_)) ++next_.index;
+    if (!left_out_.empty()) std::erase_if(left_out_, [&](std::uint64_t chunk) { return chunk < next_.chunk; });
     if (next_event_ == nullptr && !beside_.empty()) beside_.at_end();
 }
 

@@ -42,8 +42,8 @@ class RouteQueue {
     void pause(bool paused) { paused_ = paused; }
     void release_hold();
     void move(Feed& feed, StreamId stream);
-    void lent();                           // the feed has grown
-    std::uint64_t leave_out(Place until);  // returns how many were not settled
+    void lent();                                                // the feed has grown
+    std::uint64_t leave_out(const std::vector<Place>& chunks);  // their begins; returns how many were not settled
 
     // Detours, of the route (detour.cpp)
     bool waits_for_refused() const;  // that is its oldest event
@@ -117,6 +117,8 @@ class RouteQueue {
 
     bool matches(std::string_view topic);
     bool takes(const Event& event, Place place);
+    bool would_take(const Event& event, Place place);  // for a place that the route has not come to
+    bool is_left_out(Place place) const;
     void seek();
     bool is_strict() const { return route_->options.order == router::Order::strict; }
     Item& item(std::uint64_t number) { return items_[number - base_]; }
@@ -170,9 +172,10 @@ class RouteQueue {
     StreamId stream_;
     std::uint64_t ticket_base_;
 
-    Place next_;                         // of next_event_
-    const Event* next_event_ = nullptr;  // the first event that matches and is not taken; nullptr: none is lent
-    std::string last_topic_;             // the last verdict of the filter
+    Place next_;                           // of next_event_
+    const Event* next_event_ = nullptr;    // the first event that matches and is not taken; nullptr: none is lent
+    std::vector<std::uint64_t> left_out_;  // chunks from there on that it passes over, rising
+    std::string last_topic_;               // the last verdict of the filter
     bool last_verdict_ = false;
 
     Beside beside_;

@@ -199,18 +199,19 @@ void log_page(const Logged& logged, Buffer map_buffer) {
 }
 
 // Takes the segment's lock. A statement that publishes a million events takes it once; a rolled back savepoint gives
-// its locks up, so what is known is known of a subtransaction.
-void lock_segment(Oid segment) {
+// its locks up, so what is known is known of a subtransaction. Returns false where it was held already.
+bool lock_segment(Oid segment) {
     static Oid locked = InvalidOid;
     static LocalTransactionId in_transaction = InvalidLocalTransactionId;
     static SubTransactionId in_subtransaction = InvalidSubTransactionId;
     LocalTransactionId transaction = compat::my_local_transaction();
     SubTransactionId subtransaction = GetCurrentSubTransactionId();
-    if (locked == segment && in_transaction == transaction && in_subtransaction == subtransaction) return;
+    if (locked == segment && in_transaction == transaction && in_subtransaction == subtransaction) return false;
     LockRelationOid(segment, RowExclusiveLock);
     locked = segment;
     in_transaction = transaction;
     in_subtransaction = subtransaction;
+    return true;
 }
 
 }  // namespace
@@ -218,10 +219,13 @@ void lock_segment(Oid segment) {
 int lock_current_segment(const Relations& log, const SharedPlace* place) {
     for (;;) {
         int64 known = place != nullptr ? place->generation.load() : SharedPlace::unknown_generation;
-        int segment = segment_of(known == SharedPlace::unknown_generation ? current_generation(log) : known);
-        lock_segment(log.segments[segment]);
-        // Once the keeper has seen that nobody has an old segment's lock, nobody comes to it any more.
-        if (place == nullptr || place->generation == known) return segment;
+        const bool look_up = known == SharedPlace::unknown_generation;
+        const int64 current = look_up ? current_generation(log) : known;
+        const int segment = segment_of(current);
+        if (!lock_segment(log.segments[segment])) return segment;
+        // Once the keeper has seen that nobody has an old segment's lock, nobody comes to it any more: what is left out
+        // of it has been counted.
+        if (current == (look_up ? current_generation(log) : place->generation.load())) return segment;
     }
 }
 

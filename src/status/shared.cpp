@@ -3,6 +3,7 @@
 // Never: keeps the lock while it waits for anything.
 #include "status/shared.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <new>
@@ -102,6 +103,7 @@ Database* find_database(Oid oid, bool create) {
         free->room.wanted = 0;
         free->room.look_at = 0;
         free->room.skip_before = 0;
+        free->room.skipper = 0;
         free->room.none = false;
         free->look = true;
         free->has_extension = false;
@@ -129,7 +131,11 @@ Database* my_database() {
 
 Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id) {
     LWLockAcquire(state->lock, LW_EXCLUSIVE);
+    bool there = std::any_of(std::begin(state->workers), std::end(state->workers), [&](const Worker& worker) {
+        return worker.pid != 0 && worker.kind == kind && worker.database == database && worker.broker_id == broker_id;
+    });
     for (Worker& worker : state->workers) {
+        if (there) break;
         if (worker.pid != 0) continue;
         worker.kind = kind;
         worker.database = database;

@@ -31,6 +31,9 @@ struct Room {
     ConditionVariable looked;           // the keeper has
     // Routes are to leave out what they have not delivered of segments before this generation; 0: nothing.
     std::atomic<std::int64_t> skip_before;
+    // The keeper's process id while it leaves events out for routes that nobody serves: senders that begin wait for
+    // that.
+    std::atomic<int> skipper;
 };
 
 // What the launcher knows of a database.

@@ -274,6 +274,7 @@ void feed_redelivery(SenderRoute* route) {
         route->base.delivered += static_cast<int64>(counted.delivered);
         route->base.dead += static_cast<int64>(counted.dead);
         route->base.retries += static_cast<int64>(counted.retries);
+        route->redelivered_at = std::max(route->redelivered_at, counted.last_delivered_at);
         call_guest([&] { sender.dispatcher->remove_route(redelivery_route(route->id)); });
         MemoryContextDelete(redelivery->memory);
         pfree(redelivery);

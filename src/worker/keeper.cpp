@@ -221,6 +221,7 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
     if (status::pid_of_keeper(oid) != 0) proc_exit(0);
     database = status::find_database(oid, true);
     if (database == nullptr || status::attach_worker(status::WorkerKind::keeper, oid, 0) == nullptr) {
+        if (status::pid_of_keeper(oid) != 0) proc_exit(0);
         refuse_for_lack_of_room();
     }
     // Attached first, looked second: whoever suspends the database either sees us here or is seen by us.

@@ -28,7 +28,8 @@ void count(SenderRoute* route, const delivery::RouteStatus& status) {
     counters.delivered = route->base.delivered + static_cast<int64>(status.delivered);
     counters.dead = route->base.dead + static_cast<int64>(status.dead);
     counters.retries = route->base.retries + static_cast<int64>(status.retries);
-    if (status.last_delivered_at.number != 0) counters.last_delivered_at = from_unix_us(status.last_delivered_at.wall);
+    const delivery::Moment last_delivered = std::max(status.last_delivered_at, route->redelivered_at);
+    if (last_delivered.number != 0) counters.last_delivered_at = from_unix_us(last_delivered.wall);
     if (status.last_error_at.number != 0) counters.last_error_at = from_unix_us(status.last_error_at.wall);
 }
 

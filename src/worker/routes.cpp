@@ -116,6 +116,7 @@ void change(SenderRoute* route, const catalog::Route& from) {
             delete route->filter;
             route->filter = filter;
             sender.dispatcher->change_route(make_guest_route(route));
+            if (route->stream != nullptr) route->stream->skip_at = 0;  // what matches is counted anew
             if (route->redelivery != nullptr) sender.dispatcher->change_route(make_redelivery_route(route));
         }
         sender.dispatcher->pause_route(id, route->paused);

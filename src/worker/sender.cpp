@@ -194,6 +194,15 @@ void reload_settings() {
     if (strcmp(source, settings::source) != 0) leave();  // the keeper starts the next one
 }
 
+// The keeper may have found nobody here, and be about to move our cursors. One that has died has undone it.
+void wait_for_skipper() {
+    for (int pid; (pid = sender.place->room.skipper) != 0 && pid == status::pid_of_keeper(sender.database);) {
+        if (stop_requested()) proc_exit(0);
+        CHECK_FOR_INTERRUPTS();
+        linger(linger_us);
+    }
+}
+
 void run() {
     broker::Ready ready;
     sender.configuration = sender.place->configuration - 1;
@@ -236,6 +245,7 @@ extern "C" PGDLLEXPORT void eventbus_sender_main(Datum argument) {
     sender.place = status::find_database(sender.database, false);
     if (sender.place == nullptr) proc_exit(0);
     sender.worker = status::attach_worker(status::WorkerKind::sender, sender.database, sender.broker_id);
+    if (sender.worker == nullptr && status::pid_of_sender(sender.database, sender.broker_id) != 0) proc_exit(0);
     if (sender.worker == nullptr) refuse_for_lack_of_room();
     // Before it counts as gone: DROP DATABASE waits for that, and refuses while a slot is in use.
     before_shmem_exit([](int, Datum) { wal::release_slot(); }, 0);
@@ -248,6 +258,7 @@ extern "C" PGDLLEXPORT void eventbus_sender_main(Datum argument) {
     SetConfigOption("temp_file_limit", "-1", PGC_SUSET, PGC_S_OVERRIDE);
 
     sender.memory = AllocSetContextCreate(TopMemoryContext, "pg_eventbus sender", ALLOCSET_DEFAULT_SIZES);
+    wait_for_skipper();
     follow_broker_first();
     make_dispatcher();
     run();

@@ -109,10 +109,11 @@ struct SenderRoute {
     int64 first_generation;  // what stands before it was left out
     int64 skipping;          // events found so far that are about to be left out
     Progress progress;
-    Redelivery* redelivery;   // or nullptr
-    status::Route* shared;    // or nullptr where shared memory has no room
-    SteadyTime dead_told_at;  // when the log last heard of its dead letters
-    bool seen;                // by the configuration just read
+    Redelivery* redelivery;           // or nullptr
+    delivery::Moment redelivered_at;  // when the last of earlier ones arrived
+    status::Route* shared;            // or nullptr where shared memory has no room
+    SteadyTime dead_told_at;          // when the log last heard of its dead letters
+    bool seen;                        // by the configuration just read
 };
 
 struct Sender {

@@ -4,6 +4,7 @@
 #include "worker/skip.hpp"
 
 #include <algorithm>
+#include <span>
 
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
@@ -140,15 +141,18 @@ void finish(LogStream* stream) {
         return;
     }
     answer_waiters();  // what is delivered by now cannot be told from what is left out any more
-    delivery::ChunkId first_kept = stream->next_chunk;
+    // Not only the first ones: what was committed late in an old segment has been lent behind younger events.
+    auto* ids = static_cast<delivery::ChunkId*>(palloc(sizeof(delivery::ChunkId) * (list_length(stream->lent) + 1)));
+    std::size_t old = 0;
     ListCell* cell;
     foreach (cell, stream->lent) {
         auto* lent = static_cast<Lent*>(lfirst(cell));
-        if (lent->chunk->generation >= stream->skip_to) first_kept = std::min(first_kept, lent->id);
+        if (lent->chunk->generation < stream->skip_to) ids[old++] = lent->id;
     }
+    std::span<const delivery::ChunkId> left_out(ids, old);
     if (SenderDetour* detour = stream->detour) {
         std::uint64_t lent = call_guest([&] {
-            return sender.dispatcher->leave_out(static_cast<delivery::RouteId>(detour->route->id), first_kept,
+            return sender.dispatcher->leave_out(static_cast<delivery::RouteId>(detour->route->id), left_out,
                                                 detour->number);
         });
         detour->route->stored.counters.skipped += detour->skipping + static_cast<int64>(lent);
@@ -159,7 +163,7 @@ void finish(LogStream* stream) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (route->stream != stream) continue;
         std::uint64_t lent = call_guest(
-            [&] { return sender.dispatcher->leave_out(static_cast<delivery::RouteId>(route->id), first_kept); });
+            [&] { return sender.dispatcher->leave_out(static_cast<delivery::RouteId>(route->id), left_out); });
         route->stored.counters.skipped += route->skipping + static_cast<int64>(lent);
         route->first_generation = stream->skip_to;
         route->progress.settled = status_of(route, 0).settled;
@@ -274,8 +278,14 @@ void skip_route(int32 route_id, const char* topics, int64 before) {
 
 }  // namespace
 
-void skip_unserved(int64 before, bool (*is_served)(int32 broker_id)) {
-    if (!begin_transaction_on_extension("leaving out events")) return;
+// A sender that is not there when this begins loads no cursor before it is over: what it wrote over ours would undo
+// cursor and count of what is gone from the log.
+void skip_unserved(int64 before, bool (*is_served)(int32 broker_id), status::Room* room) {
+    room->skipper = MyProcPid;
+    if (!begin_transaction_on_extension("leaving out events")) {
+        room->skipper = 0;
+        return;
+    }
     SPI_connect();
     run_query("SELECT id, topics, broker_id FROM eventbus.route_config WHERE source = 'log'", {}, true);
     struct Line {
@@ -290,6 +300,7 @@ void skip_unserved(int64 before, bool (*is_served)(int32 broker_id)) {
         if (!is_served(lines[i].broker_id)) skip_route(lines[i].id, lines[i].topics, before);
     SPI_finish();
     commit_transaction();
+    room->skipper = 0;
     status::stir_waiters(MyDatabaseId, 0);
 }
 

@@ -95,7 +95,7 @@ void Upkeep::skip(const log::RotationResult& result) {
     ask_senders(result.held_before);
     if (result.held_before == 0) return;
     status::wake_senders_of(database_->oid);
-    skip_unserved(result.held_before, is_served_);
+    skip_unserved(result.held_before, is_served_, &database_->room);
 }
 
 // Each route that leaves events out is told of once, until the log is half empty.

@@ -214,3 +214,21 @@ def test_health_says_what_to_do(db, redis_server, frozen_redis, name):
         assert row["level"] == "ok" or row["hint"].endswith("."), row
     assert "alter_broker" in health["route away"]["hint"] and "resume_route" in health["route paused"]["hint"]
     assert "wrong" not in str(health), "no password"
+
+
+def test_last_delivered_at_does_not_go_back_when_dead_letters_have_been_sent_again(db, redis_server, name):
+    client = redis_server.client()
+    client.set(f"{name}:bad", "no stream")
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"stream:{name}:{{topic}}")
+    db.publish("good", 1)
+    db.publish("bad", 2)
+    db.wait_dead("out")
+    first = db.wait_status("out", delivered=1, dead=1)["last_delivered_at"]
+    client.delete(f"{name}:bad")
+    db.run("SELECT eventbus.redeliver('out')")
+    eventually(lambda: not db.dead("out"), 30, "no dead letter is left")
+    db.run("SELECT eventbus.pause_route('out')")  # makes the sender count anew
+    db.wait_state("out", "paused")
+    assert db.status("out")["last_delivered_at"] > first
+    assert db.status("out")["delivered"] == 2
