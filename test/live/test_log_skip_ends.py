@@ -1,5 +1,5 @@
 # What it is: what leaves the log undelivered is counted once, whatever ends meanwhile: the sender, the keeper, the server.
-# Who calls it: pytest; EVENTBUS_SEED repeats a run.
+# Who calls it: pytest; EVENTBUS_SEED repeats a run, EVENTBUS_ENDS makes it longer.
 # Never: allows for a difference: what arrived and what was left out are all that was committed.
 import os
 import signal
@@ -11,6 +11,7 @@ from servers import eventually
 from test_log_limit import SIZE
 
 SEED = int(os.environ.get("EVENTBUS_SEED", "1"))
+ENDS = int(os.environ.get("EVENTBUS_ENDS", "5"))
 LIMIT = 1024 * 1024
 
 pytestmark = pytest.mark.usefixtures("bounded")
@@ -100,7 +101,7 @@ def test_what_is_left_out_is_counted_once_whatever_ends(db, durable_redis, redis
     db.broker("there", redis_server.url)
     db.route("beside", "there", f"stream:{name}:beside")
     with Overflow(db, SEED) as overflow:
-        for number in range(8):
+        for number in range(ENDS):
             wait_skipping(db, "all")
             overflow.pause(0.5)
             ends[number % len(ends)](db, "all")
@@ -122,7 +123,7 @@ def test_a_broker_that_comes_and_goes_while_senders_are_killed(db, durable_redis
     db.broker("away", durable_redis.url)
     db.route("out", "away", f"stream:{name}")
     with Overflow(db, SEED) as overflow:
-        for number in range(6):
+        for number in range(ENDS):
             wait_skipping(db, "out")
             durable_redis.start()
             overflow.pause(1)
