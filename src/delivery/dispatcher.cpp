@@ -356,7 +356,10 @@ std::uint64_t Dispatcher::leave_out(RouteId id, std::span<const ChunkId> chunks,
     const auto feed = impl_->feeds.find(queue.stream());
     if (feed == impl_->feeds.end()) return 0;
     std::vector<Place> places;
-    for (const ChunkId chunk : chunks) places.push_back(feed->second.place_of({chunk, 0}));
+    for (const ChunkId chunk : chunks) {
+        const Place place = feed->second.place_of({chunk, 0});
+        if (place < feed->second.end() && feed->second.shown(place).chunk == chunk) places.push_back(place);
+    }
     return queue.leave_out(places);
 }
 

@@ -125,6 +125,8 @@ struct Unsettled {
     std::string_view key;
     bool has_key;
 };
+// The segment's file, which stays the same until the transaction ends.
+uint32 hold_file(int64 generation);
 // Shows what one of the old segments holds that a cursor has not settled and the active snapshot sees. Goes on from
 // *block, which begins at 0, for at most `pages`; true when it is through.
 bool scan_unsettled(const Cursor& cursor, int64 generation, BlockNumber* block, BlockNumber pages,

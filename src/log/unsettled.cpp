@@ -24,6 +24,13 @@ bool is_settled(const Cursor& cursor, uint64 xid, int64 id, const Position& at) 
 
 }  // namespace
 
+uint32 hold_file(int64 generation) {
+    Relation rel = table_open(relations().segments[segment_of(generation)], AccessShareLock);
+    uint32 file = compat::relation_file(rel);
+    table_close(rel, NoLock);
+    return file;
+}
+
 bool scan_unsettled(const Cursor& of, int64 generation, BlockNumber* block, BlockNumber pages,
                     void (*visit)(void* context, const Unsettled& event), void* context) {
     Relation rel = table_open(relations().segments[segment_of(generation)], AccessShareLock);

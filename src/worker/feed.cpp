@@ -37,12 +37,7 @@ bool wanted(void* context, const Event& event) {
 // have been sent already.
 bool is_repetition(const LogStream* stream) {
     if (!log::must_begin_again(stream->reader)) return false;
-    if (!sender.begin_again)
-        ereport(LOG,
-                (errmsg("pg_eventbus: broker \"%s\": a segment of the event log was rewritten while it was read; the "
-                        "sender begins its batch again",
-                        sender.broker_name)));
-    sender.begin_again = true;
+    begin_again();
     return true;
 }
 
@@ -132,6 +127,15 @@ void join(LogStream* stream) {
 }
 
 }  // namespace
+
+void begin_again() {
+    if (!sender.begin_again)
+        ereport(LOG,
+                (errmsg("pg_eventbus: broker \"%s\": a segment of the event log was rewritten while it was read; the "
+                        "sender begins its batch again",
+                        sender.broker_name)));
+    sender.begin_again = true;
+}
 
 bool is_idle(const SenderRoute* route) {
     return call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id)).idle; });

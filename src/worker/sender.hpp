@@ -37,7 +37,8 @@ struct LogStream {
     bool must_look;              // the safety poll, or the beginning
     int64 skip_to;               // generation before which events are being left out; 0: none
     int64 skip_at;               // the generation that is being looked through (0: not begun),
-    BlockNumber skip_block;      // and how far
+    BlockNumber skip_block;      // and how far,
+    std::uint32_t skip_file;     // in which file
     int64 skip_found;            // what is not settled there, whoever takes it
     int64 passed_before;         // generation before which nothing was found
     SenderDetour* detour;        // whose it is, or nullptr
@@ -158,7 +159,9 @@ inline delivery::RouteId redelivery_route(int32 id) {
 void follow_broker_first();  // which broker it is
 void follow_configuration();
 
-// feed.cpp: reads what hungry streams can get. Returns true if there may be more at once.
+// feed.cpp: the sender leaves, and the next one begins with nothing but the cursors.
+void begin_again();
+// Reads what hungry streams can get. Returns true if there may be more at once.
 bool feed_streams();
 LogStream* make_stream(log::Reader* reader);
 void give_back(const delivery::Report& report);

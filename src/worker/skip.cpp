@@ -105,7 +105,7 @@ bool is_asked(LogStream* stream, int64 before, bool patient) {
 }
 
 void begin(LogStream* stream) {
-    stream->skip_at = oldest_generation();
+    stream->skip_at = std::max(oldest_generation(), log::place_of(stream->reader).first_generation);
     stream->skip_block = 0;
     stream->skip_found = 0;
     if (stream->detour != nullptr) stream->detour->skipping = 0;
@@ -116,9 +116,27 @@ void begin(LogStream* stream) {
     }
 }
 
+// Where a segment was rewritten (VACUUM FULL), places do not tell any more what of the batch has been read of it.
+bool cannot_tell(const LogStream* stream) {
+    const log::Cursor& place = log::place_of(stream->reader);
+    if (!place.in_batch || place.start <= log::Position()) return false;
+    if (place.files[log::segment_of(stream->skip_at)] == stream->skip_file) return false;
+    ListCell* cell;
+    foreach (cell, stream->lent)
+        if (static_cast<Lent*>(lfirst(cell))->chunk->generation == stream->skip_at) return true;
+    return false;
+}
+
 // Looks through what is not read yet, a part at a time: others shall not wait. True when it is through.
 bool look_through(LogStream* stream) {
     if (stream->skip_at >= stream->skip_to) return true;
+    std::uint32_t file = log::hold_file(stream->skip_at);
+    if (stream->skip_block > 0 && stream->skip_file != file) begin(stream);
+    stream->skip_file = log::hold_file(stream->skip_at);
+    if (cannot_tell(stream)) {
+        begin_again();
+        return false;
+    }
     if (!log::scan_unsettled(log::place_of(stream->reader), stream->skip_at, &stream->skip_block, pages_a_round,
                              count_for_routes, stream))
         return false;

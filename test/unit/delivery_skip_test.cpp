@@ -9,9 +9,9 @@ namespace eventbus::test {
 namespace {
 
 // Chunks are numbered from 1 in these tests.
-std::vector<ChunkId> before(ChunkId kept) {
-    std::vector<ChunkId> chunks;
-    for (ChunkId id = 1; id < kept; ++id) chunks.push_back(id);
+std::vector<delivery::ChunkId> before(delivery::ChunkId kept) {
+    std::vector<delivery::ChunkId> chunks;
+    for (delivery::ChunkId id = 1; id < kept; ++id) chunks.push_back(id);
     return chunks;
 }
 
@@ -137,7 +137,7 @@ TEST(Skip, AChunkBehindOthersGoesWhetherTheRouteHasComeToItOrNot) {
         const auto late = w.lend({{"a"}, {"b"}, {"a"}});
         w.lend({{"a"}});
         w.run();
-        const std::vector<ChunkId> old{1, late};
+        const std::vector<delivery::ChunkId> old{1, late};
         EXPECT_EQ(w.dispatcher.leave_out(1, old), 3U) << come;
         EXPECT_EQ(w.dispatcher.leave_out(1, old), 0U) << come;
         if (!come) {
@@ -161,7 +161,7 @@ TEST(Skip, WhatWasPassedOverForAnotherChunkIsPassedOverOnce) {
     w.lend_many(2);
     const auto late = w.lend_many(2);
     w.lend_many(1);
-    EXPECT_EQ(w.dispatcher.leave_out(1, std::vector<ChunkId>{late}), 2U);
+    EXPECT_EQ(w.dispatcher.leave_out(1, std::vector<delivery::ChunkId>{late}), 2U);
     EXPECT_EQ(w.dispatcher.leave_out(1, before(late + 1)), 2U) << "only what was not left out before";
     w.dispatcher.pause_route(1, false);
     w.run();
