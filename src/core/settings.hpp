@@ -66,10 +66,10 @@ struct BrokerOptions {
     std::uint32_t heartbeat_s = 30;            // "heartbeat", seconds: 0 turns it off
     std::uint32_t window = 0;                  // "window": most unacknowledged messages; 0 is the driver's default
 
-    std::uint32_t confirm_timeout_s = 60;  // "confirm_timeout", AMQP, seconds: 0 turns it off
+    std::uint32_t confirm_timeout_s = 60;  // "confirm_timeout", AMQP and MQTT, seconds: 0 turns it off
 
     MqttVersion version = MqttVersion::any;  // "version", MQTT: 5 first, then 3.1.1
-    std::string client_id;                   // "client_id", MQTT; empty: made of the source and the broker's name
+    std::string client_id;                   // "client_id", MQTT; empty: one that nobody else has
     std::uint32_t session_expiry_s = 3600;   // "session_expiry", MQTT 5, seconds; 0: no session
     std::optional<Will> will;                // "will", MQTT
 };

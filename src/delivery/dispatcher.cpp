@@ -166,6 +166,17 @@ struct Dispatcher::Impl {
         return tickets;
     }
 
+    // Where all routes are paused there is nothing to say: a link that stands is kept, but none is made.
+    bool wants_link() const {
+        bool has_routes = false;
+        for (const auto& slot : slots) {
+            if (!slot.queue || slot.queue->is_removed()) continue;
+            if (!slot.queue->is_paused()) return true;
+            has_routes = true;
+        }
+        return !has_routes;
+    }
+
     // Suspects wait until something was delivered on this link, or until there is nothing else to offer.
     std::size_t offer() {
         auto& caution = context.caution;
@@ -258,7 +269,7 @@ struct Dispatcher::Impl {
         const auto started = broker::Clock::now();
         context.now = now;
         context.wall_now = wall();
-        link.connect_if_due(link.driver() != nullptr ? 0 : events_waiting());
+        if (link.driver() == nullptr && wants_link()) link.connect_if_due(events_waiting());
         std::size_t tickets = 0;
         for (bool last = false; link.driver() != nullptr;) {
             const auto state = link.drive(ready);
@@ -284,7 +295,7 @@ struct Dispatcher::Impl {
 
     TimePoint wake_at() const {
         if (!context.report.notices.empty()) return TimePoint{};  // somebody waits to hear them
-        auto due = link.wake_at();
+        auto due = link.driver() != nullptr || wants_link() ? link.wake_at() : TimePoint::max();
         if (link.driver() == nullptr || link.state() != LinkState::up) return due;
         const bool busy = in_flight() > 0;
         if (context.caution.under_test > 0) return due;

@@ -28,6 +28,10 @@ constexpr const char* settings_hint =
     "Correct the broker's URL, credentials or options with eventbus.alter_broker, or mend the broker; attempts go on "
     "by themselves.";
 
+constexpr const char* contested_hint =
+    "Give each server and each broker a name of its own there: copies of a server share what is set in the broker's "
+    "options. Until then the two put each other out, and each waits longer every time.";
+
 }  // namespace
 
 LinkKeeper::LinkKeeper(Connect connect, Context& context)
@@ -65,7 +69,9 @@ LinkState LinkKeeper::drive(broker::Ready ready) {
                                                         "; delivery goes on");
             } else if (before != LinkState::up) {
                 came_up();
-            } else if (context_.now - up_since_ >= context_.limits.healthy) {
+            } else if (context_.now - up_since_ >=
+                       (contested_ ? 2 * context_.limits.hold_most : context_.limits.healthy)) {
+                contested_ = false;
                 worked();
             }
             break;
@@ -83,6 +89,7 @@ LinkState LinkKeeper::drive(broker::Ready ready) {
 
 void LinkKeeper::lost(std::size_t events_waiting, bool expected) {
     driver_.reset();
+    contested_ |= down_.contested;
     if (expected) {
         backoff_.reset();  // the event has a back-off of its own
         wait(Remedy::retry);
@@ -98,13 +105,14 @@ void LinkKeeper::hurry() {
 }
 
 void LinkKeeper::worked() {
+    if (contested_) return;
     backoff_.reset();
     slow_backoff_.reset();
     if (driver_) is_back();
 }
 
 void LinkKeeper::is_back() {
-    if (!in_trouble_) return;
+    if (!in_trouble_ || contested_) return;
     in_trouble_ = false;
     context_.notice(Notice::Level::log, context_.broker_shown + " is back after " +
                                             seconds_text(context_.now - trouble_since_) + "; delivery goes on");
@@ -113,7 +121,7 @@ void LinkKeeper::is_back() {
 // How long until the next attempt.
 Backoff::Duration LinkKeeper::wait(Remedy remedy) {
     refused_ = remedy == Remedy::fix_settings;
-    const auto pause = (refused_ ? slow_backoff_ : backoff_).next(context_.dice());
+    const auto pause = (refused_ || contested_ ? slow_backoff_ : backoff_).next(context_.dice());
     state_ = LinkState::down;
     retry_at_ = context_.now + pause;
     return pause;
@@ -136,7 +144,9 @@ void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_wa
     context_.notice(Notice::Level::warning,
                     context_.broker_shown + ": " + reason + "; next attempt in " + seconds_text(pause) +
                         waiting_text(events_waiting),
-                    refused_ ? settings_hint : "");
+                    contested_ ? contested_hint
+                    : refused_ ? settings_hint
+                               : "");
     told_.push_back(std::move(reason));
 }
 

@@ -22,7 +22,7 @@ class LinkKeeper {
     void lost(std::size_t events_waiting, bool expected);
     const broker::Link& down() const { return down_; }
     void hurry();    // the next attempt at once
-    void worked();   // something was delivered, or the link has been up for long
+    void worked();   // something was delivered, or the link has been up for long; not enough where it is contested
     void is_back();  // what was told as a trouble is over: the link is up, and works or has nothing to do
 
     broker::Driver* driver() const { return driver_.get(); }
@@ -52,6 +52,7 @@ class LinkKeeper {
     TimePoint blocked_since_{};
     bool in_trouble_ = false;  // until it works: to be up is not enough
     bool refused_ = false;
+    bool contested_ = false;         // another client has put us out: until the link has been up for long
     std::vector<std::string> told_;  // reasons already told during this trouble
     Backoff backoff_;
     Backoff slow_backoff_;

@@ -40,6 +40,7 @@ class RouteQueue {
     void change(router::Route route);
     void remove();
     void pause(bool paused) { paused_ = paused; }
+    bool is_paused() const { return paused_; }
     void release_hold();
     void move(Feed& feed, StreamId stream);
     void lent();                                                // the feed has grown

@@ -139,12 +139,14 @@ class RedisServer(Broker):
 
 
 class RabbitNode(Broker):
-    """users: name -> (password, pattern of what it may write). guest/guest may do everything."""
+    """users: name -> (password, pattern of what it may write). guest/guest may do everything. mqtt: with RabbitMQ's
+    MQTT plugin on mqtt_port; what is published there goes through amq.topic, with dots for slashes."""
 
-    def __init__(self, certificates=None, users=None):
+    def __init__(self, certificates=None, users=None, mqtt=False):
         self.directory = make_directory("rabbit")
         self.port, self.distribution_port, self.epmd_port = free_port(), free_port(), free_port()
         self.tls_port = free_port() if certificates else None
+        self.mqtt_port = free_port() if mqtt else None
         self.node = f"eventbus{uuid.uuid4().hex[:8]}@localhost"
         self.epmd = None
         lines = ["loopback_users = none", "disk_free_limit.absolute = 50MB", "handshake_timeout = 60000",
@@ -156,8 +158,13 @@ class RabbitNode(Broker):
                       "ssl_options.verify = verify_peer", "ssl_options.fail_if_no_peer_cert = false",
                       "auth_mechanisms.1 = PLAIN", "auth_mechanisms.2 = EXTERNAL",
                       "ssl_cert_login_from = common_name"]
+        if mqtt:
+            lines += [f"mqtt.listeners.tcp.1 = 127.0.0.1:{self.mqtt_port}", "mqtt.default_user = guest",
+                      "mqtt.default_pass = guest", "mqtt.exchange = amq.topic"]
         self._config = self._write("rabbitmq.conf", "\n".join(lines) + "\n")
-        self._plugins = self._write("enabled_plugins", "[rabbitmq_auth_mechanism_ssl].\n" if certificates else "[].\n")
+        plugins = [name for name, wanted in [("rabbitmq_auth_mechanism_ssl", certificates), ("rabbitmq_mqtt", mqtt)]
+                   if wanted]
+        self._plugins = self._write("enabled_plugins", f"[{','.join(plugins)}].\n")
 
     @staticmethod
     def _definitions(users):
@@ -178,6 +185,10 @@ class RabbitNode(Broker):
     @property
     def url(self):
         return f"amqp://guest:guest@127.0.0.1:{self.port}"
+
+    @property
+    def mqtt_url(self):
+        return f"mqtt://guest:guest@127.0.0.1:{self.mqtt_port}"
 
     def _environment(self):
         return {

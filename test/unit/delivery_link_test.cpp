@@ -210,6 +210,54 @@ TEST(Link, BackOffStartsAnewAfterSuccess) {
     EXPECT_LE(w.dispatcher.wake_at() - w.now, 100ms) << "up for long enough";
 }
 
+// Two clients with one name put each other out: they deliver in turn, wait longer and longer, and say it once.
+TEST(Link, APlaceThatIsContestedIsGivenUpMoreAndMore) {
+    World w;
+    w.add(1);
+    for (int i = 0; i < 20; ++i) {
+        w.lend_many(2);
+        w.run_for(31s);
+        EXPECT_EQ(w.state(1), RouteState::active);
+        EXPECT_EQ(w.status(1).delivered, 2U * static_cast<unsigned>(i + 1)) << "what is delivered makes no difference";
+        w.broker.put_out("session taken over");
+        w.run();
+        EXPECT_EQ(w.state(1), RouteState::retrying);
+        EXPECT_EQ(w.status(1).last_error, "session taken over");
+    }
+    EXPECT_GE(w.dispatcher.wake_at() - w.now, 15s);
+    ASSERT_EQ(w.notices.size(), 1U);
+    EXPECT_EQ(w.told("session taken over; next attempt in"), 1U);
+    EXPECT_NE(w.notices[0].hint.find("a name of its own"), std::string::npos);
+
+    w.run_for(120s);  // nobody else any more
+    w.broker.cut("gone");
+    w.run();
+    EXPECT_EQ(w.told("is back after"), 1U);
+    EXPECT_LE(w.dispatcher.wake_at() - w.now, 100ms);
+}
+
+TEST(Link, WhereAllRoutesArePausedNoneIsMade) {
+    World w;
+    for (const unsigned id : {1U, 2U}) {
+        w.add(id);
+        w.dispatcher.pause_route(id, true);
+    }
+    w.lend_many(3);
+    w.run_for(10s);
+    EXPECT_TRUE(w.broker.attempts.empty());
+    EXPECT_EQ(w.dispatcher.wake_at(), broker::TimePoint::max());
+    w.dispatcher.pause_route(2, false);
+    EXPECT_LE(w.dispatcher.wake_at(), w.now);
+    w.run();
+    EXPECT_EQ(w.status(2).delivered, 3U);
+    w.dispatcher.pause_route(2, true);
+    w.run_for(10s);
+    EXPECT_EQ(w.dispatcher.link(), LinkState::up) << "one that stands is kept";
+    w.broker.cut("gone");
+    w.run_for(10s);
+    EXPECT_EQ(w.broker.attempts.size(), 1U);
+}
+
 TEST(Link, ReleaseCutsTheWaitShort) {
     World w;
     w.add(1);

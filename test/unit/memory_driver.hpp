@@ -82,6 +82,11 @@ class MemoryBroker {
         cut(std::move(reason));
         cut_->goodbye = true;
     }
+    // Another client has our place.
+    void put_out(std::string reason) {
+        leave(std::move(reason));
+        cut_->contested = true;
+    }
     // Answers the open ticket of an event on a lane at the next settle().
     bool answer(std::uint32_t lane, std::int64_t id, Answer answer) {
         for (std::size_t i = 0; i < open_.size(); ++i) {

@@ -116,8 +116,8 @@ TEST_F(MqttLive, Refusals) {
     ASSERT_TRUE(pump.offer(4, event_of(4, huge), "open/4", 1));
     ASSERT_TRUE(pump.offer(5, event_of(5), "open/5", 1));
     ASSERT_TRUE(pump.settles(5));
-    expect_settled(pump, 1, Verdict::refused, Remedy::fix_settings, "not authorized (0x87)");
-    expect_settled(pump, 2, Verdict::refused, Remedy::fix_settings, "not authorized (0x87)");
+    expect_settled(pump, 1, Verdict::refused, Remedy::forbidden, "not authorized (0x87)");
+    expect_settled(pump, 2, Verdict::refused, Remedy::forbidden, "not authorized (0x87)");
     expect_settled(pump, 3, Verdict::refused, Remedy::park, "packet too large (0x95)");
     expect_settled(pump, 4, Verdict::refused, Remedy::park, "it takes 200000");
     expect_settled(pump, 5, Verdict::delivered);

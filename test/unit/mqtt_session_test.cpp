@@ -226,3 +226,111 @@ TEST(MqttSession, NoneIsKeptWhereNoneIsWanted) {
         }
     }
 }
+
+// Another client with our client id: the session that a broker has under it may be that one's.
+
+TEST(MqttSession, AClientIdThatOthersMayHaveKeepsNone) {
+    FakeBroker broker({[](Peer& peer) {
+        const Hello hello = peer.hello();
+        EXPECT_EQ(hello.flags & clean_start, clean_start);
+        EXPECT_EQ(hello.client_id, "shared");
+        peer.connack();
+        const Published got = peer.published();
+        EXPECT_EQ(got.id, 1u);
+        EXPECT_FALSE(got.again);
+        peer.answer(pubrec, got.id);
+        peer.release();
+    }});
+    for (int i = 0; i < 2; ++i) {
+        Pump pump(mqtt_settings(broker.url(), R"({"client_id":"shared"})"));
+        ASSERT_TRUE(pump.up()) << pump.link.reason;
+        ASSERT_TRUE(pump.offer(1, event_of(1), "t", 2));
+        ASSERT_TRUE(pump.down());
+        expect_settled(pump, 1, Verdict::unknown, Remedy::retry);
+    }
+}
+
+TEST(MqttSession, ASessionThatWasTakenOverIsNotOursAnyMore) {
+    std::vector<std::string> ids;
+    FakeBroker broker({[&](Peer& peer) {
+                           ids.push_back(resume(peer).client_id);
+                           const Published got = peer.published();
+                           peer.answer(pubrec, got.id);
+                           peer.release();
+                           peer.disconnect(0x8e);
+                       },
+                       [&](Peer& peer) {
+                           const Hello hello = resume(peer);
+                           EXPECT_EQ(hello.flags & clean_start, clean_start);
+                           ids.push_back(hello.client_id);
+                           EXPECT_FALSE(peer.published().again);
+                           complete(peer, 1);
+                           peer.wait_for_end();
+                       }});
+    offer_until_cut(broker, 1);
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.offers(1, event_of(1), "t", 2));
+    ASSERT_TRUE(pump.settles(1));
+    expect_settled(pump, 1, Verdict::delivered);
+    ASSERT_EQ(ids.size(), 2u);
+    EXPECT_NE(ids[0], ids[1]);  // an id of our own that somebody else has is given up
+}
+
+TEST(MqttSession, BeingPutOutIsTold) {
+    FakeBroker broker({[](Peer& peer) {
+        resume(peer);
+        peer.disconnect(0x8e);
+    }});
+    Pump pump(mqtt_settings(broker.url(), R"({"client_id":"shared"})"));
+    ASSERT_TRUE(pump.down());
+    EXPECT_EQ(pump.link.reason,
+              "the broker ended the connection: session taken over by another client with the same client id (0x8e); "
+              "our client_id \"shared\"");
+    EXPECT_TRUE(pump.link.contested);
+    EXPECT_TRUE(pump.link.goodbye);
+    EXPECT_EQ(pump.link.remedy, Remedy::retry);
+}
+
+// mosquitto 2.0 says nothing when it puts a client out.
+TEST(MqttSession, HangUpsWithNothingUnderWayAreTakenForAnotherClient) {
+    FakeBroker broker({[](Peer& peer) {
+                           resume(peer);
+                           peer.published();
+                       },
+                       [](Peer& peer) {
+                           resume(peer);
+                           peer.published();
+                       },
+                       [](Peer& peer) { resume(peer); }});
+    const auto connect = [&](const char* options) {
+        Pump pump(mqtt_settings(broker.url(), options));
+        EXPECT_TRUE(pump.up());
+        pump.offer(1, event_of(1));
+        EXPECT_TRUE(pump.down());
+        return pump.link;
+    };
+    const char* shared = R"({"client_id":"shared"})";
+    EXPECT_FALSE(connect(shared).contested);
+    EXPECT_FALSE(connect(shared).contested);  // a message may be to blame
+    const Link third = connect(shared);       // which is held back now, to see
+    EXPECT_TRUE(third.contested);
+    EXPECT_NE(third.reason.find("another client"), std::string::npos) << third.reason;
+    for (int i = 0; i < 4; ++i) EXPECT_FALSE(connect("{}").contested);  // nobody has our own
+}
+
+TEST(MqttSession, ASessionThatWasToBeForgottenTakesNoQoS2) {
+    FakeBroker broker({[](Peer& peer) {
+        peer.hello();
+        peer.connack(0, true);
+        peer.answer(puback, peer.published().id);
+        peer.wait_for_end();
+    }});
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.offer(1, event_of(1), "t", 2));
+    ASSERT_TRUE(pump.offer(2, event_of(2), "t", 1));
+    ASSERT_TRUE(pump.settles(2));
+    expect_settled(pump, 1, Verdict::refused, Remedy::fix_settings, "it keeps a session that it was told to forget");
+    expect_settled(pump, 2, Verdict::delivered);
+}

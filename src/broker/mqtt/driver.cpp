@@ -16,6 +16,10 @@ constexpr std::size_t most_ids = 65535;
 // Bytes that await the socket; the message that steps over the limit is let through, whatever its size.
 constexpr std::size_t most_unsent = 1 << 20;
 constexpr std::size_t most_past = 100'000;
+constexpr std::size_t longest_shown = 100;
+// A connection that ended sooner after its login than this was not a good one.
+constexpr std::chrono::seconds soon{60};
+constexpr unsigned suspicious_hang_ups = 3;  // in a row
 
 std::string seconds_text(std::uint64_t ms) {
     return ms % 1000 == 0 ? std::to_string(ms / 1000) + " s" : std::to_string(ms) + " ms";
@@ -25,16 +29,21 @@ std::string seconds_text(std::uint64_t ms) {
 
 MqttDriver::MqttDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now)
     : settings_(settings),
-      client_id_(client_id_of(settings)),
       host_(settings.url.hosts[attempt % settings.url.hosts.size()]),
       session_(session_of(settings)),
+      client_id_(session_->client_id),
       messages_(settings.source),
       window_(settings.options.window),
       keep_alive_s_(settings.options.heartbeat_s),
       deadline_(now + std::chrono::milliseconds(settings.options.connect_timeout_ms)),
       last_heard_(now),
       last_sent_(now),
+      now_(now),
+      up_since_(now),
+      free_since_(now),
+      patience_(settings.options.confirm_timeout_s * 1000),
       flights_(1) {
+    if (patience_.count() > 0) patience_ = std::max(patience_, std::exchange(session_->patience, {}));
     const MqttVersion wanted = settings.options.version;
     limits_.version = wanted != MqttVersion::any ? wanted : session_->version;
     if (limits_.version == MqttVersion::any) limits_.version = MqttVersion::v5;
@@ -60,15 +69,20 @@ TimePoint MqttDriver::wake_at() const {
     if (written_ || settled_ < settlements_.size()) return TimePoint::min();
     if (phase_ == Phase::down) return TimePoint::max();
     if (phase_ != Phase::up) return deadline_;
-    if (keep_alive_s_ == 0) return abandon_at_;
+    TimePoint wake = std::min(abandon_at_, look_at_);
+    if (quiet_) wake = std::min(wake, quiet_until_);
+    if (keep_alive_s_ == 0) return wake;
     const std::chrono::seconds interval(keep_alive_s_);
-    TimePoint wake = std::min(abandon_at_, last_heard_ + 2 * interval);
+    wake = std::min(wake, last_heard_ + 2 * interval);
     if (!pinged_ && wire_->unsent() == 0) wake = std::min(wake, std::min(last_sent_, last_heard_) + interval / 2);
     return wake;
 }
 
 Link MqttDriver::drive(Ready ready, TimePoint now) {
     if (phase_ == Phase::down) return link_;
+    now_ = now;
+    if (stalled_) free_since_ = now;
+    if (now >= quiet_until_) quiet_ = false;
     written_ = false;
     const std::size_t unsent = wire_->unsent();
     wire_->drive(ready);
@@ -77,6 +91,7 @@ Link MqttDriver::drive(Ready ready, TimePoint now) {
     take_inbox(now);
     if (phase_ != Phase::down) keep_time(now);
     if (phase_ != Phase::down) move_bytes(now);
+    if (phase_ == Phase::up) watch_silence(now);
     if (phase_ != Phase::down && wire_->state() == Stream::State::closed) {
         take_inbox(now);  // its last words
         if (phase_ != Phase::down) wire_closed();
@@ -85,7 +100,7 @@ Link MqttDriver::drive(Ready ready, TimePoint now) {
 }
 
 bool MqttDriver::keeps_session() const {
-    return limits_.version == MqttVersion::v5 && settings_.options.session_expiry_s > 0;
+    return limits_.version == MqttVersion::v5 && settings_.options.session_expiry_s > 0 && session_->exclusive;
 }
 
 void MqttDriver::begin(TimePoint now) {
@@ -151,7 +166,22 @@ void MqttDriver::keep_time(TimePoint now) {
 std::string MqttDriver::no_answer() const {
     const std::string limit = " within " + seconds_text(settings_.options.connect_timeout_ms);
     if (phase_ == Phase::wire) return "could not connect to " + host_.shown() + limit;
-    return "the broker did not answer the login" + limit;
+    const bool may_be_too_new = limits_.version == MqttVersion::v5 && session_->version != MqttVersion::v5;
+    return "the broker did not answer the login" + limit +
+           (may_be_too_new ? " (to MQTT 5; for one that only knows MQTT 3.1.1 set the broker option version to "
+                             "\"3.1.1\")"
+                           : "");
+}
+
+std::string MqttDriver::shown_client_id() const {
+    return "client_id \"" + printable(client_id_, longest_shown) + '"';
+}
+
+// Of a message that has a ticket, whose name is borrowed.
+std::string MqttDriver::shown(const Flight& flight) {
+    EventIdText id;
+    return "event " + std::string(to_text(flight.shown_id, id)) + " to topic \"" +
+           printable(flight.name, longest_shown) + '"';
 }
 
 // The same once more with MQTT 3.1.1, within the same deadline. False: there is no other version to try.
@@ -167,15 +197,47 @@ bool MqttDriver::fall_back() {
 
 void MqttDriver::wire_closed() {
     const Remedy remedy = wire_->is_settings_error() ? Remedy::fix_settings : Remedy::retry;
+    if (phase_ == Phase::up) {
+        if (looks_taken_over())
+            return put_out(
+                "the server closes each connection soon after the login, with nothing under way, as when "
+                "another client connects with our client id");
+        return fail(remedy, last_refusal_.empty() ? wire_->error() : last_refusal_ + "; then " + wire_->error());
+    }
     if (phase_ != Phase::connack) return fail(remedy, wire_->error());
     // Brokers that do not know MQTT 5 may just hang up.
     if (remedy == Remedy::retry && session_->version == MqttVersion::any && fall_back()) return;
     fail(remedy, "connection lost before the broker answered the login: " + wire_->error());
 }
 
+// MQTT 3.1.1 has no words for it, and mosquitto says none in MQTT 5 either. A message may be what the broker hangs up
+// at, but not while none is under way.
+bool MqttDriver::looks_taken_over() {
+    if (session_->exclusive) return false;
+    if (now_ - up_since_ >= soon) {
+        session_->hang_ups = 0;
+        return false;
+    }
+    return ++session_->hang_ups >= suspicious_hang_ups && open_tickets() == 0;
+}
+
+// Somebody else has connected with our client id, and the session is theirs.
+void MqttDriver::put_out(std::string words) {
+    session_->lost();
+    link_.goodbye = true;
+    if (session_->exclusive) {  // this very process was copied: two have drawn the same lot
+        session_->client_id = new_client_id(settings_);
+        return fail(Remedy::retry, words + "; the next connection has another client id");
+    }
+    link_.contested = true;
+    fail(Remedy::retry, words + "; our " + shown_client_id());
+}
+
 void MqttDriver::fail(Remedy remedy, std::string reason) {
     phase_ = Phase::down;
-    link_ = {LinkState::down, remedy, std::move(reason)};
+    link_.state = LinkState::down;
+    link_.remedy = remedy;
+    link_.reason = std::move(reason);
     remember_flights();
     for (const Flight& flight : flights_) {
         if (flight.has_ticket) settled({flight.ticket, Verdict::unknown, Remedy::retry, link_.reason});
@@ -190,10 +252,13 @@ void MqttDriver::fail(Remedy remedy, std::string reason) {
 // What the next connection needs to know of this one's packet ids.
 void MqttDriver::remember_flights() {
     if (session_->host != host_.shown()) return;
-    if (session_->past.size() > most_past) session_->past.clear();
     // The next connection would use their ids again, which the broker may still know.
     const auto is_abandoned = [](const Flight& flight) { return flight.state == Flight::State::abandoned; };
     if (std::any_of(flights_.begin(), flights_.end(), is_abandoned)) return session_->lost();
+    if (session_->past.size() > most_past) {
+        session_->lost();
+        return session_->past.clear();
+    }
     for (std::size_t id = 1; id < flights_.size(); ++id) {
         const Flight& flight = flights_[id];
         if (flight.qos != 2 || !flight.has_ticket) continue;
@@ -205,6 +270,7 @@ void MqttDriver::remember_flights() {
 
 void MqttDriver::settled(Settlement settlement) {
     if (session_->alone > 0 && settlement.verdict != Verdict::unknown) --session_->alone;
+    if (settlement.verdict == Verdict::delivered) last_refusal_.clear();
     settlements_.push_back(std::move(settlement));
 }
 
@@ -227,6 +293,7 @@ std::uint16_t MqttDriver::new_id() {
 }
 
 void MqttDriver::free(std::uint16_t id) {
+    if (flights_[id].silent) --silent_;
     flights_[id] = {};
     free_ids_.push_back(id);
 }
@@ -236,7 +303,7 @@ bool MqttDriver::is_open_to(std::size_t in_flight) const {
 }
 
 bool MqttDriver::offer(const Outgoing& outgoing) {
-    if (phase_ != Phase::up || wire_->unsent() >= most_unsent) return false;
+    if (phase_ != Phase::up || quiet_ || wire_->unsent() >= most_unsent) return false;
     bool taken = false;
     if (!session_->past.empty() && offer_past(outgoing, taken)) return taken;
     if (outgoing.addressing->qos == 0) return is_open_to(0) && publish(outgoing, 0, false);
@@ -251,6 +318,12 @@ bool MqttDriver::offer_past(const Outgoing& outgoing, bool& taken) {
     if (found == session_->past.end()) return false;
     const auto [id, stage] = found->second;
     const bool is_complete = stage == Session::Stage::complete;
+    if (!is_complete && id < flights_.size() && flights_[id].silent) {
+        // A message that was not answered goes out again under its id, which a connection may use once.
+        renew_why_ = "an event that was not acknowledged is sent again over a new connection";
+        written_ = true;
+        return true;
+    }
     if (!is_complete && (id >= flights_.size() || !flights_[id].awaits_event())) {  // not resumed by this connection
         session_->past.erase(found);
         return false;
@@ -277,9 +350,11 @@ void MqttDriver::take_over(Flight& flight, const Outgoing& outgoing) {
     flight.has_ticket = true;
     flight.ticket = outgoing.ticket;
     flight.event = outgoing.event->id;
+    flight.shown_id = id_of(*outgoing.event);
     flight.lane = outgoing.lane;
     flight.name = outgoing.name;
     ++ticketed_;
+    expect_answer(flight);
 }
 
 bool MqttDriver::publish(const Outgoing& outgoing, std::uint16_t id, bool again) {
@@ -300,6 +375,7 @@ bool MqttDriver::publish(const Outgoing& outgoing, std::uint16_t id, bool again)
     queued_bytes_ += out.size() - before;
     if (id == 0) {
         unwritten_.push_back({outgoing.ticket, queued_bytes_});
+        sent_qos0_ = true;
         return true;
     }
     Flight& flight = flights_[id];

@@ -14,6 +14,7 @@
 #include "broker/mqtt/packets.hpp"
 #include "broker/mqtt/session.hpp"
 #include "broker/mqtt/wire.hpp"
+#include "core/event_id.hpp"
 
 namespace eventbus::broker::mqtt {
 
@@ -42,14 +43,22 @@ class MqttDriver final : public Driver {
         };
         State state = State::free;
         bool has_ticket = false;
+        bool resumed = false;  // an earlier connection's
+        bool silent = false;   // we have waited for an answer in vain, and no longer do
         std::uint8_t qos = 0;
+        Type odd_answer = Type::none;  // one that does not belong to this message
         std::uint64_t ticket = 0;
         std::int64_t event = 0;
+        EventId shown_id;
         std::uint32_t lane = 0;
         std::string_view name;
+        TimePoint since;  // we wait for an answer
 
-        // An earlier connection's, whose event is to be offered again.
+        // Its event is to be offered again.
         bool awaits_event() const { return state == State::reserved || (state == State::released && !has_ticket); }
+        bool awaits_answer() const {
+            return !silent && (state == State::published || state == State::released || state == State::abandoned);
+        }
     };
     struct Unwritten {  // a message with QoS 0
         std::uint64_t ticket = 0;
@@ -61,9 +70,15 @@ class MqttDriver final : public Driver {
     void take(const Packet& packet);
     void take_connack(const Packet& packet);
     void take_answer(const Packet& packet);
+    void take_complete(const Answer& answer, Flight& open);
+    void conclude(const Answer& answer, Flight& open);
+    void refuse(const Flight& open, const Answer& answer);
+    void lower_qos(const char* why);
     void take_disconnect(const Packet& packet);
+    void put_out(std::string words);
     void resume(bool session_present);
     void complete(std::uint16_t id, Flight& flight);
+    void received(std::uint16_t id, Flight& flight);
     void abandon(std::uint16_t id);
     void abandon_reserved();
     void take_over(Flight& flight, const Outgoing& outgoing);
@@ -73,8 +88,17 @@ class MqttDriver final : public Driver {
     void keep_time(TimePoint now);
     void settle_written();
     void wire_closed();
+    bool looks_taken_over();
     std::string no_answer() const;
+    std::string shown_client_id() const;
+    static std::string shown(const Flight& flight);
     void fail(Remedy remedy, std::string reason);
+
+    // Acknowledgements that do not come (silence.cpp).
+    void expect_answer(Flight& flight);
+    void watch_silence(TimePoint now);
+    void give_up(Flight& flight, std::uint16_t id);
+    void give_up_on_silence(TimePoint now);
     void remember_flights();
     void settled(Settlement settlement);
 
@@ -88,9 +112,9 @@ class MqttDriver final : public Driver {
     std::size_t open_tickets() const { return ticketed_ + unwritten_.size(); }
 
     const BrokerSettings settings_;
-    const std::string client_id_;
     const Host host_;
     std::shared_ptr<Session> session_;
+    const std::string client_id_;
     std::optional<Wire> wire_;
     MessageWriter messages_;
     Limits limits_;
@@ -103,7 +127,17 @@ class MqttDriver final : public Driver {
     TimePoint deadline_;  // for the connection to be up
     TimePoint last_heard_;
     TimePoint last_sent_;
+    TimePoint now_;  // of the last drive()
+    TimePoint up_since_;
+    TimePoint quiet_until_;  // nothing goes out: does the broker hang up nevertheless?
     TimePoint abandon_at_ = TimePoint::max();
+    TimePoint look_at_ = TimePoint::max();  // no message's patience ends before
+    TimePoint free_since_;                  // since then the socket takes all
+    std::chrono::milliseconds patience_;    // 0: endless
+    std::string renew_why_;                 // not empty: another connection is wanted
+    std::string last_refusal_;              // since the last delivery
+    bool quiet_ = false;
+    bool sent_qos0_ = false;
     bool pinged_ = false;
     bool stalled_ = false;      // the socket had no room for all at the last drive()
     std::size_t leftover_ = 0;  // of the inbox: part of a packet
@@ -114,6 +148,7 @@ class MqttDriver final : public Driver {
     std::size_t in_flight_ = 0;  // published or released
     std::size_t ticketed_ = 0;   // of the flights, those with a ticket
     std::size_t reserved_ = 0;   // reserved or abandoned
+    std::size_t silent_ = 0;
     std::deque<Unwritten> unwritten_;
     std::uint64_t queued_bytes_ = 0;  // ever put into the outbox
 

@@ -15,6 +15,8 @@ constexpr std::size_t default_window = 1000;
 constexpr std::size_t default_window_v3 = 20;
 // How long an old packet id is kept for an event that is not offered again: its route may be gone.
 constexpr std::chrono::seconds reservation{60};
+// After hang-ups that another client with our id may be the cause of; in that time such a client comes back.
+constexpr std::chrono::seconds quiet_time{2};
 
 }  // namespace
 
@@ -58,7 +60,8 @@ void MqttDriver::take(const Packet& packet) {
         case Type::disconnect:
             return take_disconnect(packet);
         default:
-            return fail(Remedy::retry, "the broker sent a packet that publishers do not get");
+            return fail(Remedy::retry, "the broker sent a packet that publishers do not get (type " +
+                                           std::to_string(static_cast<unsigned>(packet.type)) + ')');
     }
 }
 
@@ -77,8 +80,15 @@ void MqttDriver::take_connack(const Packet& packet) {
     if (window_ == 0) window_ = v5 ? default_window : default_window_v3;
     window_ = std::min(window_, connack->receive_maximum);
     if (connack->keep_alive_s) keep_alive_s_ = *connack->keep_alive_s;
+    // What it kept against our will may hold packet ids, under which it would swallow new messages.
+    if (connack->session_present && clean_start_) lower_qos(" (it keeps a session that it was told to forget)");
     phase_ = Phase::up;
     link_.state = LinkState::up;
+    up_since_ = now_;
+    if (session_->hang_ups > 1) {
+        quiet_ = true;
+        quiet_until_ = now_ + quiet_time;
+    }
     resume(connack->session_present && !clean_start_);
 }
 
@@ -93,9 +103,11 @@ void MqttDriver::resume(bool session_present) {
         Flight& known = flight(past.id);
         known.state = received ? Flight::State::released : Flight::State::reserved;
         known.qos = 2;
+        known.resumed = true;
         highest = std::max<std::size_t>(highest, past.id);
         if (received) {
             append_release(wire_->outbox(), past.id);
+            expect_answer(known);
             ++in_flight_;
         } else {
             ++reserved_;
@@ -110,6 +122,7 @@ void MqttDriver::resume(bool session_present) {
 // If the broker has the message, PUBREL completes it.
 void MqttDriver::abandon(std::uint16_t id) {
     flights_[id].state = Flight::State::abandoned;
+    expect_answer(flights_[id]);
     append_release(wire_->outbox(), id);
 }
 
@@ -119,7 +132,10 @@ void MqttDriver::abandon_reserved() {
     for (std::size_t id = 1; id < flights_.size(); ++id) {
         if (flights_[id].state == Flight::State::reserved) abandon(static_cast<std::uint16_t>(id));
     }
-    std::erase_if(session_->past, [](const auto& entry) { return entry.second.stage == Session::Stage::published; });
+    std::erase_if(session_->past, [&](const auto& entry) {
+        const auto& [id, stage] = entry.second;
+        return stage == Session::Stage::published && flights_[id].state == Flight::State::abandoned;
+    });
 }
 
 void MqttDriver::take_answer(const Packet& packet) {
@@ -128,33 +144,80 @@ void MqttDriver::take_answer(const Packet& packet) {
     // What is not ours has been settled before, or never was.
     if (answer->id == 0 || answer->id >= flights_.size()) return;
     Flight& open = flights_[answer->id];
+    const bool is_published = open.state == Flight::State::published;
     const bool refused = answer->code >= first_failure;
     switch (packet.type) {
         case Type::pubcomp:
             if (open.state == Flight::State::released || open.state == Flight::State::abandoned)
-                complete(answer->id, open);
-            return;
+                return take_complete(*answer, open);
+            break;
         case Type::pubrec:
-            if (open.qos != 2) return;
-            if (open.state == Flight::State::released) return append_release(wire_->outbox(), answer->id);
-            if (open.state != Flight::State::published) return;
-            if (!refused) {
-                open.state = Flight::State::released;
-                return append_release(wire_->outbox(), answer->id);
-            }
+            if (open.state == Flight::State::released && !refused) return append_release(wire_->outbox(), answer->id);
+            if (is_published && refused) return conclude(*answer, open);
+            if (is_published && open.qos == 2) return received(answer->id, open);
             break;
         default:
-            if (open.qos != 1 || open.state != Flight::State::published) return;
+            // A broker that answers QoS 2 with PUBACK has taken the message, and grants no more than QoS 1.
+            if (is_published && open.qos == 2 && !refused) lower_qos(" (it answers QoS 2 with PUBACK)");
+            if (is_published) return conclude(*answer, open);
             break;
     }
-    if (refused)
-        settled({open.ticket, Verdict::refused, remedy_of_event(answer->code),
-                 "the broker refused the message: " + words_of(answer->code, answer->reason)});
-    else
-        settled({open.ticket, Verdict::delivered, Remedy::none, {}});
+    open.odd_answer = packet.type;  // told when nothing else comes
+}
+
+void MqttDriver::lower_qos(const char* why) {
+    if (limits_.maximum_qos < 2) return;
+    limits_.maximum_qos = 1;
+    limits_.qos_why = why;
+}
+
+// PUBREC.
+void MqttDriver::received(std::uint16_t id, Flight& open) {
+    open.state = Flight::State::released;
+    append_release(wire_->outbox(), id);
+    if (!open.silent) return expect_answer(open);
+    Session::Past* past = session_->find(id);
+    if (past == nullptr) return;  // its event goes out under another id
+    past->stage = Session::Stage::received;
+    open.silent = false;
+    --silent_;
+    expect_answer(open);
+}
+
+void MqttDriver::take_complete(const Answer& answer, Flight& open) {
+    // To an earlier connection's PUBREL "packet identifier not found" says that it had arrived.
+    if (answer.code < first_failure || !open.has_ticket || open.resumed) return complete(answer.id, open);
+    refuse(open, answer);
+    open.has_ticket = false;
     --ticketed_;
     --in_flight_;
-    free(answer->id);
+    free(answer.id);
+}
+
+void MqttDriver::refuse(const Flight& open, const Answer& answer) {
+    last_refusal_ = "the broker refused " + shown(open) + ": " + words_of(answer.code, answer.reason);
+    settled({open.ticket, Verdict::refused, remedy_of_event(answer.code), last_refusal_});
+}
+
+// A PUBLISH has got its answer, and nothing more is to come.
+void MqttDriver::conclude(const Answer& answer, Flight& open) {
+    const bool refused = answer.code >= first_failure;
+    if (open.has_ticket) {
+        if (refused)
+            refuse(open, answer);
+        else
+            settled({open.ticket, Verdict::delivered, Remedy::none, {}});
+        open.has_ticket = false;
+        --ticketed_;
+    } else if (Session::Past* past = refused ? nullptr : session_->find(answer.id)) {
+        past->stage = Session::Stage::complete;
+    } else {
+        session_->forget(answer.id);
+    }
+    --in_flight_;
+    if (answer.code != id_in_use) return free(answer.id);
+    ++reserved_;
+    abandon(answer.id);
 }
 
 void MqttDriver::complete(std::uint16_t id, Flight& open) {
@@ -164,12 +227,9 @@ void MqttDriver::complete(std::uint16_t id, Flight& open) {
     }
     if (open.state == Flight::State::released) {
         --in_flight_;
-        // An earlier connection's, not offered again yet: when it is, it counts as delivered.
-        if (!open.has_ticket) {
-            for (auto& [key, past] : session_->past) {
-                if (past.id == id && past.stage == Session::Stage::received) past.stage = Session::Stage::complete;
-            }
-        }
+        // Not offered again yet: when it is, it counts as delivered.
+        Session::Past* past = open.has_ticket ? nullptr : session_->find(id);
+        if (past != nullptr) past->stage = Session::Stage::complete;
     } else {
         --reserved_;
     }
@@ -180,20 +240,29 @@ void MqttDriver::take_disconnect(const Packet& packet) {
     const auto answer = read_answer(packet);
     const std::uint8_t code = answer ? answer->code : 0;
     std::string words = "the broker ended the connection: " + words_of(code, answer ? answer->reason : "");
-    if (!blames_an_event(code)) return fail(remedy_of_link(code), std::move(words));
+    if (code == taken_over && phase_ == Phase::up) return put_out(std::move(words));
+    const Remedy remedy = phase_ == Phase::up ? remedy_of_culprit(code) : Remedy::none;
+    if (remedy == Remedy::none) {
+        link_.goodbye = is_own_reason(code);
+        return fail(remedy_of_link(code), std::move(words));
+    }
     // Which one it was shows when they go out one at a time.
     if (open_tickets() > 1) {
         session_->alone = open_tickets();
-    } else {
-        for (Flight& open : flights_) {
-            if (!open.has_ticket) continue;
-            settled({open.ticket, Verdict::refused, Remedy::park, words});
-            open.has_ticket = false;
-        }
-        for (const Unwritten& message : unwritten_) settled({message.ticket, Verdict::refused, Remedy::park, words});
-        unwritten_.clear();
-        session_->lost();
+        return fail(Remedy::retry, std::move(words));
     }
+    // A message with QoS 0 is gone before its refusal comes.
+    if (open_tickets() == 0)
+        return fail(remedy == Remedy::park || sent_qos0_ ? Remedy::retry : remedy_of_link(code), std::move(words));
+    for (Flight& open : flights_) {
+        if (!open.has_ticket) continue;
+        words += ", at " + shown(open);
+        settled({open.ticket, Verdict::refused, remedy, words});
+        open.has_ticket = false;
+    }
+    for (const Unwritten& message : unwritten_) settled({message.ticket, Verdict::refused, remedy, words});
+    unwritten_.clear();
+    session_->lost();
     fail(Remedy::retry, std::move(words));
 }
 

@@ -171,8 +171,8 @@ bool MessageWriter::write(std::string& out, const Outgoing& outgoing, const Limi
         return refuse(refusal, outgoing, Remedy::park, std::move(problem));
     if (qos > limits.maximum_qos)
         return refuse(refusal, outgoing, Remedy::fix_settings,
-                      "the broker takes QoS " + std::to_string(limits.maximum_qos) + " at most, the route has QoS " +
-                          std::to_string(qos));
+                      "the broker takes QoS " + std::to_string(limits.maximum_qos) + " at most" + limits.qos_why +
+                          ", the route has QoS " + std::to_string(qos));
     if (retain && !limits.retain_available)
         return refuse(refusal, outgoing, Remedy::fix_settings,
                       "the broker does not retain messages, which the route asks for");

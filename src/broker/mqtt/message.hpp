@@ -17,6 +17,7 @@ struct Limits {
     MqttVersion version = MqttVersion::v5;
     std::size_t maximum_packet = 0;  // bytes; 0: no limit
     int maximum_qos = 2;
+    const char* qos_why = "";  // how that was noticed
     bool retain_available = true;
 };
 

@@ -12,7 +12,8 @@ namespace {
 
 constexpr std::array<std::string_view, 1> kinds{"topic"};
 constexpr std::array<std::string_view, 2> route_options{"qos", "retain"};
-constexpr std::array<std::string_view, 4> broker_options{"version", "client_id", "session_expiry", "will"};
+constexpr std::array<std::string_view, 5> broker_options{"confirm_timeout", "version", "client_id", "session_expiry",
+                                                         "will"};
 
 constexpr const char* url_form =
     "Write mqtt://[user:password@]host[:port][,host[:port]...], mqtts://... for TLS, or ws://host[:port]/path and "

@@ -17,6 +17,7 @@ inline constexpr std::size_t longest_string = 65535;         // MQTT 5, 1.5.4
 inline constexpr std::size_t longest_remaining = 268435455;  // 1.5.5: four bytes of seven bits
 
 enum class Type : std::uint8_t {
+    none = 0,
     connect = 1,
     connack = 2,
     publish = 3,

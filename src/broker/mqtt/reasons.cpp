@@ -20,42 +20,44 @@ struct Reason {
 constexpr Remedy retry = Remedy::retry;
 constexpr Remedy park = Remedy::park;
 constexpr Remedy fix = Remedy::fix_settings;
+constexpr Remedy forbidden = Remedy::forbidden;
+constexpr Remedy unclear = Remedy::unclear;  // what a PUBACK or PUBREC has no reason to say
 
 constexpr std::array<Reason, 34> reasons = {{
     {0x00, "normal disconnection", retry, retry},
     {0x80, "unspecified error", retry, retry},
     {0x81, "malformed packet", park, retry},
-    {0x82, "protocol error", retry, retry},
+    {0x82, "protocol error", unclear, retry},
     {0x83, "implementation specific error", retry, retry},
-    {0x84, "unsupported protocol version", retry, fix},
-    {0x85, "client identifier not valid", retry, fix},
+    {0x84, "unsupported protocol version", unclear, fix},
+    {0x85, "client identifier not valid", unclear, fix},
     {0x86, "bad user name or password", fix, fix},
-    {0x87, "not authorized", fix, fix},
+    {0x87, "not authorized", forbidden, fix},
     {0x88, "server unavailable", retry, retry},
     {0x89, "server busy", retry, retry},
     {0x8a, "banned", fix, fix},
     {0x8b, "server shutting down", retry, retry},
     {0x8c, "bad authentication method", fix, fix},
-    {0x8d, "keep alive timeout", retry, retry},
-    {0x8e, "session taken over by another client with the same client id", retry, retry},
+    {0x8d, "keep alive timeout", unclear, retry},
+    {0x8e, "session taken over by another client with the same client id", unclear, retry},
     {0x8f, "topic filter invalid", park, retry},
     {0x90, "topic name invalid", park, fix},
     {0x91, "packet identifier in use", retry, retry},
     {0x92, "packet identifier not found", retry, retry},
     {0x93, "receive maximum exceeded", retry, retry},
-    {0x94, "topic alias invalid", retry, retry},
+    {0x94, "topic alias invalid", unclear, retry},
     {0x95, "packet too large", park, fix},
     {0x96, "message rate too high", retry, retry},
     {0x97, "quota exceeded", retry, retry},
-    {0x98, "administrative action", retry, retry},
+    {0x98, "administrative action", unclear, retry},
     {0x99, "payload format invalid", park, fix},
     {0x9a, "retain not supported", fix, fix},
     {0x9b, "QoS not supported", fix, fix},
-    {0x9c, "use another server", retry, retry},
-    {0x9d, "server moved", retry, retry},
-    {0x9e, "shared subscriptions not supported", retry, retry},
+    {0x9c, "use another server", unclear, retry},
+    {0x9d, "server moved", unclear, retry},
+    {0x9e, "shared subscriptions not supported", unclear, retry},
     {0x9f, "connection rate exceeded", retry, retry},
-    {0xa0, "maximum connect time", retry, retry},
+    {0xa0, "maximum connect time", unclear, retry},
 }};
 
 const Reason* find(std::uint8_t code) {
@@ -65,6 +67,13 @@ const Reason* find(std::uint8_t code) {
 }
 
 }  // namespace
+
+std::string printable(std::string_view text, std::size_t longest) {
+    std::string out;
+    for (const char c : text.substr(0, longest)) out += c >= 0x20 && c < 0x7f ? c : '?';
+    if (text.size() > longest) out += "...";
+    return out;
+}
 
 std::string words_of(std::uint8_t code, std::string_view reason) {
     constexpr std::string_view digits = "0123456789abcdef";
@@ -76,18 +85,35 @@ std::string words_of(std::uint8_t code, std::string_view reason) {
     text += digits[code & 15];
     text += ')';
     if (reason.empty()) return text;
-    text += ": ";
-    for (const char c : reason.substr(0, longest_reason)) text += c >= 0x20 && c < 0x7f ? c : '?';
-    return text;
+    return text + ": " + printable(reason, longest_reason);
 }
 
 Remedy remedy_of_event(std::uint8_t code) {
     const Reason* known = find(code);
-    return known ? known->event : retry;
+    return known ? known->event : unclear;
 }
 
-bool blames_an_event(std::uint8_t code) {
-    constexpr std::array<std::uint8_t, 6> codes = {0x81, 0x82, 0x90, 0x94, 0x95, 0x99};
+Remedy remedy_of_culprit(std::uint8_t code) {
+    switch (code) {
+        case 0x81:
+        case 0x82:
+        case 0x90:
+        case 0x94:
+        case 0x95:
+        case 0x99:
+            return park;
+        case not_authorized:
+            return forbidden;
+        case 0x9a:
+        case 0x9b:
+            return fix;
+        default:
+            return Remedy::none;
+    }
+}
+
+bool is_own_reason(std::uint8_t code) {
+    constexpr std::array<std::uint8_t, 6> codes = {0x8b, taken_over, 0x98, 0x9c, 0x9d, 0xa0};
     return std::find(codes.begin(), codes.end(), code) != codes.end();
 }
 

@@ -21,8 +21,11 @@ std::string words_of(std::uint8_t code, std::string_view reason);
 // What a PUBACK or PUBREC with a failure asks for.
 Remedy remedy_of_event(std::uint8_t code);
 
-// Whether a DISCONNECT may be one event's fault.
-bool blames_an_event(std::uint8_t code);
+// What a DISCONNECT asks for of the message that was alone under way; none: it is no message's fault.
+Remedy remedy_of_culprit(std::uint8_t code);
+
+// A DISCONNECT by which the broker leaves, or sends us away, whatever was under way.
+bool is_own_reason(std::uint8_t code);
 
 // A refused CONNECT (the code as MQTT 5 has it), or a DISCONNECT: retry or fix_settings.
 Remedy remedy_of_link(std::uint8_t code);
@@ -31,5 +34,11 @@ Remedy remedy_of_link(std::uint8_t code);
 std::uint8_t connack_code(std::uint8_t code);
 
 inline constexpr std::uint8_t unsupported_version = 0x84;
+inline constexpr std::uint8_t not_authorized = 0x87;
+inline constexpr std::uint8_t taken_over = 0x8e;
+inline constexpr std::uint8_t id_in_use = 0x91;
+
+// ASCII, cut at so many bytes.
+std::string printable(std::string_view text, std::size_t longest);
 
 }  // namespace eventbus::broker::mqtt

@@ -3,6 +3,9 @@
 // Never: holds an event's bytes.
 #include "broker/mqtt/session.hpp"
 
+#include <algorithm>
+#include <random>
+
 namespace eventbus::broker::mqtt {
 
 namespace {
@@ -16,21 +19,42 @@ std::uint64_t fingerprint(std::string_view text, std::uint64_t state) {
 
 std::shared_ptr<Session> session_of(const BrokerSettings& settings) {
     static std::map<std::string, std::shared_ptr<Session>> sessions;
-    std::string who = client_id_of(settings) + " " + settings.url.scheme;
+    const std::string& given = settings.options.client_id;
+    std::string who = given.empty() ? settings.source + '\0' + settings.name : given;
+    who += (given.empty() ? " - " : " + ") + settings.url.scheme;
     for (const Host& host : settings.url.hosts) who += " " + host.shown();
     auto& session = sessions[who];
-    if (!session) session = std::make_shared<Session>();
+    if (!session) {
+        session = std::make_shared<Session>();
+        session->exclusive = given.empty();
+        session->client_id = given.empty() ? new_client_id(settings) : given;
+    }
     return session;
 }
 
-std::string client_id_of(const BrokerSettings& settings) {
-    if (!settings.options.client_id.empty()) return settings.options.client_id;
+Session::Past* Session::find(std::uint16_t id) {
+    const auto found = std::find_if(past.begin(), past.end(), [&](const auto& entry) {
+        return entry.second.id == id && entry.second.stage != Stage::complete;
+    });
+    return found == past.end() ? nullptr : &found->second;
+}
+
+void Session::forget(std::uint16_t id) {
+    std::erase_if(past,
+                  [&](const auto& entry) { return entry.second.id == id && entry.second.stage != Stage::complete; });
+}
+
+std::string new_client_id(const BrokerSettings& settings) {
     constexpr std::string_view digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    constexpr std::size_t told = 14;
     constexpr std::size_t length = 23;
     std::uint64_t who = fingerprint(settings.source, 0xcbf29ce484222325);
     who = fingerprint(settings.name, fingerprint(std::string_view("\0", 1), who));
     std::string id = "pgeventbus";
-    for (; id.size() < length; who /= digits.size()) id += digits[who % digits.size()];
+    for (; id.size() < told; who /= digits.size()) id += digits[who % digits.size()];
+    std::random_device lot;
+    std::uniform_int_distribution<std::size_t> any(0, digits.size() - 1);
+    while (id.size() < length) id += digits[any(lot)];
     return id;
 }
 

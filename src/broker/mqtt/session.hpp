@@ -1,13 +1,16 @@
-// What it is: what outlives a connection: the version that works, and the packet ids that the broker may still know.
-// Who calls it: the MQTT driver; one session for each client id and URL of this process.
+// What it is: what outlives a connection: our client id, the version that works, and the packet ids that the broker may
+// still know.
+// Who calls it: the MQTT driver; one session for each broker, client id and URL of this process.
 // Never: holds an event's bytes: delivery offers the event again.
 //
 // A message with QoS 2 that was open when its connection broke may have arrived. When the broker still has our session,
 // the event goes out under its old packet id when it is offered again, and a broker that has it already takes it for
-// what it is: the same message. A new process begins a clean session, because it does not know which ids the broker
-// remembers, and a new message under one of those would be swallowed.
+// what it is: the same message. But a session belongs to whoever has the client id: were there another client with
+// ours, the ids in it could be that one's, and a new message under one of those would be swallowed. So only an id that
+// nobody else can have keeps a session: it is made anew in each process, which knows of no older packet ids anyway.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -36,22 +39,29 @@ struct Session {
         Stage stage = Stage::published;
     };
 
+    std::string client_id;
+    bool exclusive = false;                  // nobody else can have the client id
     MqttVersion version = MqttVersion::any;  // what worked last
     std::string host;                        // which one has the session; empty: none
     std::map<MessageKey, Past> past;
     std::size_t alone = 0;  // so many of the next messages go out one at a time: one of them ended the connection
+    unsigned hang_ups = 0;  // in a row, each soon after the login: perhaps another client has our id
+    std::chrono::milliseconds patience{0};  // of the last connection, which was given up for missing acknowledgements
 
     // The broker knows nothing of us: what is not complete is sent anew.
     void lost() {
         host.clear();
         std::erase_if(past, [](const auto& entry) { return entry.second.stage != Stage::complete; });
     }
+    // The message of that packet id, if there is one that is not complete.
+    Past* find(std::uint16_t id);
+    void forget(std::uint16_t id);
 };
 
 std::shared_ptr<Session> session_of(const BrokerSettings& settings);
 
-// The option's, or one made of the source and the broker's name: what every broker must accept, 23 bytes of
-// letters and digits.
-std::string client_id_of(const BrokerSettings& settings);
+// What every broker must accept: 23 letters and digits. Some tell the source and the broker's name, the others are
+// drawn by lot: a copy of the server or of the database has another id than the original.
+std::string new_client_id(const BrokerSettings& settings);
 
 }  // namespace eventbus::broker::mqtt

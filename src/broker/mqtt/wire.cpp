@@ -115,6 +115,7 @@ void Wire::flush() {
         plain_out_.clear();
     }
     stream_.flush();
+    if (websocket_) take_websocket();  // where the server has gone, its last words were read just now
 }
 
 void Wire::consume(std::size_t bytes) {

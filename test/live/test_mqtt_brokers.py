@@ -1,0 +1,220 @@
+# What it is: other MQTT brokers than mosquitto, brokers that answer something else or nothing, two clients with one id.
+# Who calls it: pytest.
+# Never: accepts a lost event, a route that stands still without a word, or one that stops others.
+import json
+import re
+
+import pytest
+
+from brokers import RabbitNode
+from fake_mqtt import PUBACK, FakeMqtt
+from servers import eventually
+
+
+def numbers(bodies):
+    return sorted(json.loads(body)["n"] for body in bodies)
+
+
+def publish(db, count, topic="t", begin=0):
+    db.run("SELECT eventbus.publish(%s, jsonb_build_object('n', n), 'k' || n %% 50) FROM generate_series(%s, %s) n",
+           topic, begin, begin + count - 1)
+
+
+# RabbitMQ's MQTT plugin
+
+
+@pytest.fixture(scope="module")
+def rabbit_mqtt():
+    with RabbitNode(mqtt=True) as node:
+        yield node
+
+
+@pytest.mark.parametrize("version", ["any", "3.1.1", "5"])
+def test_rabbitmq_grants_qos_1_at_most(db, rabbit_mqtt, name, version):
+    """It answers QoS 2 with PUBACK (4.x says so in CONNACK, over MQTT 5). The route is told, and holds up no other."""
+    if version == "5" and rabbit_mqtt.control("version").startswith("3."):
+        pytest.skip("RabbitMQ 3 knows MQTT 3.1.1 alone")
+    for queue in ("one", "two"):
+        rabbit_mqtt.declare(f"{name}_{queue}")
+        rabbit_mqtt.do(lambda channel, queue=queue: channel.queue_bind(f"{name}_{queue}", "amq.topic",
+                                                                       f"{name}.{queue}.#"))
+    db.broker("rabbit", rabbit_mqtt.mqtt_url, **({} if version == "any" else {"version": version}))
+    db.route("one", "rabbit", f"topic:{name}/one/{{key}}", qos=1)
+    db.route("two", "rabbit", f"topic:{name}/two/{{key}}", qos=2)
+    with rabbit_mqtt.listener(f"{name}_one") as one, rabbit_mqtt.listener(f"{name}_two") as two:
+        publish(db, 500)
+        eventually(lambda: numbers(one.bodies()) == list(range(500)), why="QoS 1 is delivered beside it, once")
+        row = db.wait_state("two", "held")
+        assert "QoS 1 at most" in row["last_error"] and row["dead"] == 0
+        db.run("SELECT eventbus.alter_route('two', options => '{\"qos\": 1}')")
+        eventually(lambda: set(numbers(two.bodies())) == set(range(500)), why="nothing is lost")
+        assert numbers(two.bodies()) == list(range(500)), "nor has anything come twice"
+    for route in ("one", "two"):
+        db.wait_status(route, state="active", in_flight=0, dead=0)
+
+
+# Two clients with one id
+
+
+@pytest.fixture
+def twins(make_database):
+    """Two databases that take each other's name, as a copy of the server has the original's."""
+    pair = [make_database("original"), make_database("copy")]
+    for db in pair:
+        db.run(f"ALTER DATABASE \"{db.name}\" SET eventbus.source = 'postgresql://the/same'")
+        db.reconnect()
+    return pair
+
+
+def test_a_copy_of_the_server_has_another_client_id(twins, mosquitto_of, name):
+    server = mosquitto_of()
+    with server.subscriber([f"{name}/#"], qos=2) as subscriber:
+        for number, db in enumerate(twins):
+            db.broker("mqtt", server.url)
+            db.route("out", "mqtt", f"topic:{name}/{number}", qos=2)
+        for begin in range(0, 2000, 500):
+            for db in twins:
+                publish(db, 500, begin=begin)
+        eventually(lambda: len(subscriber.messages) >= 4000, 60, "all of both")
+        for number in range(2):
+            bodies = [message.payload for message in subscriber.messages if message.topic == f"{name}/{number}"]
+            assert numbers(bodies) == list(range(2000))
+    ids = set(re.findall(r"connected from \S+ as (pgeventbus\w+)", server.log_text()))
+    assert len(ids) == 2 and all(len(id) == 23 for id in ids)
+    assert "already connected" not in server.log_text()
+
+
+def test_a_shared_client_id_loses_nothing_and_is_told(twins, mosquitto_of, name, cluster):
+    """The two put each other out. Nothing is taken for delivered that was the other's; and they get slow about it."""
+    server = mosquitto_of()
+    begin_of_log = cluster.log_size()
+    with server.subscriber([f"{name}/#"], qos=2) as subscriber:
+        for number, db in enumerate(twins):
+            db.broker("shared", server.url, client_id=name)
+            db.route("out", "shared", f"topic:{name}/{number}", qos=2)
+        for begin in range(0, 3000, 100):
+            for db in twins:
+                publish(db, 100, begin=begin)
+                db.run("SELECT pg_sleep(0.05)")
+        for db in twins:
+            db.wait_error("out", "another client", 60)
+        for number, db in enumerate(twins):
+            eventually(lambda number=number: {json.loads(message.payload)["n"] for message in subscriber.messages
+                                              if message.topic == f"{name}/{number}"} == set(range(3000)), 120,
+                       f"all of {db.name}, at least once")
+    assert "already connected" in server.log_text(), "the control: they did put each other out"
+    said = [line for line in cluster.log_text(begin_of_log).splitlines() if '"shared"' in line]
+    assert len(said) < 40, "\n".join(said)
+
+
+def test_a_copy_whose_routes_are_paused_leaves_the_original_alone(twins, mosquitto_of, name):
+    server = mosquitto_of()
+    original, copy = twins
+    with server.subscriber([f"{name}/#"]) as subscriber:
+        for db in twins:
+            with db.connect(autocommit=False) as connection, connection.cursor() as cursor:
+                cursor.execute("SELECT eventbus.create_broker('shared', %s, %s::jsonb)",
+                               (server.url, json.dumps({"client_id": name})))
+                cursor.execute("SELECT eventbus.create_route('out', 'shared', %s)", (f"topic:{name}/x",))
+                if db is copy:
+                    cursor.execute("SELECT eventbus.pause_route('out')")
+        copy.wait_state("out", "paused")
+        copy.sender("out")
+        for begin in range(0, 500, 100):
+            for db in twins:
+                publish(db, 100, begin=begin)
+            eventually(lambda begin=begin: len(subscriber.messages) >= begin + 100)
+        assert "already connected" not in server.log_text()
+        original.run("SELECT eventbus.pause_route('out')")
+        copy.run("SELECT eventbus.resume_route('out')")
+        eventually(lambda: len(subscriber.messages) >= 1000, why="the copy connects when it has something to say")
+
+
+# Brokers that answer something else, or nothing
+
+
+def test_a_message_that_is_never_acknowledged(db):
+    """It is named and tried again, its key waits, the others go on."""
+    def answer(session, published):
+        if b"silent" not in published.payload:
+            session.answer(PUBACK, published.id)
+
+    with FakeMqtt(answer) as fake:
+        db.broker("fake", fake.url, confirm_timeout=2)
+        db.route("out", "fake", "topic:x/{key}")
+        event = db.publish("t", {"silent": True}, "sick")
+        behind = db.publish("t", {"n": -1}, "sick")
+        assert behind > event
+        row = db.wait_error("out", rf'event {event} to topic "x/sick": no acknowledgement within 2 s')
+        assert row["dead"] == 0
+        publish(db, 3000)
+        eventually(lambda: len({body for body in fake.payloads() if b'"n"' in body}) >= 3000, 60, "others go on")
+        eventually(lambda: sum(b"silent" in body for body in fake.payloads()) >= 3, 60, "it is tried again")
+
+
+def test_nothing_is_ever_acknowledged(db):
+    """A broker that takes everything and says nothing is told, and delivers when it comes to itself."""
+    deaf = [True]
+
+    def answer(session, published):
+        if not deaf[0]:
+            session.answer(PUBACK, published.id)
+
+    with FakeMqtt(answer) as fake:
+        db.broker("fake", fake.url, confirm_timeout=1, window=10)
+        db.route("out", "fake", "topic:x/{key}")
+        publish(db, 200)
+        db.wait_error("out", "no acknowledgement within|not acknowledged")
+        deaf[0] = False
+        db.wait_status("out", 120, delivered=200, in_flight=0, dead=0, state="active")
+        assert {json.loads(body)["n"] for body in fake.payloads()} == set(range(200))
+
+
+def test_one_forbidden_topic_that_ends_the_connection(db):
+    """DISCONNECT 0x87: that message is found and named, all others are delivered."""
+    def answer(session, published):
+        if published.topic == "$SYS/x":
+            session.disconnect(0x87)
+        else:
+            session.answer(PUBACK, published.id)
+
+    with FakeMqtt(answer) as fake:
+        db.broker("fake", fake.url)
+        db.route("out", "fake", "topic:{key}")
+        publish(db, 50)
+        event = db.publish("t", {"forbidden": True}, "$SYS/x")
+        publish(db, 500, begin=50)
+        db.wait_status("out", 60, delivered=550)
+        db.wait_error("out", rf'not authorized \(0x87\), at event {event} to topic "\$SYS/x"')
+        assert {json.loads(body).get("n") for body in fake.payloads()} >= set(range(550))
+
+
+def test_one_forbidden_topic_of_mosquitto(db, mosquitto_of, name):
+    """PUBACK 0x87, as its ACL says, or for a name under $SYS."""
+    server = mosquitto_of(users={"reader": "r", "writer": "w"},
+                          acl=["user reader", "topic read #", "user writer", f"topic write {name}/+"])
+    with server.subscriber([f"{name}/#"]) as subscriber:
+        db.broker("mqtt", server.url.replace("://", "://writer:w@"))
+        db.route("out", "mqtt", f"topic:{{header:to}}/{{key}}")
+        for to in (f"{name}/no", "$SYS"):
+            event = db.publish("t", {"forbidden": True}, "x", {"to": to})
+            db.run("SELECT eventbus.publish('t', jsonb_build_object('n', n), 'k' || n, %s::jsonb) "
+                   "FROM generate_series(0, 99) n", json.dumps({"to": name}))
+            db.wait_error("out", rf'refused event {event} to topic "{re.escape(to)}/x": not authorized \(0x87\)')
+            eventually(lambda: len(subscriber.messages) >= 100, why="others of the route are delivered")
+            subscriber.messages.clear()
+            db.run("SELECT eventbus.alter_route('out', options => '{\"max_attempts\": 1}')")
+            db.wait_status("out", 60, in_flight=0, lag=lambda lag: not lag)
+            db.run("SELECT eventbus.alter_route('out', options => '{}')")
+
+
+def test_a_broker_that_does_not_answer_mqtt_5_gets_a_hint(db):
+    """And is not asked in another version, for one that is only frozen would then lose the events' ids."""
+    with FakeMqtt(greets=(4,)) as fake:
+        db.broker("old", fake.url, connect_timeout=1)
+        db.route("out", "old", "topic:x")
+        publish(db, 10)
+        db.wait_error("out", r'did not answer the login .*MQTT 3\.1\.1.* option version to "3\.1\.1"')
+        assert {version for version, _ in fake.connects} == {5}
+        db.run("SELECT eventbus.alter_broker('old', options => '{\"version\": \"3.1.1\", \"connect_timeout\": 1}')")
+        db.wait_status("out", delivered=10, state="active")
