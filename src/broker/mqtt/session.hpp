@@ -1,5 +1,4 @@
-// What it is: what outlives a connection: our client id, the version that works, and the packet ids that the broker may
-// still know.
+// What it is: what outlives a connection: our client id, the version that works, packet ids that may be in use.
 // Who calls it: the MQTT driver; one session for each broker, client id and URL of this process.
 // Never: holds an event's bytes: delivery offers the event again.
 //
@@ -7,7 +6,8 @@
 // the event goes out under its old packet id when it is offered again, and a broker that has it already takes it for
 // what it is: the same message. But a session belongs to whoever has the client id: were there another client with
 // ours, the ids in it could be that one's, and a new message under one of those would be swallowed. So only an id that
-// nobody else can have keeps a session: it is made anew in each process, which knows of no older packet ids anyway.
+// nobody else can have keeps a session: it is made anew in each process, which knows of no older packet ids
+// anyway.
 #pragma once
 
 #include <chrono>
