@@ -20,6 +20,7 @@ enum class Doing : unsigned char {
     awaiting_answers,
     retrying,
     connecting,
+    paused,
     down,
     blocked
 };
@@ -31,11 +32,14 @@ struct Now {
 
 Now look(bool busy) {
     return call_guest([&]() -> Now {
+        const broker::TimePoint next = sender.dispatcher->wake_at();
+        const bool never = next == broker::TimePoint::max();  // where all routes are paused, it does not connect
         switch (sender.dispatcher->link()) {
             case broker::LinkState::connecting:
-                return {Doing::connecting, {}};
+                return {never ? Doing::paused : Doing::connecting, {}};
             case broker::LinkState::down:
-                return {Doing::down, sender.dispatcher->wake_at()};
+                if (never) return {Doing::paused, {}};
+                return {Doing::down, next};
             case broker::LinkState::blocked:
                 return {Doing::blocked, {}};
             case broker::LinkState::up:
@@ -61,6 +65,8 @@ Words words_of(Doing doing) {
             return {"waiting to offer again what was refused, or for a paused route", "EventbusSenderRetry"};
         case Doing::connecting:
             return {"connecting", "EventbusSenderConnect"};
+        case Doing::paused:
+            return {"not connected, all routes are paused", "EventbusSenderRetry"};
         case Doing::down:
             return {"down, next attempt at", "EventbusSenderBrokerDown"};
         case Doing::blocked:

@@ -116,7 +116,8 @@ def test_a_copy_whose_routes_are_paused_leaves_the_original_alone(twins, mosquit
                 if db is copy:
                     cursor.execute("SELECT eventbus.pause_route('out')")
         copy.wait_state("out", "paused")
-        copy.sender("out")
+        pid = copy.sender("out")
+        eventually(lambda: "all routes are paused" in copy.one("SELECT query FROM pg_stat_activity WHERE pid = %s", pid))
         for begin in range(0, 500, 100):
             for db in twins:
                 publish(db, 100, begin=begin)
