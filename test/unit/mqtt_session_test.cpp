@@ -227,6 +227,29 @@ TEST(MqttSession, NoneIsKeptWhereNoneIsWanted) {
     }
 }
 
+// mochi-mqtt's way to say that it has the message.
+TEST(MqttSession, ARepetitionWhoseIdIsInUseHasArrived) {
+    FakeBroker broker({[](Peer& peer) {
+                           resume(peer);
+                           peer.published();
+                       },
+                       [](Peer& peer) {
+                           resume(peer);
+                           const Published got = peer.published();
+                           EXPECT_TRUE(got.again);
+                           peer.answer(pubrec, got.id, 0x91);
+                           EXPECT_EQ(peer.release(), got.id);
+                           peer.answer(pubcomp, got.id);
+                           peer.wait_for_end();
+                       }});
+    offer_until_cut(broker, 1);
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.offers(1, event_of(1), "t", 2));
+    ASSERT_TRUE(pump.settles(1));
+    expect_settled(pump, 1, Verdict::delivered);
+}
+
 // Another client with our client id: the session that a broker has under it may be that one's.
 
 TEST(MqttSession, AClientIdThatOthersMayHaveKeepsNone) {
