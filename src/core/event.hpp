@@ -20,6 +20,9 @@ struct Event {
     std::string_view content_type;  // "application/json" for eventbus.publish
     std::string_view headers;       // a JSON object, or empty where there are none
     bool is_bytes = false;          // the payload is not text
+    // Why it can be delivered nowhere: it could not be read as a whole, and these are its remains. It becomes a dead
+    // letter of each route that takes it; an empty topic, which could not be read, is taken by all. Empty: it is whole.
+    std::string_view error;
 };
 
 }  // namespace eventbus

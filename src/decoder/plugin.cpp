@@ -3,6 +3,7 @@
 // Never: needs the extension, or shared_preload_libraries.
 #include "decoder/changes.hpp"
 #include "decoder/debezium.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/envelope.hpp"
 #include "settings/settings.hpp"
 
@@ -29,7 +30,7 @@ Piece look_up_source_names(Decoder* decoder) {
     MemoryContext before = MemoryContextSwitchTo(decoder->memory);
     initStringInfo(&names);
     const char* name = decoder->options.source != nullptr ? decoder->options.source : settings::source_name();
-    append_source_names(&names, name, get_database_name(MyDatabaseId));
+    append_source_names(&names, name, readable_name(get_database_name(MyDatabaseId)));
     MemoryContextSwitchTo(before);
     if (own_transaction) CommitTransactionCommand();
     return piece_of(names);

@@ -58,7 +58,7 @@ void RouteQueue::release_hold() {
 }
 
 bool RouteQueue::matches(std::string_view topic) {
-    if (route_->topics.matches_everything()) return true;
+    if (route_->topics.matches_everything() || topic.empty()) return true;
     if (topic != last_topic_ || last_topic_.empty()) {
         last_topic_ = topic;
         last_verdict_ = route_->topics.matches(topic);
@@ -191,6 +191,10 @@ std::size_t RouteQueue::offer(broker::Driver& driver, std::size_t most) {
 RouteQueue::Offer RouteQueue::try_offer(std::uint64_t number, broker::Driver& driver) {
     auto& it = item(number);
     const Event& event = *it.event;
+    if (!event.error.empty()) {
+        dead(number, std::string(event.error));
+        return Offer::dead;
+    }
     if (is_too_old(event)) {
         dead(number, too_old_text(it));
         return Offer::dead;

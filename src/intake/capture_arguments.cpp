@@ -2,6 +2,7 @@
 // Who calls it: see capture.hpp.
 // Never: see capture.hpp.
 #include "intake/capture.hpp"
+#include "intake/characters.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/rows.hpp"
 #include "router/route.hpp"
@@ -181,7 +182,12 @@ char* capture_topic(const char* topic, const char* schema, const char* table, co
                     (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown placeholder in topic \"%s\"", topic),
                      errhint("Known are {schema}, {table} and {op}.")));
     }
-    call_guest([&] { router::check_topic({made.data, static_cast<std::size_t>(made.len)}); });
+    std::string_view whole(made.data, static_cast<Size>(made.len));
+    if (Size good = convertible(whole); good != whole.size())
+        refuse_character(psprintf("topic of table \"%s\".\"%s\" holds a character that cannot be delivered", schema, table),
+                         whole, good, "Rename the table, or capture it with another topic.");
+    std::string_view delivered = to_utf8(whole);
+    call_guest([&] { router::check_topic(delivered); });
     return made.data;
 }
 

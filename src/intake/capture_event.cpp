@@ -3,6 +3,7 @@
 // Never: see capture.hpp.
 #include "intake/capture_state.hpp"
 #include "intake/publish.hpp"
+#include "postgres/encoding.hpp"
 
 extern "C" {
 #include "catalog/namespace.h"
@@ -28,7 +29,7 @@ const text* publishing_role() {
     static Oid role = InvalidOid;
     uint64 current = U64FromFullTransactionId(GetTopFullTransactionId());
     if (transaction != current || role != GetUserId()) {
-        const char* found = GetUserNameFromId(GetUserId(), false);
+        const char* found = readable_name(GetUserNameFromId(GetUserId(), false));
         SET_VARSIZE(name.bytes, VARHDRSZ + strlen(found));
         memcpy(name.bytes + VARHDRSZ, found, strlen(found));
         transaction = current;

@@ -2,6 +2,7 @@
 // Who calls it: PostgreSQL, for triggers made by eventbus.capture or by hand.
 // Never: looks at the rights of whoever writes the table; making the trigger took them.
 #include "intake/capture_state.hpp"
+#include "intake/characters.hpp"
 #include "intake/publish.hpp"
 #include "log/phrases.hpp"
 #include "postgres/guest.hpp"
@@ -183,6 +184,43 @@ void check_size(const log::NewEvent& event) {
     pfree(whole.data);
 }
 
+[[noreturn]] void refuse_value(Relation rel, const char* column, std::string_view text, Size at) {
+    refuse_character(
+        psprintf("a change of table \"%s\" cannot be published: column \"%s\" holds a character that cannot be delivered",
+                 RelationGetRelationName(rel), column),
+        text, at,
+        psprintf("Mend the value, or leave the column out of the capture: columns => '-%s'.",
+                 quote_identifier(column)));
+}
+
+// Errors, naming the column, where a value has a character that UTF-8 does not have.
+void check_characters_of(const CaptureState& state, Relation rel, const Change& change, const log::NewEvent& event) {
+    std::string_view payload = text_view(reinterpret_cast<const text*>(DatumGetPointer(event.payload)));
+    Size good = convertible(payload);
+    bool key_is_good = event.key == nullptr || convertible(text_view(event.key)) == VARSIZE_ANY_EXHDR(event.key);
+    if (good == payload.size() && key_is_good) return;
+    for (const Row* row : {change.after, change.before}) {
+        for (int i = 0; row != nullptr && i < state.column_count; ++i) {
+            CapturedColumn& column = state.columns[i];
+            if (row->nulls[column.index] || !(column.shown || column.in_key)) continue;
+            StringInfoData value;
+            initStringInfo(&value);
+            append_json(&value, &column.json, row->values[column.index]);
+            std::string_view text(value.data, static_cast<Size>(value.len));
+            Size at = convertible(text);
+            const char* name = NameStr(TupleDescAttr(RelationGetDescr(rel), column.index)->attname);
+            if (at != text.size()) refuse_value(rel, name, text, at);
+        }
+    }
+    for (int i = 0; i < state.column_count; ++i) {
+        const char* name = NameStr(TupleDescAttr(RelationGetDescr(rel), state.columns[i].index)->attname);
+        if (Size at = convertible(name); at != strlen(name)) refuse_value(rel, name, name, at);
+    }
+    refuse_character(psprintf("a change of table \"%s\" cannot be published: it holds a character that cannot be delivered",
+                              RelationGetRelationName(rel)),
+                     payload, good, "Mend the value, or the names of its columns.");
+}
+
 Operation operation_of(const TriggerData* fired) {
     if (TRIGGER_FIRED_BY_INSERT(fired->tg_event)) return Operation::insert;
     if (TRIGGER_FIRED_BY_UPDATE(fired->tg_event)) return Operation::update;
@@ -252,6 +290,7 @@ Datum eventbus_publish_change(PG_FUNCTION_ARGS) {
         event.has_headers = state.extra_headers != 0;
         event.captured_by = publishing_role();
         check_size(event);
+        if (!database_is_utf8()) check_characters_of(state, fired->tg_relation, change, event);
         append_later(&event);
     }
     return PointerGetDatum(result);

@@ -4,6 +4,7 @@
 #include "intake/ddl.hpp"
 
 #include "intake/capture.hpp"
+#include "intake/characters.hpp"
 #include "intake/publish.hpp"
 #include "log/log.hpp"
 #include "postgres/guest.hpp"
@@ -103,6 +104,14 @@ text* key_of(const char* identity) {
     return make_event_key(&words);
 }
 
+// The command itself fails: what it made would be known to nobody.
+void check_characters_of(const Command& command, std::string_view payload) {
+    Size good = convertible(payload);
+    if (good == payload.size()) return;
+    refuse_character(psprintf("%s cannot be published: it holds a character that cannot be delivered", command.tag),
+                     payload, good, "Leave the character out; eventbus.uncapture_ddl ends the capture.");
+}
+
 void publish(const Command& command, uint64 row) {
     char* identity = text_at(row, 3);
     StringInfoData out;
@@ -126,6 +135,7 @@ void publish(const Command& command, uint64 row) {
     event.payload_column = log::column_text;
     event.captured_by = publishing_role();
     check_payload_size(VARSIZE_ANY_EXHDR(DatumGetPointer(event.payload)));
+    check_characters_of(command, text_view(reinterpret_cast<text*>(out.data)));
     (void)append(&event);
 }
 
@@ -189,7 +199,7 @@ Datum eventbus_publish_ddl(PG_FUNCTION_ARGS) {
     Command command = {};
     command.event = fired->event;
     command.tag = GetCommandTagName(fired->tag);
-    command.user = GetUserNameFromId(GetUserId(), false);
+    command.user = readable_name(GetUserNameFromId(GetUserId(), false));
     command.text = command_text(command.tag);
 
     // The one who runs the command need not be allowed to read our tables.

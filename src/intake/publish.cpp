@@ -4,6 +4,7 @@
 #include "intake/publish.hpp"
 
 #include "intake/allowed.hpp"
+#include "intake/characters.hpp"
 #include "intake/room.hpp"
 #include "intake/wake.hpp"
 #include "postgres/guest.hpp"
@@ -12,7 +13,6 @@
 #include "status/shared.hpp"
 
 extern "C" {
-#include "mb/pg_wchar.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -109,9 +109,7 @@ log::NewEvent read_event(FunctionCallInfo fcinfo, const char* function, log::Col
 
     if (!PG_ARGISNULL(argument_key)) {
         event.key = PG_GETARG_TEXT_PP(argument_key);
-        if (VARSIZE_ANY_EXHDR(event.key) > longest_key)
-            ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("key is longer than %d bytes", longest_key),
-                            errhint("A key says what the event is about, such as order-17.")));
+        check_key_size(VARSIZE_ANY_EXHDR(event.key));
     }
     if (!PG_ARGISNULL(argument_headers)) {
         event.headers = PointerGetDatum(PG_DETOAST_DATUM_PACKED(PG_GETARG_DATUM(argument_headers)));
@@ -125,6 +123,7 @@ log::NewEvent read_event(FunctionCallInfo fcinfo, const char* function, log::Col
         check_content_type(text_view(event.content_type));
     }
 
+    check_characters(event);
     return event;
 }
 
@@ -140,6 +139,12 @@ void check_payload_size(Size bytes) {
                         errdetail("The limit is %d bytes.", settings::max_payload),
                         errhint("Publish a reference to the data instead of the data, or raise eventbus.max_payload "
                                 "(at most 256MB).")));
+}
+
+void check_key_size(Size bytes) {
+    if (bytes > longest_key)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("key is longer than %d bytes", longest_key),
+                        errhint("A key says what the event is about, such as order-17.")));
 }
 
 void check_headers(Datum headers) {

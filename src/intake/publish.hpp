@@ -11,6 +11,8 @@ namespace eventbus::intake {
 // Errors when a payload is larger than eventbus.max_payload.
 void check_payload_size(Size bytes);
 
+void check_key_size(Size bytes);
+
 // Errors unless the jsonb is an object of at most 1 MB.
 void check_headers(Datum headers);
 

@@ -3,12 +3,12 @@
 // Never: writes to the log.
 #include "core/wal_message.hpp"
 #include "intake/publish.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "status/shared.hpp"
 
 extern "C" {
 #include "access/xlog.h"
-#include "mb/pg_wchar.h"
 #include "utils/jsonb.h"
 #include "utils/pg_lsn.h"
 }
@@ -17,21 +17,12 @@ namespace eventbus::intake {
 
 namespace {
 
-std::string_view utf8(char* text, Size length) {
-    char* converted = pg_server_to_any(text, static_cast<int>(length), PG_UTF8);
-    return converted == text ? std::string_view(text, length) : std::string_view(converted, strlen(converted));
-}
-
-std::string_view utf8(const text* value) {
-    return utf8(VARDATA_ANY(const_cast<text*>(value)), VARSIZE_ANY_EXHDR(value));
-}
-
 std::string_view json_text(Datum value) {
     Jsonb* json = DatumGetJsonbP(value);
     StringInfoData text;
     initStringInfo(&text);
     JsonbToCString(&text, &json->root, static_cast<int>(VARSIZE(json)));
-    return utf8(text.data, static_cast<Size>(text.len));
+    return to_utf8({text.data, static_cast<Size>(text.len)});
 }
 
 XLogRecPtr emit(FunctionCallInfo fcinfo, const char* function, bool transactional) {
@@ -45,8 +36,8 @@ XLogRecPtr emit(FunctionCallInfo fcinfo, const char* function, bool transactiona
                      "eventbus.publish, which needs no such setting.")));
     Event event;
     event.published_at = to_unix_us(GetCurrentTimestamp());
-    event.topic = utf8(given.topic);
-    if (given.key != nullptr) event.key = utf8(given.key);
+    event.topic = to_utf8(text_view(given.topic));
+    if (given.key != nullptr) event.key = to_utf8(text_view(given.key));
     event.content_type = "application/json";
     if (given.has_headers) event.headers = json_text(given.headers);
     event.payload = json_text(given.payload);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "postgres/encoding.hpp"
 #include "postgres/envelope.hpp"
 #include "settings/settings.hpp"
 
@@ -28,7 +29,7 @@ void append_source(StringInfo out) {
         if (source.data == nullptr) initStringInfo(&source);
         MemoryContextSwitchTo(caller);
         const char* name = settings::source_name();
-        const char* database = get_database_name(MyDatabaseId);
+        const char* database = readable_name(get_database_name(MyDatabaseId));
         resetStringInfo(&source);
         eventbus::put(&source, ",\"source\":{");
         append_source_names(&source, name, database);

@@ -6,11 +6,12 @@
 #include <algorithm>
 
 #include "log/phrases.hpp"
+#include "postgres/attempt.hpp"
+#include "postgres/encoding.hpp"
 
 extern "C" {
 #include "access/detoast.h"
 #include "access/tupmacs.h"
-#include "mb/pg_wchar.h"
 #include "utils/jsonb.h"
 }
 
@@ -40,26 +41,23 @@ struct varlena* whole(char* column) {
     return VARATT_IS_EXTERNAL(value) || VARATT_IS_COMPRESSED(value) ? detoast_attr(value) : value;
 }
 
-// Brokers get UTF-8 whatever the database's encoding is.
-std::string_view as_utf8(const char* bytes, Size length) {
-    if (GetDatabaseEncoding() != PG_UTF8) {
-        char* converted = pg_server_to_any(bytes, static_cast<int>(length), PG_UTF8);
-        if (converted != bytes) return {converted, strlen(converted)};
-    }
-    return {bytes, length};
-}
-
-std::string_view text_column(char* column) {
-    struct varlena* value = whole(column);
-    return as_utf8(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
-}
-
 std::string_view bytes_column(char* column) {
     struct varlena* value = whole(column);
     return {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)};
 }
 
-// Makes a text with append(buffer) and keeps it. One buffer serves all, so that the chunk holds no more than the text.
+// Brokers get UTF-8 whatever the database's encoding is.
+std::string_view text_column(char* column) {
+    return to_utf8(bytes_column(column));
+}
+
+// Whose event it is must be known even where a character cannot be had in UTF-8.
+std::string_view name_column(char* column, bool* whole_name) {
+    std::string_view name = bytes_column(column);
+    return database_is_utf8() ? name : to_utf8_or_marks(name, whole_name);
+}
+
+// Makes a text with append(buffer) and keeps it, in the database's encoding. One buffer serves all, so that the chunk holds no more than the text.
 template <class Append>
 std::string_view kept_text(TupleCopies* copies, Append&& append) {
     static StringInfoData text = {};
@@ -77,7 +75,7 @@ std::string_view kept_text(TupleCopies* copies, Append&& append) {
         pfree(text.data);
         text.data = nullptr;
     }
-    return as_utf8(copy, length);
+    return {copy, length};
 }
 
 std::string_view jsonb_text(TupleCopies* copies, const Jsonb* json) {
@@ -124,26 +122,28 @@ void find_columns(HeapTupleHeader tuple, char** columns) {
 
 }  // namespace
 
-static Event heading(HeapTupleHeader tuple, char** columns) {
+// Id, topic and key. *whole_names: no character of them is missing.
+static Event heading(HeapTupleHeader tuple, char** columns, bool* whole_names) {
     find_columns(tuple, columns);
     Event event;
+    bool whole_topic = true;
+    bool whole_key = true;
     event.id = raw_id(tuple);
-    event.topic = text_column(columns[column_topic]);
-    if (columns[column_key] != nullptr) event.key = text_column(columns[column_key]);
+    event.topic = name_column(columns[column_topic], &whole_topic);
+    if (columns[column_key] != nullptr) event.key = name_column(columns[column_key], &whole_key);
+    *whole_names = whole_topic && whole_key;
     return event;
 }
 
 Event heading_of(HeapTupleHeader tuple) {
     char* columns[column_count];
-    return heading(tuple, columns);
+    bool whole_names;
+    return heading(tuple, columns, &whole_names);
 }
 
 Unsettled unsettled_event(HeapTupleHeader tuple) {
-    char* columns[column_count];
-    find_columns(tuple, columns);
-    Unsettled event = {raw_id(tuple), text_column(columns[column_topic]), {}, columns[column_key] != nullptr};
-    if (event.has_key) event.key = text_column(columns[column_key]);
-    return event;
+    Event event = heading_of(tuple);
+    return {event.id, event.topic, event.key.value_or(std::string_view()), event.key.has_value()};
 }
 
 void copy_tuple(TupleCopies* copies, HeapTuple tuple, const Position& at) {
@@ -158,37 +158,120 @@ void copy_tuple(TupleCopies* copies, HeapTuple tuple, const Position& at) {
     copies->items[copies->count++] = {at, tuple->t_len, reinterpret_cast<HeapTupleHeader>(room)};
 }
 
+namespace {
+
+// A chunk while it is made.
+struct Making {
+    TupleCopies* copies;
+    const Filter* filter;
+    Size most_bytes;
+    Position* next;
+    Chunk* chunk;
+    uint32 at;  // the copy that is being looked at
+    bool full;
+};
+
+bool is_wanted(const Making* making, const Event& event) {
+    const Filter& filter = *making->filter;
+    return filter.wanted == nullptr || filter.wanted(filter.context, event);
+}
+
+std::string_view payload_text(TupleCopies* copies, HeapTupleHeader tuple, char** columns) {
+    if (columns[column_json] != nullptr) return jsonb_text(copies, aligned_jsonb(columns[column_json]));
+    if (columns[column_content_type] != nullptr) return bytes_column(columns[column_text]);
+    return change_text(copies, tuple, columns[column_text], columns[column_topic]);
+}
+
+void add(Making* making, const Event& event) {
+    new (&making->chunk->events[making->chunk->count++]) Event(event);
+    making->chunk->bytes +=
+        event.payload.size() + event.headers.size() + making->copies->items[making->at].length;
+}
+
+// Makes events of the copies, one after the other, until one fails.
+void make_events(Making* making) {
+    TupleCopies* copies = making->copies;
+    for (; making->at < copies->count; ++making->at) {
+        if (making->chunk->bytes >= making->most_bytes) {
+            *making->next = copies->items[making->at].at;
+            making->full = true;
+            return;
+        }
+        HeapTupleHeader tuple = copies->items[making->at].data;
+        char* columns[column_count];
+        bool whole_names;
+        Event event = heading(tuple, columns, &whole_names);
+        if (!is_wanted(making, event)) continue;
+        if (!whole_names) {
+            (void)text_column(columns[column_topic]);
+            if (columns[column_key] != nullptr) (void)text_column(columns[column_key]);
+        }
+        event.published_at = to_unix_us(raw_published_at(tuple));
+        event.headers = to_utf8(headers_text(copies, tuple, columns[column_headers], columns[column_captured_by]));
+        event.content_type =
+            columns[column_content_type] != nullptr ? text_column(columns[column_content_type]) : "application/json";
+        event.is_bytes = columns[column_bytes] != nullptr;
+        event.payload = event.is_bytes ? bytes_column(columns[column_bytes])
+                                       : to_utf8(payload_text(copies, tuple, columns));
+        add(making, event);
+    }
+}
+
+// What can be had of a tuple that could not be made an event: each part for itself, the payload as bytes.
+void make_remains(Making* making, const ErrorData* error) {
+    TupleCopies* copies = making->copies;
+    HeapTupleHeader tuple = copies->items[making->at].data;
+    char* columns[column_count] = {};
+    Event event;
+    event.id = raw_id(tuple);
+    (void)attempt([&] {
+        bool whole_names;
+        event = heading(tuple, columns, &whole_names);
+    });
+    event.error = to_utf8_or_marks(psprintf("the event cannot be read from the log: %s", words_of(error)));
+    if (!is_wanted(making, event)) return;
+    event.published_at = to_unix_us(raw_published_at(tuple));
+    event.content_type = "application/octet-stream";
+    event.is_bytes = true;
+    (void)attempt([&] {
+        if (columns[column_content_type] != nullptr)
+            event.content_type = text_column(columns[column_content_type]);
+        else if (columns[column_bytes] == nullptr)
+            event.content_type = "application/json";
+    });
+    (void)attempt([&] {
+        event.headers = to_utf8(headers_text(copies, tuple, columns[column_headers], columns[column_captured_by]));
+    });
+    (void)attempt([&] {
+        if (columns[column_bytes] != nullptr)
+            event.payload = bytes_column(columns[column_bytes]);
+        else if (columns[column_json] != nullptr || columns[column_text] != nullptr)
+            event.payload = payload_text(copies, tuple, columns);
+    });
+    add(making, event);
+}
+
+}  // namespace
+
 Chunk* make_chunk(TupleCopies* copies, const Filter& filter, Size most_bytes, Position* next) {
+    constexpr int most_tries = 3;  // of a disk that fails, at one event
     MemoryContext caller = MemoryContextSwitchTo(copies->memory);
     auto* chunk = static_cast<Chunk*>(palloc0(sizeof(Chunk)));
     chunk->memory = copies->memory;
     chunk->events = static_cast<Event*>(palloc(sizeof(Event) * (copies->count + 1)));
     if (copies->count > 0) chunk->generation = copies->items[0].at.generation;
 
-    for (uint32 i = 0; i < copies->count; ++i) {
-        if (chunk->bytes >= most_bytes) {
-            *next = copies->items[i].at;
-            break;
-        }
-        HeapTupleHeader tuple = copies->items[i].data;
-        char* columns[column_count];
-        Event* event = new (&chunk->events[chunk->count]) Event(heading(tuple, columns));
-        if (filter.wanted != nullptr && !filter.wanted(filter.context, *event)) continue;
-        ++chunk->count;
-        event->published_at = to_unix_us(raw_published_at(tuple));
-        event->headers = headers_text(copies, tuple, columns[column_headers], columns[column_captured_by]);
-        event->content_type =
-            columns[column_content_type] != nullptr ? text_column(columns[column_content_type]) : "application/json";
-        if (columns[column_json] != nullptr)
-            event->payload = jsonb_text(copies, aligned_jsonb(columns[column_json]));
-        else if (columns[column_text] != nullptr)
-            event->payload = columns[column_content_type] != nullptr
-                                 ? text_column(columns[column_text])
-                                 : change_text(copies, tuple, columns[column_text], columns[column_topic]);
-        else
-            event->payload = bytes_column(columns[column_bytes]);
-        event->is_bytes = columns[column_bytes] != nullptr;
-        chunk->bytes += event->payload.size() + event->headers.size() + copies->items[i].length;
+    Making making = {copies, &filter, most_bytes, next, chunk, 0, false};
+    uint32 tried_at = copies->count;
+    for (int tries = 0; making.at < copies->count && !making.full;) {
+        ErrorData* error = attempt([&] { make_events(&making); });
+        if (error == nullptr) break;
+        tries = making.at == tried_at ? tries + 1 : 1;
+        tried_at = making.at;
+        if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_SYSTEM_ERROR && tries < most_tries) continue;
+        make_remains(&making, error);
+        FreeErrorData(error);
+        ++making.at;
     }
 
     auto by_id = [](const Event& a, const Event& b) { return a.id < b.id; };

@@ -3,7 +3,7 @@
 // Never: needs preloading; all of them can be set once the library is loaded.
 #include "settings/settings.hpp"
 
-#include "postgres/prelude.hpp"
+#include "postgres/encoding.hpp"
 
 extern "C" {
 #include "access/xlog.h"
@@ -31,10 +31,10 @@ static const config_enum_entry on_log_full_choices[] = {
 };
 
 const char* source_name() {
-    if (source != nullptr && *source != '\0') return pstrdup(source);
+    if (source != nullptr && *source != '\0') return readable_name(pstrdup(source));
     const char* name = GetConfigOption("cluster_name", true, false);
     if (name == nullptr || *name == '\0') name = psprintf(UINT64_FORMAT, GetSystemIdentifier());
-    return psprintf("postgresql://%s/%s", name, get_database_name(MyDatabaseId));
+    return readable_name(psprintf("postgresql://%s/%s", name, get_database_name(MyDatabaseId)));
 }
 
 void define() {

@@ -34,7 +34,7 @@ bool matches(void* context, const Event& event) {
         return false;
     bool match = true;
     GuestError error;
-    catch_guest(error, [&] { match = waiting->topics->matches(event.topic); });
+    catch_guest(error, [&] { match = event.topic.empty() || waiting->topics->matches(event.topic); });
     return match;
 }
 

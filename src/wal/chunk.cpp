@@ -51,8 +51,8 @@ void add_event(Chunk* chunk, const Event& event, TimestampTz committed_at) {
 
 Event copy_event(Chunk* chunk, const Event& event) {
     Size key = event.key ? event.key->size() : 0;
-    char* at = room_for(
-        chunk, event.topic.size() + key + event.payload.size() + event.content_type.size() + event.headers.size());
+    char* at = room_for(chunk, event.topic.size() + key + event.payload.size() + event.content_type.size() +
+                                   event.headers.size() + event.error.size());
     auto keep = [&at](std::string_view text) {
         memcpy(at, text.data(), text.size());
         std::string_view kept(at, text.size());
@@ -65,6 +65,7 @@ Event copy_event(Chunk* chunk, const Event& event) {
     copy.payload = keep(event.payload);
     copy.content_type = keep(event.content_type);
     copy.headers = keep(event.headers);
+    copy.error = keep(event.error);
     return copy;
 }
 

@@ -2,6 +2,7 @@
 // Who calls it: the output plugin's decoder, as one of its formats.
 // Never: looks at anything but what the historic snapshot shows; locks a table or an index.
 #include "decoder/wal2json.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/envelope.hpp"
 #include "postgres/rows.hpp"
 #include "settings/settings.hpp"
@@ -170,7 +171,7 @@ decoder::Piece source_names() {
     MemoryContext before = CurrentMemoryContext;
     StartTransactionCommand();
     MemoryContext within = MemoryContextSwitchTo(before);
-    append_source_names(&names, settings::source_name(), get_database_name(MyDatabaseId));
+    append_source_names(&names, settings::source_name(), readable_name(get_database_name(MyDatabaseId)));
     MemoryContextSwitchTo(within);
     CommitTransactionCommand();
     MemoryContextSwitchTo(before);

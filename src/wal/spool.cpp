@@ -29,6 +29,7 @@ struct Record {
     uint32 payload;
     uint32 content_type;
     uint32 headers;
+    uint32 error;
     bool is_bytes;
 };
 
@@ -79,7 +80,7 @@ void get(Spool* spool, void* bytes, Size count) {
 
 Size length_of(const Record& record) {
     return Size{record.topic} + (record.key < 0 ? 0 : static_cast<Size>(record.key)) + record.payload +
-           record.content_type + record.headers;
+           record.content_type + record.headers + record.error;
 }
 
 }  // namespace
@@ -113,6 +114,7 @@ void write_event(Spool* spool, const SpoolHead& head, const Event& event) {
                      static_cast<uint32>(event.payload.size()),
                      static_cast<uint32>(event.content_type.size()),
                      static_cast<uint32>(event.headers.size()),
+                     static_cast<uint32>(event.error.size()),
                      event.is_bytes};
     put(spool, &record, sizeof record);
     put(spool, event.topic.data(), event.topic.size());
@@ -120,6 +122,7 @@ void write_event(Spool* spool, const SpoolHead& head, const Event& event) {
     put(spool, event.payload.data(), event.payload.size());
     put(spool, event.content_type.data(), event.content_type.size());
     put(spool, event.headers.data(), event.headers.size());
+    put(spool, event.error.data(), event.error.size());
     MemoryContextSwitchTo(before);
 }
 
@@ -175,6 +178,7 @@ Event read_event(Spool* spool, Chunk* chunk) {
     event.payload = take(record.payload);
     event.content_type = take(record.content_type);
     event.headers = take(record.headers);
+    event.error = take(record.error);
     event.is_bytes = record.is_bytes;
     return event;
 }

@@ -19,7 +19,7 @@ constexpr int redelivered_at_a_time = 100;
 // Whether some route of the stream, or its detour, takes the event. One that nobody takes is not even converted.
 bool wanted(void* context, const Event& event) {
     auto* stream = static_cast<LogStream*>(context);
-    bool found = false;
+    bool found = event.topic.empty();
     GuestError error;
     catch_guest(error, [&] {
         if (const SenderDetour* detour = stream->detour)

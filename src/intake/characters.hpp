@@ -1,0 +1,20 @@
+// What it is: whether an event's texts can go over into UTF-8, which brokers get: decided where the event is made.
+// Who calls it: publish and its kin, capture triggers, the DDL trigger.
+// Never: does anything in a database whose encoding is UTF8, or changes a text.
+#pragma once
+
+#include "log/log.hpp"
+#include "postgres/encoding.hpp"
+
+namespace eventbus::intake {
+
+// Errors where topic, key, headers or payload have a character that UTF-8 does not have, or would be too long in it.
+void check_characters_by_hand(const log::NewEvent& event);
+inline void check_characters(const log::NewEvent& event) {
+    if (!database_is_utf8()) check_characters_by_hand(event);
+}
+
+// The first of these texts' characters that UTF-8 does not have: an error, which names what holds it.
+[[noreturn]] void refuse_character(const char* message, std::string_view text, Size at, const char* hint);
+
+}  // namespace eventbus::intake

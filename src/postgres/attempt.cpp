@@ -1,0 +1,55 @@
+// What it is: see attempt.hpp.
+// Who calls it: see attempt.hpp.
+// Never: see attempt.hpp.
+#include "postgres/attempt.hpp"
+
+extern "C" {
+#include "utils/resowner.h"
+}
+
+namespace eventbus {
+
+bool is_passing(int sqlstate) {
+    switch (ERRCODE_TO_CATEGORY(sqlstate)) {
+        case ERRCODE_INSUFFICIENT_RESOURCES:
+        case ERRCODE_OPERATOR_INTERVENTION:
+        case ERRCODE_TRANSACTION_ROLLBACK:
+            return true;
+        default:
+            return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
+    }
+}
+
+ErrorData* attempt_by(void (*work)(void*), void* argument) {
+    MemoryContext memory = CurrentMemoryContext;
+    ResourceOwner owner = CurrentResourceOwner;
+    // Decoding a transaction that may be rolled back meanwhile watches it; the end of a subtransaction would end that.
+    TransactionId watched = CheckXidAlive;
+    ErrorData* volatile error = nullptr;
+    BeginInternalSubTransaction(nullptr);
+    MemoryContextSwitchTo(memory);
+    PG_TRY();
+    {
+        work(argument);
+        ReleaseCurrentSubTransaction();
+    }
+    PG_CATCH();
+    {
+        MemoryContextSwitchTo(memory);
+        error = CopyErrorData();
+        FlushErrorState();
+        RollbackAndReleaseCurrentSubTransaction();
+        CheckXidAlive = watched;
+    }
+    PG_END_TRY();
+    MemoryContextSwitchTo(memory);
+    CurrentResourceOwner = owner;
+    if (error != nullptr && is_passing(error->sqlerrcode)) ReThrowError(error);
+    return error;
+}
+
+const char* words_of(const ErrorData* error) {
+    return error->detail != nullptr ? psprintf("%s (%s)", error->message, error->detail) : error->message;
+}
+
+}  // namespace eventbus
