@@ -6,6 +6,7 @@
 #include "catalog/names.hpp"
 #include "core/bad_input.hpp"
 #include "core/settings.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/query.hpp"
 #include "router/route.hpp"
 
@@ -24,6 +25,10 @@ namespace {
 constexpr const char* options_example = "{\"heartbeat\": 10}";
 
 void check_broker(const char* name, const char* url, const char* options) {
+    constexpr const char* hint = "What a broker is told of it is UTF-8. Leave the character out.";
+    check_convertible("name of the broker", name, hint);
+    check_convertible("url", url, hint);
+    check_convertible("options", options, hint);
     bool names_files = call_guest([&] {
         BrokerSettings settings = broker::read_broker(name, url, options, module_directory());
         const BrokerOptions& o = settings.options;

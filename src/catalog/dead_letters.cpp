@@ -3,9 +3,13 @@
 // Never: touches the log: a dead letter is kept whole.
 #include "catalog/dead_letters.hpp"
 
+#include <algorithm>
+
 #include "catalog/arguments.hpp"
 #include "catalog/names.hpp"
 #include "intake/wake.hpp"
+#include "postgres/attempt.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/query.hpp"
 
 namespace eventbus::catalog {
@@ -13,21 +17,51 @@ namespace eventbus::catalog {
 namespace {
 
 // The guest's UTF-8 in the database's encoding.
-Argument stored_text(std::string_view utf8) {
-    if (GetDatabaseEncoding() == PG_UTF8) return Argument::of(utf8);
-    return Argument::of(static_cast<const char*>(
-        pg_any_to_server(pnstrdup(utf8.data(), utf8.size()), static_cast<int>(utf8.size()), PG_UTF8)));
+Argument stored_text(std::string_view utf8, bool* whole) {
+    bool is_whole;
+    Argument stored = Argument::of(static_cast<const char*>(from_utf8(utf8, &is_whole)));
+    *whole = *whole && is_whole;
+    return stored;
 }
 
-// What a broker says may be anything; the database takes only valid text.
-Argument foreign_text(std::string_view words) {
-    char* text = pnstrdup(words.data(), words.size());
+// What a broker says may be anything.
+Argument stored_error(std::string_view words) {
+    char* text = from_utf8(words);
     for (char* c = text; *c != '\0'; ++c)
         if (static_cast<unsigned char>(*c) < 0x20 && *c != '\n' && *c != '\t') *c = '?';
-    if (!pg_verifymbstr(text, static_cast<int>(strlen(text)), true))
-        for (char* c = text; *c != '\0'; ++c)
-            if ((static_cast<unsigned char>(*c) & 0x80) != 0) *c = '?';
     return Argument::of(static_cast<const char*>(text));
+}
+
+Argument stored_bytes(std::string_view bytes) {
+    auto* copy = static_cast<bytea*>(palloc(bytes.size() + VARHDRSZ));
+    SET_VARSIZE(copy, bytes.size() + VARHDRSZ);
+    memcpy(VARDATA(copy), bytes.data(), bytes.size());
+    return Argument::of_bytes(copy);
+}
+
+void insert(Prepared& statement, const DeadLetter& letter, const char* without) {
+    const Event& event = *letter.event;
+    bool whole = event.error.empty() && without == nullptr;
+    bool has_payload = without == nullptr && (event.error.empty() || !event.payload.empty());
+    Argument topic = stored_text(event.topic.empty() ? "?" : event.topic, &whole);
+    Argument key = event.key ? stored_text(*event.key, &whole) : Argument::null_of(TEXTOID);
+    Argument type = stored_text(event.content_type, &whole);
+    Argument headers = Argument::null_of(TEXTOID);
+    if (without == nullptr && !event.headers.empty()) headers = stored_text(event.headers, &whole);
+    // A text that the database has no characters for is kept as the bytes that it is.
+    bool is_text = has_payload && !event.is_bytes;
+    Argument text = is_text ? stored_text(event.payload, &is_text) : Argument::null_of(TEXTOID);
+    if (!is_text) text = Argument::null_of(TEXTOID);
+    Argument bytes = has_payload && !is_text ? stored_bytes(event.payload) : Argument::null_of(BYTEAOID);
+    Argument error = stored_error(letter.error);
+    if (without != nullptr)
+        error = Argument::of(static_cast<const char*>(
+            psprintf("%s (without payload and headers, which could not be stored: %s)", from_utf8(letter.error), without)));
+    run_prepared(statement,
+                 {Argument::of(letter.route_id), Argument::of(event.id), topic, key, headers, type, text, bytes,
+                  Argument::of_time(from_unix_us(event.published_at)), error, Argument::of(letter.attempts),
+                  Argument{LSNOID, UInt64GetDatum(event.lsn), event.lsn == 0},
+                  Argument{INT8OID, Int64GetDatum(event.number), event.lsn == 0}, Argument::of(!whole)});
 }
 
 std::string_view view_at(uint64 row, int column, MemoryContext memory) {
@@ -40,56 +74,82 @@ std::string_view view_at(uint64 row, int column, MemoryContext memory) {
     return {VARDATA(copy), VARSIZE(copy) - VARHDRSZ};
 }
 
+// What could not be read as a whole is not sent: receivers would take it for the event.
+void tell_of_incomplete(const Argument& route_id, const Argument& id) {
+    run_query(
+        "SELECT count(*) FROM eventbus.dead_letter_store WHERE incomplete AND NOT requeued "
+        "AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)",
+        {route_id, id});
+    int64 left = int8_at(0, 1);
+    if (left > 0)
+        ereport(NOTICE, (errmsg(INT64_FORMAT " dead letters are not sent again: they are not the whole event", left),
+                         errhint("Column error of eventbus.dead_letter says why. Publish them anew from where they came, "
+                                 "then eventbus.discard.")));
+}
+
 // Applies a statement to the dead letters of a route (or all) and an event (or all).
-int64 change(FunctionCallInfo fcinfo, const char* statement) {
+int64 change(FunctionCallInfo fcinfo, const char* statement, bool whole_ones) {
     char* route = optional_text(fcinfo, 0);
     Argument id = PG_ARGISNULL(1) ? Argument::null_of(INT8OID) : Argument::of(static_cast<int64>(PG_GETARG_INT64(1)));
     SPI_connect();
     Argument route_id = route == nullptr ? Argument::null_of(INT4OID) : Argument::of(find_route(route, Hold::share));
     uint64 count =
-        run_query(psprintf("%s WHERE NOT requeued AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)",
-                           statement),
+        run_query(psprintf("%s WHERE NOT requeued AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)%s",
+                           statement, whole_ones ? " AND NOT incomplete" : ""),
                   {route_id, id});
+    if (whole_ones) tell_of_incomplete(route_id, id);
     SPI_finish();
     return static_cast<int64>(count);
 }
 
 }  // namespace
 
-void store_dead_letter(int32 route_id, const Event& event, std::string_view error, int32 attempts) {
-    Argument text = event.is_bytes ? Argument::null_of(TEXTOID) : stored_text(event.payload);
-    Argument bytes = Argument::null_of(BYTEAOID);
-    if (event.is_bytes) {
-        auto* copy = static_cast<bytea*>(palloc(event.payload.size() + VARHDRSZ));
-        SET_VARSIZE(copy, event.payload.size() + VARHDRSZ);
-        memcpy(VARDATA(copy), event.payload.data(), event.payload.size());
-        bytes = Argument::of_bytes(copy);
-    }
-    run_query(
+void store_dead_letters(const DeadLetter* letters, int count) {
+    static Prepared statement = {
         "INSERT INTO eventbus.dead_letter_store AS d (route_id, event_id, topic, key, headers, content_type, "
-        "payload_text, "
-        "payload_bytes, published_at, error, attempts, failed_at, lsn, number) "
-        "SELECT id, $2, $3, $4, $5::jsonb, $6, $7, $8, $9, $10, $11, clock_timestamp(), $12, $13 FROM "
-        "eventbus.route_config "
-        "WHERE id = $1 "
-        "ON CONFLICT (route_id, event_id) DO UPDATE SET error = excluded.error, attempts = d.attempts + "
-        "excluded.attempts, "
-        "failed_at = excluded.failed_at, requeued = false",
-        {Argument::of(route_id), Argument::of(event.id), stored_text(event.topic),
-         event.key ? stored_text(*event.key) : Argument::null_of(TEXTOID),
-         event.headers.empty() ? Argument::null_of(TEXTOID) : stored_text(event.headers),
-         stored_text(event.content_type), text, bytes, Argument::of_time(from_unix_us(event.published_at)),
-         foreign_text(error), Argument::of(attempts), Argument{LSNOID, UInt64GetDatum(event.lsn), event.lsn == 0},
-         Argument{INT8OID, Int64GetDatum(event.number), event.lsn == 0}});
+        "payload_text, payload_bytes, published_at, error, attempts, failed_at, lsn, number, incomplete) "
+        "SELECT id, $2, $3, $4, $5::pg_catalog.jsonb, $6, $7, $8, $9, $10, $11, pg_catalog.clock_timestamp(), $12, $13, "
+        "$14 FROM eventbus.route_config WHERE id = $1 "
+        "ON CONFLICT (route_id, event_id) DO UPDATE SET error = excluded.error, "
+        "attempts = d.attempts + excluded.attempts, failed_at = excluded.failed_at, requeued = false, "
+        "incomplete = d.incomplete OR excluded.incomplete",
+        {INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, TIMESTAMPTZOID, TEXTOID, INT4OID,
+         LSNOID, INT8OID, BOOLOID}};
+    constexpr int together = 100;
+    MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_eventbus dead letters", ALLOCSET_SMALL_SIZES);
+    MemoryContext caller = MemoryContextSwitchTo(scratch);
+    for (int first = 0; first < count; first += together) {
+        int end = std::min(count, first + together);
+        ErrorData* error = attempt([&] {
+            for (int i = first; i < end; ++i) insert(statement, letters[i], nullptr);
+        });
+        for (int i = first; error != nullptr && i < end; ++i) {
+            ErrorData* own = attempt([&] { insert(statement, letters[i], nullptr); });
+            if (own != nullptr) insert(statement, letters[i], error_words(own));
+        }
+        MemoryContextReset(scratch);
+    }
+    MemoryContextSwitchTo(caller);
+    MemoryContextDelete(scratch);
+}
+
+// A text of the table as a guest gets it. One that a broker cannot be given is told in the event's error.
+static std::string_view utf8_at(uint64 row, int column, MemoryContext memory, Event* event) {
+    std::string_view text = view_at(row, column, memory);
+    MemoryContext caller = MemoryContextSwitchTo(memory);
+    bool whole;
+    std::string_view made = database_is_utf8() ? text : to_utf8_or_marks(text, &whole);
+    if (!database_is_utf8() && !whole)
+        event->error = to_utf8_or_marks(bad_character(text, convertible(text)).words);
+    MemoryContextSwitchTo(caller);
+    return made;
 }
 
 int take_requeued(int32 route_id, int64 after_id, int most, Event** events, MemoryContext memory) {
     run_query(
-        "SELECT event_id, published_at, convert_to(topic, 'UTF8'), convert_to(key, 'UTF8'), convert_to(headers::text, "
-        "'UTF8'), "
-        "convert_to(content_type, 'UTF8'), coalesce(payload_bytes, convert_to(payload_text, 'UTF8')), payload_bytes IS "
-        "NOT NULL, lsn, number "
-        "FROM eventbus.dead_letter_store WHERE route_id = $1 AND event_id > $2 AND requeued ORDER BY event_id LIMIT $3",
+        "SELECT event_id, published_at, topic, key, headers::text, content_type, payload_text, payload_bytes, lsn, "
+        "number FROM eventbus.dead_letter_store WHERE route_id = $1 AND event_id > $2 AND requeued "
+        "ORDER BY event_id LIMIT $3",
         {Argument::of(route_id), Argument::of(after_id), Argument::of(static_cast<int64>(most))});
     auto count = static_cast<int>(SPI_processed);
     *events = static_cast<Event*>(MemoryContextAlloc(memory, sizeof(Event) * (count + 1)));
@@ -97,12 +157,12 @@ int take_requeued(int32 route_id, int64 after_id, int most, Event** events, Memo
         Event* event = new (&(*events)[i]) Event();
         event->id = int8_at(i, 1);
         event->published_at = to_unix_us(time_at(i, 2));
-        event->topic = view_at(i, 3, memory);
-        if (!is_null_at(i, 4)) event->key = view_at(i, 4, memory);
-        event->headers = view_at(i, 5, memory);
-        event->content_type = view_at(i, 6, memory);
-        event->payload = view_at(i, 7, memory);
-        event->is_bytes = bool_at(i, 8);
+        event->topic = utf8_at(i, 3, memory, event);
+        if (!is_null_at(i, 4)) event->key = utf8_at(i, 4, memory, event);
+        event->headers = utf8_at(i, 5, memory, event);
+        event->content_type = utf8_at(i, 6, memory, event);
+        event->is_bytes = !is_null_at(i, 8);
+        event->payload = event->is_bytes ? view_at(i, 8, memory) : utf8_at(i, 7, memory, event);
         bool null;
         Datum lsn = datum_at(i, 9, &null);
         event->lsn = null ? 0 : DatumGetUInt64(lsn);
@@ -124,11 +184,11 @@ EVENTBUS_SQL_FUNCTION(eventbus_discard);
 }
 
 Datum eventbus_redeliver(PG_FUNCTION_ARGS) {
-    int64 count = eventbus::catalog::change(fcinfo, "UPDATE eventbus.dead_letter_store SET requeued = true");
+    int64 count = eventbus::catalog::change(fcinfo, "UPDATE eventbus.dead_letter_store SET requeued = true", true);
     if (count > 0) eventbus::intake::configuration_changed();
     PG_RETURN_INT64(count);
 }
 
 Datum eventbus_discard(PG_FUNCTION_ARGS) {
-    PG_RETURN_INT64(eventbus::catalog::change(fcinfo, "DELETE FROM eventbus.dead_letter_store"));
+    PG_RETURN_INT64(eventbus::catalog::change(fcinfo, "DELETE FROM eventbus.dead_letter_store", false));
 }

@@ -10,9 +10,18 @@
 
 namespace eventbus::catalog {
 
-// Stores an event that was refused for good. One that is there already (sent again, and refused again) gets the new
-// error and its attempts added.
-void store_dead_letter(int32 route_id, const Event& event, std::string_view error, int32 attempts);
+// Which event cannot be delivered on which route.
+struct DeadLetter {
+    int32 route_id;
+    const Event* event;
+    std::string_view error;
+    int32 attempts;
+};
+
+// Stores events that were refused for good. One that is there already (sent again, and refused again) gets the new
+// error and its attempts added. One that the table does not take is stored without payload and headers, and says so.
+// Errors only where that fails, too: a shortage, or a table that is not ours any more.
+void store_dead_letters(const DeadLetter* letters, int count);
 
 // Dead letters that an operator wants sent again, in id order from behind after_id on; allocated in `memory`.
 int take_requeued(int32 route_id, int64 after_id, int most, Event** events, MemoryContext memory);

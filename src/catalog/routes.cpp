@@ -8,6 +8,7 @@
 #include "core/settings.hpp"
 #include "intake/wake.hpp"
 #include "log/cursors.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/query.hpp"
 #include "router/route.hpp"
 #include "wal/preflight.hpp"
@@ -35,6 +36,11 @@ struct Checked {
 // Checks everything about a route.
 Checked check_route(const char* name, const char* url, const char* destination, const char* topics,
                     const char* options) {
+    constexpr const char* hint = "Destinations and topics are UTF-8 to brokers. Leave the character out.";
+    check_convertible("name of the route", name, hint);
+    check_convertible("destination", destination, hint);
+    check_convertible("topics", topics, hint);
+    check_convertible("options", options, hint);
     const broker::Module* module = call_guest([&] { return broker::load_module(url_scheme(url), module_directory()); });
     Checked checked = call_guest([&] {
         router::Route route(0, name, destination, topics, options, *module);

@@ -14,11 +14,6 @@ Decoder* decoder_of(LogicalDecodingContext* context) {
     return static_cast<Decoder*>(context->output_plugin_private);
 }
 
-Operation operation_of(const ReorderBufferChange* change) {
-    if (change->action == REORDER_BUFFER_CHANGE_INSERT) return Operation::insert;
-    return change->action == REORDER_BUFFER_CHANGE_UPDATE ? Operation::update : Operation::remove;
-}
-
 TransactionId sub_of(const Decoder* decoder, const ReorderBufferTXN* txn, const ReorderBufferChange* change) {
     return decoder->streamed != nullptr ? change->txn->xid : txn->xid;
 }
@@ -44,6 +39,11 @@ void write_wanted(Decoder* decoder, ReorderBufferTXN* txn, Relation relation, Re
 }
 
 }  // namespace
+
+Operation operation_of(const ReorderBufferChange* change) {
+    if (change->action == REORDER_BUFFER_CHANGE_INSERT) return Operation::insert;
+    return change->action == REORDER_BUFFER_CHANGE_UPDATE ? Operation::update : Operation::remove;
+}
 
 void write_change(LogicalDecodingContext* context, ReorderBufferTXN* txn, Relation relation,
                   ReorderBufferChange* change) {

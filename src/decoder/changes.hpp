@@ -7,6 +7,7 @@
 
 namespace eventbus::decoder {
 
+Operation operation_of(const ReorderBufferChange* change);  // of a row
 void write_change(LogicalDecodingContext* context, ReorderBufferTXN* txn, Relation relation,
                   ReorderBufferChange* change);
 void write_truncate(LogicalDecodingContext* context, ReorderBufferTXN* txn, int count, Relation relations[],

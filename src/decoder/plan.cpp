@@ -21,6 +21,7 @@ class Plans {
     MemoryContext memory;
     const Options* options;
     PreparePlan prepare;
+    AskForTable ask;
     HTAB* table;
     RelationPlan* last;
     Publications* publications;  // nullptr: not asked for
@@ -144,7 +145,8 @@ void look_up(Plans* plans, RelationPlan* plan, Relation relation) {
     plan->under_ancestor = published != relation;
     plan->schema = get_namespace_name(RelationGetNamespace(published));
     plan->table = pstrdup(RelationGetRelationName(published));
-    plan->wanted = plan->wanted && wants_table(options, plan->schema, plan->table);
+    plan->wanted = plan->wanted && wants_table(options, plan->schema, plan->table) &&
+                   (plans->ask.asks == nullptr || plans->ask.asks(plans->ask.context, plan));
     if (plan->wanted) {
         look_up_columns(plan, relation, published, shown);
         plan->before = make_row(RelationGetDescr(relation)->natts);
@@ -156,12 +158,13 @@ void look_up(Plans* plans, RelationPlan* plan, Relation relation) {
 
 }  // namespace
 
-Plans* make_plans(MemoryContext memory, const Options* options, PreparePlan prepare) {
+Plans* make_plans(MemoryContext memory, const Options* options, PreparePlan prepare, AskForTable ask) {
     watch_catalog();
     auto* plans = static_cast<Plans*>(MemoryContextAllocZero(memory, sizeof(Plans)));
     plans->memory = memory;
     plans->options = options;
     plans->prepare = prepare;
+    plans->ask = ask;
     HASHCTL control = {};
     control.keysize = sizeof(Oid);
     control.entrysize = sizeof(RelationPlan);

@@ -87,8 +87,15 @@ class Plans;
 // Fills in what a format wants of a plan, in the plan's memory.
 using PreparePlan = void (*)(RelationPlan* plan, Relation published, const Options& options);
 
+// Whether anybody asks for the table's changes, of which the plan knows the names by now; it may take operations from
+// it. What nobody asks for is not prepared: who does not want a table does not meet what is wrong with it.
+struct AskForTable {
+    bool (*asks)(void* context, RelationPlan* plan);  // nullptr: yes
+    void* context;
+};
+
 // One a decoding context; it lives in `memory`, and goes with it.
-Plans* make_plans(MemoryContext memory, const Options* options, PreparePlan prepare);
+Plans* make_plans(MemoryContext memory, const Options* options, PreparePlan prepare, AskForTable ask = {});
 RelationPlan* plan_for(Plans* plans, Relation relation);
 
 // A piece out of a buffer, which stays where it is.

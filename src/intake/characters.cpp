@@ -17,12 +17,6 @@ namespace {
 
 constexpr const char* leave_it_out = "Leave the character out, or replace it.";
 
-void check(const char* what, std::string_view text, const char* hint) {
-    Size good = convertible(text);
-    if (good == text.size()) return;
-    refuse_character(psprintf("%s holds a character that cannot be delivered", what), text, good, hint);
-}
-
 // Escapes are the database's own business: what is delivered is the text.
 std::string_view text_of(Datum jsonb) {
     Jsonb* json = DatumGetJsonbP(jsonb);
@@ -34,30 +28,23 @@ std::string_view text_of(Datum jsonb) {
 
 }  // namespace
 
-void refuse_character(const char* message, std::string_view text, Size at, const char* hint) {
-    BadCharacter bad = bad_character(text, at);
-    ereport(ERROR, (errcode(bad.sqlstate), errmsg("%s", message), errdetail("Brokers get UTF-8: %s.", bad.words),
-                    errhint("%s", hint)));
-    pg_unreachable();
-}
-
 void check_characters_by_hand(const log::NewEvent& event) {
     MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "pg_eventbus characters", ALLOCSET_SMALL_SIZES);
     MemoryContext caller = MemoryContextSwitchTo(memory);
-    check("topic", text_view(event.topic), leave_it_out);
+    check_convertible("topic", text_view(event.topic), leave_it_out);
     std::string_view topic = to_utf8(text_view(event.topic));
     call_guest([&] { router::check_topic(topic); });  // it may be longer now
     if (event.key != nullptr) {
-        check("key", text_view(event.key), leave_it_out);
+        check_convertible("key", text_view(event.key), leave_it_out);
         check_key_size(to_utf8(text_view(event.key)).size());
     }
-    if (event.has_headers) check("headers", text_of(event.headers), leave_it_out);
+    if (event.has_headers) check_convertible("headers", text_of(event.headers), leave_it_out);
     if (event.payload_column != log::column_bytes) {
         std::string_view payload = event.payload_column == log::column_json
                                        ? text_of(event.payload)
                                        : text_view(reinterpret_cast<const text*>(DatumGetPointer(event.payload)));
-        check("payload", payload,
-              "Leave the character out, or publish the bytes with eventbus.publish_bytes.");
+        check_convertible("payload", payload,
+                          "Leave the character out, or publish the bytes with eventbus.publish_bytes.");
         check_payload_size(to_utf8(payload).size());
     }
     MemoryContextSwitchTo(caller);

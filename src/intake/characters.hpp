@@ -14,7 +14,4 @@ inline void check_characters(const log::NewEvent& event) {
     if (!database_is_utf8()) check_characters_by_hand(event);
 }
 
-// The first of these texts' characters that UTF-8 does not have: an error, which names what holds it.
-[[noreturn]] void refuse_character(const char* message, std::string_view text, Size at, const char* hint);
-
 }  // namespace eventbus::intake

@@ -7,6 +7,7 @@
 // that we have in shared memory. It is taken before the tables are read, so that no change goes by unseen.
 #include "log/cursors.hpp"
 #include "log/find.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "router/route.hpp"
@@ -107,7 +108,8 @@ int64 microseconds(const Interval* interval) {
 bool takes(const Wait& wait, uint64 row) {
     if (wait.event.fate == log::Fate::gone) return true;  // all that is left to ask for is a dead letter
     const char* topics = text_at(row, 3);
-    return call_guest([&] { return router::TopicFilter(topics).matches(wait.event.topic); });
+    std::string_view patterns = to_utf8_or_marks(topics);
+    return call_guest([&] { return router::TopicFilter(patterns).matches(wait.event.topic); });
 }
 
 status::Answer answer_of_cursor(const Wait& wait, uint64 row) {

@@ -228,7 +228,7 @@ void make_remains(Making* making, const ErrorData* error) {
         bool whole_names;
         event = heading(tuple, columns, &whole_names);
     });
-    event.error = to_utf8_or_marks(psprintf("the event cannot be read from the log: %s", words_of(error)));
+    event.error = to_utf8_or_marks(psprintf("the event cannot be read from the log: %s", error_words(error)));
     if (!is_wanted(making, event)) return;
     event.published_at = to_unix_us(raw_published_at(tuple));
     event.content_type = "application/octet-stream";

@@ -20,7 +20,7 @@ bool is_passing(int sqlstate) {
     }
 }
 
-ErrorData* attempt_by(void (*work)(void*), void* argument) {
+ErrorData* attempt_anything(void (*work)(void*), void* argument) {
     MemoryContext memory = CurrentMemoryContext;
     ResourceOwner owner = CurrentResourceOwner;
     // Decoding a transaction that may be rolled back meanwhile watches it; the end of a subtransaction would end that.
@@ -44,11 +44,10 @@ ErrorData* attempt_by(void (*work)(void*), void* argument) {
     PG_END_TRY();
     MemoryContextSwitchTo(memory);
     CurrentResourceOwner = owner;
-    if (error != nullptr && is_passing(error->sqlerrcode)) ReThrowError(error);
     return error;
 }
 
-const char* words_of(const ErrorData* error) {
+const char* error_words(const ErrorData* error) {
     return error->detail != nullptr ? psprintf("%s (%s)", error->message, error->detail) : error->message;
 }
 

@@ -3,6 +3,8 @@
 // Never: swallows what is nobody's fault: a shortage, a cancelled statement, a conflict of transactions.
 #pragma once
 
+#include <type_traits>
+
 #include "postgres/prelude.hpp"
 
 namespace eventbus {
@@ -11,14 +13,18 @@ namespace eventbus {
 bool is_passing(int sqlstate);
 
 // Runs work in a subtransaction. nullptr: it went well. Otherwise all of it is undone, and this is why, in the memory
-// context that is current; errors that pass are thrown on. Wants a transaction.
-ErrorData* attempt_by(void (*work)(void*), void* argument);
+// context that is current. Wants a transaction.
+ErrorData* attempt_anything(void (*work)(void*), void* argument);
+// The same; errors that pass are thrown on.
 template <class Work>
 ErrorData* attempt(Work&& work) {
-    return attempt_by([](void* argument) { (*static_cast<Work*>(argument))(); }, &work);
+    ErrorData* error = attempt_anything(
+        [](void* argument) { (*static_cast<std::remove_reference_t<Work>*>(argument))(); }, &work);
+    if (error != nullptr && is_passing(error->sqlerrcode)) ReThrowError(error);
+    return error;
 }
 
 // Message and detail.
-const char* words_of(const ErrorData* error);
+const char* error_words(const ErrorData* error);
 
 }  // namespace eventbus

@@ -110,6 +110,19 @@ BadCharacter bad_character(std::string_view text, Size at) {
             ERRCODE_UNTRANSLATABLE_CHARACTER};
 }
 
+void refuse_character(const char* message, std::string_view text, Size at, const char* hint) {
+    BadCharacter bad = bad_character(text, at);
+    ereport(ERROR, (errcode(bad.sqlstate), errmsg("%s", message), errdetail("Brokers get UTF-8: %s.", bad.words),
+                    errhint("%s", hint)));
+    pg_unreachable();
+}
+
+void check_convertible(const char* what, std::string_view text, const char* hint) {
+    Size good = convertible(text);
+    if (good != text.size())
+        refuse_character(psprintf("%s holds a character that cannot be delivered", what), text, good, hint);
+}
+
 std::string_view to_utf8(std::string_view text) {
     if (database_is_utf8() || is_ascii(text)) return text;
     Size good;
@@ -165,7 +178,10 @@ const char* readable_name(const char* name) {
     return shown;
 }
 
-char* shown_text(std::string_view words) {
+char* from_utf8(std::string_view words, bool* whole) {
+    if (whole != nullptr) *whole = true;
+    if (is_ascii(words) && memchr(words.data(), '\0', words.size()) == nullptr)
+        return pnstrdup(words.data(), words.size());
     int encoding = GetDatabaseEncoding();
     StringInfoData out;
     initStringInfo(&out);
@@ -182,12 +198,18 @@ char* shown_text(std::string_view words) {
         }
         words.remove_prefix(good);
         if (words.empty()) break;
+        if (whole != nullptr) *whole = false;
         appendStringInfoChar(&out, '?');
         words.remove_prefix(bad_length(PG_UTF8, words));
     }
-    for (char* c = out.data; *c != '\0'; ++c)
-        if (static_cast<unsigned char>(*c) < 0x20 || *c == 0x7f) *c = ' ';
     return out.data;
+}
+
+char* shown_text(std::string_view words) {
+    char* shown = from_utf8(words);
+    for (char* c = shown; *c != '\0'; ++c)
+        if (static_cast<unsigned char>(*c) < 0x20 || *c == 0x7f) *c = ' ';
+    return shown;
 }
 
 void show_text(char* to, Size room, std::string_view words) {

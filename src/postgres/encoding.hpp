@@ -28,6 +28,10 @@ struct BadCharacter {
 };
 BadCharacter bad_character(std::string_view text, Size at);
 
+// An error where the text has such a character: "WHAT holds a character that cannot be delivered".
+void check_convertible(const char* what, std::string_view text, const char* hint);
+[[noreturn]] void refuse_character(const char* message, std::string_view text, Size at, const char* hint);
+
 // The text in UTF-8, palloc'd where it is not itself. Errors where it has a character that UTF-8 does not have.
 std::string_view to_utf8(std::string_view text);
 // The same with a question mark for each such character, and for each byte that is none in the database's encoding;
@@ -38,8 +42,10 @@ std::string_view to_utf8_or_marks(std::string_view text, bool* whole = nullptr);
 // question mark for what is no character here, or has none in UTF-8.
 const char* readable_name(const char* name);
 
-// UTF-8, or anything, as valid text of the database that is good for one line; palloc'd. A question mark stands for
-// what it cannot show. Without a transaction, that is all beyond ASCII where the encoding is neither UTF-8 nor SQL_ASCII.
+// UTF-8, or anything, as valid text of the database; palloc'd. A question mark stands for what it cannot hold; *whole:
+// there was none. Without a transaction, that is all beyond ASCII where the encoding is neither UTF-8 nor SQL_ASCII.
+char* from_utf8(std::string_view words, bool* whole = nullptr);
+// The same, good for one line.
 char* shown_text(std::string_view words);
 // The same into a buffer, cut between characters.
 void show_text(char* to, Size room, std::string_view words);

@@ -30,6 +30,25 @@ uint64 run_query(const char* sql, std::initializer_list<Argument> params, bool r
     return SPI_processed;
 }
 
+uint64 run_prepared(Prepared& query, std::initializer_list<Argument> params) {
+    Datum values[Prepared::most];
+    char nulls[Prepared::most];
+    int count = 0;
+    for (const Argument& param : params) {
+        values[count] = param.value;
+        nulls[count++] = param.null ? 'n' : ' ';
+    }
+    if (query.plan == nullptr) {
+        SPIPlanPtr plan = SPI_prepare(query.sql, count, query.types);
+        if (plan == nullptr) elog(ERROR, "query cannot be prepared: %s", SPI_result_code_string(SPI_result));
+        SPI_keepplan(plan);
+        query.plan = plan;
+    }
+    int result = SPI_execute_plan(query.plan, values, nulls, false, 0);
+    if (result < 0) elog(ERROR, "query failed: %s", SPI_result_code_string(result));
+    return SPI_processed;
+}
+
 Datum datum_at(uint64 row, int column, bool* null) {
     return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, null);
 }

@@ -40,6 +40,15 @@ struct Argument {
 // Runs a query between SPI_connect and SPI_finish; its rows are in SPI_tuptable. Returns how many it touched.
 uint64 run_query(const char* sql, std::initializer_list<Argument> params = {}, bool read_only = false);
 
+// A query that is planned once a process.
+struct Prepared {
+    static constexpr int most = 16;
+    const char* sql;
+    Oid types[most];
+    struct _SPI_plan* plan = nullptr;
+};
+uint64 run_prepared(Prepared& query, std::initializer_list<Argument> params);
+
 // Columns of a row of SPI_tuptable, from 1.
 bool is_null_at(uint64 row, int column);
 char* text_at(uint64 row, int column);  // palloc'd; nullptr when null

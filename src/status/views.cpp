@@ -5,6 +5,8 @@
 
 #include "catalog/catalog.hpp"
 #include "log/cursors.hpp"
+#include "postgres/attempt.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "router/route.hpp"
@@ -58,7 +60,8 @@ TimestampTz oldest_behind(const log::Cursor& cursor, Waiting filter) {
 // The same of a route and its detours. An event of a key that the route passes over counts for both, but a detour is
 // behind its route as a rule.
 TimestampTz oldest_behind(const log::StoredCursor& route, const char* topics) {
-    auto* filter = call_guest([&] { return new router::TopicFilter(topics); });
+    std::string_view patterns = to_utf8_or_marks(topics);
+    auto* filter = call_guest([&] { return new router::TopicFilter(patterns); });
     auto* callback = static_cast<MemoryContextCallback*>(palloc0(sizeof(MemoryContextCallback)));
     callback->arg = filter;
     callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };
@@ -172,6 +175,28 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
+// A route whose row, cursor or events cannot be read: others are shown all the same.
+void put_unreadable(ReturnSetInfo* result, const RouteLine& line, const char* words) {
+    Datum values[status_column_count] = {};
+    bool nulls[status_column_count];
+    std::fill(nulls, nulls + status_column_count, true);
+    for (int column : {status_delivered, status_dead, status_retries, status_skipped}) {
+        values[column] = Int64GetDatum(0);
+        nulls[column] = false;
+    }
+    auto put = [&](int column, Datum value) {
+        values[column] = value;
+        nulls[column] = false;
+    };
+    put(status_route_id, Int32GetDatum(line.id));
+    put(status_state, CStringGetTextDatum(line.paused ? "paused" : "stopped"));
+    put(status_in_flight, Int32GetDatum(0));
+    put(status_last_error, CStringGetTextDatum(psprintf("the route's status cannot be read: %s", words)));
+    put(status_last_error_at, TimestampTzGetDatum(GetCurrentTimestamp()));
+    put(status_throughput, Float8GetDatum(0));
+    tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
 class Checks {
  public:
     explicit Checks(ReturnSetInfo* result) : result_(result) {}
@@ -280,7 +305,10 @@ void check_routes(Checks& checks) {
                        psprintf("Bring receivers up to date by other means, then SELECT eventbus.restart_route('%s').",
                                 text_at(i, 1)));
         else if (strcmp(state, "stopped") == 0)
-            checks.put(name, "error", psprintf("no sender runs for broker %s", broker),
+            checks.put(name, "error",
+                       text_at(i, 4) == nullptr
+                           ? psprintf("no sender runs for broker %s", broker)
+                           : psprintf("no sender runs for broker %s; the last error was: %s", broker, error),
                        "See the other checks; if they are well, the server log says why the sender ended.");
         else
             checks.put(name, "ok", psprintf("connecting to broker %s", broker), nullptr);
@@ -343,7 +371,10 @@ Datum eventbus_route_status(PG_FUNCTION_ARGS) {
     auto count = static_cast<int>(SPI_processed);
     auto* lines = static_cast<RouteLine*>(palloc(sizeof(RouteLine) * (count + 1)));
     for (int i = 0; i < count; ++i) lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3), bool_at(i, 4)};
-    for (int i = 0; i < count; ++i) put_status(result, lines[i]);
+    for (int i = 0; i < count; ++i) {
+        ErrorData* error = attempt([&] { put_status(result, lines[i]); });
+        if (error != nullptr) put_unreadable(result, lines[i], error_words(error));
+    }
     SPI_finish();
     PG_RETURN_NULL();
 }

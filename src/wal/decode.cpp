@@ -85,18 +85,32 @@ void on_commit(LogicalDecodingContext* context, ReorderBufferTXN*, XLogRecPtr) {
     source->decoded_bytes += std::exchange(context->reorder->totalBytes, 0);
 }
 
+// What PostgreSQL hands the callbacks of a change.
+struct Shown {
+    LogicalDecodingContext* context;
+    ReorderBufferTXN* txn;
+    Relation relation;
+    ReorderBufferChange* change;
+};
+
 void on_change(LogicalDecodingContext* context, ReorderBufferTXN* txn, Relation relation, ReorderBufferChange* change) {
-    Source* source = source_of(context);
-    Found found(source, change->lsn);
-    show_to_shapes(source, &found, [&] { decoder::write_change(context, txn, relation, change); });
+    Shown shown = {context, txn, relation, change};
+    auto show = [](void* argument) {
+        auto* it = static_cast<Shown*>(argument);
+        decoder::write_change(it->context, it->txn, it->relation, it->change);
+    };
+    show_change(source_of(context), change->lsn, relation, decoder::operation_of(change), show, &shown);
 }
 
 void on_truncate(LogicalDecodingContext* context, ReorderBufferTXN* txn, int count, Relation relations[],
                  ReorderBufferChange* change) {
-    Source* source = source_of(context);
+    auto show = [](void* argument) {
+        auto* it = static_cast<Shown*>(argument);
+        decoder::write_truncate(it->context, it->txn, 1, &it->relation, it->change);
+    };
     for (int i = 0; i < count; ++i) {
-        Found found(source, change->lsn);
-        show_to_shapes(source, &found, [&] { decoder::write_truncate(context, txn, 1, &relations[i], change); });
+        Shown shown = {context, txn, relations[i], change};
+        show_change(source_of(context), change->lsn, relations[i], decoder::Operation::truncate, show, &shown);
     }
 }
 
@@ -179,7 +193,7 @@ void take_callbacks(Source* source) {
     callbacks.stream_change_cb = on_change;
     callbacks.stream_truncate_cb = on_truncate;
     callbacks.stream_message_cb = on_message;
-    context->streaming = true;
+    context->streaming = !source->failures->unstreamed;
 }
 
 void forget_streamed(Source* source, Streamed* streamed) {

@@ -11,6 +11,7 @@ namespace eventbus::wal {
 // What takers with the same selection have in common: the decoder's plans of tables, and one payload for all.
 struct Shape {
     decoder::Decoder decoder;  // the first member: the decoder's callbacks know nothing else of us
+    Source* source;
     Selection selection;
     bool rows;    // the payload is the row alone
     int* takers;  // by number
@@ -26,8 +27,17 @@ inline bool wants(const Source* source, int taker, std::string_view topic) {
     return asked->wants(asked->context, topic);
 }
 
-// A text in the database's encoding; brokers get UTF-8.
-std::string_view utf8_of(std::string_view text);
+// What has become of a change for one shape. It is given when all of it is there.
+struct Made {
+    Event event;          // its texts are there until `scratch` is emptied
+    const bool* wanted;   // by the shape's takers; nullptr: that is not known (yet)
+    bool stamped;         // the payload is an envelope
+    bool done;
+};
+
+// The topic of a table's changes, and who of the shape's takers wants them; palloc'd.
+const bool* takers_of_table(const Source* source, const Shape* shape, const char* schema, const char* table,
+                            decoder::Operation operation, std::string_view* topic);
 
 // A change, and how it is given to those who take it.
 class Found {
@@ -38,6 +48,7 @@ class Found {
     void stamped(bool is) { stamped_ = is; }
     // All have been asked.
     void done();
+    int64 id() const { return id_; }
 
  private:
     Source* source_;
@@ -45,22 +56,5 @@ class Found {
     bool given_ = false;
     bool stamped_ = false;
 };
-
-// Lets each shape's decoder look at the change.
-template <class Show>
-void show_to_shapes(Source* source, Found* found, Show show) {
-    void* plugins = source->context->output_plugin_private;
-    source->found_now = found;
-    ListCell* cell;
-    foreach (cell, source->shapes) {
-        auto* shape = static_cast<Shape*>(lfirst(cell));
-        shape->decoder.context = source->context;
-        source->context->output_plugin_private = &shape->decoder;
-        show();
-    }
-    source->context->output_plugin_private = plugins;
-    source->found_now = nullptr;
-    found->done();
-}
 
 }  // namespace eventbus::wal

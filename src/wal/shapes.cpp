@@ -31,16 +31,15 @@ struct TableWords {
     Oid* key_types;  // base types
     FmgrInfo* key_output;
     int key_count;
-    bool complete;
     std::string_view topics[decoder::operation_count];
-    bool* wanted[decoder::operation_count];  // by the shape's takers
+    const bool* wanted[decoder::operation_count];  // by the shape's takers
     bool any[decoder::operation_count];
 };
 
-// What the decoder's plan of a table has to know besides.
+// What the decoder's plan of a table has to know besides, for who asks for it.
 void prepare(decoder::RelationPlan* plan, Relation published, const decoder::Options& options) {
     (options.wal2json ? decoder::wal2json_format_2.prepare : decoder::prepare_envelope)(plan, published, options);
-    auto* words = static_cast<TableWords*>(palloc0(sizeof(TableWords)));
+    auto* words = static_cast<TableWords*>(plan->more);
     List* key = identity_columns(published);
     words->key =
         static_cast<decoder::Column**>(palloc0(sizeof(decoder::Column*) * static_cast<Size>(list_length(key) + 1)));
@@ -64,29 +63,23 @@ void prepare(decoder::RelationPlan* plan, Relation published, const decoder::Opt
             words->key[words->key_count++] = column;
         }
     }
-    plan->more = words;
 }
 
-void complete(Source* source, const Shape* shape, const decoder::RelationPlan* plan, TableWords* words) {
-    static constexpr const char* operations[decoder::operation_count] = {"insert", "update", "delete", "truncate"};
-    MemoryContext before = MemoryContextSwitchTo(plan->memory);
+// Whether any taker of the shape wants anything of the table.
+bool asks(void* context, decoder::RelationPlan* plan) {
+    auto* shape = static_cast<Shape*>(context);
+    auto* words = static_cast<TableWords*>(palloc0(sizeof(TableWords)));
+    bool any = false;
     for (int op = 0; op < decoder::operation_count; ++op) {
-        StringInfoData topic;
-        initStringInfo(&topic);
-        append_topic_word(&topic, plan->schema);
-        appendStringInfoChar(&topic, '.');
-        append_topic_word(&topic, plan->table);
-        appendStringInfo(&topic, ".%s", operations[op]);
-        words->topics[op] = utf8_of({topic.data, static_cast<Size>(topic.len)});
-        words->wanted[op] = static_cast<bool*>(palloc0(sizeof(bool) * static_cast<Size>(shape->taker_count)));
-        if (strcmp(plan->schema, own_schema) == 0) continue;
-        for (int i = 0; i < shape->taker_count; ++i) {
-            words->wanted[op][i] = wants(source, shape->takers[i], words->topics[op]);
-            words->any[op] = words->any[op] || words->wanted[op][i];
-        }
+        words->wanted[op] = takers_of_table(shape->source, shape, plan->schema, plan->table,
+                                            static_cast<decoder::Operation>(op), &words->topics[op]);
+        for (int i = 0; i < shape->taker_count; ++i) words->any[op] = words->any[op] || words->wanted[op][i];
+        // A row filter may make another operation of an UPDATE.
+        if (plan->filters == nullptr) plan->operations[op] = plan->operations[op] && words->any[op];
+        any = any || words->any[op];
     }
-    MemoryContextSwitchTo(before);
-    words->complete = true;
+    plan->more = words;
+    return any;
 }
 
 std::optional<std::string_view> key_of(const TableWords& words, const decoder::Change& change) {
@@ -105,7 +98,7 @@ std::optional<std::string_view> key_of(const TableWords& words, const decoder::C
     }
     if (!any) return std::nullopt;
     text* key = make_event_key(&out);
-    return utf8_of({VARDATA(key), VARSIZE(key) - VARHDRSZ});
+    return to_utf8({VARDATA(key), VARSIZE(key) - VARHDRSZ});
 }
 
 // False where the format has no words for the change.
@@ -131,23 +124,23 @@ bool write_payload(Source* source, const Shape* shape, const ReorderBufferTXN* t
 void found_change(decoder::Decoder* decoder, ReorderBufferTXN* txn, decoder::RelationPlan* plan,
                   const decoder::Change& change) {
     auto* shape = reinterpret_cast<Shape*>(decoder);
-    Source* source = source_of(decoder->context);
+    Source* source = shape->source;
     auto* words = static_cast<TableWords*>(plan->more);
-    if (!words->complete) complete(source, shape, plan, words);
     int op = static_cast<int>(change.operation);
     if (!words->any[op]) return;
     source->table = plan;
-    if (write_payload(source, shape, txn, *plan, change)) {
-        Event event;
-        event.topic = words->topics[op];
-        event.key = key_of(*words, change);
-        event.payload = utf8_of({source->payload.data, static_cast<Size>(source->payload.len)});
-        event.content_type = "application/json";
-        source->found_now->stamped(!shape->rows && !decoder->options.wal2json);
-        for (int i = 0; i < shape->taker_count; ++i)
-            if (words->wanted[op][i]) source->found_now->give(shape->takers[i], &event);
-    }
-    source->table = nullptr;
+    MemoryContext before = MemoryContextSwitchTo(source->scratch);
+    Made* made = source->made;
+    made->event.topic = words->topics[op];
+    made->wanted = words->wanted[op];
+    made->event.key = key_of(*words, change);
+    // Under another name than its own nobody would know it.
+    if (!database_is_utf8()) (void)to_utf8(psprintf("%s.%s", plan->schema, plan->table));
+    made->done = write_payload(source, shape, txn, *plan, change);
+    if (made->done) made->event.payload = to_utf8({source->payload.data, static_cast<Size>(source->payload.len)});
+    made->event.content_type = "application/json";
+    made->stamped = !shape->rows && !decoder->options.wal2json;
+    MemoryContextSwitchTo(before);
 }
 
 const decoder::Format format = {prepare, nullptr, nullptr, nullptr, found_change, found_change, nullptr};
@@ -180,6 +173,7 @@ decoder::Piece source_names() {
 
 Shape* make_shape(Source* source, const Selection& selection, const decoder::Piece& names) {
     auto* shape = static_cast<Shape*>(palloc0(sizeof(Shape)));
+    shape->source = source;
     shape->selection = selection;
     shape->rows = is_row(selection);
     shape->takers = static_cast<int*>(palloc0(sizeof(int) * static_cast<Size>(list_length(source->takers))));
@@ -189,11 +183,28 @@ Shape* make_shape(Source* source, const Selection& selection, const decoder::Pie
     decoder.format = &format;
     read_selection(selection, &decoder.options);
     decoder.options.source_names = names;
-    decoder.plans = decoder::make_plans(decoder.memory, &decoder.options, prepare);
+    decoder.plans = decoder::make_plans(decoder.memory, &decoder.options, prepare, {asks, shape});
     return shape;
 }
 
 }  // namespace
+
+const bool* takers_of_table(const Source* source, const Shape* shape, const char* schema, const char* table,
+                            decoder::Operation operation, std::string_view* topic) {
+    static constexpr const char* operations[decoder::operation_count] = {"insert", "update", "delete", "truncate"};
+    StringInfoData name;
+    initStringInfo(&name);
+    append_topic_word(&name, schema);
+    appendStringInfoChar(&name, '.');
+    append_topic_word(&name, table);
+    appendStringInfo(&name, ".%s", operations[static_cast<int>(operation)]);
+    std::string_view made(name.data, static_cast<Size>(name.len));
+    *topic = database_is_utf8() ? made : to_utf8_or_marks(made);
+    auto* wanted = static_cast<bool*>(palloc0(sizeof(bool) * static_cast<Size>(shape->taker_count + 1)));
+    if (strcmp(schema, own_schema) == 0 || !decoder::wants_table(shape->decoder.options, schema, table)) return wanted;
+    for (int i = 0; i < shape->taker_count; ++i) wanted[i] = wants(source, shape->takers[i], *topic);
+    return wanted;
+}
 
 void read_selection(const Selection& selection, decoder::Options* options) {
     List* given = NIL;

@@ -142,6 +142,18 @@ bool step_starting(Source* source) {
     return true;
 }
 
+// A transaction that PostgreSQL has failed to decode again and again is passed over, and every taker gets word of it.
+void decode_record(Source* source) {
+    XLogReaderState* reader = source->context->reader;
+    bool give_up = source->failures->given_up == reader->ReadRecPtr;
+    source->decoding = reader->ReadRecPtr;
+    source->context->fast_forward = give_up;  // it forgets what commits here, and knows what that did to the catalog
+    LogicalDecodingProcessRecord(source->context, reader);
+    source->context->fast_forward = false;
+    source->decoding = InvalidXLogRecPtr;
+    if (give_up) give_up_transaction(source, reader->ReadRecPtr);
+}
+
 bool is_undone(const Streamed* streamed) {
     return TransactionIdIsValid(streamed->head.xid) &&
            std::binary_search(streamed->undone, streamed->undone + streamed->undone_count, streamed->head.xid);
@@ -210,7 +222,8 @@ void tell_statistics(Source* source) {
 
 }  // namespace
 
-void open_source(const char* slot, bool exists, List* takers, MemoryContext memory, Source** opened) {
+void open_source(const char* slot, bool exists, List* takers, Failures* failures, MemoryContext memory,
+                 Source** opened) {
     MemoryContext own = AllocSetContextCreate(memory, "pg_eventbus source", ALLOCSET_DEFAULT_SIZES);
     auto* source = static_cast<Source*>(MemoryContextAllocZero(own, sizeof(Source)));
     source->memory = own;
@@ -219,6 +232,7 @@ void open_source(const char* slot, bool exists, List* takers, MemoryContext memo
     strlcpy(source->slot, slot, sizeof source->slot);
     MemoryContext before = MemoryContextSwitchTo(own);
     source->takers = list_copy(takers);
+    source->failures = failures;
     HASHCTL control = {};
     control.keysize = sizeof(TransactionId);
     control.entrysize = sizeof(Streamed);
@@ -283,7 +297,7 @@ bool step(Source* source, const Limits& limits) {
         } else if (!read_record(source)) {
             more = false;
         } else {
-            if (!hold_record(source)) LogicalDecodingProcessRecord(source->context, source->context->reader);
+            if (!hold_record(source)) decode_record(source);
             if (source->handing == nullptr) source->found = {source->next, 0};
         }
         if (records % records_between_looks == 0 && steady_now() > until) break;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "core/event_id.hpp"
+#include "postgres/steady.hpp"
 #include "wal/chunk.hpp"
 #include "wal/spool.hpp"
 
@@ -43,6 +44,21 @@ struct Taker {
     Position read;                                    // up to where what was in the file has been taken out of it
 };
 
+// What is known of failures to make events; the sender's, for the source in which they happen does not outlive them.
+struct Failures {
+    List* tables;          // OIDs of those of which a change failed: theirs are looked at with care
+    int64 change;          // that last failed of something that should pass, like a shortage of memory,
+    int attempts;          // how often it did,
+    SteadyTime since;      // since when,
+    bool condemned;        // and whether that is enough
+    XLogRecPtr record;     // where PostgreSQL's own decoding failed,
+    int record_attempts;   // how often,
+    SteadyTime record_since;
+    XLogRecPtr given_up;   // the commit of a transaction that it cannot decode
+    bool unstreamed;       // transactions are not decoded before they commit: who fails then can be told
+    char words[512];       // what was wrong with it
+};
+
 struct Limits {
     uint32 events;
     Size bytes;
@@ -56,9 +72,10 @@ enum class State : unsigned char {
 
 struct Source;
 
-// Makes the slot, or takes the one that is there. Takers are its until it is closed. Errors where the server has no
+// Makes the slot, or takes the one that is there. Takers and failures are its until it is closed. Errors where the server has no
 // room for a slot or is not set to have any; *source then holds what there is to be closed.
-void open_source(const char* slot, bool exists, List* takers, MemoryContext memory, Source** source);
+void open_source(const char* slot, bool exists, List* takers, Failures* failures, MemoryContext memory,
+                 Source** source);
 // Also after an error. Nothing is forgotten that has not been handed on: another source finds it again.
 void close_source(Source* source);
 
@@ -68,6 +85,8 @@ const char* words_of(const Source* source);
 
 // After an error: the table, schema and name, whose change could not be made an event; nullptr: it was not that.
 char* failed_table(const Source* source);
+// After an error in reading: notes what failed. True where reading can go on at once, and will get further.
+bool note_failure(Source* source, const ErrorData* error);
 
 // Reads on, for a few milliseconds or up to the limits of one taker. Returns true if there may be more at once.
 bool step(Source* source, const Limits& limits);

@@ -44,7 +44,11 @@ struct Source {
     char words[256];
     List* takers;
     List* shapes;            // of Shape*: what takers with the same selection have in common
-    class Found* found_now;  // the change that is looked at
+    Failures* failures;      // the sender's
+    Oid looked_at;           // the table whose change is being made an event, and may fail for it; InvalidOid: none
+    int64 change;            // which one that is
+    XLogRecPtr decoding;     // the record that PostgreSQL decodes; invalid: none
+    struct Made* made;       // what has become of it
     decoder::Stamp stamp;
     FullTransactionId next_xid;  // when this step began,
     TimestampTz now;             // and when that was
@@ -91,6 +95,12 @@ void take_callbacks(Source* source);
 void forget_streamed(Source* source, Streamed* streamed);
 // Gives the taker the event, which is numbered, unless it is the taker's already.
 void give(Source* source, Taker* taker, const Event& event);
+
+// careful.cpp: makes a change of a row an event for each shape, and gives it to the takers.
+void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, void (*show)(void*),
+                 void* argument);
+// Gives every taker word of a transaction that PostgreSQL cannot decode.
+void give_up_transaction(Source* source, XLogRecPtr commit);
 
 // held.cpp: true where the record that has been read is a message that waits for its commit.
 void make_held(Source* source);

@@ -1,6 +1,7 @@
 // What it is: what pg_stat_activity says of the sender: whom it serves, and what it does or waits for.
 // Who calls it: the sender's loop, before it sleeps.
 // Never: writes anything while nothing has changed: it is called in every round.
+#include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "worker/sender.hpp"
@@ -84,14 +85,15 @@ void show(const Now& now) {
     static char text[1024];
     static Size prefix = 0;  // "broker NAME: " stays there
     if (prefix == 0) {
-        snprintf(text, sizeof text, "broker \"%.*s\": ", NAMEDATALEN, sender.broker_name);
-        prefix = strlen(text);
+        char name[NAMEDATALEN];
+        copy_text(name, sizeof name, sender.broker_name);
+        prefix = static_cast<Size>(snprintf(text, sizeof text, "broker \"%s\": ", name));
     }
     char* end = text + prefix + strlcpy(text + prefix, words_of(now.doing).text, sizeof text - prefix);
     auto room = static_cast<Size>(text + sizeof text - end);
     if (now.doing == Doing::down || now.doing == Doing::blocked) {
         char error[512];
-        call_guest([&] { copy_words(error, sizeof error, sender.dispatcher->link_error()); });
+        show_text(error, sizeof error, call_guest([&] { return sender.dispatcher->link_error(); }));
         auto pause = std::chrono::duration_cast<std::chrono::microseconds>(now.until - broker::Clock::now()).count();
         const char* until = now.doing == Doing::down ? timestamptz_to_str(GetCurrentTimestamp() + pause) : "";
         snprintf(end, room, "%s%s: %s", *until != '\0' ? " " : "", until, error);

@@ -1,17 +1,15 @@
-// What it is: what a sender writes down: dead letters, cursors, and its status in shared memory.
+// What it is: what a sender writes down: cursors, and its status in shared memory; letters.cpp has the dead letters.
 // Who calls it: the sender's loop.
 // Never: moves a cursor past an event whose dead letter is not stored.
 #include <algorithm>
 
-#include "catalog/dead_letters.hpp"
-#include "core/event_id.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "worker/sender.hpp"
 #include "worker/wal_detours.hpp"
 
 extern "C" {
-#include "mb/pg_wchar.h"
 #include "utils/lsyscache.h"
 }
 
@@ -57,7 +55,7 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     if (shared == nullptr) return;
     const log::Counters& counters = route->stored.counters;
     char words[sizeof shared->last_error];
-    copy_words(words, sizeof words, error);
+    show_text(words, sizeof words, error);
     const char* reason;
     const char* state = wal_state(route, &reason);
     TimestampTz oldest = status.oldest_published_at != 0 ? from_unix_us(status.oldest_published_at) : 0;
@@ -76,12 +74,12 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     shared->oldest = oldest;
     shared->last_delivered_at = counters.last_delivered_at;
     shared->last_error_at = counters.last_error_at;
-    if (status.last_error_at.number != 0) strlcpy(shared->last_error, words, sizeof shared->last_error);
+    if (status.last_error_at.number != 0) copy_text(shared->last_error, sizeof shared->last_error, words);
     if (state != nullptr) {
         strlcpy(shared->state, state, sizeof shared->state);
-        strlcpy(shared->last_error, reason, sizeof shared->last_error);
+        copy_text(shared->last_error, sizeof shared->last_error, reason);
     } else if (route->wal_words) {
-        strlcpy(shared->last_error, words, sizeof shared->last_error);
+        copy_text(shared->last_error, sizeof shared->last_error, words);
     }
     route->wal_words = state != nullptr;
     status::count_delivered(&shared->pace, sender.shown_at, newly_delivered, latencies);
@@ -104,17 +102,6 @@ delivery::RouteStatus whole_status(SenderRoute* route) {
 
 }  // namespace
 
-void copy_words(char* to, Size room, std::string_view words) {
-    Size length = std::min<Size>(words.size(), room - 1);
-    memcpy(to, words.data(), length);
-    to[length] = '\0';
-    length = strlen(to);
-    for (Size i = 0; i < length; ++i)
-        if (static_cast<unsigned char>(to[i]) < 0x20 || to[i] == 0x7f) to[i] = ' ';
-    int valid = pg_encoding_verifymbstr(GetDatabaseEncoding(), to, static_cast<int>(length));
-    to[valid] = '\0';
-}
-
 // The cursor of a route that has settled what lies before `settled`.
 log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled) {
     ListCell* cell;
@@ -125,45 +112,6 @@ log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled
         return log::cursor_inside(lent->chunk, lent->id == settled.chunk ? settled.index : 0);
     }
     return log::place_of(stream->reader);
-}
-
-// One line a route and minute: a broken consumer must not fill the server log.
-static void tell(const delivery::DeadLetter& letter) {
-    constexpr int quiet_ms = 60000;
-    ListCell* cell;
-    foreach (cell, sender.routes) {
-        auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->id != static_cast<int32>(letter.route & ~redelivery_bit)) continue;
-        SteadyTime now = steady_now();
-        if (!ms_have_passed(route->dead_told_at, now, quiet_ms)) return;
-        route->dead_told_at = now;
-        char words[512];
-        copy_words(words, sizeof words, letter.error);
-        EventIdText text;
-        char id[sizeof text];
-        copy_words(id, sizeof id, id_text(*letter.event, text));
-        ereport(WARNING, (errmsg("pg_eventbus: route \"%s\" to broker \"%s\": event %s is a dead letter: %s",
-                                 route->name, sender.broker_name, id, words),
-                          errdetail("The route goes on with later events. Further dead letters of it are not logged "
-                                    "for a minute."),
-                          errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")));
-    }
-}
-
-void store_dead_letters() {
-    if (sender.report->dead.empty()) return;
-    if (!begin_transaction_on_extension("storing dead letters")) return;
-    SPI_connect();
-    for (const delivery::DeadLetter& letter : sender.report->dead)
-        catalog::store_dead_letter(static_cast<int32>(letter.route & ~redelivery_bit), *letter.event, letter.error,
-                                   static_cast<int32>(letter.attempts));
-    SPI_finish();
-    commit_transaction();
-    for (const delivery::DeadLetter& letter : sender.report->dead) {
-        tell(letter);
-        status::stir_waiters(sender.database, letter.event->id);
-    }
-    sender.unsaved = true;
 }
 
 // Delivery does not wait for a lock that somebody else has on the table: it is tried again.
@@ -192,6 +140,7 @@ static bool lock_cursors() {
 }
 
 void save_cursors() {
+    if (letters_wait()) return;
     if (!begin_transaction_on_extension("saving cursors")) return;
     if (!lock_cursors()) {
         commit_transaction();
@@ -213,7 +162,7 @@ void save_cursors() {
         count(route, status);
         char words[512];
         if (status.last_error_at.number != 0) {
-            copy_words(words, sizeof words, status.last_error);
+            show_text(words, sizeof words, status.last_error);
             stored.counters.last_error = words;
         }
         (void)log::save_cursor(&stored, nullptr);

@@ -3,9 +3,13 @@
 // Never: see process.hpp.
 #include "worker/process.hpp"
 
+#include "postgres/encoding.hpp"
+
 extern "C" {
 #include "catalog/namespace.h"
+#include "pgstat.h"
 #include "postmaster/interrupt.h"
+#include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -124,6 +128,28 @@ void reload_if_requested() {
     ProcessConfigFile(PGC_SIGHUP);
 }
 
+ErrorData* survive(void (*work)(void*), void* argument) {
+    MemoryContext before = CurrentMemoryContext;
+    ErrorData* volatile error = nullptr;
+    PG_TRY();
+    { work(argument); }
+    PG_CATCH();
+    {
+        MemoryContextSwitchTo(TopMemoryContext);
+        error = CopyErrorData();
+        FlushErrorState();
+        AbortOutOfAnyTransaction();
+        LWLockReleaseAll();
+        ConditionVariableCancelSleep();
+        pgstat_report_wait_end();
+        UnlockBuffers();
+        use_search_path(SearchPath::own);
+    }
+    PG_END_TRY();
+    MemoryContextSwitchTo(before);
+    return error;
+}
+
 static void fill(BackgroundWorker* worker, const char* function) {
     *worker = BackgroundWorker();
     worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -166,7 +192,7 @@ BackgroundWorkerHandle* start_sender(Oid database, const char* database_name, in
                                      const char* broker_name) {
     BackgroundWorker worker;
     fill(&worker, "eventbus_sender_main");
-    snprintf(worker.bgw_name, BGW_MAXLEN, "pg_eventbus sender %s to %s", database_name, broker_name);
+    copy_text(worker.bgw_name, BGW_MAXLEN, psprintf("pg_eventbus sender %s to %s", database_name, broker_name));
     strlcpy(worker.bgw_type, "pg_eventbus sender", BGW_MAXLEN);
     memcpy(worker.bgw_extra, &broker_id, sizeof broker_id);
     return start(&worker, database);

@@ -34,6 +34,10 @@ bool stop_requested();
 // Reloads postgresql.conf if SIGHUP has come.
 void reload_if_requested();
 
+// Runs what may fail. nullptr: it went well. Otherwise whatever transaction was open is undone, and this is why; the
+// process goes on. The caller frees it.
+ErrorData* survive(void (*work)(void*), void* argument);
+
 // Registers the static launcher; from _PG_init.
 void register_launcher();
 

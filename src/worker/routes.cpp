@@ -4,6 +4,7 @@
 #include "broker/loader.hpp"
 #include "catalog/arguments.hpp"
 #include "catalog/catalog.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "worker/sender.hpp"
@@ -31,23 +32,33 @@ void keep_texts(SenderRoute* route, const catalog::Route& from) {
     keep(&route->destination, from.destination);
     keep(&route->topics, from.topics);
     keep(&route->options, from.options);
+    auto keep_utf8 = [](char** mine, const char* theirs) {
+        std::string_view text = to_utf8_or_marks(theirs);
+        if (*mine != nullptr) pfree(*mine);
+        *mine = static_cast<char*>(MemoryContextAllocZero(sender.memory, text.size() + 1));
+        memcpy(*mine, text.data(), text.size());
+    };
+    keep_utf8(&route->guests.name, from.name);
+    keep_utf8(&route->guests.destination, from.destination);
+    keep_utf8(&route->guests.topics, from.topics);
+    keep_utf8(&route->guests.options, from.options);
     route->paused = from.paused;
     route->version = from.version;
 }
 
 router::Route make_guest_route(const SenderRoute* route) {
     return {static_cast<std::uint32_t>(route->id),
-            route->name,
-            route->destination,
-            route->topics,
-            route->options,
+            route->guests.name,
+            route->guests.destination,
+            route->guests.topics,
+            route->guests.options,
             *sender.module};
 }
 
 // Dead letters go the same way as events, but nothing makes them too old or unwanted.
 router::Route make_redelivery_route(const SenderRoute* route) {
-    router::Route again(redelivery_route(route->id), route->name, route->destination, "#", route->options,
-                        *sender.module);
+    router::Route again(redelivery_route(route->id), route->guests.name, route->guests.destination, "#",
+                        route->guests.options, *sender.module);
     again.options.max_age.reset();
     return again;
 }
@@ -67,12 +78,12 @@ void add(const catalog::Route& from) {
     route->shared = status::claim_route(sender.database, route->id);
     if (route->shared != nullptr && route->base.last_error != nullptr) {
         SpinLockAcquire(&route->shared->mutex);
-        strlcpy(route->shared->last_error, route->base.last_error, sizeof route->shared->last_error);
+        copy_text(route->shared->last_error, sizeof route->shared->last_error, route->base.last_error);
         SpinLockRelease(&route->shared->mutex);
     }
     route->stored.counters.last_error = nullptr;
     call_guest([&] {
-        route->filter = new router::TopicFilter(route->topics);
+        route->filter = new router::TopicFilter(route->guests.topics);
         sender.dispatcher->add_route(make_guest_route(route), stream);
         if (route->paused) sender.dispatcher->pause_route(static_cast<delivery::RouteId>(route->id), true);
     });
@@ -112,7 +123,7 @@ void change(SenderRoute* route, const catalog::Route& from) {
     call_guest([&] {
         auto id = static_cast<delivery::RouteId>(route->id);
         if (!same_way) {
-            auto* filter = new router::TopicFilter(route->topics);
+            auto* filter = new router::TopicFilter(route->guests.topics);
             delete route->filter;
             route->filter = filter;
             sender.dispatcher->change_route(make_guest_route(route));
@@ -123,6 +134,45 @@ void change(SenderRoute* route, const catalog::Route& from) {
         if (route->redelivery != nullptr) sender.dispatcher->pause_route(redelivery_route(route->id), route->paused);
         if (!route->paused) sender.dispatcher->release_route(id);
     });
+}
+
+// What cannot be read of a row that nobody has checked (it was written by hand, or by another version).
+char parked_words[512];
+
+bool is_valid(const catalog::Route& from) {
+    std::string_view name = to_utf8_or_marks(from.name);
+    std::string_view destination = to_utf8_or_marks(from.destination);
+    std::string_view topics = to_utf8_or_marks(from.topics);
+    std::string_view options = to_utf8_or_marks(from.options);
+    GuestError error;
+    catch_guest(error, [&] {
+        router::Route(static_cast<std::uint32_t>(from.id), std::string(name), destination, topics, options,
+                      *sender.module);
+    });
+    if (error.kind == GuestError::Kind::none) return true;
+    char words[sizeof error.message];
+    show_text(words, sizeof words, error.message);
+    copy_text(parked_words, sizeof parked_words,
+              psprintf("the route's row in eventbus.route_config cannot be used: %s", words));
+    // Told once a process and change of the configuration.
+    ereport(WARNING, (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" is left out: %s", from.name, sender.broker_name,
+                             words),
+                      errdetail("Its events wait; other routes go on."),
+                      errhint("Correct it with eventbus.alter_route, or eventbus.drop_route it.")));
+    return false;
+}
+
+void show_parked(int32 id) {
+    status::Route* shared = status::claim_route(sender.database, id);
+    if (shared == nullptr) return;
+    TimestampTz now = GetCurrentTimestamp();
+    SpinLockAcquire(&shared->mutex);
+    shared->sender_pid = MyProcPid;
+    strlcpy(shared->state, "held", sizeof shared->state);
+    strlcpy(shared->last_error, parked_words, sizeof shared->last_error);
+    shared->last_error_at = now;
+    shared->oldest = status::oldest_unknown;
+    SpinLockRelease(&shared->mutex);
 }
 
 void begin_redelivery(SenderRoute* route) {
@@ -218,8 +268,15 @@ void follow_configuration() {
     ListCell* cell;
     foreach (cell, sender.routes) static_cast<SenderRoute*>(lfirst(cell))->seen = false;
     List* to_send = NIL;
+    sender.keeps_wal = false;
     for (int i = 0; i < count; ++i) {
         SenderRoute* route = find_route(routes[i].id);
+        if (!is_valid(routes[i])) {
+            if (route != nullptr) remove(route);
+            show_parked(routes[i].id);
+            sender.keeps_wal = sender.keeps_wal || routes[i].from_wal;
+            continue;
+        }
         if (route == nullptr) {
             add(routes[i]);
             route = find_route(routes[i].id);

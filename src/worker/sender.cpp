@@ -7,6 +7,7 @@
 
 #include "broker/loader.hpp"
 #include "catalog/arguments.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "settings/settings.hpp"
@@ -33,21 +34,25 @@ constexpr long show_after_ms = 5;
 constexpr long linger_us = 500;
 constexpr long save_quietly_after_ms = 2000;  // when only others' events have gone by
 
-char* source_of_messages() {
-    StartTransactionCommand();
-    char* source = MemoryContextStrdup(sender.memory, settings::source_name());
-    CommitTransactionCommand();
-    return source;
+const char* in_utf8(const char* text) {
+    std::string_view made = to_utf8_or_marks(text);
+    auto* copy = static_cast<char*>(MemoryContextAllocZero(sender.memory, made.size() + 1));
+    memcpy(copy, made.data(), made.size());
+    return copy;
 }
 
 void make_dispatcher() {
-    char* source = source_of_messages();
+    StartTransactionCommand();
+    const char* source = in_utf8(settings::source_name());
+    const char* guest_name = in_utf8(sender.broker_name);
+    const char* url = in_utf8(sender.broker_url);
+    const char* options = in_utf8(sender.broker_options);
+    CommitTransactionCommand();
     call_guest([&] {
-        BrokerSettings broker = broker::read_broker(sender.broker_name, sender.broker_url, sender.broker_options,
-                                                    catalog::module_directory());
+        BrokerSettings broker = broker::read_broker(guest_name, url, options, catalog::module_directory());
         sender.module = broker::load_module(broker.url.scheme, catalog::module_directory());
         broker.source = source;
-        std::string shown = "broker \"" + broker.name + "\" (" + redact_url(sender.broker_url) + ")";
+        std::string shown = "broker \"" + broker.name + "\" (" + redact_url(url) + ")";
         auto connect = [broker](unsigned attempt, broker::TimePoint now) {
             BrokerSettings with_password = broker;
             load_password(with_password);
@@ -60,19 +65,25 @@ void make_dispatcher() {
 }
 
 void log_notices() {
-    for (const delivery::Notice& notice : sender.report->notices)
+    for (const delivery::Notice& notice : sender.report->notices) {
+        char* text = shown_text(notice.text);
+        char* hint = shown_text(notice.hint);
         ereport(notice.level == delivery::Notice::Level::warning ? WARNING : LOG,
-                (errmsg("pg_eventbus: %s", notice.text.c_str()),
-                 notice.hint.empty() ? 0 : errhint("%s", notice.hint.c_str())));
+                (errmsg("pg_eventbus: %s", text), hint[0] != '\0' ? errhint("%s", hint) : 0));
+        pfree(text);
+        pfree(hint);
+    }
 }
 
 void take_report() {
-    call_guest([&] {
-        sender.report->clear();
-        sender.dispatcher->report(*sender.report);
-    });
-    log_notices();
-    store_dead_letters();
+    if (!letters_wait()) {
+        call_guest([&] {
+            sender.report->clear();
+            sender.dispatcher->report(*sender.report);
+        });
+        log_notices();
+    }
+    if (!store_dead_letters()) return;
     if (sender.report->moved) sender.unsaved = true;
     static broker::LinkState shown = broker::LinkState::down;
     broker::LinkState link = call_guest([&] { return sender.dispatcher->link(); });
@@ -83,7 +94,7 @@ void take_report() {
 
 // Returns in how many milliseconds the cursors are due; negative: they are not.
 long save_if_due() {
-    if (!sender.unsaved) return -1;
+    if (!sender.unsaved || letters_wait()) return -1;
     long since = ms_between(sender.saved_at, steady_now());
     long wait = sender.delivered_since_save > 0 ? save_after_ms : save_quietly_after_ms;
     if (sender.delivered_since_save < save_after_events && since < wait) return wait - since;
@@ -113,7 +124,7 @@ long show_if_due() {
 // How long there is nothing to do, in milliseconds.
 long idle_time(long save_due, long show_due) {
     long most = settings::safety_poll;
-    for (long due : {save_due, show_due, wal_wait()})
+    for (long due : {save_due, show_due, wal_wait(), letters_due()})
         if (due >= 0) most = std::min(most, due);
     broker::TimePoint wake = call_guest([&] { return sender.dispatcher->wake_at(); });
     if (wake != broker::TimePoint::max()) {
@@ -215,12 +226,12 @@ void run() {
             publish_status();
         }
 
-        bool more = skip_ahead();
+        bool more = !letters_wait() && skip_ahead();
         more = feed_streams() || more;
         more = feed_wal() || more;
         call_guest([&] { sender.dispatcher->drive(ready, broker::Clock::now()); });
         take_report();
-        answer_waiters();
+        if (!letters_wait()) answer_waiters();
         arrange_streams();
         long show_due = show_if_due();
         long save_due = save_if_due();

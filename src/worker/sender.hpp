@@ -92,12 +92,20 @@ struct Redelivery {
     int64 last_id;
 };
 
+struct GuestTexts {
+    char* name;
+    char* destination;
+    char* topics;
+    char* options;
+};
+
 struct SenderRoute {
     int32 id;
     char* name;
     char* destination;
     char* topics;
     char* options;
+    GuestTexts guests;  // the four in UTF-8
     bool paused;
     uint32 version;               // of its row
     LogStream* stream;            // nullptr of one from the WAL,
@@ -135,6 +143,7 @@ struct Sender {
     delivery::StreamId next_stream;
     std::uint32_t configuration;  // the generation last read
     bool begin_again;             // a segment was rewritten under a reader: the next sender begins the batch anew
+    bool keeps_wal;               // a route from the WAL is left out, and its changes wait
     bool unsaved;                 // some route has moved since the cursors were written
     SteadyTime shown_at;
     bool unshown;  // something has happened since the status was published
@@ -195,10 +204,13 @@ void save_detours(SenderRoute* route);
 
 // ledger.cpp: what must be written down.
 log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled);
-void store_dead_letters();
 void save_cursors();
 void publish_status();
-// Text from outside, made safe to show: valid in the database's encoding, without control characters.
-void copy_words(char* to, Size room, std::string_view words);
+
+// letters.cpp: stores the report's dead letters. False where that failed for now: it is tried again, the report is kept
+// until then, and no cursor is saved.
+bool store_dead_letters();
+bool letters_wait();
+long letters_due();  // in how many milliseconds; negative: none waits
 
 }  // namespace eventbus::worker

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <span>
 
+#include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "worker/sender.hpp"
@@ -270,7 +271,8 @@ bool skip_cursor(log::StoredCursor* stored, int64 before, Count* count) {
 void skip_route(int32 route_id, const char* topics, int64 before) {
     log::StoredCursor stored;
     log::load_cursor(route_id, 0, CurrentMemoryContext, &stored);
-    auto* filter = call_guest([&] { return new router::TopicFilter(topics); });
+    std::string_view patterns = to_utf8_or_marks(topics);
+    auto* filter = call_guest([&] { return new router::TopicFilter(patterns); });
     auto* callback = static_cast<MemoryContextCallback*>(palloc0(sizeof(MemoryContextCallback)));
     callback->arg = filter;
     callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };

@@ -267,7 +267,7 @@ void wal_cursor_saved(SenderRoute* route) {
 }
 
 void confirm_wal() {
-    if (wal::state_of(wal_now.source) != wal::State::running) return;
+    if (wal::state_of(wal_now.source) != wal::State::running || sender.keeps_wal) return;
     if (!ms_have_passed(wal_now.confirmed_at, steady_now(), confirm_ms)) return;
     wal_now.confirmed_at = steady_now();
     wal::Position least = wal::handed_by_now(wal_now.source);

@@ -1,7 +1,9 @@
 // What it is: opening a sender's slot, and what becomes of its routes where that fails, or the slot is lost.
 // Who calls it: wal_feed.cpp.
 // Never: lets an error of the decoder end the sender.
+#include "postgres/attempt.hpp"
 #include "postgres/compat.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "wal/preflight.hpp"
@@ -12,8 +14,6 @@
 
 extern "C" {
 #include "access/xlog.h"
-#include "pgstat.h"
-#include "storage/condition_variable.h"
 }
 
 namespace eventbus::worker {
@@ -33,9 +33,11 @@ List* takers() {
 }
 
 void show_trouble(const char* words, const char* hint) {
-    bool news = strncmp(wal_now.trouble, words, sizeof wal_now.trouble - 1) != 0;
-    strlcpy(wal_now.trouble, words, sizeof wal_now.trouble);
-    strlcpy(wal_now.hint, hint != nullptr ? hint : "", sizeof wal_now.hint);
+    char before[sizeof wal_now.trouble];
+    strlcpy(before, wal_now.trouble, sizeof before);
+    copy_text(wal_now.trouble, sizeof wal_now.trouble, words);
+    bool news = strcmp(wal_now.trouble, before) != 0;
+    copy_text(wal_now.hint, sizeof wal_now.hint, hint != nullptr ? hint : "");
     wal_now.retry_at = plus_ms(steady_now(), wal_now.backoff.next(static_cast<uint32>(MyProcPid)).count());
     sender.unshown = true;
     if (news)
@@ -104,7 +106,7 @@ void open(void*) {
     bool exists = false;
     if (!prepare(name, &exists)) return;
     List* list = takers();
-    wal::open_source(name, exists, list, sender.memory, &wal_now.source);
+    wal::open_source(name, exists, list, &wal_now.failures, sender.memory, &wal_now.source);
     list_free(list);
     status::read_wal(sender.place, sender.worker, true);
 }
@@ -133,39 +135,27 @@ void close_wal_source() {
 }
 
 bool attempt(void (*work)(void*), void* argument) {
-    MemoryContext before = CurrentMemoryContext;
-    volatile bool fine = true;
-    PG_TRY();
-    { work(argument); }
-    PG_CATCH();
-    {
-        MemoryContextSwitchTo(sender.memory);
-        ErrorData* error = CopyErrorData();
-        FlushErrorState();
-        AbortOutOfAnyTransaction();
-        LWLockReleaseAll();
-        ConditionVariableCancelSleep();
-        pgstat_report_wait_end();
-        UnlockBuffers();
-        use_search_path(SearchPath::own);
-        const char* words =
-            error->detail != nullptr ? psprintf("%s (%s)", error->message, error->detail) : error->message;
-        const char* hint = error->hint;
-        if (is_reading()) {
-            wal_now.failed_at = wal::read_by_now(wal_now.source);
-            if (const char* table = wal::failed_table(wal_now.source)) {
-                words = psprintf("a change of table %s cannot be decoded: %s", table, words);
-                hint = psprintf("Mend it, or leave it out by the route option \"tables\": \"-%s\".", table);
-            }
-        }
+    ErrorData* error = survive(work, argument);
+    if (error == nullptr) return true;
+    const char* words = error_words(error);
+    const char* hint = error->hint;
+    if (is_reading() && wal::note_failure(wal_now.source, error)) {
         close_wal_source();
-        show_trouble(words, hint);
         FreeErrorData(error);
-        fine = false;
+        wal_now.changed = true;
+        return false;
     }
-    PG_END_TRY();
-    MemoryContextSwitchTo(before);
-    return fine;
+    if (is_reading()) {
+        wal_now.failed_at = wal::read_by_now(wal_now.source);
+        if (const char* table = wal::failed_table(wal_now.source)) {
+            words = psprintf("a change of table %s cannot be decoded: %s", table, words);
+            hint = psprintf("Mend it, or leave it out by the route option \"tables\": \"-%s\".", table);
+        }
+    }
+    close_wal_source();
+    show_trouble(words, hint);
+    FreeErrorData(error);
+    return false;
 }
 
 void open_wal_source_if_due() {

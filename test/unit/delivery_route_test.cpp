@@ -18,6 +18,29 @@ struct Broken {
     }
 };
 
+TEST(Route, WhatCannotBeReadIsADeadLetterInItsTurn) {
+    World w;
+    w.add(1);
+    w.add(2, "b");
+    w.add(3, "c");
+    Ev broken("b", "k");
+    broken.error = "missing chunk";
+    Ev nameless("", "k");
+    nameless.error = "no topic";
+    w.lend({Ev("a", "k"), broken, nameless, Ev("b", "k")});
+    w.run();
+    EXPECT_EQ(w.broker.ids(1), (Ids{1, 4}));
+    EXPECT_EQ(w.broker.ids(2), (Ids{4}));
+    ASSERT_EQ(w.dead.size(), 5U);  // two on the first two routes, and the nameless one on the third
+    for (const auto& dead : w.dead) {
+        EXPECT_EQ(dead.error, dead.id == 2 ? "missing chunk" : "no topic");
+        EXPECT_EQ(dead.attempts, 0U);
+        EXPECT_TRUE(dead.id == 3 || dead.route != 3U);
+    }
+    EXPECT_EQ(w.finished.size(), 1U);
+    EXPECT_EQ(w.status(2).dead, 2U);
+}
+
 TEST(Route, IsHeldProbedAndHealed) {
     World w;
     Broken broken(w);

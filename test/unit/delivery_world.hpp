@@ -40,6 +40,7 @@ struct Ev {
     std::string key;  // empty: none
     std::string payload;
     std::int64_t id = 0;  // 0: the next one
+    std::string error{};  // why it cannot be delivered
 };
 
 struct Dead {
@@ -89,6 +90,7 @@ class World {
             event.topic = text.topic;
             if (!text.key.empty()) event.key = text.key;
             event.payload = text.payload;
+            event.error = text.error;
             chunk->events.push_back(event);
         }
         const auto id = next_chunk_++;

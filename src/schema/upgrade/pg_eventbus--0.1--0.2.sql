@@ -9,3 +9,14 @@ COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_
 -- MQTT brokers have the option confirm_timeout, too.
 COMMENT ON FUNCTION eventbus.create_broker(text, text, jsonb) IS
     'names a broker. url: scheme://[user[:password]@]host[:port][,host…][/path], scheme amqp, amqps, mqtt, mqtts, ws, wss (MQTT in a WebSocket), redis or rediss; options: password_file, ca_file, cert_file, key_file, verify, connect_timeout (s), heartbeat (s), window (messages); AMQP and MQTT: confirm_timeout (s); MQTT alone: version (5, 3.1.1), client_id (text), session_expiry (s), will (object of topic, payload, qos, retain)';
+-- Dead letters of events that cannot be read as a whole.
+ALTER TABLE eventbus.dead_letter_store ADD COLUMN incomplete boolean NOT NULL DEFAULT false;
+CREATE OR REPLACE VIEW eventbus.dead_letter AS
+    SELECT d.event_id, r.name AS route, d.topic, d.key,
+           coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
+           d.headers, d.error, d.attempts, d.failed_at,
+           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id, d.incomplete
+    FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id
+    WHERE NOT d.requeued;
+COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
+COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';

@@ -1,0 +1,183 @@
+// What it is: changes of rows and what becomes of errors in them: a change that fails is given as what is left of it.
+// Who calls it: the callbacks in decode.cpp; the source, where PostgreSQL's own decoding fails.
+// Never: lets a change be given to some of its takers and fail for others: all is made before anything is given.
+//
+// A subtransaction around each conversion would cost every change something. So the first change of a table that fails
+// ends the decoding context, and the pass begins anew; from then on changes of that table are made in subtransactions,
+// and only they. However many of them fail, what comes between them is decoded twice.
+#include "postgres/attempt.hpp"
+#include "postgres/encoding.hpp"
+#include "wal/events.hpp"
+
+extern "C" {
+#include "access/rmgr.h"
+#include "utils/lsyscache.h"
+}
+
+namespace eventbus::wal {
+
+namespace {
+
+constexpr int enough_attempts = 3;
+constexpr int enough_ms = 60000;  // of an error that should pass
+
+bool is_enough(int attempts, SteadyTime since, int sqlstate) {
+    return attempts >= enough_attempts &&
+           (!is_passing(sqlstate) || ms_have_passed(since, steady_now(), enough_ms));
+}
+
+// A shortage that never ends is the change's own. What somebody else is about to end is not.
+bool is_its_own(const Source* source, const ErrorData* error) {
+    if (!is_passing(error->sqlerrcode)) return true;
+    int category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+    return source->failures->condemned && source->failures->change == source->change &&
+           category != ERRCODE_TRANSACTION_ROLLBACK && category != ERRCODE_OPERATOR_INTERVENTION;
+}
+
+// What is known of a change that could not be made an event: its topic and key, if it came so far.
+void make_remains(Source* source, const Shape* shape, Relation relation, decoder::Operation operation,
+                  const ErrorData* error) {
+    Made* made = source->made;
+    const char* schema = source->table != nullptr ? source->table->schema : nullptr;
+    const char* table = source->table != nullptr ? source->table->table : RelationGetRelationName(relation);
+    if (made->wanted == nullptr)
+        (void)attempt([&] {
+            schema = get_namespace_name(RelationGetNamespace(relation));
+            made->wanted = takers_of_table(source, shape, schema, table, operation, &made->event.topic);
+        });
+    made->event.payload = {};
+    made->event.is_bytes = true;
+    made->event.content_type = "application/json";
+    made->event.error =
+        to_utf8_or_marks(psprintf("a change of table %s.%s cannot be decoded: %s", schema != nullptr ? schema : "?", table,
+                                  error_words(error)));
+    made->stamped = false;
+}
+
+// Makes the change an event for one shape; false where it is none.
+bool look(Source* source, Shape* shape, Relation relation, decoder::Operation operation, bool careful,
+          void (*show)(void*), void* argument) {
+    source->table = nullptr;
+    source->looked_at = RelationGetRelid(relation);
+    if (!careful) {
+        show(argument);
+    } else {
+        MemoryContext before = MemoryContextSwitchTo(source->scratch);
+        if (ErrorData* error = attempt_anything(show, argument)) {
+            if (!is_its_own(source, error)) ReThrowError(error);
+            make_remains(source, shape, relation, operation, error);
+            MemoryContextReset(shape->decoder.scratch);
+            source->made->done = true;
+        }
+        MemoryContextSwitchTo(before);
+    }
+    source->looked_at = InvalidOid;
+    source->table = nullptr;
+    return source->made->done;
+}
+
+bool is_commit(XLogReaderState* reader) {
+    if (XLogRecGetRmid(reader) != RM_XACT_ID) return false;
+    uint8 info = XLogRecGetInfo(reader) & XLOG_XACT_OPMASK;
+    return info == XLOG_XACT_COMMIT || info == XLOG_XACT_COMMIT_PREPARED;
+}
+
+bool note_change(Source* source, const ErrorData* error) {
+    Failures* failures = source->failures;
+    if (!list_member_oid(failures->tables, source->looked_at)) {
+        MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+        failures->tables = lappend_oid(failures->tables, source->looked_at);
+        MemoryContextSwitchTo(before);
+        return true;
+    }
+    if (failures->change != source->change) {
+        failures->change = source->change;
+        failures->attempts = 0;
+        failures->since = steady_now();
+        failures->condemned = false;
+    }
+    failures->condemned = is_enough(++failures->attempts, failures->since, error->sqlerrcode);
+    return failures->condemned;
+}
+
+// PostgreSQL itself has failed, at a record. That of a commit says whose changes they are.
+bool note_record(Source* source, const ErrorData* error) {
+    Failures* failures = source->failures;
+    if (is_passing(error->sqlerrcode) || ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_SYSTEM_ERROR) return false;
+    if (failures->record != source->decoding) {
+        failures->record = source->decoding;
+        failures->record_attempts = 0;
+        failures->record_since = steady_now();
+    }
+    if (!is_enough(++failures->record_attempts, failures->record_since, error->sqlerrcode)) return false;
+    if (is_commit(source->context->reader)) {
+        failures->given_up = source->decoding;
+        copy_text(failures->words, sizeof failures->words, error_words(error));
+        return true;
+    }
+    bool news = !failures->unstreamed;
+    failures->unstreamed = true;
+    return news;
+}
+
+}  // namespace
+
+void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, void (*show)(void*),
+                 void* argument) {
+    Found found(source, lsn);
+    source->change = found.id();
+    bool careful =
+        source->failures->tables != NIL && list_member_oid(source->failures->tables, RelationGetRelid(relation));
+    void* plugins = source->context->output_plugin_private;
+    ListCell* cell;
+    foreach (cell, source->shapes) {
+        auto* shape = static_cast<Shape*>(lfirst(cell));
+        Made made = {};
+        source->made = &made;
+        shape->decoder.context = source->context;
+        source->context->output_plugin_private = &shape->decoder;
+        if (!look(source, shape, relation, operation, careful, show, argument)) continue;
+        found.stamped(made.stamped);
+        for (int i = 0; i < shape->taker_count; ++i)
+            if (made.wanted == nullptr || made.wanted[i]) found.give(shape->takers[i], &made.event);
+        MemoryContextReset(source->scratch);
+    }
+    source->context->output_plugin_private = plugins;
+    source->made = nullptr;
+    found.done();
+}
+
+bool note_failure(Source* source, const ErrorData* error) {
+    if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION) return false;
+    if (OidIsValid(source->looked_at)) return note_change(source, error);
+    return source->decoding != InvalidXLogRecPtr && note_record(source, error);
+}
+
+void give_up_transaction(Source* source, XLogRecPtr commit) {
+    XLogReaderState* reader = source->context->reader;
+    xl_xact_parsed_commit parsed;
+    ParseCommitRecord(XLogRecGetInfo(reader), reinterpret_cast<xl_xact_commit*>(XLogRecGetData(reader)), &parsed);
+    bool prepared = (XLogRecGetInfo(reader) & XLOG_XACT_OPMASK) == XLOG_XACT_COMMIT_PREPARED;
+    TransactionId xid = prepared ? parsed.twophase_xid : XLogRecGetXid(reader);
+    MemoryContext before = MemoryContextSwitchTo(source->scratch);
+    begin_transaction(source, xid, commit, parsed.xact_time);
+    Event event;
+    event.id = static_cast<int64>(commit);
+    event.lsn = commit;
+    event.published_at = to_unix_us(parsed.xact_time);
+    event.content_type = "application/json";
+    event.is_bytes = true;
+    event.error = shown_text(
+        psprintf("transaction %u cannot be decoded, and no further change of it is delivered: %s", xid,
+                 source->failures->words));
+    ListCell* cell;
+    foreach (cell, source->takers) {
+        auto* taker = static_cast<Taker*>(lfirst(cell));
+        event.number = taker->from.lsn == commit ? taker->from.number + 1 : 1;
+        give(source, taker, event);
+    }
+    MemoryContextSwitchTo(before);
+    MemoryContextReset(source->scratch);
+}
+
+}  // namespace eventbus::wal

@@ -1,0 +1,201 @@
+# What it is: databases whose encoding is not UTF8: what UTF-8 does not have is refused, and stops nobody.
+# Who calls it: pytest.
+# Never: takes for granted that an event arrived because nothing complained.
+import json
+
+import psycopg2
+import psycopg2.extras
+import pytest
+
+from database import Database
+from servers import PostgresCluster, eventually
+
+from test_wal import WAL_SETTINGS, text_of
+
+BAD = {  # a text of the database that has no place in UTF-8, and the SQLSTATE that says so
+    "WIN1252": ("chr(129)", "22P05"),
+    "SQL_ASCII": (r"E'a\303'", "22021"),
+    "EUC_JIS_2004": (r"E'\251\250'", None),
+}
+GOOD = {"WIN1252": ("chr(228)", "ä"), "SQL_ASCII": (r"E'\303\244'", "ä"), "LATIN1": ("chr(228)", "ä"),
+        "EUC_JP": (r"E'\244\242'", "あ")}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with PostgresCluster(config=WAL_SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture
+def encoded(cluster, name):
+    """encoded(encoding): a database of it."""
+    made = []
+
+    def make(encoding):
+        of = f"{name[:40]}_{encoding.lower()}"
+        cluster.execute(f"CREATE DATABASE \"{of}\" ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
+        database = Database(cluster, of, create=False)
+        database.run("SET client_encoding = 'SQL_ASCII'" if encoding == "SQL_ASCII" else "SET client_encoding = 'UTF8'")
+        made.append(database)
+        return database
+
+    yield make
+    for database in made:
+        database.drop()
+
+
+@pytest.fixture
+def out(redis_server, name):
+    """out(db, topics): a route of the log to a stream of the test's own."""
+    def make(db, topics="#", **options):
+        db.broker("redis", redis_server.url)
+        db.route("out", "redis", f"stream:{name}", topics, **options)
+        db.wait_state("out", "active", deadline=60)
+        return lambda count: eventually(lambda: len(found := [text_of(e) for e in redis_server.stream(name)]) == count
+                                        and found, 60, f"{count} entries")
+    return make
+
+
+def refused(db, sql):
+    with pytest.raises(psycopg2.Error) as caught:
+        db.run(sql)
+    return caught.value.diag
+
+
+@pytest.mark.parametrize("encoding", ["WIN1252", "SQL_ASCII"])
+def test_what_utf8_does_not_have_is_an_error_of_publish(encoded, out, encoding):
+    db = encoded(encoding)
+    arrive = out(db)
+    bad, state = BAD[encoding]
+    good, character = GOOD[encoding]
+    for call, what in [(f"publish_text('t.{{}}', 'x')", "topic"), ("publish_text('t', {0})", "payload"),
+                       ("publish_text('t', 'x', {0})", "key"), ("publish('t', to_jsonb({0}::text))", "payload"),
+                       ("publish('t', '1', headers => jsonb_build_object('h', {0}))", "headers"),
+                       ("publish_bytes('t', 'x', {0})", "key"), ("publish_wal('t', to_jsonb({0}::text))", "payload"),
+                       ("publish_now('t', '1', {0})", "key")]:
+        if what == "topic":
+            call = "publish_text('t.' || {0}, 'x')"
+        diag = refused(db, f"SELECT eventbus.{call.format(bad)}")
+        assert (diag.sqlstate, diag.message_primary) == (state, f"{what} holds a character that cannot be delivered")
+        assert diag.message_detail.startswith("Brokers get UTF-8: ") and diag.message_hint
+    db.run(f"SELECT eventbus.publish_text('t.' || {good}, {good}, {good}, jsonb_build_object('h', {good}))")
+    entry, = arrive(1)
+    assert (entry["topic"], entry["key"], entry["payload"]) == (f"t.{character}", character, character)
+    assert json.loads(entry["headers"]) == {"h": character}
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP"])
+def test_texts_of_routes_are_utf8_to_brokers(encoded, redis_server, name, encoding):
+    """Patterns match, and destinations are named, as in a database of UTF8."""
+    db = encoded(encoding)
+    character = GOOD[encoding][1]
+    db.broker("redis", redis_server.url)
+    db.route(f"r{character}", "redis", f"stream:{name}{character}", f"{character}.#")
+    db.run(f"SELECT eventbus.publish_text('{character}.x', '{character}')")
+    eventually(lambda: redis_server.client().xlen(f"{name}{character}"), 60, "the event arrives")
+    assert db.status(f"r{character}")["state"] == "active"
+
+
+@pytest.mark.parametrize("encoding", ["WIN1252", "SQL_ASCII"])
+def test_an_event_of_an_old_log_is_a_dead_letter(encoded, out, encoding):
+    """As 0.1 stored it: straight into the segment. A sender of its own, a restart and status survive it."""
+    db = encoded(encoding)
+    arrive = out(db)
+    bad = BAD[encoding][0]
+    pid = db.sender("out")
+    segment = db.one("SELECT 'eventbus.log_' || last_value % 4 FROM eventbus.log_generation")
+    row = f"INSERT INTO {segment} (id, xid, published_at, topic, key, payload_text, content_type)" \
+          " SELECT nextval('eventbus.event_id'), pg_current_xact_id(), now(), {}, {}, {}, 'text/plain'"
+    db.run("SELECT eventbus.publish('t.1', '1')")
+    db.run(row.format("'t.2'", "'k'", f"'x' || {bad}"))
+    db.run(row.format(f"'t.' || {bad}", "NULL", "'y'"))
+    db.run(row.format("'t.4'", f"'k' || {bad}", "'z'"))
+    db.run("SELECT eventbus.publish('t.5', '5')")
+    assert [entry["topic"] for entry in arrive(2)] == ["t.1", "t.5"]
+    dead = db.wait_dead("out", 3)
+    assert [(d["topic"], d["key"]) for d in dead] == [("t.2", "k"), ("t.?" if encoding == "WIN1252" else "t.a?", None),
+                                                      ("t.4", "k?" if encoding == "WIN1252" else "ka?")]
+    raw = b"x\x81" if encoding == "WIN1252" else b"xa\xc3"
+    assert bytes(db.one("SELECT decode(payload, 'base64') FROM eventbus.dead_letter WHERE topic = 't.2'")) == raw
+    assert all(d["error"].startswith("the event cannot be read from the log: ") for d in dead)
+    assert db.sender("out") == pid
+    db.run("SELECT eventbus.pause_route('out')")
+    db.run(row.format("'t.6'", "'k'", bad))
+    db.run("SELECT eventbus.alter_broker('redis', 'redis://127.0.0.1:1')")
+    assert db.status("out") and db.health()
+    assert db.one("SELECT eventbus.redeliver()") == 0
+    assert db.one("SELECT eventbus.discard()") == 3
+
+
+def test_status_counts_for_nobody_what_cannot_be_read(encoded, redis_server, name):
+    """Where no sender runs, status and health() read the log themselves."""
+    db = encoded("WIN1252")
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"stream:{name}")
+    db.route("other", "redis", f"stream:{name}")
+    db.run("UPDATE eventbus.broker_config SET url = 'nonsense://'")
+    db.wait_state("out", "stopped", deadline=60)
+    segment = db.one("SELECT 'eventbus.log_' || last_value % 4 FROM eventbus.log_generation")
+    db.run(f"INSERT INTO {segment} (id, xid, published_at, topic, payload_text, content_type) SELECT "
+           "nextval('eventbus.event_id'), pg_current_xact_id(), now() - interval '1 h', chr(129), chr(129), 'text/plain'")
+    assert db.status("out")["lag"].total_seconds() >= 3600
+    db.run("UPDATE eventbus.route_config SET topics = '.' WHERE name = 'out'")
+    assert "cannot be read" in db.status("out")["last_error"]
+    assert db.status("other")["lag"].total_seconds() >= 3600
+    assert {"route out", "route other"} <= {row["name"] for row in db.health()}
+
+
+def test_a_captured_change_names_table_and_column(encoded, out):
+    db = encoded("WIN1252")
+    arrive = out(db)
+    db.run("CREATE TABLE customer (id int PRIMARY KEY, name text, note text)")
+    db.run("SELECT eventbus.capture('customer')")
+    diag = refused(db, "INSERT INTO customer VALUES (1, 'x', chr(129))")
+    assert diag.sqlstate == "22P05" and diag.message_primary == (
+        'a change of table "customer" cannot be published: column "note" holds a character that cannot be delivered')
+    assert "columns => '-note'" in diag.message_hint
+    db.run("INSERT INTO customer VALUES (1, 'é', 'y')")
+    entry, = arrive(1)
+    assert json.loads(entry["payload"])["after"]["name"] == "é"
+    db.run("SELECT eventbus.capture('customer', columns => '-note')")
+    db.run("INSERT INTO customer VALUES (2, 'z', chr(129))")
+    arrive(2)
+
+
+def test_names_of_another_database_stop_nobody(cluster, encoded, out):
+    """Roles are of all databases; their names' bytes are of the one in which they were made."""
+    cluster.execute("CREATE ROLE \"Áda\" SUPERUSER")  # 0xC3 0x81 in UTF-8
+    try:
+        db = encoded("WIN1252")
+        arrive = out(db)
+        db.run("CREATE TABLE t (id int PRIMARY KEY)")
+        db.run("SELECT eventbus.capture('t')")
+        db.run("SELECT eventbus.capture_ddl()")
+        db.run("SET client_encoding = 'SQL_ASCII'")
+        role = db.one("SELECT quote_ident(rolname::text) FROM pg_roles WHERE rolname LIKE '%da'")
+        db.run(f"SET ROLE {role}")
+        db.run("INSERT INTO t VALUES (1)")
+        db.run("RESET ROLE")
+        entry = arrive(1)[0]
+        assert json.loads(entry["headers"])["pg-user"] == "Ã?da"
+        db.run("SELECT eventbus.uncapture_ddl()")
+    finally:
+        cluster.execute("DROP ROLE \"Áda\"")
+
+
+def test_rows_and_messages_from_the_wal(encoded, out):
+    db = encoded("WIN1252")
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    arrive = out(db, source="wal")
+    pid = db.sender("out")
+    db.run("INSERT INTO item VALUES (1, 'é'), (2, chr(129)), (3, 'ü')")
+    db.run("SELECT pg_logical_emit_message(true, 'shop.note', chr(129))")
+    db.run("INSERT INTO item VALUES (4, 'x')")
+    entries = arrive(4)
+    assert [e["key"] for e in entries if "key" in e] == ["1", "3", "4"]
+    assert [e["content_type"] for e in entries if e["topic"] == "shop.note"] == ["application/octet-stream"]
+    dead, = db.wait_dead("out")
+    assert (dead["topic"], dead["key"], dead["payload"]) == ("public.item.insert", "2", None)
+    assert dead["error"].startswith("a change of table public.item cannot be decoded: character with byte sequence 0x81")
+    assert db.sender("out") == pid

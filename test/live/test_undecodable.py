@@ -1,0 +1,251 @@
+# What it is: one event, change, row or dead letter that raises an error in our own code costs only itself.
+# Who calls it: pytest.
+# Never: breaks what is not its own database's.
+import json
+import time
+
+import psycopg2
+import pytest
+
+from servers import PostgresCluster, eventually
+
+from test_wal import WAL_SETTINGS, publish_wal, text_of
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with PostgresCluster(config=dict(WAL_SETTINGS, allow_system_table_mods="on", fsync="on")) as server:
+        yield server
+
+
+def arrived(redis_server, name, count, deadline=60):
+    return eventually(lambda: len(found := [text_of(e) for e in redis_server.stream(name)]) == count and found,
+                      deadline, f"{count} entries of {name}")
+
+
+@pytest.fixture
+def ward(db):
+    """A table with a type whose output function fails for whatever is in it."""
+    db.run("CREATE TYPE mood AS ENUM ('ok', 'bad')")
+    db.run("CREATE TABLE ward (id int PRIMARY KEY, patient mood)")
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+
+    def spoil():
+        db.run("DELETE FROM pg_enum WHERE enumtypid = 'mood'::regtype AND enumlabel = 'bad'")
+
+    db.bad = db.one("SELECT oid FROM pg_enum WHERE enumtypid = 'mood'::regtype AND enumlabel = 'bad'")
+    db.spoil = spoil
+    # The value is taken in before the label goes, and its change is decoded afterwards.
+    db.run("CREATE TABLE kept AS SELECT 'bad'::mood AS patient")
+    spoil()
+    return db
+
+
+INSERT_BAD = "INSERT INTO ward SELECT g, patient FROM kept, generate_series(%s, %s) g"
+
+
+@pytest.fixture
+def route(db, redis_server, name):
+    db.broker("redis", redis_server.url)
+
+    def make(route, topics, **options):
+        db.route(route, "redis", f"stream:{name}-{route}", topics, source="wal", **options)
+        db.wait_state(route, "active", deadline=60)
+    return make
+
+
+def test_a_row_whose_output_function_fails(ward, route, redis_server, name):
+    route("all", "#")
+    route("shop", "shop.#")
+    route("some", "#", tables="public.item")
+    pid = ward.sender("all")
+    ward.run("INSERT INTO item VALUES (1, 'x')")
+    ward.run(INSERT_BAD, 1, 1)
+    publish_wal(ward, "shop.n", {})
+    ward.run("BEGIN")
+    ward.run("INSERT INTO item VALUES (2, 'x')")
+    ward.run("INSERT INTO ward VALUES (2, 'ok')")
+    ward.run(INSERT_BAD, 3, 3)
+    ward.run("INSERT INTO item VALUES (4, 'x')")
+    ward.run("COMMIT")
+    entries = arrived(redis_server, f"{name}-all", 5)
+    assert [e.get("key") for e in entries] == ["1", None, "2", "2", "4"]
+    assert [e["id"].partition("-")[2] for e in entries] == ["1", "1", "1", "2", "4"], "the dead one keeps its number"
+    arrived(redis_server, f"{name}-shop", 1)
+    # The one that takes messages has them as well.
+    arrived(redis_server, f"{name}-some", 4)
+    dead = ward.wait_dead("all", 2)
+    assert [(d["topic"], d["key"], d["payload"], d["incomplete"]) for d in dead] == [
+        ("public.ward.insert", "1", None, True), ("public.ward.insert", "3", None, True)]
+    assert all(d["error"] == f"a change of table public.ward cannot be decoded: invalid internal value for enum: {ward.bad}"
+               for d in dead)
+    assert dead[1]["message_id"].partition("-")[2] == "3"
+    assert not ward.dead("shop") and not ward.dead("some")
+    assert ward.sender("all") == pid and ward.status("all")["state"] == "active"
+    assert {row["name"]: row for row in ward.health()}["dead letters"]["level"] == "warning"
+    assert ward.one("SELECT eventbus.redeliver()") == 0 and ward.one("SELECT eventbus.discard()") == 2
+
+
+def test_routes_that_do_not_want_a_table_never_meet_it(ward, route, redis_server, name, cluster):
+    """Nor does one whose topics leave it out: its row's type has no entry in the catalog at all."""
+    route("item", "public.item.#")
+    ward.run("CREATE TABLE broken (id int PRIMARY KEY, what mood[])")
+    ward.run("INSERT INTO broken VALUES (1, '{ok}')")
+    ward.run("UPDATE pg_type SET typoutput = 0 WHERE oid = 'mood'::regtype")
+    ward.run(INSERT_BAD, 1, 3)
+    ward.run("INSERT INTO item VALUES (1, 'x')")
+    arrived(redis_server, f"{name}-item", 1)
+    assert not ward.dead("item")
+    assert cluster.log_text().count("starting logical decoding for slot") <= 2
+
+
+def test_large_transactions(ward, route, redis_server, name):
+    """Decoded while they run: ids and order are those of the others, and rolled-back savepoints leave nothing."""
+    route("all", "#")
+    pid = ward.sender("all")
+    rows = 20000
+    ward.run("BEGIN")
+    ward.run("INSERT INTO item SELECT g, repeat('x', 300) FROM generate_series(1, %s) g", rows)
+    ward.run(INSERT_BAD, 1, 5)
+    ward.run("SAVEPOINT s")
+    ward.run(INSERT_BAD, 6, 10)
+    ward.run("INSERT INTO item SELECT g, repeat('x', 300) FROM generate_series(%s, %s) g", 3 * rows, 4 * rows)
+    ward.run("ROLLBACK TO s")
+    ward.run("INSERT INTO item VALUES (0, 'x')")
+    ward.run("COMMIT")
+    entries = arrived(redis_server, f"{name}-all", rows + 1, 120)
+    assert [e["id"].partition("-")[2] for e in entries] == [str(n) for n in [*range(1, rows + 1), rows + 6]]
+    dead = ward.wait_dead("all", 5)
+    assert [d["key"] for d in dead] == ["1", "2", "3", "4", "5"]
+    assert ward.sender("all") == pid
+
+
+def test_ten_thousand_undecodable_rows(ward, route, redis_server, name):
+    """Beside as many good ones in one transaction: at most three times the time without them."""
+    route("all", "#")
+    rows = 10000
+    took = []
+    for part in range(3):
+        ward.run("BEGIN")
+        ward.run("INSERT INTO item SELECT g, 'x' FROM generate_series(%s, %s) g", part * rows + 1, part * rows + rows)
+        if part:
+            ward.run(INSERT_BAD, part * rows + 1, part * rows + rows)
+        publish_wal(ward, "shop.end", part)
+        begin = time.monotonic()
+        ward.run("COMMIT")
+        arrived(redis_server, f"{name}-all", (part + 1) * (rows + 1), 240)
+        took.append(time.monotonic() - begin)
+    ward.wait_dead("all", 2 * rows, 120)
+    print(took)
+    assert took[2] < 3 * took[0] + 1, took
+
+
+def test_a_transaction_that_postgresql_cannot_decode(db, route, redis_server, name):
+    """Each route gets word of it once it has failed three times; what commits behind it goes on."""
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    db.run("CREATE TABLE lost (id int, words text)")
+    route("all", "#")
+    route("shop", "shop.#")
+    pid = db.sender("all")
+    other = db.connect()
+    db.run("BEGIN")
+    db.run("INSERT INTO lost VALUES (1, 'x')")
+    with other.cursor() as cursor:
+        cursor.execute("DELETE FROM pg_attribute WHERE attrelid = 'lost'::regclass AND attnum = 2")
+    db.run("INSERT INTO lost VALUES (2, 'x')")
+    db.run("COMMIT")
+    db.run("INSERT INTO item VALUES (1, 'x')")
+    publish_wal(db, "shop.n", {})
+    arrived(redis_server, f"{name}-shop", 1, 90)
+    for which in ("all", "shop"):
+        assert "cannot be decoded, and no further change of it is delivered" in db.wait_dead(which)[0]["error"]
+    assert db.sender("all") == pid
+    db.run("DELETE FROM pg_class WHERE relname = 'lost'")
+
+
+@pytest.fixture
+def log_route(db, redis_server, name):
+    db.broker("redis", redis_server.url)
+    for which, topics in (("all", "#"), ("good", "good.#")):
+        db.route(which, "redis", f"stream:{name}-{which}", topics)
+        db.wait_state(which, "active", deadline=60)
+
+
+def test_a_corrupt_value_in_the_log(db, log_route, redis_server, name):
+    """Chunks of a TOASTed payload are gone: its event is a dead letter of the routes that take it."""
+    db.run("SELECT eventbus.pause_route('all'), eventbus.pause_route('good')")
+    pid = db.sender("all")
+    db.publish("good.1", 1)
+    lost = db.one("SELECT eventbus.publish_text('bad.2', repeat(md5('x'), 1000), 'k', '{\"h\": 1}')")
+    db.publish("good.3", 3)
+    segment = db.one("SELECT tableoid::regclass::text FROM eventbus.log_0 WHERE id = %(n)s UNION ALL "
+                     "SELECT tableoid::regclass::text FROM eventbus.log_1 WHERE id = %(n)s UNION ALL "
+                     "SELECT tableoid::regclass::text FROM eventbus.log_2 WHERE id = %(n)s UNION ALL "
+                     "SELECT tableoid::regclass::text FROM eventbus.log_3 WHERE id = %(n)s" % {"n": lost})
+    toast = db.one("SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = %s::regclass", segment)
+    db.run(f"DELETE FROM {toast}")
+    db.run("SELECT eventbus.resume_route('all'), eventbus.resume_route('good')")
+    assert [e["topic"] for e in arrived(redis_server, f"{name}-all", 2)] == ["good.1", "good.3"]
+    arrived(redis_server, f"{name}-good", 2)
+    dead, = db.wait_dead("all")
+    assert (dead["event_id"], dead["topic"], dead["key"], dead["headers"], dead["payload"]) == (
+        lost, "bad.2", "k", {"h": 1}, None)
+    assert "missing chunk number 0" in dead["error"]
+    assert not db.dead("good") and db.sender("all") == pid and db.health()
+
+
+def test_a_dead_letter_that_the_table_does_not_take(db, log_route, redis_server, name):
+    """Without what it does not take it is stored all the same; the others as they are."""
+    db.run("ALTER TABLE eventbus.dead_letter_store ADD CHECK (payload_text <> '\"poison\"')")
+    pid = db.sender("all")
+    redis_server.client().set(f"{name}-all", "not a stream")
+    for n, payload in enumerate(["a", "poison", "b"]):
+        db.publish(f"t.{n}", payload)
+    dead = db.wait_dead("all", 3)
+    assert [d["payload"] for d in dead] == ['"a"', None, '"b"'] and [d["incomplete"] for d in dead] == [False, True, False]
+    assert "could not be stored: new row for relation" in dead[1]["error"] and "WRONGTYPE" in dead[1]["error"]
+    assert db.sender("all") == pid
+
+
+def test_a_shortage_makes_no_dead_letter_smaller(db, log_route, redis_server, name, cluster):
+    """While the table takes nothing, everything waits; then it is stored whole. It is told once."""
+    db.run("CREATE FUNCTION short() RETURNS trigger LANGUAGE plpgsql AS "
+           "$$BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END$$")
+    db.run("CREATE TRIGGER short BEFORE INSERT ON eventbus.dead_letter_store FOR EACH ROW EXECUTE FUNCTION short()")
+    pid = db.sender("all")
+    redis_server.client().set(f"{name}-all", "not a stream")
+    db.publish("bad.1", "x")
+    db.publish("good.2", 2)
+    words = 'dead letters of broker "redis" cannot be stored'
+    eventually(lambda: words in cluster.log_text(), 60, "the log tells of it")
+    arrived(redis_server, f"{name}-good", 1)
+    db.run("DROP TRIGGER short ON eventbus.dead_letter_store")
+    dead = db.wait_dead("all", 2, 60)
+    assert [d["payload"] for d in dead] == ['"x"', "2"] and not any(d["incomplete"] for d in dead)
+    assert cluster.log_text().count(words) == 1 and db.sender("all") == pid
+    db.publish("good.3", 3)
+    arrived(redis_server, f"{name}-good", 2)
+
+
+def test_a_forged_message_is_somebodys_message(db, route, redis_server, name):
+    """Anybody may use our prefix; what is no text of UTF-8 is bytes, and its dead letter can be stored."""
+    route("all", "#")
+    redis_server.client().set(f"{name}-all", "not a stream")
+    head = r"\x01000300ffff0000000000000000000000000000000000 00".replace(" ", "")
+    db.run("SELECT pg_logical_emit_message(true, 'eventbus', %s::bytea)", head + "ff2eff")
+    db.run("SELECT pg_logical_emit_message(true, 'eventbus', %s::bytea)", r"\xff00ff")
+    dead = db.wait_dead("all", 2)
+    assert all(d["topic"] == "eventbus" for d in dead)
+
+
+def test_a_poisoned_row_parks_its_route_alone(db, log_route, redis_server, name, cluster):
+    pid = db.sender("all")
+    db.run("UPDATE eventbus.route_config SET destination = 'nonsense' WHERE name = 'all'")
+    row = db.wait_status("all", 60, state="held", last_error=lambda text: text and "cannot be used" in text)
+    assert row["sender_pid"] == pid
+    db.publish("good.1", 1)
+    arrived(redis_server, f"{name}-good", 1)
+    assert {row["name"]: row for row in db.health()}["route all"]["level"] == "error"
+    db.run("SELECT eventbus.alter_route('all', destination => %s)", f"stream:{name}-all")
+    arrived(redis_server, f"{name}-all", 1)
+    assert db.sender("all") == pid
