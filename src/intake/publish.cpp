@@ -151,7 +151,7 @@ void check_headers(Datum headers) {
     Jsonb* json = DatumGetJsonbP(headers);
     if (!JB_ROOT_IS_OBJECT(json))
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("headers must be a JSON object"),
-                        errhint("For example {\"traceparent\": \"00-…\", \"priority\": 5}.")));
+                        errhint("For example {\"traceparent\": \"00-...\", \"priority\": 5}.")));
     if (VARSIZE(json) > 1024 * 1024)
         ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("headers are larger than 1 MB"),
                         errhint("Put the data into the payload.")));

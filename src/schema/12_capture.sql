@@ -3,7 +3,7 @@
 CREATE FUNCTION eventbus.publish_change() RETURNS trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_publish_change';
 COMMENT ON FUNCTION eventbus.publish_change() IS
-    'trigger function: publishes the row that was inserted, updated or deleted. CREATE TRIGGER … AFTER … FOR EACH ROW EXECUTE FUNCTION eventbus.publish_change(topic, ''name=value'', …); names: columns, headers, key, payload, unchanged. Also INSTEAD OF, and AFTER TRUNCATE FOR EACH STATEMENT. eventbus.capture makes such triggers';
+    'trigger function: publishes the row that was inserted, updated or deleted. CREATE TRIGGER ... AFTER ... FOR EACH ROW EXECUTE FUNCTION eventbus.publish_change(topic, ''name=value'', ...); names: columns, headers, key, payload, unchanged. Also INSTEAD OF, and AFTER TRUNCATE FOR EACH STATEMENT. eventbus.capture makes such triggers';
 
 CREATE FUNCTION eventbus.capture(
     relation   regclass,

@@ -234,7 +234,8 @@ bool feed_wal() {
         if (is_reading() && sender.place->wal_end > wal::read_by_now(wal_now.source)) note_end(false);
         return false;
     }
-    return attempt(read_on, nullptr) && wal_now.more && !wal_now.unseen;
+    if (!attempt(read_on, nullptr)) return wal_now.source == nullptr && wal_now.changed;
+    return wal_now.more && !wal_now.unseen;
 }
 
 bool wal_has_more() {

@@ -4,7 +4,6 @@
 import json
 
 import psycopg2
-import psycopg2.extras
 import pytest
 
 from database import Database
@@ -15,7 +14,6 @@ from test_wal import WAL_SETTINGS, text_of
 BAD = {  # a text of the database that has no place in UTF-8, and the SQLSTATE that says so
     "WIN1252": ("chr(129)", "22P05"),
     "SQL_ASCII": (r"E'a\303'", "22021"),
-    "EUC_JIS_2004": (r"E'\251\250'", None),
 }
 GOOD = {"WIN1252": ("chr(228)", "ä"), "SQL_ASCII": (r"E'\303\244'", "ä"), "LATIN1": ("chr(228)", "ä"),
         "EUC_JP": (r"E'\244\242'", "あ")}
@@ -36,7 +34,7 @@ def encoded(cluster, name):
         of = f"{name[:40]}_{encoding.lower()}"
         cluster.execute(f"CREATE DATABASE \"{of}\" ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
         database = Database(cluster, of, create=False)
-        database.run("SET client_encoding = 'SQL_ASCII'" if encoding == "SQL_ASCII" else "SET client_encoding = 'UTF8'")
+        database.connection.set_client_encoding("UTF8")
         made.append(database)
         return database
 
@@ -172,9 +170,7 @@ def test_names_of_another_database_stop_nobody(cluster, encoded, out):
         db.run("CREATE TABLE t (id int PRIMARY KEY)")
         db.run("SELECT eventbus.capture('t')")
         db.run("SELECT eventbus.capture_ddl()")
-        db.run("SET client_encoding = 'SQL_ASCII'")
-        role = db.one("SELECT quote_ident(rolname::text) FROM pg_roles WHERE rolname LIKE '%da'")
-        db.run(f"SET ROLE {role}")
+        db.run("DO $$ BEGIN EXECUTE format('SET ROLE %I', (SELECT rolname FROM pg_roles WHERE rolname LIKE '%da')); END $$")
         db.run("INSERT INTO t VALUES (1)")
         db.run("RESET ROLE")
         entry = arrive(1)[0]

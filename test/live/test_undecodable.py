@@ -1,10 +1,9 @@
 # What it is: one event, change, row or dead letter that raises an error in our own code costs only itself.
 # Who calls it: pytest.
 # Never: breaks what is not its own database's.
-import json
+import threading
 import time
 
-import psycopg2
 import pytest
 
 from servers import PostgresCluster, eventually
@@ -89,6 +88,7 @@ def test_a_row_whose_output_function_fails(ward, route, redis_server, name):
 def test_routes_that_do_not_want_a_table_never_meet_it(ward, route, redis_server, name, cluster):
     """Nor does one whose topics leave it out: its row's type has no entry in the catalog at all."""
     route("item", "public.item.#")
+    oid = ward.one("SELECT oid FROM pg_database WHERE datname = current_database()")
     ward.run("CREATE TABLE broken (id int PRIMARY KEY, what mood[])")
     ward.run("INSERT INTO broken VALUES (1, '{ok}')")
     ward.run("UPDATE pg_type SET typoutput = 0 WHERE oid = 'mood'::regtype")
@@ -96,7 +96,7 @@ def test_routes_that_do_not_want_a_table_never_meet_it(ward, route, redis_server
     ward.run("INSERT INTO item VALUES (1, 'x')")
     arrived(redis_server, f"{name}-item", 1)
     assert not ward.dead("item")
-    assert cluster.log_text().count("starting logical decoding for slot") <= 2
+    assert cluster.log_text().count(f'starting logical decoding for slot "pg_eventbus_{oid}_') == 1
 
 
 def test_large_transactions(ward, route, redis_server, name):
@@ -148,12 +148,15 @@ def test_a_transaction_that_postgresql_cannot_decode(db, route, redis_server, na
     route("shop", "shop.#")
     pid = db.sender("all")
     other = db.connect()
-    db.run("BEGIN")
-    db.run("INSERT INTO lost VALUES (1, 'x')")
+    # The table loses a column in the catalog while a statement writes to it.
+    writer = threading.Thread(target=db.run, args=("INSERT INTO lost SELECT g, pg_sleep(3)::text FROM generate_series(1, 2) g",))
+    writer.start()
     with other.cursor() as cursor:
+        eventually(lambda: cursor.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+                   or cursor.fetchall(), 30, "the statement runs")
+        time.sleep(3.5)  # into the second row
         cursor.execute("DELETE FROM pg_attribute WHERE attrelid = 'lost'::regclass AND attnum = 2")
-    db.run("INSERT INTO lost VALUES (2, 'x')")
-    db.run("COMMIT")
+    writer.join()
     db.run("INSERT INTO item VALUES (1, 'x')")
     publish_wal(db, "shop.n", {})
     arrived(redis_server, f"{name}-shop", 1, 90)
@@ -183,7 +186,11 @@ def test_a_corrupt_value_in_the_log(db, log_route, redis_server, name):
                      "SELECT tableoid::regclass::text FROM eventbus.log_2 WHERE id = %(n)s UNION ALL "
                      "SELECT tableoid::regclass::text FROM eventbus.log_3 WHERE id = %(n)s" % {"n": lost})
     toast = db.one("SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = %s::regclass", segment)
-    db.run(f"DELETE FROM {toast}")
+    # A TOAST table is nobody's to delete from, unless it is taken for another kind.
+    for kind in "rt":
+        db.run("UPDATE pg_class SET relkind = %s WHERE oid = %s::regclass", kind, toast)
+        if kind == "r":
+            db.run(f"DELETE FROM {toast}")
     db.run("SELECT eventbus.resume_route('all'), eventbus.resume_route('good')")
     assert [e["topic"] for e in arrived(redis_server, f"{name}-all", 2)] == ["good.1", "good.3"]
     arrived(redis_server, f"{name}-good", 2)
