@@ -121,23 +121,30 @@ def test_large_transactions(ward, route, redis_server, name):
 
 
 def test_ten_thousand_undecodable_rows(ward, route, redis_server, name):
-    """Beside as many good ones in one transaction: at most three times the time without them."""
+    """Beside as many good ones in one transaction: until those have arrived the sender works at most three times as long,
+    the first time, when it does not know the table yet, as well."""
     route("all", "#")
+    pid = ward.sender("all")
+    client = redis_server.client()
     rows = 10000
+
+    def worked():
+        with open(f"/proc/{pid}/schedstat") as text:
+            return int(text.read().split()[0]) / 1e9
+
     took = []
-    for part in range(3):
+    for part, bad in enumerate([False, False, True, True]):
         ward.run("BEGIN")
         ward.run("INSERT INTO item SELECT g, 'x' FROM generate_series(%s, %s) g", part * rows + 1, part * rows + rows)
-        if part:
+        if bad:
             ward.run(INSERT_BAD, part * rows + 1, part * rows + rows)
-        publish_wal(ward, "shop.end", part)
-        begin = time.monotonic()
+        before = worked()
         ward.run("COMMIT")
-        arrived(redis_server, f"{name}-all", (part + 1) * (rows + 1), 240)
-        took.append(time.monotonic() - begin)
+        eventually(lambda: client.xlen(f"{name}-all") == (part + 1) * rows, 240, "the good ones arrive")
+        took.append(worked() - before)
     ward.wait_dead("all", 2 * rows, 120)
-    print(took)
-    assert took[2] < 3 * took[0] + 1, took
+    assert ward.sender("all") == pid
+    assert max(took[2:]) < 3 * max(took[:2]), took
 
 
 def test_a_transaction_that_postgresql_cannot_decode(db, route, redis_server, name):
@@ -176,11 +183,10 @@ def log_route(db, redis_server, name):
 
 def test_a_corrupt_value_in_the_log(db, log_route, redis_server, name):
     """Chunks of a TOASTed payload are gone: its event is a dead letter of the routes that take it."""
-    db.run("SELECT eventbus.pause_route('all'), eventbus.pause_route('good')")
     pid = db.sender("all")
     db.publish("good.1", 1)
+    db.run("BEGIN")  # nobody has read it before it is spoilt
     lost = db.one("SELECT eventbus.publish_text('bad.2', repeat(md5('x'), 1000), 'k', '{\"h\": 1}')")
-    db.publish("good.3", 3)
     segment = db.one("SELECT tableoid::regclass::text FROM eventbus.log_0 WHERE id = %(n)s UNION ALL "
                      "SELECT tableoid::regclass::text FROM eventbus.log_1 WHERE id = %(n)s UNION ALL "
                      "SELECT tableoid::regclass::text FROM eventbus.log_2 WHERE id = %(n)s UNION ALL "
@@ -191,7 +197,8 @@ def test_a_corrupt_value_in_the_log(db, log_route, redis_server, name):
         db.run("UPDATE pg_class SET relkind = %s WHERE oid = %s::regclass", kind, toast)
         if kind == "r":
             db.run(f"DELETE FROM {toast}")
-    db.run("SELECT eventbus.resume_route('all'), eventbus.resume_route('good')")
+    db.run("COMMIT")
+    db.publish("good.3", 3)
     assert [e["topic"] for e in arrived(redis_server, f"{name}-all", 2)] == ["good.1", "good.3"]
     arrived(redis_server, f"{name}-good", 2)
     dead, = db.wait_dead("all")
