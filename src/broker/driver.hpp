@@ -67,6 +67,7 @@ struct Addressing {
     std::int64_t maxlen = 0;  // Redis stream: approximate trimming; 0 is none
     int qos = 1;              // MQTT
     bool retain = false;      // MQTT
+    bool varies = false;      // the destination's name is made of the event
 };
 
 // One ticket.

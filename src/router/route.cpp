@@ -76,6 +76,7 @@ Route::Route(std::uint32_t route_id, std::string route_name, std::string_view de
     addressing.maxlen = options.maxlen;
     addressing.qos = options.qos;
     addressing.retain = options.retain;
+    addressing.varies = !destination.name.is_constant();
 }
 
 }  // namespace eventbus::router

@@ -15,6 +15,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "broker/amqp/frame.hpp"
 
@@ -75,6 +76,17 @@ class Peer {
             if (heartbeats || frame.type != AMQP_FRAME_HEARTBEAT) return frame;
         }
     }
+    static amqp_method_number_t method_of(const Frame& frame) {
+        amqp_method_number_t id = 0;
+        for (const char byte : frame.payload.substr(0, 4)) id = id << 8 | static_cast<unsigned char>(byte);
+        return frame.type == AMQP_FRAME_METHOD ? id : 0;
+    }
+    void raw(std::uint8_t type, std::uint16_t channel, std::string_view payload) {
+        std::string out;
+        for (const int byte : {int{type}, channel >> 8, channel & 0xff}) out.push_back(static_cast<char>(byte));
+        for (int shift = 24; shift >= 0; shift -= 8) out.push_back(static_cast<char>(payload.size() >> shift));
+        send(out.append(payload) + "\xce");
+    }
     FrameReader::Method expect(amqp_method_number_t id, std::uint16_t* channel = nullptr) {
         const Frame got = frame();
         const FrameReader::Method method = reader_.method(got.payload);
@@ -133,10 +145,15 @@ class Peer {
     void nack(std::uint16_t channel, std::uint64_t tag, bool multiple = false) {
         method(channel, AMQP_BASIC_NACK_METHOD, amqp_basic_nack_t{tag, multiple, 0});
     }
-    void give_back(const Published& message) {
+    std::string header_without_id(std::size_t body_size) {
+        std::string out;
+        EXPECT_TRUE(writer_.header(out, 1, amqp_basic_properties_t{}, body_size));
+        return out.substr(7, out.size() - frame_overhead);
+    }
+    void give_back(const Published& message, std::uint16_t code = 312, const std::string& text = "NO_ROUTE") {
         amqp_basic_return_t returned{};
-        returned.reply_code = 312;
-        returned.reply_text = amqp_cstring_bytes("NO_ROUTE");
+        returned.reply_code = code;
+        returned.reply_text = to_bytes(text);
         returned.exchange = to_bytes(message.exchange);
         returned.routing_key = to_bytes(message.routing_key);
         std::string out = bytes_of(message.channel, AMQP_BASIC_RETURN_METHOD, returned);
@@ -182,7 +199,9 @@ class FakeBroker {
  public:
     using Script = std::function<void(Peer&)>;
 
-    explicit FakeBroker(Script script) : script_(std::move(script)) {
+    explicit FakeBroker(Script script) : FakeBroker(std::vector<Script>{std::move(script)}) {}
+    // One script a connection, one after the other.
+    explicit FakeBroker(std::vector<Script> scripts) : scripts_(std::move(scripts)) {
         listener_ = ::socket(AF_INET, SOCK_STREAM, 0);
         sockaddr_in address{};
         address.sin_family = AF_INET;
@@ -205,21 +224,23 @@ class FakeBroker {
 
  private:
     void play() {
-        pollfd fd{listener_, POLLIN, 0};
-        if (::poll(&fd, 1, 10000) <= 0) {
-            ADD_FAILURE() << "nobody connected to the fake broker";
-            return;
-        }
-        Peer peer(::accept(listener_, nullptr, nullptr));
-        try {
-            script_(peer);
-        } catch (const std::exception& problem) {
-            ADD_FAILURE() << "the script stopped: " << problem.what();
+        for (const Script& script : scripts_) {
+            pollfd fd{listener_, POLLIN, 0};
+            if (::poll(&fd, 1, 10000) <= 0) {
+                ADD_FAILURE() << "nobody connected to the fake broker";
+                return;
+            }
+            Peer peer(::accept(listener_, nullptr, nullptr));
+            try {
+                script(peer);
+            } catch (const std::exception& problem) {
+                ADD_FAILURE() << "the script stopped: " << problem.what();
+            }
         }
         done_ = true;
     }
 
-    Script script_;
+    std::vector<Script> scripts_;
     int listener_ = -1;
     std::uint16_t port_ = 0;
     std::thread thread_;

@@ -98,6 +98,12 @@ class Driven {
         return driver_->offer(outgoing);
     }
 
+    // The first one of a lane waits for its channel.
+    bool offer_soon(std::uint64_t ticket, const Event& event, const Addressing& addressing, std::string_view name,
+                    std::string_view routing_key = "", std::uint32_t lane = 1) {
+        return until([&] { return offer(ticket, event, addressing, name, routing_key, lane); });
+    }
+
     TimePoint wake_at() const { return driver_->wake_at(); }
     void destroy() { driver_.reset(); }
 

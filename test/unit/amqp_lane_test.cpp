@@ -12,9 +12,34 @@ namespace {
 
 class AmqpLane : public testing::Test {
  protected:
-    AmqpLane() { lane_.opened(1); }
-    void publish(std::uint64_t ticket, std::size_t payload = 10, std::string_view exchange = "x") {
-        lane_.published(ticket, static_cast<std::int64_t>(ticket), payload, exchange, now_);
+    AmqpLane() { open(); }
+    void open() {
+        lane_.opened(1, now_);
+        lane_.opening = false;
+    }
+    void publish(std::uint64_t ticket, std::size_t payload = 10, std::string_view exchange = "x",
+                 std::string_view routing_key = "k", bool own_exchange = false) {
+        publish_event(ticket, {0, static_cast<std::int64_t>(ticket)}, payload, {exchange, routing_key, own_exchange});
+    }
+    void publish_event(std::uint64_t ticket, EventId event, std::size_t payload = 10, Address address = {"x", "k"}) {
+        lane_.published(ticket, event, payload, address, now_);
+    }
+    bool give_back(std::string_view message_id, std::string_view routing_key = "k", unsigned code = 312) {
+        return lane_.return_started(code, "NO_ROUTE", "x", routing_key) && lane_.return_header(message_id, 0);
+    }
+    // A channel that was closed, while others' messages were under way: `culprit` is blamed, they go on as they were.
+    void expect_blamed(std::uint64_t culprit, Remedy remedy, unsigned code, const std::string& text) {
+        lane_.closed(code, text, out_);
+        for (const Settlement& each : out_) {
+            if (each.ticket == culprit)
+                expect(culprit, Verdict::refused, remedy);
+            else
+                expect(each.ticket, Verdict::unknown, Remedy::retry);
+        }
+        EXPECT_EQ(settlement(culprit).verdict, Verdict::refused);
+        out_.clear();
+        open();
+        EXPECT_TRUE(lane_.takes(1000, 1000));
     }
     const Settlement& settlement(std::uint64_t ticket) {
         const Settlement* found = nullptr;
@@ -48,16 +73,82 @@ TEST_F(AmqpLane, TheMissingExchangesEventIsBlamed) {
     EXPECT_EQ(settlement(2).reason, "404 NOT_FOUND - no exchange 'gone' in vhost '/'");
     EXPECT_EQ(out_.size(), 3u);
     EXPECT_EQ(lane_.channel, 0);
+    open();
+    publish(4);
     EXPECT_TRUE(lane_.takes(1000, 1000)) << "nobody goes one by one for a missing exchange";
 }
 
-TEST_F(AmqpLane, WithoutANameTheOldestOpenOneIsBlamed) {
+// RabbitMQ's words for a topic permission.
+std::string forbidden_topic(const std::string& key, const std::string& exchange = "x") {
+    std::string text = "ACCESS_REFUSED - access to topic '" + key + "' in exchange '" + exchange +
+                       "' in vhost '/' refused for user 'u'";
+    if (text.size() > 255) text = text.substr(0, 252) + "...";
+    return text;
+}
+
+TEST_F(AmqpLane, AForbiddenRoutingKeyIsItsMessagesTroubleAlone) {
+    publish(1, 10, "x", "good");
+    publish(2, 10, "y", "bad");
+    publish(3, 10, "x", "bad");
+    publish(4, 10, "x", "bad");
+    expect_blamed(3, Remedy::forbidden, 403, forbidden_topic("bad"));
+    publish(1, 10, "x", "good");
+    publish(2, 10, "x", "bad' in exchange 'x");
+    publish(3, 10, "x", "bad");
+    expect_blamed(2, Remedy::forbidden, 403, forbidden_topic("bad' in exchange 'x"));
+    publish(1, 10, "x", "good");
+    publish(2, 10, "x", "bad");
+    expect_blamed(2, Remedy::forbidden, 403,
+                  "ACCESS_REFUSED - write access to topic 'bad' in exchange 'x' in vhost '/' refused for user 'u'");
+}
+
+TEST_F(AmqpLane, AForbiddenRoutingKeyIsFoundByWhatFitsTheBrokersWords) {
+    const std::string longest(255, 'a');
+    const std::string other = std::string(240, 'a') + "b";
+    publish(1, 10, "x", "a");
+    publish(2, 10, "x", longest);
+    publish(3, 10, "x", std::string_view("aab"));
+    expect_blamed(2, Remedy::forbidden, 403, forbidden_topic(longest));
+    publish(1, 10, "x", "a");
+    publish(2, 10, "x", other);
+    publish(3, 10, "x", longest);
+    lane_.closed(403, forbidden_topic(longest), out_);
+    for (std::uint64_t ticket = 1; ticket <= 3; ++ticket) expect(ticket, Verdict::unknown, Remedy::retry);
+    out_.clear();
+    open();
+    publish(3, 10, "x", longest);
+    EXPECT_FALSE(lane_.takes(1000, 1000)) << "one at a time, where the words fit several";
+    expect_blamed(3, Remedy::forbidden, 403, forbidden_topic(longest));
+}
+
+TEST_F(AmqpLane, AnExchangeThatTheEventNamesIsTheEventsTrouble) {
+    publish(1, 10, "shop.a", "k", true);
+    publish(2, 10, "shop.b", "k", true);
+    expect_blamed(2, Remedy::forbidden, 404, "NOT_FOUND - no exchange 'shop.b' in vhost '/'");
+    publish(1, 10, "shop.a", "k", true);
+    publish(2, 10, "shop.b", "k", true);
+    expect_blamed(2, Remedy::forbidden, 403, "ACCESS_REFUSED - access to exchange 'shop.b' in vhost '/' refused");
+    publish(1, 10, "", "queue");
+    expect_blamed(1, Remedy::fix_settings, 403,
+                  "ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused");
+}
+
+TEST_F(AmqpLane, WithoutANameTheOneThatFailsAloneIsBlamed) {
     publish(1);
     publish(2);
+    publish(3);
     ASSERT_TRUE(lane_.confirm(1, false, true, out_));
     lane_.closed(403, "ACCESS_REFUSED", out_);
     expect(1, Verdict::delivered, Remedy::none);
-    expect(2, Verdict::refused, Remedy::fix_settings);
+    expect(2, Verdict::unknown, Remedy::retry);
+    expect(3, Verdict::unknown, Remedy::retry);
+    out_.clear();
+    open();
+    publish(2);
+    EXPECT_FALSE(lane_.takes(1000, 1000));
+    lane_.closed(403, "ACCESS_REFUSED", out_);
+    expect(2, Verdict::refused, Remedy::forbidden);
+    EXPECT_EQ(settlement(2).reason, "403 ACCESS_REFUSED: exchange 'x', routing key 'k'");
 }
 
 TEST_F(AmqpLane, TheMessageTooLargeIsBlamedByItsSize) {
@@ -72,15 +163,15 @@ TEST_F(AmqpLane, TheMessageTooLargeIsBlamedByItsSize) {
 
 TEST_F(AmqpLane, TheCodeOfAClosedChannelDecidesTheRemedy) {
     const std::pair<unsigned, Remedy> codes[] = {
-        {311, Remedy::park},  {406, Remedy::park},  {403, Remedy::fix_settings}, {404, Remedy::fix_settings},
-        {405, Remedy::retry}, {504, Remedy::retry}, {541, Remedy::retry}};
+        {311, Remedy::park},  {406, Remedy::park},    {403, Remedy::forbidden}, {404, Remedy::forbidden},
+        {405, Remedy::retry}, {504, Remedy::unclear}, {541, Remedy::unclear},   {999, Remedy::unclear}};
     for (const auto& [code, remedy] : codes) {
         out_.clear();
         publish(1);
         lane_.closed(code, "WORDS", out_);
         expect(1, Verdict::refused, remedy);
-        EXPECT_EQ(settlement(1).reason, std::to_string(code) + " WORDS");
-        lane_.opened(1);
+        EXPECT_EQ(settlement(1).reason, std::to_string(code) + " WORDS: exchange 'x', routing key 'k'");
+        open();
     }
 }
 
@@ -90,7 +181,7 @@ TEST_F(AmqpLane, WhoCannotBeBlamedGoesOneByOne) {
     for (std::uint64_t ticket = 1; ticket <= 3; ++ticket) expect(ticket, Verdict::unknown, Remedy::retry);
     out_.clear();
 
-    lane_.opened(1);
+    open();
     ASSERT_TRUE(lane_.takes(1000, 1 << 20));
     publish(1);
     EXPECT_FALSE(lane_.takes(1000, 1 << 20)) << "alone";
@@ -100,7 +191,7 @@ TEST_F(AmqpLane, WhoCannotBeBlamedGoesOneByOne) {
     publish(2);
     lane_.closed(406, "PRECONDITION_FAILED - something about one of them", out_);
     expect(2, Verdict::refused, Remedy::park);
-    lane_.opened(1);
+    open();
     publish(3);
     EXPECT_FALSE(lane_.takes(1000, 1 << 20));
     ASSERT_TRUE(lane_.confirm(1, false, true, out_));
@@ -122,7 +213,7 @@ TEST_F(AmqpLane, WhatIsNeverConfirmedIsGivenUpAndNothingElse) {
     expect(1, Verdict::refused, Remedy::retry);
     expect(2, Verdict::delivered, Remedy::none);
     expect(3, Verdict::refused, Remedy::retry);
-    EXPECT_EQ(settlement(3).reason, "no acknowledgement");
+    EXPECT_EQ(settlement(3).reason, "no acknowledgement: exchange 'x', routing key 'k'");
     EXPECT_EQ(out_.size(), 3u);
     EXPECT_EQ(lane_.waits_since(), TimePoint{} + seconds(4));
     publish(1);  // again, with another tag
@@ -139,7 +230,7 @@ TEST_F(AmqpLane, TagsStartAnewWithTheChannel) {
     publish(1);
     lane_.lost("gone", out_);
     EXPECT_TRUE(lane_.idle());
-    lane_.opened(2);
+    lane_.opened(2, now_);
     publish(2);
     EXPECT_FALSE(lane_.confirm(2, false, true, out_)) << "a tag never sent";
     ASSERT_TRUE(lane_.confirm(1, false, true, out_));
@@ -152,25 +243,147 @@ TEST_F(AmqpLane, TagsStartAnewWithTheChannel) {
 TEST_F(AmqpLane, ReturnsMeetTheirTicketByTheMessageId) {
     publish(1);
     publish(2);
-    lane_.published(3, 2, 10, "x", now_);  // the same event by another ticket
-    ASSERT_TRUE(lane_.return_started("no route"));
-    EXPECT_FALSE(lane_.return_started("no route")) << "one at a time";
+    publish_event(3, {0, 2});  // the same event by another ticket
+    ASSERT_TRUE(lane_.return_started(312, "NO_ROUTE", "x", "k"));
+    EXPECT_FALSE(lane_.return_started(312, "NO_ROUTE", "x", "k")) << "one at a time";
     ASSERT_TRUE(lane_.return_header("2", 10));
     EXPECT_FALSE(lane_.return_header("2", 10));
     EXPECT_TRUE(lane_.return_body(6));
     EXPECT_FALSE(lane_.return_body(5)) << "more than was announced";
     EXPECT_TRUE(lane_.return_body(4));
-    EXPECT_FALSE(lane_.return_body(0)) << "it is complete";
-    ASSERT_TRUE(lane_.return_started("no route either"));
+    ASSERT_TRUE(lane_.return_started(312, "NO_ROUTE EITHER", "x", "k"));
     ASSERT_TRUE(lane_.return_header("2", 0));
-    ASSERT_TRUE(lane_.return_started("whose?"));
-    EXPECT_FALSE(lane_.return_header("2", 0)) << "all tickets of event 2 have been returned";
-    EXPECT_FALSE(lane_.return_header("x", 0));
     ASSERT_TRUE(lane_.confirm(3, true, true, out_));
     expect(1, Verdict::delivered, Remedy::none);
     expect(2, Verdict::refused, Remedy::park);
     expect(3, Verdict::refused, Remedy::park);
-    EXPECT_EQ(settlement(3).reason, "no route either");
+    EXPECT_EQ(settlement(3).reason, "312 NO_ROUTE EITHER: exchange 'x', routing key 'k'");
+}
+
+TEST_F(AmqpLane, ReturnsOfEventsFromTheWalMeetTheirTicket) {
+    const EventId ids[] = {{0x16B3748, 3}, {0x16B3748, 4}, {(1ull << 32) | 0xFFFFFFFF, 1}, {0, 3}};
+    for (std::uint64_t ticket = 1; ticket <= 4; ++ticket) publish_event(ticket, ids[ticket - 1]);
+    ASSERT_TRUE(give_back("0/16B3748-4"));
+    ASSERT_TRUE(give_back("1/FFFFFFFF-1"));
+    ASSERT_TRUE(lane_.confirm(4, true, true, out_));
+    expect(1, Verdict::delivered, Remedy::none);
+    expect(2, Verdict::refused, Remedy::park);
+    expect(3, Verdict::refused, Remedy::park);
+    expect(4, Verdict::delivered, Remedy::none);
+}
+
+// One event on several routes that share a channel, or under two names.
+TEST_F(AmqpLane, ReturnsOfOneEventMeetTheAddressThatTheyName) {
+    publish_event(1, {0, 7}, 10, {"x", "a"});
+    publish_event(2, {0, 7}, 10, {"x", "b"});
+    publish_event(3, {0, 7}, 10, {"x", "a"});
+    ASSERT_TRUE(give_back("7", "b"));
+    ASSERT_TRUE(give_back("7", "a")) << "returns come in the order of publishing: it is the third one";
+    ASSERT_TRUE(lane_.confirm(3, true, true, out_));
+    expect(1, Verdict::delivered, Remedy::none);
+    expect(2, Verdict::refused, Remedy::park);
+    expect(3, Verdict::refused, Remedy::park);
+}
+
+TEST_F(AmqpLane, AReturnWithoutOurIdMeetsTheOnlyTicketOfItsAddress) {
+    publish(1, 10, "x", "a");
+    publish(2, 10, "x", "b");
+    publish(3, 10, "x", "b");
+    ASSERT_TRUE(give_back("somebody else's", "a"));
+    EXPECT_FALSE(give_back("", "b")) << "it may be the second or the third";
+    lane_.distrusted("of nothing that we sent", out_);
+    for (std::uint64_t ticket = 1; ticket <= 3; ++ticket) expect(ticket, Verdict::unknown, Remedy::retry);
+    out_.clear();
+    open();
+    publish(2, 10, "x", "b");
+    EXPECT_FALSE(lane_.takes(1000, 1000)) << "one at a time";
+    ASSERT_TRUE(give_back("", "whatever"));
+    ASSERT_TRUE(lane_.confirm(1, false, true, out_));
+    expect(2, Verdict::refused, Remedy::park);
+}
+
+TEST_F(AmqpLane, WhatFitsNothingWhileOneIsAloneIsThatOnesTrouble) {
+    publish(1);
+    EXPECT_FALSE(lane_.confirm(2, false, true, out_));
+    lane_.distrusted("of nothing that we sent", out_);
+    expect(1, Verdict::refused, Remedy::unclear);
+    EXPECT_EQ(settlement(1).reason, "of nothing that we sent: exchange 'x', routing key 'k'");
+    EXPECT_EQ(lane_.channel, 0);
+}
+
+TEST_F(AmqpLane, AReturnOfAKindNeverSeenIsNoDeadLetterByItself) {
+    const std::pair<unsigned, Remedy> codes[] = {
+        {312, Remedy::park}, {311, Remedy::park}, {313, Remedy::unclear}, {599, Remedy::unclear}};
+    std::uint64_t ticket = 0;
+    for (const auto& [code, remedy] : codes) {
+        publish(++ticket);
+        ASSERT_TRUE(give_back(std::to_string(ticket), "k", code));
+        ASSERT_TRUE(lane_.confirm(ticket, false, true, out_));
+        expect(ticket, Verdict::refused, remedy);
+    }
+}
+
+TEST_F(AmqpLane, ContentThatBelongsToNothingIsPassedOver) {
+    publish(1);
+    EXPECT_TRUE(lane_.return_header("1", 1000));
+    EXPECT_TRUE(lane_.return_body(600));
+    EXPECT_TRUE(lane_.return_body(600));
+    ASSERT_TRUE(lane_.confirm(1, false, true, out_));
+    expect(1, Verdict::delivered, Remedy::none);
+}
+
+// A broker that was frozen answers all at once, also what was offered again meanwhile.
+TEST_F(AmqpLane, ALateReturnIsOfTheOneThatWasGivenUp) {
+    using std::chrono::seconds;
+    publish_event(1, {0, 1});
+    now_ += seconds(1);
+    lane_.give_up(now_, "no acknowledgement", out_);
+    expect(1, Verdict::refused, Remedy::retry);
+    publish_event(2, {0, 1});
+    ASSERT_TRUE(give_back("1"));
+    ASSERT_TRUE(lane_.confirm(1, false, true, out_));
+    ASSERT_TRUE(lane_.confirm(2, false, true, out_));
+    expect(2, Verdict::delivered, Remedy::none);
+    publish_event(3, {0, 1});
+    now_ += seconds(1);
+    lane_.give_up(now_, "no acknowledgement", out_);
+    ASSERT_TRUE(give_back("1")) << "nothing else is open";
+}
+
+TEST_F(AmqpLane, WhatIsNeverAnsweredCostsNoMemoryBehindIt) {
+    publish(1);
+    for (std::uint64_t ticket = 2; ticket <= 50'000; ++ticket) {
+        now_ += std::chrono::milliseconds(1);
+        publish(ticket);
+        ASSERT_TRUE(lane_.confirm(ticket, false, true, out_));
+    }
+    EXPECT_EQ(out_.size(), 49'999u);
+    EXPECT_EQ(lane_.waits_since(), TimePoint{});
+    EXPECT_LE(lane_.remembered(), 10'000u);
+    out_.clear();
+    ASSERT_TRUE(give_back("1"));
+    ASSERT_TRUE(lane_.confirm(1, false, true, out_));
+    expect(1, Verdict::refused, Remedy::park);
+    EXPECT_TRUE(lane_.idle());
+    EXPECT_EQ(lane_.waits_since(), TimePoint::max());
+}
+
+TEST_F(AmqpLane, AnotherLaneGoesOnWhereTheChannelStands) {
+    publish(1);
+    publish(2);
+    ASSERT_TRUE(lane_.confirm(2, true, true, out_));
+    Lane other;
+    other.take_channel(lane_, now_);
+    EXPECT_EQ(lane_.channel, 0);
+    EXPECT_FALSE(lane_.takes(1000, 1000));
+    EXPECT_EQ(other.channel, 1);
+    ASSERT_TRUE(other.takes(1000, 1000));
+    other.published(3, {0, 3}, 10, {"x", "k"}, now_);
+    EXPECT_TRUE(other.confirm(1, true, true, out_)) << "said before";
+    EXPECT_FALSE(other.idle());
+    EXPECT_TRUE(other.confirm(3, false, true, out_));
+    expect(3, Verdict::delivered, Remedy::none);
+    EXPECT_FALSE(other.confirm(4, false, true, out_)) << "never sent";
 }
 
 }  // namespace

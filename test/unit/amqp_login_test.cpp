@@ -195,7 +195,7 @@ TEST(AmqpLogin, BytesMayDribble) {
     Driven driven(settings_for(url_of(broker.port())));
     ASSERT_TRUE(driven.until_state(LinkState::up));
     const Event event = event_of(1);
-    ASSERT_TRUE(driven.offer(1, event, to_exchange, "x", "k"));
+    ASSERT_TRUE(driven.offer_soon(1, event, to_exchange, "x", "k"));
     EXPECT_TRUE(driven.until_settled(1));
     expect_settled(driven, 1, Verdict::delivered, Remedy::none);
     driven.destroy();

@@ -42,7 +42,7 @@ TEST_F(AmqpRabbit, MessagesArriveAsTheContractSays) {
     Event event = event_of(42, R"({"total":12})");
     event.key = "order-17";
     event.headers = R"({"tenant":"grün","n":7,"ok":true,"list":[1,"b"],"correlation-id":"c9","expiration":"600000"})";
-    ASSERT_TRUE(driven_.offer(1, event, to_exchange, "shop", "shop.order.created"));
+    ASSERT_TRUE(driven_.offer_soon(1, event, to_exchange, "shop", "shop.order.created"));
     ASSERT_TRUE(driven_.until_settled(1));
     expect_settled(driven_, 1, Verdict::delivered, Remedy::none);
 
@@ -95,8 +95,8 @@ TEST_F(AmqpRabbit, BodiesOfAllSizesArriveWhole) {
 TEST_F(AmqpRabbit, WhatNobodyTakesIsParked) {
     reader_.exchange("lonely");
     const Event event = event_of(1);
-    ASSERT_TRUE(driven_.offer(1, event, to_exchange, "lonely", "nobody.cares"));
-    ASSERT_TRUE(driven_.offer(2, event, to_queue, "no such queue", "", 2));
+    ASSERT_TRUE(driven_.offer_soon(1, event, to_exchange, "lonely", "nobody.cares"));
+    ASSERT_TRUE(driven_.offer_soon(2, event, to_queue, "no such queue", "", 2));
     ASSERT_TRUE(driven_.until_settled(2));
     expect_settled(driven_, 1, Verdict::refused, Remedy::park,
                    "312 NO_ROUTE: exchange 'lonely', routing key 'nobody.cares'");
@@ -107,9 +107,9 @@ TEST_F(AmqpRabbit, WhatNobodyTakesIsParked) {
 TEST_F(AmqpRabbit, AMissingExchangeHoldsItsRouteUntilItIsThere) {
     reader_.queue("fine");
     const Event event = event_of(1);
-    ASSERT_TRUE(driven_.offer(1, event, to_exchange, "later", "k", 1));
-    ASSERT_TRUE(driven_.offer(2, event, to_exchange, "later", "k", 1));
-    ASSERT_TRUE(driven_.offer(3, event, to_queue, "fine", "", 2));
+    ASSERT_TRUE(driven_.offer_soon(1, event, to_exchange, "later", "k", 1));
+    ASSERT_TRUE(driven_.offer_soon(2, event, to_exchange, "later", "k", 1));
+    ASSERT_TRUE(driven_.offer_soon(3, event, to_queue, "fine", "", 2));
     ASSERT_TRUE(driven_.until_settled(3));
     expect_settled(driven_, 1, Verdict::refused, Remedy::fix_settings, "404 NOT_FOUND - no exchange 'later'");
     expect_settled(driven_, 2, Verdict::unknown, Remedy::retry, "404 NOT_FOUND - no exchange 'later'");
@@ -117,7 +117,7 @@ TEST_F(AmqpRabbit, AMissingExchangeHoldsItsRouteUntilItIsThere) {
 
     reader_.exchange("later");
     reader_.bind("fine", "later", "#");
-    ASSERT_TRUE(driven_.offer(4, event, to_exchange, "later", "k", 1));
+    ASSERT_TRUE(driven_.offer_soon(4, event, to_exchange, "later", "k", 1));
     ASSERT_TRUE(driven_.until_settled(4));
     expect_settled(driven_, 4, Verdict::delivered, Remedy::none);
 }
@@ -132,10 +132,10 @@ TEST_F(AmqpRabbit, AFullQueueIsTriedAgain) {
     arguments[1].value.value.bytes = amqp_cstring_bytes("reject-publish");
     reader_.queue("small", {2, arguments});
     const Event event = event_of(1);
-    ASSERT_TRUE(driven_.offer(1, event, to_queue, "small"));
+    ASSERT_TRUE(driven_.offer_soon(1, event, to_queue, "small"));
     ASSERT_TRUE(driven_.until_settled(1));
     expect_settled(driven_, 1, Verdict::delivered, Remedy::none);
-    ASSERT_TRUE(driven_.offer(2, event, to_queue, "small"));
+    ASSERT_TRUE(driven_.offer_soon(2, event, to_queue, "small"));
     ASSERT_TRUE(driven_.until_settled(2));
     expect_settled(driven_, 2, Verdict::refused, Remedy::retry, "basic.nack");
 }

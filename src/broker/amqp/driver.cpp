@@ -39,7 +39,7 @@ AmqpDriver::AmqpDriver(const BrokerSettings& settings, unsigned attempt, TimePoi
       now_(now),
       free_since_(now),
       patience_(settings.options.confirm_timeout_s * 1000),
-      channels_(1) {}
+      channel_limit_(channel_limit_of(settings)) {}
 
 // Says good-bye where that takes no waiting, so that the broker's log shows no connection cut off.
 AmqpDriver::~AmqpDriver() {
@@ -63,6 +63,7 @@ TimePoint AmqpDriver::wake_at() const {
     const bool up = phase_ == Phase::up;
     TimePoint due = up ? TimePoint::max() : deadline_;
     for (const auto& [id, lane] : lanes_) due = std::min(due, patient_until(lane));
+    due = std::min({due, channels_.due(), opened_by()});
     if (limits_.heartbeat_s == 0) return due;
     const std::chrono::milliseconds interval(limits_.heartbeat_s * 1000);
     if (up) due = std::min(due, last_received_ + 2 * interval);
@@ -85,6 +86,7 @@ Link AmqpDriver::drive(Ready ready, TimePoint now) {
     take_inbox(now);
     if (phase_ != before) deadline_ = now + std::chrono::milliseconds(client_.connect_timeout_ms);
     if (phase_ != Phase::down) keep_time(now);
+    if (phase_ == Phase::up) channels_.hand_over(now);
     if (phase_ != Phase::down) flush(now);
     stuck_ = blocked_ || stream_.unsent() > 0;
     if (phase_ == Phase::up) give_up_on_silence(now);
@@ -131,6 +133,8 @@ void AmqpDriver::keep_time(TimePoint now) {
         if (phase_ == Phase::start) return fail(Remedy::retry, "the broker did not greet" + limit);
         return fail(Remedy::retry, "the broker did not finish the login" + limit);
     }
+    if (phase_ == Phase::up && now >= opened_by())
+        return fail(Remedy::retry, "the broker did not open a channel within " + seconds(client_.connect_timeout_ms));
     if (limits_.heartbeat_s == 0) return;
     const std::chrono::milliseconds interval(limits_.heartbeat_s * 1000);
     if (phase_ == Phase::up && now >= last_received_ + 2 * interval) {
@@ -161,9 +165,10 @@ void AmqpDriver::give_up_on_silence(TimePoint now) {
     if (settlements_.size() > before) patience_ = std::min(2 * patience_, std::max(patience_, most_patience));
 }
 
-void AmqpDriver::fail(Remedy remedy, std::string reason) {
+void AmqpDriver::fail(Remedy remedy, std::string reason, bool goodbye) {
     phase_ = Phase::down;
     remedy_ = remedy;
+    goodbye_ = goodbye;
     reason_ = std::move(reason);
     for (auto& [id, lane] : lanes_) lane.lost(reason_, settlements_);
     stream_.close(reason_);
@@ -184,50 +189,45 @@ Link AmqpDriver::link() const {
 bool AmqpDriver::offer(const Outgoing& outgoing) {
     if (phase_ != Phase::up || blocked_ || stream_.unsent() >= most_unsent) return false;
     Lane& lane = lanes_[outgoing.lane];
+    if (lane.channel == 0) want_channel(lane);
     if (!lane.takes(settings_.options.window > 0 ? settings_.options.window : default_window, most_unconfirmed))
         return false;
-    if (lane.channel == 0 && !open_channel(lane)) return false;
+    if (!published_) {
+        if (channels_.opening() > 0) return false;  // a refusal would cost what is under way
+        begin_to_publish();
+    }
     written_ = true;
     std::string problem = messages_.write(frames_, stream_.outbox(), lane.channel, outgoing);
     if (problem.empty())
-        lane.published(outgoing.ticket, outgoing.event->id, outgoing.event->payload.size(), exchange_of(outgoing),
+        lane.published(outgoing.ticket, id_of(*outgoing.event), outgoing.event->payload.size(), address_of(outgoing),
                        now_);
     else
         settlements_.push_back({outgoing.ticket, Verdict::refused, Remedy::park, std::move(problem)});
     return true;
 }
 
-// The answers to channel.open and confirm.select are not waited for: a channel works in order.
-bool AmqpDriver::open_channel(Lane& lane) {
-    std::uint16_t number = 0;
-    if (!free_channels_.empty()) {
-        number = free_channels_.back();
-        free_channels_.pop_back();
-    } else if (channels_.size() <= limits_.channel_max) {
-        number = static_cast<std::uint16_t>(channels_.size());
-        channels_.push_back(nullptr);
-    } else {
-        close_an_idle_channel();
-        return false;
-    }
-    channels_[number] = &lane;  // lanes stay where they are: unordered_map
-    lane.opened(number);
+void AmqpDriver::want_channel(Lane& lane) {
+    const std::uint16_t number = channels_.want(lane, now_);
+    if (number == 0) return;
     send(number, AMQP_CHANNEL_OPEN_METHOD, amqp_channel_open_t{});
     send(number, AMQP_CONFIRM_SELECT_METHOD, amqp_confirm_select_t{.nowait = 0});
-    return true;
+    written_ = true;
 }
 
-void AmqpDriver::close_an_idle_channel() {
-    if (closing_channel_) return;
-    const auto found =
-        std::find_if(channels_.begin(), channels_.end(), [](const Lane* lane) { return lane && lane->idle(); });
-    if (found == channels_.end()) return;
-    const amqp_channel_close_t close{
-        .reply_code = AMQP_REPLY_SUCCESS, .reply_text = to_bytes("idle"), .class_id = 0, .method_id = 0};
-    send((*found)->channel, AMQP_CHANNEL_CLOSE_METHOD, close);
-    (*found)->channel = 0;
-    *found = nullptr;
-    closing_channel_ = written_ = true;
+// Whatever channels were wanted so far are open. Where they are more than used to fit, there is no such limit now.
+void AmqpDriver::begin_to_publish() {
+    published_ = true;
+    if (channel_limit_->most == 0) return;
+    if (channels_.open() > channel_limit_->most)
+        channel_limit_->most = 0;
+    else
+        channels_.limit(limits_.channel_max, channel_limit_->most);
+}
+
+// Says nothing while the broker takes nothing from us.
+TimePoint AmqpDriver::opened_by() const {
+    if (channels_.opening() == 0 || stuck_) return TimePoint::max();
+    return std::max(channels_.opening_since(), free_since_) + std::chrono::milliseconds(client_.connect_timeout_ms);
 }
 
 std::size_t AmqpDriver::settle(std::span<Settlement> out) {

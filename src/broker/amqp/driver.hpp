@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "broker/amqp/channels.hpp"
 #include "broker/amqp/frame.hpp"
 #include "broker/amqp/lane.hpp"
 #include "broker/amqp/login.hpp"
@@ -41,13 +42,16 @@ class AmqpDriver final : public Driver {
     void on_lane_method(Lane& lane, const FrameReader::Method& method);
     void on_closing_channel(std::uint16_t channel, const Frame& frame);
 
-    bool open_channel(Lane& lane);
-    void close_an_idle_channel();
+    void want_channel(Lane& lane);
+    void begin_to_publish();
+    void too_many_channels(std::string reason);
+    void distrust(Lane& lane);
+    TimePoint opened_by() const;
     void keep_time(TimePoint now);
     void flush(TimePoint now);
     TimePoint patient_until(const Lane& lane) const;
     void give_up_on_silence(TimePoint now);
-    void fail(Remedy remedy, std::string reason);
+    void fail(Remedy remedy, std::string reason, bool goodbye = false);
     std::string lost_stream() const;
     Link link() const;
 
@@ -81,9 +85,9 @@ class AmqpDriver final : public Driver {
     bool written_ = false;      // since the last drive(): it is to be called at once
 
     std::unordered_map<std::uint32_t, Lane> lanes_;
-    std::vector<Lane*> channels_;  // by channel number; null: closing or free
-    std::vector<std::uint16_t> free_channels_;
-    bool closing_channel_ = false;
+    Channels channels_;
+    const std::shared_ptr<ChannelLimit> channel_limit_;
+    bool published_ = false;  // on this connection
 
     Settlements settlements_;
     std::size_t settled_ = 0;  // of them, drained

@@ -41,6 +41,10 @@ std::string printable(std::string_view text) {
     return shown;
 }
 
+std::string words(unsigned code, std::string_view text) {
+    return std::to_string(code) + " " + printable(text);
+}
+
 Framing read_frame(std::string_view bytes, std::size_t frame_max, Frame& frame) {
     if (bytes.size() < frame_head) return Framing::partial;
     frame.type = static_cast<std::uint8_t>(bytes[0]);
@@ -58,8 +62,9 @@ FrameReader::Method FrameReader::method(std::string_view payload) {
     Method method;
     if (payload.size() < method_prefix) return method;
     method.id = static_cast<amqp_method_number_t>(big_endian(payload.substr(0, method_prefix)));
-    if (amqp_decode_method(method.id, &pool_, to_bytes(payload.substr(method_prefix)), &method.fields) < 0)
-        method.fields = nullptr;
+    const int status = amqp_decode_method(method.id, &pool_, to_bytes(payload.substr(method_prefix)), &method.fields);
+    if (status < 0) method.fields = nullptr;
+    method.is_known = status != AMQP_STATUS_UNKNOWN_METHOD;
     return method;
 }
 

@@ -28,6 +28,7 @@ inline std::string_view to_view(amqp_bytes_t bytes) {
 
 // Text from the network, fit for a log line: control characters become question marks.
 std::string printable(std::string_view text);
+std::string words(unsigned code, std::string_view text);  // of a refusal
 
 struct Frame {
     std::uint8_t type = 0;
@@ -51,6 +52,7 @@ class FrameReader {
 
     struct Method {
         amqp_method_number_t id = 0;
+        bool is_known = true;
         void* fields = nullptr;  // null where it can't be read
         template <typename Fields>
         const Fields& as() const {
@@ -60,6 +62,10 @@ class FrameReader {
     struct Header {
         std::uint64_t body_size = 0;
         const amqp_basic_properties_t* properties = nullptr;  // null where it can't be read
+        std::string_view message_id() const {                 // empty where there is none
+            const bool has_one = properties != nullptr && (properties->_flags & AMQP_BASIC_MESSAGE_ID_FLAG) != 0;
+            return has_one ? to_view(properties->message_id) : std::string_view{};
+        }
     };
     Method method(std::string_view payload);
     Header header(std::string_view payload);

@@ -7,8 +7,15 @@ namespace eventbus::broker::amqp {
 
 namespace {
 
-std::string words(unsigned code, amqp_bytes_t text) {
-    return std::to_string(code) + " " + printable(to_view(text));
+// Then a new connection tries again what used to be too many, before it sends anything else.
+constexpr std::chrono::minutes limit_is_old_after{10};
+
+// Words of a connection's end, and the method that they are about, where the broker says so.
+std::string words_of(const amqp_connection_close_t& close) {
+    std::string shown = words(close.reply_code, to_view(close.reply_text));
+    const auto id = static_cast<amqp_method_number_t>(close.class_id) << 16 | close.method_id;
+    const char* method = close.class_id == 0 ? nullptr : amqp_method_name(id);
+    return method == nullptr ? shown : shown + " (" + method + ")";
 }
 
 }  // namespace
@@ -35,8 +42,8 @@ void AmqpDriver::on_frame(const Frame& frame) {
     if (frame.type == AMQP_FRAME_HEARTBEAT) return;
     if (frame.channel == 0) {
         if (frame.type == AMQP_FRAME_METHOD) on_connection_method(reader_.method(frame.payload));
-    } else if (frame.channel < channels_.size()) {
-        if (Lane* lane = channels_[frame.channel])
+    } else if (channels_.knows(frame.channel)) {
+        if (Lane* lane = channels_.at(frame.channel))
             on_lane_frame(*lane, frame);
         else
             on_closing_channel(frame.channel, frame);
@@ -44,6 +51,7 @@ void AmqpDriver::on_frame(const Frame& frame) {
 }
 
 void AmqpDriver::on_connection_method(const FrameReader::Method& method) {
+    if (!method.is_known && phase_ == Phase::up) return;
     if (!method.fields) return fail(Remedy::retry, "the broker sent a malformed method");
     switch (method.id) {
         case AMQP_CONNECTION_CLOSE_METHOD:
@@ -74,20 +82,48 @@ void AmqpDriver::on_login_method(const FrameReader::Method& method) {
         append_tune_ok_and_open(frames_, out, limits_, client_.vhost);
     } else if (phase_ == Phase::open_ok && method.id == AMQP_CONNECTION_OPEN_OK_METHOD) {
         phase_ = Phase::up;
+        const bool is_old = now_ > channel_limit_->learned + limit_is_old_after;
+        const std::size_t most = is_old ? 0 : channel_limit_->most;
+        channels_.limit(limits_.channel_max, most == 0 ? limits_.channel_max : most);
     } else {
         fail(Remedy::retry, "the broker left the order of the login");
     }
 }
 
-// Access refused and not allowed (a virtual host that is missing, a limit of connections) don't heal by themselves.
+// Access refused and not allowed (a virtual host that is missing, a limit of connections) don't heal by themselves. A
+// limit of channels ends the connection as well. Codes that we don't know may be a message's fault: delivery finds out.
 void AmqpDriver::on_connection_close(const amqp_connection_close_t& close) {
     // The text stands in the inbox, which flush() may empty.
-    std::string reason = words(close.reply_code, close.reply_text);
+    std::string reason = words_of(close);
+    const unsigned code = close.reply_code;
     send(0, AMQP_CONNECTION_CLOSE_OK_METHOD, amqp_connection_close_ok_t{});
     stream_.flush();
-    const bool settings = close.reply_code == AMQP_ACCESS_REFUSED || close.reply_code == AMQP_NOT_ALLOWED;
-    goodbye_ = close.reply_code == AMQP_CONNECTION_FORCED;
-    fail(settings ? Remedy::fix_settings : Remedy::retry, std::move(reason));
+    const bool limit = code == AMQP_NOT_ALLOWED || code == AMQP_RESOURCE_ERROR;
+    if (limit && channels_.opening() > 0) return too_many_channels(std::move(reason));
+    const bool settings = code == AMQP_ACCESS_REFUSED || code == AMQP_NOT_ALLOWED ||
+                          (code == AMQP_INVALID_PATH && phase_ == Phase::open_ok);
+    fail(settings ? Remedy::fix_settings : Remedy::retry, std::move(reason), code == AMQP_CONNECTION_FORCED);
+}
+
+// The next connection makes do with those that were open.
+void AmqpDriver::too_many_channels(std::string reason) {
+    const std::size_t fit = channels_.open();
+    if (fit == 0) return fail(Remedy::fix_settings, std::move(reason));
+    *channel_limit_ = {fit, now_};
+    const std::string these = fit == 1 ? "1 channel" : std::to_string(fit) + " channels";
+    fail(Remedy::retry, std::move(reason) + "; routes take turns on the " + these + " that the broker lets us have",
+         true);
+}
+
+// An acknowledgement or a return that fits nothing: to go on could take a message for delivered that is not. The
+// channel is closed and what is under way on it goes out again, one at a time, so that nobody else pays for it.
+void AmqpDriver::distrust(Lane& lane) {
+    const std::string reason = "the broker spoke of a message that we did not send";
+    const amqp_channel_close_t close{
+        .reply_code = AMQP_UNEXPECTED_FRAME, .reply_text = to_bytes("of no message"), .class_id = 0, .method_id = 0};
+    send(lane.channel, AMQP_CHANNEL_CLOSE_METHOD, close);
+    channels_.closing(lane);
+    lane.distrusted(reason, settlements_);
 }
 
 void AmqpDriver::on_closing_channel(std::uint16_t channel, const Frame& frame) {
@@ -96,8 +132,7 @@ void AmqpDriver::on_closing_channel(std::uint16_t channel, const Frame& frame) {
     if (method.id == AMQP_CHANNEL_CLOSE_METHOD) {  // both closed it at once; its close-ok comes yet
         send(channel, AMQP_CHANNEL_CLOSE_OK_METHOD, amqp_channel_close_ok_t{});
     } else if (method.id == AMQP_CHANNEL_CLOSE_OK_METHOD) {
-        free_channels_.push_back(channel);
-        closing_channel_ = false;
+        channels_.free(channel);
     }
 }
 
@@ -107,17 +142,21 @@ void AmqpDriver::on_lane_frame(Lane& lane, const Frame& frame) {
         on_lane_method(lane, reader_.method(frame.payload));
     } else if (frame.type == AMQP_FRAME_HEADER) {
         const FrameReader::Header header = reader_.header(frame.payload);
-        fits = header.properties && lane.return_header(to_view(header.properties->message_id), header.body_size);
+        fits = lane.return_header(header.message_id(), header.body_size);
     } else if (frame.type == AMQP_FRAME_BODY) {
         fits = lane.return_body(frame.payload.size());
     }
-    if (!fits) fail(Remedy::retry, "the broker returned a message that we did not send");
+    if (!fits) distrust(lane);
 }
 
 void AmqpDriver::on_lane_method(Lane& lane, const FrameReader::Method& method) {
-    if (!method.fields) return fail(Remedy::retry, "the broker sent a malformed method");
+    if (!method.is_known) return;
+    if (!method.fields) return distrust(lane);
     bool fits = true;
     switch (method.id) {
+        case AMQP_CHANNEL_OPEN_OK_METHOD:
+            channels_.opened(lane);
+            break;
         case AMQP_BASIC_ACK_METHOD: {
             const auto& ack = method.as<amqp_basic_ack_t>();
             fits = lane.confirm(ack.delivery_tag, ack.multiple, true, settlements_);
@@ -130,16 +169,15 @@ void AmqpDriver::on_lane_method(Lane& lane, const FrameReader::Method& method) {
         }
         case AMQP_BASIC_RETURN_METHOD: {
             const auto& returned = method.as<amqp_basic_return_t>();
-            fits = lane.return_started(words(returned.reply_code, returned.reply_text) + ": exchange '" +
-                                       printable(to_view(returned.exchange)) + "', routing key '" +
-                                       printable(to_view(returned.routing_key)) + "'");
+            fits = lane.return_started(returned.reply_code, to_view(returned.reply_text), to_view(returned.exchange),
+                                       to_view(returned.routing_key));
             break;
         }
         case AMQP_CHANNEL_CLOSE_METHOD: {
             const auto& close = method.as<amqp_channel_close_t>();
             send(lane.channel, AMQP_CHANNEL_CLOSE_OK_METHOD, amqp_channel_close_ok_t{});
-            channels_[lane.channel] = nullptr;
-            free_channels_.push_back(lane.channel);
+            if (lane.opening) return too_many_channels(words(close.reply_code, to_view(close.reply_text)));
+            channels_.closed(lane);
             lane.closed(close.reply_code, to_view(close.reply_text), settlements_);
             break;
         }
@@ -152,7 +190,7 @@ void AmqpDriver::on_lane_method(Lane& lane, const FrameReader::Method& method) {
         default:
             break;
     }
-    if (!fits) fail(Remedy::retry, "the broker confirmed a message that we did not send");
+    if (!fits) distrust(lane);
 }
 
 }  // namespace eventbus::broker::amqp

@@ -51,9 +51,10 @@ std::string MessageWriter::write(FrameWriter& frames, std::string& out, std::uin
     if (!problem.empty()) return problem;
 
     const std::size_t before = out.size();
+    const Address address = address_of(outgoing);
     const amqp_basic_publish_t publish{.ticket = 0,
-                                       .exchange = to_bytes(exchange_of(outgoing)),
-                                       .routing_key = to_bytes(queue ? outgoing.name : outgoing.routing_key),
+                                       .exchange = to_bytes(address.exchange),
+                                       .routing_key = to_bytes(address.routing_key),
                                        .mandatory = 1,
                                        .immediate = 0};
     frames.method(out, channel, AMQP_BASIC_PUBLISH_METHOD, &publish);  // two short strings always fit

@@ -8,6 +8,7 @@
 
 #include "broker/amqp/frame.hpp"
 #include "broker/amqp/headers.hpp"
+#include "broker/amqp/lane.hpp"
 #include "broker/driver.hpp"
 
 namespace eventbus::broker::amqp {
@@ -29,8 +30,9 @@ class MessageWriter {
 inline bool is_queue(const Outgoing& outgoing) {
     return outgoing.addressing->kind == "queue";
 }
-inline std::string_view exchange_of(const Outgoing& outgoing) {
-    return is_queue(outgoing) ? std::string_view{} : outgoing.name;
+inline Address address_of(const Outgoing& outgoing) {
+    if (is_queue(outgoing)) return {{}, outgoing.name};
+    return {outgoing.name, outgoing.routing_key, outgoing.addressing->varies};
 }
 
 }  // namespace eventbus::broker::amqp

@@ -1,0 +1,69 @@
+// What it is: a connection's channels: which lane has which; who waits for one where the broker allows too few.
+// Who calls it: the AMQP driver.
+// Never: writes to the socket, or takes a channel from a lane whose messages are under way on it.
+//
+// Each lane has a channel of its own while there are enough: what closes it is then nobody else's trouble. Where the
+// broker allows fewer, the lanes take turns: one that waits gets the channel of one that has nothing under way, and
+// those that have had theirs for a while take no more until they have nothing under way.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "broker/amqp/lane.hpp"
+#include "core/settings.hpp"
+
+namespace eventbus::broker::amqp {
+
+// What a broker has taught us on earlier connections. Its limits of a user and of a node are not told at login, but by
+// closing the connection, with all that is under way on it.
+struct ChannelLimit {
+    std::size_t most = 0;  // so many channels fit; 0: no limit is known
+    TimePoint learned{};
+};
+std::shared_ptr<ChannelLimit> channel_limit_of(const BrokerSettings& settings);
+
+class Channels {
+ public:
+    // highest: number of a channel, as agreed at login. most: at once.
+    void limit(std::size_t highest, std::size_t most) {
+        highest_ = highest;
+        most_ = std::min(most, highest);
+    }
+
+    bool knows(std::uint16_t number) const { return number < lanes_.size(); }
+    Lane* at(std::uint16_t number) const { return lanes_[number]; }  // null: closing or free
+    std::size_t open() const { return open_; }
+    std::size_t opening() const { return opening_; }
+    TimePoint opening_since() const { return opening_since_; }
+
+    // For a lane without a channel. A number: it is to be opened. 0: the lane got another one's channel, or waits.
+    std::uint16_t want(Lane& lane, TimePoint now);
+    void opened(Lane& lane);          // the broker said yes
+    void closed(Lane& lane);          // by the broker; before the lane is told
+    void closing(Lane& lane);         // by us; before the lane is told
+    void free(std::uint16_t number);  // the broker has seen it
+
+    void hand_over(TimePoint now);
+    TimePoint due() const;  // of hand_over()
+
+ private:
+    void leave(Lane& lane);
+    void give(Lane& from, Lane& to, TimePoint now);
+    static bool may_give(const Lane& lane, TimePoint now);
+
+    std::vector<Lane*> lanes_ = {nullptr};  // by channel number; 0 is the connection's own
+    std::vector<std::uint16_t> free_;
+    std::vector<std::uint16_t> closing_;
+    std::deque<Lane*> waiting_;
+    std::size_t highest_ = 0;
+    std::size_t most_ = 0;
+    std::size_t open_ = 0;     // the broker said yes
+    std::size_t opening_ = 0;  // it has not said anything yet
+    TimePoint opening_since_{};
+};
+
+}  // namespace eventbus::broker::amqp

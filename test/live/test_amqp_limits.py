@@ -1,0 +1,129 @@
+# What it is: what RabbitMQ returns, forbids by routing key, or limits: what it costs, and whom.
+# Who calls it: pytest.
+# Never: takes a route for healthy because it complains of nothing: arrivals are counted.
+import json
+from collections import Counter
+
+import pytest
+
+from servers import PostgresCluster, eventually
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Slots want settings that need a restart."""
+    with PostgresCluster(config={"wal_sender_timeout": "0"}) as server:
+        yield server
+
+
+@pytest.fixture
+def as_app(rabbit):
+    """as_app(limits): the URL of user "app", who has these limits until the test's end."""
+    def make(**limits):
+        rabbit.control("set_user_limits", "app", json.dumps(limits))
+        return rabbit.url.replace("guest:guest", "app:s3cret-of-app")
+    yield make
+    rabbit.control("clear_user_limits", "app", "all")
+
+
+def connections(rabbit):
+    """The broker's process of each connection: another one after a reconnect."""
+    return rabbit.control("list_connections", "pid")
+
+
+def test_unroutable_events_from_the_wal_are_dead_letters_and_disturb_nobody(db, rabbit, name, told):
+    """Their ids are texts; one event goes to two routes, and routes from the log share the connection."""
+    rabbit.declare(f"{name}_log")
+
+    def declare(channel):
+        channel.exchange_declare(name, "direct", durable=True)
+        channel.queue_declare(name, durable=True)
+        channel.queue_bind(name, name, "good")
+    rabbit.do(declare)
+    db.broker("rabbit", rabbit.url)
+    for route in ("wal", "other_wal"):
+        db.route(route, "rabbit", f"exchange:{name}", "w", source="wal", routing_key="{key}")
+    db.route("log", "rabbit", f"queue:{name}_log", "l")
+    for route in ("wal", "other_wal"):
+        db.wait_state(route, "active", deadline=60)
+    before = connections(rabbit)
+    with rabbit.listener(name) as heard, rabbit.listener(f"{name}_log") as heard_log:
+        for n in range(30):
+            db.run("SELECT eventbus.publish_wal('w', %s::jsonb, %s)", str(n), "bad" if n % 10 == 5 else "good")
+            db.publish("l", n)
+        for route in ("wal", "other_wal"):
+            letters = db.wait_dead(route, 3)
+            assert [json.loads(letter["payload"]) for letter in letters] == [5, 15, 25]
+            assert all(f"312 NO_ROUTE: exchange '{name}', routing key 'bad'" in letter["error"] for letter in letters)
+        eventually(lambda: len(heard.messages) >= 54 and len(heard_log.messages) >= 30)
+        assert Counter(heard.bodies()) == {str(n).encode(): 2 for n in range(30) if n % 10 != 5}
+        assert [int(body) for body in heard_log.bodies()] == list(range(30))
+    assert not told('broker "rabbit" (', "next attempt"), "the connection stays"
+    eventually(lambda: connections(rabbit) == before, why="the connection is the one of before")
+    for route in ("wal", "other_wal", "log"):
+        db.wait_status(route, state="active", in_flight=0)
+
+
+def test_one_forbidden_routing_key_does_not_hold_the_route(db, rabbit, name, told):
+    """By a topic permission: RabbitMQ closes the channel, and names exchange and routing key."""
+    exchange = f"allowed_{name}"
+    rabbit.declare(name, exchange)
+    db.broker("rabbit", rabbit.url.replace("guest:guest", "limited:s3cret-of-limited"))
+    rabbit.control("set_topic_permissions", "limited", exchange, r"^ok\.", ".*")
+    try:
+        with rabbit.listener(name) as heard:
+            db.route("out", "rabbit", f"exchange:{exchange}")
+            db.run("BEGIN")
+            db.publish("no.1", 0, "k0")
+            for n in range(1, 46):
+                db.publish(f"ok.{n}", n, f"k{n}")
+            db.run("COMMIT")
+            eventually(lambda: {int(body) for body in heard.bodies()} == set(range(1, 46)), why="the allowed ones arrive")
+            row = db.wait_error("out", f"403 ACCESS_REFUSED - .*access to topic 'no.1' in exchange '{exchange}'")
+            assert row["state"] == "active" and not told("is held")
+            rabbit.control("clear_topic_permissions", "limited")
+            eventually(lambda: 0 in {int(body) for body in heard.bodies()}, 60, "it arrives once it may")
+            db.wait_status("out", state="active", in_flight=0, dead=0)
+    finally:
+        rabbit.control("clear_topic_permissions", "limited")
+
+
+def test_routes_take_turns_on_the_channels_that_a_user_may_have(db, rabbit, name, as_app, told):
+    """RabbitMQ ends the connection for one channel too many."""
+    routes = [f"r{n}" for n in range(5)]
+    for route in routes:
+        rabbit.declare(f"{name}_{route}")
+    db.broker("rabbit", as_app(**{"max-channels": 3}))
+    for route in routes:
+        db.route(route, "rabbit", f"queue:{name}_{route}")
+    db.run("SELECT eventbus.publish('t', to_jsonb(n), 'k' || n % 20) FROM generate_series(1, 2000) n")
+    for route in routes:
+        db.wait_status(route, 60, delivered=2000, in_flight=0, dead=0)
+    [line] = told('broker "rabbit" (', "next attempt")
+    assert "530 NOT_ALLOWED - number of channels opened for user 'app' has reached the maximum allowed user limit of " \
+        "(3); routes take turns on the 3 channels that the broker lets us have" in line
+    assert "number of channels" in db.status("r0")["last_error"]
+    for route in routes:
+        got = [int(body) for _, body, _ in rabbit.take_until_idle(f"{name}_{route}")]
+        assert got == list(range(1, 2001)), "in order, and each once: nothing had been sent before the refusal"
+
+
+def test_a_route_too_many_costs_the_others_once(db, rabbit, name, as_app, told):
+    """It comes while the others are at work: what is under way is sent again once, and never again."""
+    routes = [f"r{n}" for n in range(4)]
+    for route in routes:
+        rabbit.declare(f"{name}_{route}")
+    db.broker("rabbit", as_app(**{"max-channels": 3}))
+    for n, route in enumerate(routes):
+        db.route(route, "rabbit", f"queue:{name}_{route}", "#" if n < 3 else "late")
+    db.run("SELECT eventbus.publish('t', to_jsonb(n), 'k' || n % 20) FROM generate_series(1, 1000) n")
+    for route in routes[:3]:
+        db.wait_status(route, 60, delivered=1000)
+    for n in range(1001, 1101):
+        db.publish("late", n)
+    for route in routes:
+        db.wait_status(route, 60, delivered=1100 if route != "r3" else 100, in_flight=0)
+    assert len(told('broker "rabbit" (', "next attempt")) == 1
+    for route in routes:
+        times = Counter(int(body) for _, body, _ in rabbit.take_until_idle(f"{name}_{route}"))
+        assert set(times) == set(range(1 if route != "r3" else 1001, 1101)) and max(times.values()) <= 2
