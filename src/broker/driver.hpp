@@ -58,6 +58,7 @@ struct Link {
     std::string reason;            // when down or blocked: the broker's or the system's words, without secrets
     bool goodbye = false;          // when down: the broker left for reasons of its own, whatever was under way
     bool contested = false;        // when down: another client has our place; whoever comes back puts the other out
+    bool idle = false;             // when down: the broker closed an idle connection: nothing was under way
 };
 
 // How a route addresses its messages; the same object for all messages of a route.

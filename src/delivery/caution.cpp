@@ -32,7 +32,7 @@ const Suspicion* RouteQueue::first_suspect() {
 std::size_t RouteQueue::offer_suspect(broker::Driver& driver) {
     const auto first = *suspects_.begin();
     suspects_.erase(suspects_.begin());
-    const auto outcome = try_offer(first.second, driver);
+    const auto outcome = try_offer(first.second, driver, stands());
     if (outcome == Offer::full) {
         suspects_.insert(first);
         window_full_ = true;
@@ -52,15 +52,18 @@ void RouteQueue::broke(std::uint64_t number) {
         come_back(number);
         return;
     }
-    const auto reason = "the connection broke each time this event was offered: " + caution.reason;
-    note_error(reason);
+    auto& more = extra(it);
+    const bool has_words = more.trial.begun != 0;  // it was refused before, in the broker's own words
+    const auto reason =
+        has_words ? more.reason : "the connection broke each time this event was offered: " + caution.reason;
+    if (!has_words) note_error(it, reason);
     EventIdText id;
     if (was_guilty) {
         caution.expected = true;
     } else {
         it.suspicion.blame = Blame::guilty;
         caution.culprit = it.event->id;
-        if (it.refused == 0) extra(it).backoff = Backoff(context_.limits.event_first, context_.limits.event_most);
+        if (it.refused == 0) more.backoff = Backoff(context_.limits.event_first, context_.limits.event_most);
         if (guilty_++ == 0) {
             context_.notice(Notice::Level::warning,
                             "route \"" + route_->name + "\" to " + context_.broker_shown + ": event " +
@@ -71,7 +74,11 @@ void RouteQueue::broke(std::uint64_t number) {
                             "letters.");
         }
     }
-    wait(number, reason, caution.delivered > 0 && caution.delivered != context_.delivered_before);
+    if (caution.delivered > 0 && caution.delivered != context_.delivered_before) {
+        ++it.refused;
+        ++more.trial.counted;
+    }
+    wait(number, reason, Remedy::retry);
 }
 
 // The culprit is found: the others were only there, but for the same event on another route.

@@ -9,6 +9,7 @@
 
 #include "delivery/caution.hpp"
 #include "delivery/dispatcher.hpp"
+#include "delivery/evidence.hpp"
 
 namespace eventbus::delivery {
 
@@ -23,6 +24,9 @@ struct Context {
     Report report{};
     Caution caution{};
     std::size_t delivered_before = 0;  // on the link before this one
+    std::uint64_t offers = 0;
+    Evidence evidence{};     // of all routes
+    TimePoint refused_at{};  // something was, the last time
 
     std::uint32_t dice() {  // xorshift32
         dice_state ^= dice_state << 13;

@@ -12,12 +12,13 @@ RouteQueue::RouteQueue(const RouteQueue& whole, Detour detour, DetourId number, 
     : RouteQueue(*whole.route_, whole.context_, feed, stream, ticket_base, first_number) {
     detour_ = std::make_unique<Detour>(std::move(detour));
     detour_number_ = number;
+    evidence_ = whole.evidence_;
     paused_ = whole.paused_;
 }
 
 // Only the oldest event matters: it alone keeps the route's place.
 bool RouteQueue::waits_for_refused() const {
-    if (items_.empty() || paused_ || removed_ || held_ || detour_) return false;
+    if (items_.empty() || paused_ || removed_ || stand_ == Stand::settings || detour_) return false;
     return has_waited(items_.front()) && items_.front().state != State::open;
 }
 
@@ -25,7 +26,7 @@ bool RouteQueue::waits_for_refused() const {
 // the trouble is not its own; but a few keys may fill all that is lent, and then nobody else has had a chance.
 bool RouteQueue::is_stuck(bool starved) {
     const auto& oldest = items_.front();
-    starved = starved && !has_candidate();
+    starved = starved && (stands() ? next_event_ == nullptr : !has_candidate());
     const bool others_pass = delivered_ > oldest.extra->delivered_before;
     const bool others_unseen = starved && oldest.event->key && lines_.size() <= context_.limits.detours;
     const bool long_since = context_.now - oldest.extra->refused_since >= context_.limits.detour_after;
@@ -49,15 +50,17 @@ bool RouteQueue::is_stuck(bool starved) {
 
 void RouteQueue::let_go(Item& it, Detour& into) {
     if (it.offered > 0) {
-        Detour::Tried tried{
-            it.offered, it.refused, it.suspicion, it.not_before, Backoff(Backoff::Duration(0), Backoff::Duration(0)),
-            {}};
+        Detour::Tried tried{it.offered, it.refused,    it.suspicion,
+                            {},         it.not_before, Backoff(Backoff::Duration(0), Backoff::Duration(0)),
+                            {}};
+        if (it.extra) tried.trial = it.extra->trial;
         if (it.extra) tried.backoff = it.extra->backoff;
         if (it.extra) tried.reason = it.extra->reason;
         into.tried.emplace(it.event->id, std::move(tried));
     }
     if (it.suspicion.blame == Blame::guilty) --guilty_;
     it.state = State::done;
+    --unsettled_;
     return_extra(it);
 }
 
@@ -81,7 +84,10 @@ Detour RouteQueue::part() {
             let_go(it, detour);
         }
     }
-    if (oldest.key && lines_.find(*oldest.key) != nullptr) lines_.erase(*oldest.key);
+    if (auto* line = line_of(items_.front())) {
+        detour.trouble = line->trouble;
+        lines_.erase(*oldest.key);
+    }
     std::sort(detour.events.begin(), detour.events.end());
     std::sort(detour.settled.begin(), detour.settled.end());
     if (detours_ == 0) {
@@ -134,6 +140,7 @@ bool RouteQueue::recall(std::uint64_t number) {
     if (was_settled(id)) {
         settled.erase(std::lower_bound(settled.begin(), settled.end(), id));
         it.state = State::done;
+        --unsettled_;
         pop_done();
         context_.report.moved = true;
         return true;
@@ -147,6 +154,7 @@ bool RouteQueue::recall(std::uint64_t number) {
     if (it.refused == 0 && !is_suspect(it)) return false;
     it.not_before = tried.mapped().not_before;
     auto& more = extra(it);
+    more.trial = tried.mapped().trial;
     more.backoff = tried.mapped().backoff;
     more.reason = std::move(tried.mapped().reason);
     go_back(number);

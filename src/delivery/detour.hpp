@@ -14,6 +14,7 @@
 #include "core/backoff.hpp"
 #include "core/event.hpp"
 #include "delivery/caution.hpp"
+#include "delivery/evidence.hpp"
 
 namespace eventbus::delivery {
 
@@ -24,10 +25,13 @@ struct Detour {
     // Those of them that are settled although the detour begins before them.
     std::vector<std::int64_t> settled;  // ids, rising
 
+    std::uint64_t trouble = 0;  // the key's: the offer with which it began; not kept over a restart
+
     struct Tried {  // what the route knew of an event that is not settled; not kept over a restart
         std::uint32_t offered;
         std::uint32_t refused;
         Suspicion suspicion;
+        Trial trial;
         broker::TimePoint not_before;
         Backoff backoff;
         std::string reason;

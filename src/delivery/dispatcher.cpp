@@ -262,7 +262,9 @@ struct Dispatcher::Impl {
         const bool expected = context.caution.expected;
         context.delivered_before = context.caution.delivered;
         context.caution = {};
-        link.lost(events_waiting(), expected);
+        const bool follows =
+            context.refused_at != TimePoint{} && context.now - context.refused_at < context.limits.consequence;
+        link.lost(events_waiting(), expected, follows);
     }
 
     void drive(broker::Ready ready, TimePoint now) {
@@ -296,6 +298,7 @@ struct Dispatcher::Impl {
     TimePoint wake_at() const {
         if (!context.report.notices.empty()) return TimePoint{};  // somebody waits to hear them
         auto due = link.driver() != nullptr || wants_link() ? link.wake_at() : TimePoint::max();
+        if (link.is_resting() && link.driver() == nullptr && wants_link() && events_waiting() > 0) return TimePoint{};
         if (link.driver() == nullptr || link.state() != LinkState::up) return due;
         const bool busy = in_flight() > 0;
         if (context.caution.under_test > 0) return due;
@@ -313,6 +316,7 @@ struct Dispatcher::Impl {
             case LinkState::blocked:
                 return RouteState::blocked;
             default:
+                if (link.is_resting()) return RouteState::active;
                 if (link.is_refused()) return RouteState::held;
                 return link.is_in_trouble() ? RouteState::retrying : RouteState::connecting;
         }
@@ -325,7 +329,7 @@ Dispatcher::Dispatcher(std::string broker_shown, Connect connect, WallClock wall
 
 Dispatcher::~Dispatcher() = default;
 
-void Dispatcher::add_route(router::Route route, StreamId stream, bool may_have_detours) {
+void Dispatcher::add_route(router::Route route, StreamId stream, bool may_have_detours, std::optional<RouteId> kin) {
     if (impl_->find(route.id, 0) != nullptr) {
         throw std::logic_error("delivery has route " + std::to_string(route.id) + " already");
     }
@@ -334,6 +338,7 @@ void Dispatcher::add_route(router::Route route, StreamId stream, bool may_have_d
     slot.queue = std::make_unique<RouteQueue>(std::move(route), impl_->context, impl_->feeds[stream], stream,
                                               std::uint64_t{at} << number_bits, slot.first_number);
     slot.may_have_detours = may_have_detours;
+    if (kin) slot.queue->share_evidence(impl_->get(*kin));
 }
 
 void Dispatcher::change_route(const router::Route& route) {

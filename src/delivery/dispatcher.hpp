@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -53,7 +54,7 @@ struct Moment {
 enum class RouteState : std::uint8_t {
     active,      // the link is up
     connecting,  // the first attempts of a link
-    retrying,    // the broker is down: waiting for the next attempt
+    retrying,    // the broker is down, or gives everything an answer that may pass: waiting for the next attempt
     blocked,     // the broker asked us to wait
     held,        // refused by the broker until settings are mended; tried again slowly
     paused,
@@ -114,15 +115,18 @@ struct DispatcherLimits {
     std::size_t bytes = 8 * 1024 * 1024;  // … and fewer bytes
     Backoff::Duration link_first{100};    // reconnects
     Backoff::Duration link_most{1600};
-    Backoff::Duration event_first{100};  // refused, retry
+    std::chrono::milliseconds idle_at_least{500};  // a link that is closed idle sooner is in trouble
+    Backoff::Duration event_first{100};            // refused, retry
     Backoff::Duration event_most{30000};
     unsigned suspect_after = 3;          // breaks of links while an event was under way
     Backoff::Duration hold_first{1000};  // refused, fix_settings
     Backoff::Duration hold_most{30000};
-    std::chrono::milliseconds healthy{10000};      // a link or route that worked this long starts its back-off anew
-    std::chrono::milliseconds longest_drive{5};    // of the real clock
-    std::chrono::milliseconds detour_after{3000};  // refused for so long while others are delivered
-    std::size_t detours = 32;                      // of a route; beyond that it is the route's trouble
+    std::chrono::milliseconds healthy{10000};        // a link or route that worked this long starts its back-off anew
+    std::chrono::milliseconds longest_drive{5};      // of the real clock
+    std::chrono::milliseconds detour_after{3000};    // refused for so long while others are delivered
+    std::size_t detours = 32;                        // of a route; beyond that it is the route's trouble
+    std::chrono::milliseconds give_up_after{60000};  // forbidden or unclear for so long while others are delivered
+    std::chrono::milliseconds consequence{1000};     // a link that breaks so soon after a refusal breaks because of it
 };
 
 // Wall-clock time in microseconds since the Unix epoch; tests put their own.
@@ -140,7 +144,9 @@ class Dispatcher {
     Dispatcher& operator=(const Dispatcher&) = delete;
 
     // Routes. A route belongs to one stream at a time: it takes what is lent on it from then on.
-    void add_route(router::Route route, StreamId stream, bool may_have_detours = true);
+    // What is delivered for its kin, another route, tells as much of it as what is delivered for itself.
+    void add_route(router::Route route, StreamId stream, bool may_have_detours = true,
+                   std::optional<RouteId> kin = std::nullopt);
     void change_route(
         const router::Route& route);            // same id: new topics, destination, options for events not yet offered
     void remove_route(RouteId id);              // its open tickets are forgotten when they settle

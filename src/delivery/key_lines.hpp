@@ -18,11 +18,15 @@ class KeyLine {
     static constexpr std::uint64_t nobody = ~std::uint64_t{0};
 
     std::uint64_t open = nobody;  // the ticket of this line that is under way
+    std::uint64_t trouble = 0;    // the offer that was refused first; 0: none since one was delivered
 
     // A key that was refused goes one by one until so many were delivered: what goes together may be refused and taken
     // in turn, by a full queue that somebody drains.
     bool is_calm() const { return delivered_since_refused_ >= calm_after; }
-    void delivered() { ++delivered_since_refused_; }
+    void delivered() {
+        ++delivered_since_refused_;
+        trouble = 0;
+    }
     void refused() { delivered_since_refused_ = 0; }
 
     bool empty() const { return head_ == waiting_.size(); }
@@ -51,6 +55,7 @@ class KeyLine {
     void reset() {
         clear();
         open = nobody;
+        trouble = 0;
         delivered_since_refused_ = calm_after;
     }
 

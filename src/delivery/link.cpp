@@ -38,10 +38,11 @@ LinkKeeper::LinkKeeper(Connect connect, Context& context)
     : connect_(std::move(connect)),
       context_(context),
       backoff_(context.limits.link_first, context.limits.link_most),
-      slow_backoff_(context.limits.hold_first, context.limits.hold_most) {}
+      slow_backoff_(context.limits.hold_first, context.limits.hold_most),
+      rest_backoff_(context.limits.link_first, context.limits.hold_most) {}
 
 void LinkKeeper::connect_if_due(std::size_t events_waiting) {
-    if (driver_ || context_.now < retry_at_) return;
+    if (driver_ || (context_.now < retry_at_ && !(resting_ && events_waiting > 0))) return;
     state_ = LinkState::connecting;
     const auto attempt = attempt_++;
     try {
@@ -87,15 +88,23 @@ LinkState LinkKeeper::drive(broker::Ready ready) {
     return state_;
 }
 
-void LinkKeeper::lost(std::size_t events_waiting, bool expected) {
+void LinkKeeper::lost(std::size_t events_waiting, bool expected, bool follows) {
     driver_.reset();
     contested_ |= down_.contested;
+    if (down_.idle && events_waiting == 0 && context_.now - up_since_ >= context_.limits.idle_at_least) return rest();
     if (expected) {
         backoff_.reset();  // the event has a back-off of its own
         wait(Remedy::retry);
         return;
     }
-    failed(down_.remedy, down_.reason, events_waiting);
+    failed(down_.remedy, down_.reason, events_waiting, follows);
+}
+
+// Also where there is nothing to send a connection is made: a broker that has gone is to be told.
+void LinkKeeper::rest() {
+    resting_ = true;
+    state_ = LinkState::down;
+    retry_at_ = context_.now + rest_backoff_.next(context_.dice());
 }
 
 void LinkKeeper::hurry() {
@@ -108,6 +117,7 @@ void LinkKeeper::worked() {
     if (contested_) return;
     backoff_.reset();
     slow_backoff_.reset();
+    rest_backoff_.reset();
     if (driver_) is_back();
 }
 
@@ -120,6 +130,7 @@ void LinkKeeper::is_back() {
 
 // How long until the next attempt.
 Backoff::Duration LinkKeeper::wait(Remedy remedy) {
+    resting_ = false;
     refused_ = remedy == Remedy::fix_settings;
     const auto pause = (refused_ || contested_ ? slow_backoff_ : backoff_).next(context_.dice());
     state_ = LinkState::down;
@@ -127,11 +138,13 @@ Backoff::Duration LinkKeeper::wait(Remedy remedy) {
     return pause;
 }
 
-void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_waiting) {
+void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_waiting, bool follows) {
     const auto pause = wait(remedy);
     error_ = reason;
-    last_error_ = reason;
-    last_error_at_ = context_.moment();
+    if (!follows) {
+        last_error_ = reason;
+        last_error_at_ = context_.moment();
+    }
     if (!in_trouble_) {
         in_trouble_ = true;
         trouble_since_ = context_.now;
@@ -152,6 +165,7 @@ void LinkKeeper::failed(Remedy remedy, std::string reason, std::size_t events_wa
 
 void LinkKeeper::came_up() {
     up_since_ = context_.now;
+    resting_ = false;
     error_.clear();
     refused_ = false;
 }

@@ -18,8 +18,8 @@ class LinkKeeper {
     void connect_if_due(std::size_t events_waiting);
     // Drives the driver. After `down` settle() is to be drained and lost() called.
     broker::LinkState drive(broker::Ready ready);
-    // expected: it is known why, and was told.
-    void lost(std::size_t events_waiting, bool expected);
+    // expected: it is known why, and was told. follows: from a refusal, whose words say more than the link's end.
+    void lost(std::size_t events_waiting, bool expected, bool follows);
     const broker::Link& down() const { return down_; }
     void hurry();    // the next attempt at once
     void worked();   // something was delivered, or the link has been up for long; not enough where it is contested
@@ -28,6 +28,8 @@ class LinkKeeper {
     broker::Driver* driver() const { return driver_.get(); }
     broker::LinkState state() const { return state_; }
     bool is_in_trouble() const { return in_trouble_; }
+    // The broker closed an idle connection, and there is nothing to send.
+    bool is_resting() const { return resting_; }
     bool is_refused() const { return refused_; }  // until somebody mends the settings
     TimePoint wake_at() const { return driver_ ? driver_->wake_at() : retry_at_; }
     const std::string& error() const { return error_; }  // empty while up
@@ -36,7 +38,8 @@ class LinkKeeper {
 
  private:
     Backoff::Duration wait(Remedy remedy);
-    void failed(Remedy remedy, std::string reason, std::size_t events_waiting);
+    void rest();
+    void failed(Remedy remedy, std::string reason, std::size_t events_waiting, bool follows = false);
     void came_up();
     void became_blocked(const std::string& reason);
 
@@ -56,6 +59,8 @@ class LinkKeeper {
     std::vector<std::string> told_;  // reasons already told during this trouble
     Backoff backoff_;
     Backoff slow_backoff_;
+    Backoff rest_backoff_;
+    bool resting_ = false;  // no trouble: the next connection is made when something is to be sent, or after a while
     std::string error_;
     std::string last_error_;
     Moment last_error_at_;

@@ -12,21 +12,39 @@ RouteQueue::RouteQueue(router::Route route, Context& context, Feed& feed, Stream
     : id_(route.id),
       route_(std::make_unique<router::Route>(std::move(route))),
       context_(context),
+      evidence_(std::make_shared<Evidence>()),
       feed_(&feed),
       stream_(stream),
       ticket_base_(ticket_base),
       next_(feed.end()),
       base_(first_number),
-      hold_backoff_(context.limits.hold_first, context.limits.hold_most) {}
+      hold_backoff_(context.limits.hold_first, context.limits.hold_most),
+      unclear_backoff_(context.limits.link_first, context.limits.link_most) {}
 
 void RouteQueue::change(router::Route route) {
     former_.push_back({next_number(), std::move(route_)});
     route_ = std::make_unique<router::Route>(std::move(route));
     last_topic_.clear();
-    if (!removed_) seek();
+    if (!removed_) {
+        seek();
+        drop_unwanted();
+    }
     draining_ = is_strict() && in_flight_ > 0;  // tickets of the old order have no lines
     pop_done();
     release_hold();
+}
+
+// What was taken and is under way finishes; nothing else is offered any more that the changed route does not take.
+void RouteQueue::drop_unwanted() {
+    const auto end = next_number();
+    for (auto number = base_; number < end; ++number) {
+        if (number < base_) continue;  // those that are done go in one stroke
+        auto& it = item(number);
+        if (it.state == State::done) continue;
+        it.unwanted = !matches(it.event->topic);
+        if (it.unwanted && it.state != State::open) done(number);
+    }
+    context_.report.moved = true;
 }
 
 void RouteQueue::remove() {
@@ -34,6 +52,7 @@ void RouteQueue::remove() {
     next_ = feed_->end();
     next_event_ = nullptr;
     ready_ = {};
+    probes_.clear();
     timers_ = {};
     suspects_.clear();
     lines_.clear();
@@ -55,6 +74,15 @@ void RouteQueue::move(Feed& feed, StreamId stream) {
 void RouteQueue::release_hold() {
     held_until_ = TimePoint{};
     hold_backoff_.reset();
+    unclear_backoff_.reset();
+    if (removed_) return;
+    for (auto number = base_; number < next_number(); ++number) {
+        auto& it = item(number);
+        it.not_before = TimePoint{};
+        if (it.extra) it.extra->backoff.reset();
+        if (it.state == State::waiting) activate(number);
+    }
+    timers_ = {};
 }
 
 bool RouteQueue::matches(std::string_view topic) {
@@ -129,6 +157,7 @@ void RouteQueue::return_extra(Item& of) {
     if (!of.extra) return;
     of.extra->reason.clear();
     of.extra->refused_since = TimePoint{};
+    of.extra->trial = {};
     if (spare_.size() < most_spare) spare_.push_back(std::move(of.extra));
     of.extra.reset();
 }
@@ -142,6 +171,18 @@ void RouteQueue::wake_timers() {
     }
 }
 
+std::uint64_t RouteQueue::take_new() {
+    const auto number = next_number();
+    Item fresh;
+    fresh.event = next_event_;
+    fresh.place = next_;
+    items_.push_back(std::move(fresh));
+    ++unsettled_;
+    ++next_.index;
+    seek();
+    return number;
+}
+
 // The next number to try, taken from the ready ones or new; nobody when there is none.
 std::uint64_t RouteQueue::candidate() {
     while (has_candidate()) {
@@ -152,13 +193,7 @@ std::uint64_t RouteQueue::candidate() {
             const auto* due = find(number);
             if (due == nullptr || due->state != State::ready) continue;
         } else {
-            number = next_number();
-            Item fresh;
-            fresh.event = next_event_;
-            fresh.place = next_;
-            items_.push_back(std::move(fresh));
-            ++next_.index;
-            seek();
+            number = take_new();
             if (detour_ && recall(number)) continue;
         }
         auto* line = line_of(item(number));
@@ -173,11 +208,13 @@ std::size_t RouteQueue::offer(broker::Driver& driver, std::size_t most) {
     if (draining_) draining_ = in_flight_ > 0;
     if (!may_offer()) return 0;
     wake_timers();
+    if (stands()) drop_too_old();
     while (offered < most) {
-        if (held_ && !may_probe()) break;
-        const auto number = candidate();
+        const bool as_probe = !is_free();
+        if (as_probe && !may_probe()) break;
+        const auto number = as_probe ? next_probe() : candidate();
         if (number == nobody) break;
-        const auto outcome = try_offer(number, driver);
+        const auto outcome = try_offer(number, driver, as_probe);
         if (outcome == Offer::full) {
             ready_.push(number);
             window_full_ = true;
@@ -188,7 +225,7 @@ std::size_t RouteQueue::offer(broker::Driver& driver, std::size_t most) {
     return offered;
 }
 
-RouteQueue::Offer RouteQueue::try_offer(std::uint64_t number, broker::Driver& driver) {
+RouteQueue::Offer RouteQueue::try_offer(std::uint64_t number, broker::Driver& driver, bool as_probe) {
     auto& it = item(number);
     const Event& event = *it.event;
     if (!event.error.empty()) {
@@ -216,16 +253,20 @@ RouteQueue::Offer RouteQueue::try_offer(std::uint64_t number, broker::Driver& dr
     const bool borrowed =
         outgoing.name.data() == text.name.data() || outgoing.routing_key.data() == text.routing_key.data();
     if (!it.extra && borrowed) it.extra = std::move(scratch_);
-    opened(number);
+    opened(number, as_probe);
     return Offer::taken;
 }
 
-void RouteQueue::opened(std::uint64_t number) {
+void RouteQueue::opened(std::uint64_t number, bool as_probe) {
     auto& it = item(number);
     it.state = State::open;
+    it.offer = ++context_.offers;
     ++in_flight_;
     if (it.offered++ > 0) ++retries_;
-    if (held_) probe_ = number;
+    if (as_probe) {
+        probe_ = number;
+        probe_from_ = number + 1;
+    }
     if (!it.event->key) return;
     if (auto* line = lines_.find(*it.event->key)) {
         if (line->has(number)) {
@@ -241,16 +282,19 @@ TimePoint RouteQueue::wake_at(bool may_test) const {
     constexpr auto at_once = TimePoint{};
     constexpr auto never = TimePoint::max();
     if (!may_offer()) return never;
+    if (stands()) return wake_standing(may_test);
     TimePoint due = timers_.empty() ? never : timers_.top().first;
     if (!window_full_ && (has_candidate() || (may_test && !suspects_.empty()))) due = at_once;
-    if (!held_) return due;
-    return in_flight_ > 0 || due == never ? never : std::max(due, held_until_);
+    return due;
 }
 
 RouteStatus RouteQueue::status(RouteState link_state) const {
     RouteStatus status;
     status.route = id_;
-    status.state = paused_ ? RouteState::paused : held_ ? RouteState::held : link_state;
+    status.state = link_state;
+    if (stand_ == Stand::unclear && link_state == RouteState::active) status.state = RouteState::retrying;
+    if (stand_ == Stand::settings || stand_ == Stand::names) status.state = RouteState::held;
+    if (paused_) status.state = RouteState::paused;
     status.stream = stream_;
     status.idle = is_idle();
     status.settled = feed_->shown(settled());

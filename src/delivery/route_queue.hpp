@@ -10,6 +10,11 @@
 //   queued  behind another event of its key
 //   suspect of breaking links: offered when nothing else is under way (caution.cpp)
 //   done    settled
+//
+// A route stands where it is not one event's trouble: it then offers one event at a time, in turn.
+//   settings  the broker refuses the route: held
+//   names     it forbids the names of all that the route has: held; what is new gets its chance at once
+//   unclear   it gives all of it an answer that may pass: retrying
 #pragma once
 
 #include <memory>
@@ -41,7 +46,8 @@ class RouteQueue {
     void remove();
     void pause(bool paused) { paused_ = paused; }
     bool is_paused() const { return paused_; }
-    void release_hold();
+    void release_hold();  // what waits is tried at once
+    void share_evidence(const RouteQueue& with) { evidence_ = with.evidence_; }
     void move(Feed& feed, StreamId stream);
     void lent();                                                // the feed has grown
     std::uint64_t leave_out(const std::vector<Place>& chunks);  // their begins; returns how many were not settled
@@ -69,10 +75,13 @@ class RouteQueue {
     // Suspects of breaking links.
     const Suspicion* first_suspect();                   // nullptr where none may be offered
     std::size_t offer_suspect(broker::Driver& driver);  // the first one
-    bool may_test() const { return !suspects_.empty() && may_offer() && !window_full_ && (!held_ || may_probe()); }
+    bool may_test() const { return !suspects_.empty() && may_offer() && !window_full_ && (!stands() || may_probe()); }
     void absolve(std::int64_t culprit);
 
-    bool has_offer() const { return has_candidate() && may_offer() && !window_full_ && (!held_ || may_probe()); }
+    bool has_offer() const {
+        if (!may_offer() || window_full_) return false;
+        return is_free() ? has_candidate() : may_probe() && (has_candidate() || !probes_.empty());
+    }
     RouteId id() const { return id_; }
     StreamId stream() const { return stream_; }
     bool window_full() const { return window_full_; }
@@ -89,6 +98,7 @@ class RouteQueue {
     static constexpr std::uint64_t nobody = KeyLine::nobody;
     enum class State : std::uint8_t { ready, open, waiting, queued, suspect, done };
     enum class Offer : std::uint8_t { taken, full, dead };
+    enum class Stand : std::uint8_t { no, settings, names, unclear };
     struct Extra {  // what few items need
         std::string name;
         std::string routing_key;
@@ -96,6 +106,7 @@ class RouteQueue {
         Backoff backoff{Backoff::Duration(0), Backoff::Duration(0)};
         TimePoint refused_since{};
         std::uint64_t delivered_before = 0;  // by the route, when it first had to wait
+        Trial trial;
     };
     struct Item {
         const Event* event = nullptr;
@@ -103,8 +114,10 @@ class RouteQueue {
         TimePoint not_before{};
         std::uint32_t offered = 0;
         std::uint32_t refused = 0;
+        std::uint64_t offer = 0;  // the last one
         State state = State::ready;
         bool left_out = false;  // forgotten when it settles
+        bool unwanted = false;  // the route has been changed: not offered again
         Suspicion suspicion;
         std::unique_ptr<Extra> extra;
     };
@@ -132,9 +145,33 @@ class RouteQueue {
     bool may_offer() const { return !paused_ && !removed_ && !(draining_ && in_flight_ > 0); }
     bool may_probe() const { return in_flight_ == 0 && context_.now >= held_until_; }
     bool has_candidate() const { return !ready_.empty() || next_event_ != nullptr; }
+    std::uint64_t take_new();
     std::uint64_t candidate();
-    Offer try_offer(std::uint64_t number, broker::Driver& driver);
-    void opened(std::uint64_t number);
+    Offer try_offer(std::uint64_t number, broker::Driver& driver, bool as_probe);
+    void opened(std::uint64_t number, bool as_probe);
+    void drop_unwanted();
+
+    // While the route stands (route_stand.cpp)
+    bool stands() const { return stand_ != Stand::no; }
+    // Whether what has not been refused is offered as ever.
+    bool is_free() const { return !stands() || (stand_ == Stand::names && has_candidate()); }
+    std::uint64_t next_probe();
+    void drop_too_old();
+    TimePoint wake_standing(bool may_test) const;
+    void stand(Stand why, std::uint64_t number, const std::string& words);
+    void go_on(const std::string& told);
+    void heal();
+    void probe_failed();
+    void begin_standing();
+    void go_on_if_empty();
+
+    // What a refusal tells (route_trial.cpp)
+    std::uint64_t whose(const Item& of) const;
+    void try_again(std::uint64_t number, Remedy remedy);
+    bool is_own(const Item& it) const;
+    bool is_all_refused();
+    bool is_given_up(const Item& it, Remedy remedy) const;
+    std::string with_name(const Item& it, std::string_view words) const;
 
     bool is_blocked(const KeyLine& line, std::uint64_t number) const;
     KeyLine* line_of(const Item& of) { return of.event->key ? lines_.find(*of.event->key) : nullptr; }
@@ -148,27 +185,26 @@ class RouteQueue {
     void broke(std::uint64_t number);
     void come_back(std::uint64_t number);
     void refused(std::uint64_t number, Settlement& settlement);
-    void wait(std::uint64_t number, const std::string& reason, bool counts = true);
+    void wait(std::uint64_t number, const std::string& reason, Remedy remedy);
     void go_back(std::uint64_t number);
     static bool has_waited(const Item& it) { return it.extra && it.extra->refused_since != TimePoint{}; }
     bool recall(std::uint64_t number);
     bool was_settled(std::int64_t id) const;
     void let_go(Item& it, Detour& into);
-    void hold(const std::string& reason);
-    void heal();
     void delivered(const Item& of);
     void dead(std::uint64_t number, std::string error);
     void done(std::uint64_t number);
     void pop_done();
     bool is_too_old(const Event& event) const;
     std::string too_old_text(const Item& of) const;
-    void note_error(const std::string& error);
+    void note_error(const Item& of, const std::string& error);
     std::string shown() const;
 
     RouteId id_;
     std::unique_ptr<const router::Route> route_;
     std::vector<Former> former_;
     Context& context_;
+    std::shared_ptr<Evidence> evidence_;  // of the route and its detours
     Feed* feed_;
     StreamId stream_;
     std::uint64_t ticket_base_;
@@ -187,8 +223,8 @@ class RouteQueue {
     DetourId detour_number_ = 0;
 
     Ring<Item> items_;
-    std::uint64_t base_;  // the number of items_.front()
-    Earliest<std::uint64_t> ready_;
+    std::uint64_t base_;             // the number of items_.front()
+    Earliest<std::uint64_t> ready_;  // some are stale, as in all that follow
     Earliest<Timer> timers_;
     std::set<std::pair<Suspicion, std::uint64_t>> suspects_;  // and numbers; what no longer fits is stale
     std::uint32_t guilty_ = 0;
@@ -201,12 +237,19 @@ class RouteQueue {
     bool removed_ = false;
     bool draining_ = false;  // until nothing is under way: order became strict
 
-    bool held_ = false;
+    Stand stand_ = Stand::no;
+    std::uint64_t stand_begun_ = 0;  // the offer whose refusal said so last
     std::uint64_t probe_ = nobody;
+    std::uint64_t probe_from_ = 0;    // the next one is not before it
+    std::set<std::uint64_t> probes_;  // what was refused, while the route stands; some are stale
+    std::size_t unsettled_ = 0;
+    std::size_t refused_in_a_row_ = 0;  // forbidden or unclear, since evidence_ was
+    std::uint64_t row_begun_ = 0;       // this
     TimePoint held_since_{};
     TimePoint held_until_{};
     TimePoint healed_at_{};
     Backoff hold_backoff_;
+    Backoff unclear_backoff_;
 
     std::uint64_t delivered_ = 0;
     std::uint64_t latencies_taken_ = 0;  // what delivered_ was then

@@ -13,7 +13,7 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
     if (it == nullptr || it->state != State::open) return;
     --in_flight_;
     context_.report.moved = true;
-    if (removed_ || it->left_out) {
+    if (removed_ || it->left_out || (it->unwanted && settlement.verdict != Verdict::delivered)) {
         if (number == probe_) probe_ = nobody;
         done(number);
         return;
@@ -22,14 +22,17 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
         case Verdict::delivered:
             delivered(*it);
             if (auto* line = line_of(*it)) line->delivered();
-            if (number == probe_) heal();
+            if (number == probe_ || stand_ == Stand::names || stand_ == Stand::unclear) heal();
             done(number);
             break;
         case Verdict::refused:
             refused(number, settlement);
             break;
         case Verdict::unknown:
-            if (number == probe_) probe_ = nobody;
+            if (number == probe_) {
+                probe_ = nobody;
+                probe_from_ = number;
+            }
             if (context_.caution.broke) {
                 broke(number);
             } else {
@@ -41,6 +44,8 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
 
 void RouteQueue::delivered(const Item& of) {
     ++delivered_;
+    evidence_->delivered(of.offer);
+    context_.evidence.delivered(of.offer);
     last_delivered_at_ = context_.moment();
     ++context_.delivered;
     // By the clock that the event's time is of: one that was set back meanwhile makes it no time at all.
@@ -57,19 +62,43 @@ void RouteQueue::take_latencies(LatencyCounts& into) {
 
 void RouteQueue::refused(std::uint64_t number, Settlement& settlement) {
     if (settlement.reason.empty()) settlement.reason = "refused without a reason";
-    note_error(settlement.reason);
+    auto& it = item(number);
+    context_.refused_at = context_.now;
+    note_error(it, settlement.reason);
     const bool was_probe = number == probe_;
     if (was_probe) probe_ = nobody;
     switch (settlement.remedy) {
         case Remedy::fix_settings:
-            if (was_probe || !held_) hold(settlement.reason);
+            try_again(number, settlement.remedy);
+            if (is_own(it) && !evidence_->all_refused()) {
+                if (was_probe && evidence_->delivered_after(stand_begun_)) {
+                    heal();
+                } else if (was_probe) {
+                    probe_failed();
+                }
+                wait(number, settlement.reason, settlement.remedy);
+                break;
+            }
+            if (was_probe || stand_ != Stand::settings) stand(Stand::settings, number, settlement.reason);
+            last_error_ = settlement.reason;  // no single event is to blame
+            it.extra->reason = settlement.reason;
             come_back(number);
             break;
         case Remedy::retry:
+            if (was_probe) probe_failed();
+            try_again(number, settlement.remedy);
+            wait(number, settlement.reason, settlement.remedy);
+            break;
         case Remedy::forbidden:
         case Remedy::unclear:
-            if (was_probe) held_until_ = context_.now + hold_backoff_.next(context_.dice());
-            wait(number, settlement.reason);
+            try_again(number, settlement.remedy);
+            if (is_own(it)) {
+                if (was_probe) heal();
+            } else if (was_probe || is_all_refused()) {
+                stand(settlement.remedy == Remedy::forbidden ? Stand::names : Stand::unclear, number,
+                      settlement.reason);
+            }
+            wait(number, settlement.reason, settlement.remedy);
             break;
         case Remedy::park:
         case Remedy::none:
@@ -79,22 +108,23 @@ void RouteQueue::refused(std::uint64_t number, Settlement& settlement) {
 }
 
 // Refused, but not for good: back-off, and its key waits with it.
-void RouteQueue::wait(std::uint64_t number, const std::string& reason, bool counts) {
+void RouteQueue::wait(std::uint64_t number, const std::string& reason, Remedy remedy) {
     auto& it = item(number);
     const auto& options = route_->options;
-    if (counts) ++it.refused;
-    if (counts && options.max_attempts > 0 && it.refused >= options.max_attempts) {
+    auto& more = extra(it);
+    if (options.max_attempts > 0 && more.trial.counted >= options.max_attempts) {
         dead(number, "max_attempts (" + std::to_string(options.max_attempts) + ") reached: " + reason);
         return;
     }
-    auto& more = extra(it);
+    if (is_given_up(it, remedy)) {
+        dead(number, reason);
+        return;
+    }
     more.reason = reason;
     if (is_too_old(*it.event)) {
         dead(number, too_old_text(it));
         return;
     }
-    if (it.refused == 1 && it.suspicion.blame != Blame::guilty)
-        more.backoff = Backoff(context_.limits.event_first, context_.limits.event_most);
     if (!has_waited(it)) {
         more.refused_since = context_.now;
         more.delivered_before = delivered_;
@@ -105,8 +135,15 @@ void RouteQueue::wait(std::uint64_t number, const std::string& reason, bool coun
         it.not_before =
             std::min<TimePoint>(it.not_before, context_.now + (*options.max_age - age) + std::chrono::microseconds(1));
     }
+    if (more.trial.counted > 0 && (remedy == Remedy::forbidden || remedy == Remedy::unclear)) {
+        const auto enough = more.trial.counted_since + context_.limits.give_up_after;
+        if (enough > context_.now) it.not_before = std::min<TimePoint>(it.not_before, enough);
+    }
     go_back(number);
-    if (auto* line = line_of(it)) line->refused();
+    if (auto* line = line_of(it)) {
+        line->refused();
+        if (line->trouble == 0) line->trouble = more.trial.begun;
+    }
 }
 
 // It waits until its time, and its key with it.
@@ -183,26 +220,32 @@ void RouteQueue::advance(KeyLine& line, std::string_view key) {
 
 void RouteQueue::activate(std::uint64_t number) {
     auto& it = item(number);
-    if (it.not_before > context_.now) {
+    if (it.not_before > context_.now && !stands()) {
         it.state = State::waiting;
         timers_.push({it.not_before, number});
     } else if (is_suspect(it)) {
         suspect(number);
     } else {
         it.state = State::ready;
-        ready_.push(number);
+        if (stands() && has_waited(it)) {
+            probes_.insert(number);
+        } else {
+            ready_.push(number);
+        }
     }
 }
 
 void RouteQueue::link_lost() {
+    if (probe_ != nobody) probe_from_ = probe_;
     probe_ = nobody;
     if (in_flight_ == 0) return;
     in_flight_ = 0;
     for (auto number = base_; number < next_number(); ++number) {
         auto* it = find(number);  // one that dies of it takes settled ones behind it along
         if (it == nullptr || it->state != State::open) continue;
-        if (removed_ || it->left_out) {
+        if (removed_ || it->left_out || it->unwanted) {
             it->state = State::done;
+            --unsettled_;
             leave_line(number);
         } else if (context_.caution.broke) {
             broke(number);
@@ -213,31 +256,9 @@ void RouteQueue::link_lost() {
     pop_done();
 }
 
-void RouteQueue::hold(const std::string& reason) {
-    const bool is_new = !held_;
-    if (is_new && context_.now - healed_at_ >= context_.limits.healthy) hold_backoff_.reset();
-    const auto pause = hold_backoff_.next(context_.dice());
-    held_ = true;
-    held_until_ = context_.now + pause;
-    if (!is_new) return;
-    held_since_ = context_.now;
-    context_.notice(
-        Notice::Level::warning,
-        shown() + " is held: " + reason + "; trying again in " + seconds_text(pause) + ", its events stay in the log",
-        "Mend the destination or the permissions on the broker, or change the route with "
-        "eventbus.alter_route; the route goes on by itself.");
-}
-
-void RouteQueue::heal() {
-    probe_ = nobody;
-    held_ = false;
-    healed_at_ = context_.now;
-    context_.notice(Notice::Level::log, shown() + " delivers again after " + seconds_text(context_.now - held_since_));
-}
-
 void RouteQueue::dead(std::uint64_t number, std::string error) {
     const auto& it = item(number);
-    note_error(error);
+    note_error(it, error);
     context_.report.moved = true;
     context_.report.dead.push_back({id_, stream_, it.event, std::move(error), it.offered});
     ++dead_;
@@ -247,6 +268,7 @@ void RouteQueue::dead(std::uint64_t number, std::string error) {
 void RouteQueue::done(std::uint64_t number) {
     auto& it = item(number);
     it.state = State::done;
+    --unsettled_;
     if (it.suspicion.blame == Blame::guilty) --guilty_;
     return_extra(it);
     if (it.event->key && !lines_.empty()) leave_line(number);
@@ -256,6 +278,7 @@ void RouteQueue::done(std::uint64_t number) {
 void RouteQueue::pop_done() {
     for (; !items_.empty() && items_.front().state == State::done; ++base_) items_.pop_front();
     if (items_.empty() && !timers_.empty()) timers_ = {};  // what is left of them is stale
+    if (stands()) go_on_if_empty();
     if (former_.empty()) return;
     if (in_flight_ == 0) former_.clear();
     std::erase_if(former_, [&](const Former& former) { return former.until <= base_; });
@@ -273,8 +296,8 @@ std::string RouteQueue::too_old_text(const Item& of) const {
     return "max_age (" + std::string(age) + " s) reached: " + (has_reason ? of.extra->reason : "not delivered in time");
 }
 
-void RouteQueue::note_error(const std::string& error) {
-    last_error_ = error;
+void RouteQueue::note_error(const Item& of, const std::string& error) {
+    last_error_ = with_name(of, error);
     last_error_at_ = context_.moment();
 }
 

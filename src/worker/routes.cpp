@@ -180,7 +180,8 @@ void begin_redelivery(SenderRoute* route) {
     route->redelivery->stream = ++sender.next_stream;
     route->redelivery->next_chunk = 1;
     call_guest([&] {
-        sender.dispatcher->add_route(make_redelivery_route(route), route->redelivery->stream, false);
+        sender.dispatcher->add_route(make_redelivery_route(route), route->redelivery->stream, false,
+                                     static_cast<delivery::RouteId>(route->id));
         if (route->paused) sender.dispatcher->pause_route(redelivery_route(route->id), true);
     });
 }

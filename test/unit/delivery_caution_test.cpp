@@ -71,7 +71,8 @@ TEST(Caution, OneEventThatBreaksTheLinkHoldsUpItsKeyAlone) {
     EXPECT_EQ(w.arrived_with(1, "k16"), Ids{}) << "event 17 is the first of its key";
     EXPECT_EQ(w.arrived_with(1, "k0").size(), 20U);
     w.expect_order(1, 20);
-    EXPECT_EQ(w.status(1).last_error, "the connection broke each time this event was offered: the broker hung up");
+    EXPECT_EQ(w.status(1).last_error,
+              "the connection broke each time this event was offered: the broker hung up (event 17 to queue \"q\")");
     EXPECT_EQ(w.told("event 17 breaks the connection each time it is offered: the broker hung up"), 1U);
     EXPECT_TRUE(w.dead.empty());
     EXPECT_EQ(w.state(2), RouteState::active);

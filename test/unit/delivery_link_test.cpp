@@ -343,5 +343,46 @@ TEST(Link, AProbeThatIsLostIsTriedAgain) {
     EXPECT_EQ(w.broker.ids(1), (Ids{1, 2, 1, 1, 2}));
 }
 
+TEST(Link, AnIdleConnectionMayBeClosedAgainAndAgain) {
+    World w;
+    w.add(1);
+    w.lend_many(1);
+    w.run();
+    for (int i = 0; i < 100; ++i) {
+        w.run_for(1s);
+        if (w.dispatcher.link() == broker::LinkState::up) {
+            w.run_for(1s);
+            w.broker.close_idle();
+        }
+        w.run();
+        EXPECT_EQ(w.state(1), RouteState::active);
+    }
+    EXPECT_TRUE(w.notices.empty());
+    EXPECT_LE(w.broker.attempts.size(), 20U) << "the longer nothing is sent, the fewer connections";
+    w.lend_many(1);
+    w.run();
+    EXPECT_EQ(w.status(1).delivered, 2U) << "at once";
+    EXPECT_TRUE(w.notices.empty());
+
+    w.run_for(1s);
+    w.broker.refuses_links = broker::Link{broker::LinkState::down, Remedy::retry, "connection refused"};
+    w.broker.close_idle();
+    w.run_for(60s);
+    EXPECT_EQ(w.told("connection refused"), 1U) << "a broker that has gone is told";
+    EXPECT_EQ(w.state(1), RouteState::retrying);
+}
+
+TEST(Link, AServerThatTakesConnectionsAndClosesThemIsTold) {
+    World w;
+    w.add(1);
+    w.run();
+    for (int i = 0; i < 100; ++i) {
+        w.broker.close_idle();
+        w.run_for(100ms);
+    }
+    EXPECT_GE(w.told("the server closed the connection"), 1U);
+    EXPECT_LE(w.broker.attempts.size(), 40U);
+}
+
 }  // namespace
 }  // namespace eventbus::test

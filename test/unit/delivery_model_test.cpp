@@ -32,6 +32,7 @@ class Model {
         world_->broker.blocked.reset();
         world_->broker.closed_lanes.clear();
         world_->broker.stalls = false;
+        stuck_.clear();
         for (const auto& mirror : mirrors_) {
             if (!mirror.removed) world_->dispatcher.pause_route(mirror.id, false);
         }
@@ -44,6 +45,7 @@ class Model {
 
     std::size_t delivered = 0;
     std::size_t parked = 0;
+    std::size_t given_up = 0;
     std::size_t again = 0;
     std::size_t detours = 0;
     std::size_t met = 0;
@@ -57,6 +59,7 @@ class Model {
         limits.hold_most = limits.link_most;
         limits.detour_after = std::chrono::milliseconds(500);
         limits.detours = 3;
+        limits.give_up_after = std::chrono::milliseconds(4000);
         limits.longest_drive = std::chrono::hours(1);
         return limits;
     }
@@ -170,11 +173,15 @@ class Model {
                 broker.stalls = one_in(3);
                 break;
             case 18:
-                stuck_.insert({1 + dice_() % static_cast<unsigned>(mirrors_.size()),
-                               one_in(4) ? std::string() : some_key(dice_() % 5)});
+                stuck_[{1 + dice_() % static_cast<unsigned>(mirrors_.size()),
+                        one_in(4) ? std::string() : some_key(dice_() % 5)}] =
+                    std::array{retry("full"), retry("full"), forbidden(), unclear()}[dice_() % 4];
                 break;
             case 19:
                 if (one_in(4)) stuck_.clear();
+                if (one_in(4)) away_ = unclear("away");
+                if (one_in(4)) away_ = forbidden("nothing is allowed");
+                if (one_in(2)) away_.reset();
                 break;
             case 20:
                 if (auto* it = some_route(); it != nullptr && world_->status(it->id).idle) {
@@ -355,8 +362,10 @@ class Model {
     std::optional<Answer> chance(const Sent& sent) {
         if (calm_) return Answer{};
         if (sent.lane == broken_lane_) return fix("broken");
-        if (stuck_.count({sent.lane, sent.key.value_or("")}) > 0) return retry("full");
-        switch (dice_() % 20) {
+        if (away_) return away_;
+        const auto found = stuck_.find({sent.lane, sent.key.value_or("")});
+        if (found != stuck_.end()) return found->second;
+        switch (dice_() % 22) {
             case 0:
                 return park("poison");
             case 1:
@@ -364,6 +373,10 @@ class Model {
                 return retry("busy");
             case 3:
                 return Answer{Verdict::unknown, Remedy::retry, "lane lost"};
+            case 20:
+                return forbidden();
+            case 21:
+                return unclear();
             case 4:
             case 5:
             case 6:
@@ -389,15 +402,16 @@ class Model {
                 const bool older = it->first < sent.id;
                 if (older && event.offers == 0) {
                     ASSERT_GT(other.offers, 0U) << "first offers out of order";
-                    ASSERT_FALSE(other.waits) << "passed an event of its key that waits";
+                    if (other.waits) doubts_.push_back({mirror.id, it->first});
                 }
                 if (mirror.strict) {
                     ASSERT_FALSE(other.open) << "two open tickets of a key with strict order";
-                    ASSERT_FALSE(older) << "strict order broken";
+                    if (older) doubts_.push_back({mirror.id, it->first});
                 }
             }
         }
         if (event.offers++ > 0) ++again;
+        if (event.offers == 1) event.delivered_before = delivered;
         event.open = true;
     }
 
@@ -411,14 +425,33 @@ class Model {
             event.settled = true;
             ++delivered;
             ++delivered_by_[mirror.id];
-        } else if (answer.remedy == Remedy::retry) {
-            event.waits = true;
-            ++event.refusals;
-            if (event.refusals == mirror.max_attempts) die(mirror, sent.id);
         } else if (answer.remedy == Remedy::park) {
             die(mirror, sent.id);
+        } else {
+            if (answer.remedy != Remedy::fix_settings) event.waits = true;
+            if (event.refusals++ == 0) event.refused_at = world_->now;
+            event.remedy = answer.remedy;
         }
         if (event.settled) event.waits = false;
+    }
+    // Dead letters by delivery's own decision: it may give up only what was tried often or long while others came.
+    void check_given_up(const Dead& dead) {
+        auto& mirror = mirror_of(dead.route);
+        const auto& event = mirror.events.at(dead.id);
+        if (dead_.count({dead.route, dead.id}) > 0) return;
+        ASSERT_FALSE(event.settled) << "a dead letter of an event that was delivered";
+        ASSERT_GT(event.refusals, 0U);
+        if (dead.error.starts_with("max_attempts (")) {
+            ASSERT_GT(mirror.max_attempts, 0U);
+            ASSERT_GE(event.refusals, mirror.max_attempts);
+        } else {
+            ASSERT_TRUE(event.remedy == Remedy::forbidden || event.remedy == Remedy::unclear);
+            ASSERT_GE(world_->now - event.refused_at, limits().give_up_after);
+            ASSERT_GE(event.refusals, 2U);
+            ASSERT_GT(delivered, event.delivered_before) << "nothing was delivered meanwhile: " << dead.error;
+            ++given_up;
+        }
+        die(mirror, dead.id);
     }
     void die(Mirror& mirror, std::int64_t id) {
         mirror.events.at(id).settled = true;
@@ -445,6 +478,12 @@ class Model {
 
     void check() {
         ASSERT_EQ(world_->broker.broken_borrows, 0U);
+        for (auto at = dead_seen_; at < world_->dead.size(); ++at) {
+            if (!mirror_of(world_->dead[at].route).removed) check_given_up(world_->dead[at]);
+        }
+        for (const auto& doubt : std::exchange(doubts_, {})) {
+            ASSERT_EQ(dead_.count(doubt), 1U) << "event " << doubt.second << " was passed by another of its key";
+        }
         for (const auto& mirror : mirrors_) {
             if (mirror.removed) continue;
             const auto settled_to = cursor(mirror);
@@ -514,7 +553,9 @@ class Model {
     std::vector<Mirror> mirrors_;
     std::int64_t next_id_ = 1;
     std::uint32_t broken_lane_ = 0;
-    std::set<std::pair<std::uint32_t, std::string>> stuck_;  // keys that a route's broker refuses for now
+    std::map<std::pair<std::uint32_t, std::string>, Answer> stuck_;  // keys that a route's broker refuses for now
+    std::optional<Answer> away_;                                     // what it says to everything
+    std::vector<std::pair<std::uint32_t, std::int64_t>> doubts_;     // passed, although it waits: is it dead?
     bool calm_ = false;
     std::size_t finished_seen_ = 0;
     std::size_t dead_seen_ = 0;
@@ -528,6 +569,7 @@ TEST(Model, RandomTrouble) {
     const unsigned seeds = wanted != nullptr ? static_cast<unsigned>(std::atoi(wanted)) : 50;
     std::size_t delivered = 0;
     std::size_t parked = 0;
+    std::size_t given_up = 0;
     std::size_t again = 0;
     std::size_t detours = 0;
     std::size_t met = 0;
@@ -539,6 +581,7 @@ TEST(Model, RandomTrouble) {
         if (HasFailure()) return;
         delivered += model.delivered;
         parked += model.parked;
+        given_up += model.given_up;
         again += model.again;
         detours += model.detours;
         met += model.met;
@@ -546,13 +589,15 @@ TEST(Model, RandomTrouble) {
     }
     EXPECT_GT(delivered, seeds * 100U);
     EXPECT_GT(parked, seeds * 3U);
+    EXPECT_GT(given_up, seeds / 10U);
     EXPECT_GT(again, seeds * 20U);
     EXPECT_GT(detours, seeds);
     EXPECT_GT(met, seeds / 2U);
     EXPECT_GT(crashes, seeds);
     RecordProperty("delivered", std::to_string(delivered));
-    std::cout << delivered << " delivered, " << parked << " dead letters, " << again << " offered again, " << detours
-              << " detours, of which " << met << " met their route, " << crashes << " crashes\n";
+    std::cout << delivered << " delivered, " << parked << " dead letters, " << given_up << " of them given up, "
+              << again << " offered again, " << detours << " detours, of which " << met << " met their route, "
+              << crashes << " crashes\n";
 }
 
 }  // namespace

@@ -114,7 +114,7 @@ TEST(Delivery, ParkedEventsAreDeadLettersAndOthersPass) {
     EXPECT_EQ(w.dead[0].attempts, 1U);
     EXPECT_EQ(w.status(1).delivered, 2U);
     EXPECT_EQ(w.status(1).dead, 1U);
-    EXPECT_EQ(w.status(1).last_error, "NO_ROUTE");
+    EXPECT_EQ(w.status(1).last_error, "NO_ROUTE (event 2 to queue \"q\")");
     EXPECT_EQ(w.finished.size(), 1U);
 }
 
@@ -166,7 +166,7 @@ TEST(Delivery, ARefusedEventBlocksItsKeyAndNothingElse) {
     EXPECT_EQ(w.broker.ids(1), (Ids{1, 2, 4, 5, 1, 3, 6}));
     EXPECT_EQ(w.status(1).retries, 1U);
     EXPECT_TRUE(w.status(1).idle);
-    EXPECT_EQ(w.status(1).last_error, "OOM");
+    EXPECT_EQ(w.status(1).last_error, "OOM (event 1 to queue \"q\")");
     EXPECT_EQ(w.dispatcher.wake_at(), broker::TimePoint::max());
 }
 
@@ -339,11 +339,17 @@ TEST(Delivery, LinkLossesDoNotCountAsAttempts) {
     }
     w.run_for(2s);
     EXPECT_TRUE(w.dead.empty());
-    w.broker.answer_all(retry("full"));
+    w.broker.answer(1, 1, retry("full"));
+    w.run();
+    w.lend_many(1);
+    w.run();
+    w.broker.answer(1, 2, {});
+    w.run_for(1s);
+    w.broker.answer(1, 1, retry("full"));
     w.run();
     ASSERT_EQ(w.dead.size(), 1U);
     EXPECT_EQ(w.dead[0].error, "max_attempts (1) reached: full");
-    EXPECT_EQ(w.dead[0].attempts, 5U);
+    EXPECT_EQ(w.dead[0].attempts, 6U);
 }
 
 TEST(Delivery, MaxAgeEndsWaiting) {

@@ -15,9 +15,12 @@ struct Expected {  // what the reference knows of an event on a route
     unsigned offers = 0;
     unsigned refusals = 0;
     bool open = false;
-    bool waits = false;  // refused with retry, and not settled since
+    bool waits = false;  // refused for now, and not settled since
     bool settled = false;
-    delivery::ChunkId chunk = 0;  // in which it was last lent for this route; 0: none
+    delivery::ChunkId chunk = 0;       // in which it was last lent for this route; 0: none
+    Remedy remedy = Remedy::none;      // of the last refusal
+    broker::TimePoint refused_at{};    // for the first time
+    std::size_t delivered_before = 0;  // by the broker, when it was first offered
 };
 
 struct Aside {  // a detour, and the host's part of it

@@ -42,6 +42,13 @@ inline Answer fix(std::string reason) {
     return {Verdict::refused, Remedy::fix_settings, std::move(reason)};
 }
 
+inline Answer forbidden(std::string reason = "ACCESS_REFUSED") {
+    return {Verdict::refused, Remedy::forbidden, std::move(reason)};
+}
+inline Answer unclear(std::string reason = "ERR Connection refused") {
+    return {Verdict::refused, Remedy::unclear, std::move(reason)};
+}
+
 class MemoryBroker {
  public:
     // What the broker does
@@ -86,6 +93,11 @@ class MemoryBroker {
     void put_out(std::string reason) {
         leave(std::move(reason));
         cut_->contested = true;
+    }
+    // As a server does that ends connections on which nothing was sent for a while.
+    void close_idle() {
+        cut("the server closed the connection");
+        cut_->idle = true;
     }
     // Answers the open ticket of an event on a lane at the next settle().
     bool answer(std::uint32_t lane, std::int64_t id, Answer answer) {
