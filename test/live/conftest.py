@@ -181,3 +181,20 @@ def pytest_runtest_makereport(item, call):
             if broker in item.funcargs.values() or broker.has_logged_since(call.start):
                 report.sections.append((f"the end of the log of {type(broker).__name__}, port {broker.port}",
                                         tail(broker.log_path, 100)[-8000:]))
+
+
+@pytest.fixture
+def servers():
+    """servers(config, …) starts a Redis of the test's own."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments, **more: stack.enter_context(RedisServer(*arguments, **more))
+
+
+@pytest.fixture
+def said(cluster, log_from_here):
+    """said(what) is what the server's log has said of a broker or route since the test began."""
+    def lines(what):
+        return [line.partition("pg_eventbus: ")[2] for line in cluster.log_text(log_from_here).splitlines()
+                if re.search(rf' (WARNING|LOG):  pg_eventbus: (broker|route) "{what}"', line)]
+
+    return lines

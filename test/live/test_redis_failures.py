@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from proxy import Proxy
-from servers import RedisServer, eventually, free_port
+from servers import eventually, free_port
 from steady import Steady
 
 WINDOW = 1.5
@@ -42,13 +42,6 @@ class Heard:
 
 
 @pytest.fixture
-def servers():
-    """servers(config, …) starts a Redis of the test's own."""
-    with ExitStack() as stack:
-        yield lambda *arguments, **more: stack.enter_context(RedisServer(*arguments, **more))
-
-
-@pytest.fixture
 def second_broker(db, redis_server, name):
     """Another broker, in good health, that gets everything, too."""
     db.broker("healthy", redis_server.url)
@@ -65,16 +58,6 @@ def make_steady(db, second_broker):
         return steady
 
     return make
-
-
-@pytest.fixture
-def said(cluster, log_from_here):
-    """said(what) is what the server's log has said of a broker or route since the test began."""
-    def lines(what):
-        return [line.partition("pg_eventbus: ")[2] for line in cluster.log_text(log_from_here).splitlines()
-                if re.search(rf' (WARNING|LOG):  pg_eventbus: (broker|route) "{what}"', line)]
-
-    return lines
 
 
 def check_told_once(lines):

@@ -124,10 +124,38 @@ TEST(RedisReplies, Remedies) {
           "CLUSTERDOWN x", "MASTERDOWN x", "NOREPLICAS x", "MISCONF x"})
         EXPECT_EQ(remedy_of(words), Remedy::retry) << words;
     for (const char* words :
-         {"NOAUTH x", "NOPERM x", "WRONGPASS x", "MOVED 1 h:1", "ASK 1 h:1", "ERR unknown command 'XADD'"})
+         {"NOAUTH x", "NOPERM x", "WRONGPASS x", "MOVED 1 h:1", "ASK 1 h:1", "ERR unknown command 'XADD'",
+          "NOPERM this user has no permissions to run the 'xadd' command",
+          "NOPERM User keyholder has no permissions to run the 'publish' command",
+          "NOPERM this user has no permissions to run the 'xadd' command or its subcommand",
+          "ERR Only HELLO messages are accepted by Sentinel instances."})
         EXPECT_EQ(remedy_of(words), Remedy::fix_settings) << words;
-    for (const char* words : {"WRONGTYPE x", "ERR anything", "BUSYGROUP x", "", "ERR"})
+    for (const char* words : {"NOPERM this user has no permissions to access one of the keys used as arguments",
+                              "NOPERM this user has no permissions to access one of the channels used as arguments",
+                              "NOPERM No permissions to access a key", "NOPERM No permissions to access a channel"})
+        EXPECT_EQ(remedy_of(words), Remedy::forbidden) << words;
+    for (const char* words :
+         {"WRONGTYPE x", "ERR Protocol error: invalid bulk length", "ERR string exceeds maximum allowed size (512MB)",
+          "ERR Element too large", "ERR Elements are too large to be stored"})
         EXPECT_EQ(remedy_of(words), Remedy::park) << words;
+    for (const char* words : {"ERR Connection refused", "ERR no upstream host", "upstream failure", "ERR anything",
+                              "BUSYGROUP x", "", "ERR", "WRONGTYPEX x"})
+        EXPECT_EQ(remedy_of(words), Remedy::unclear) << words;
+}
+
+TEST(RedisReplies, NoArgumentOfACommandIsShown) {
+    using redis::shown_words;
+    EXPECT_EQ(shown_words("OOM command not allowed"), "OOM command not allowed");
+    for (const char* words : {"ERR unknown command 'XADD', with args beginning with: 's' '*' 'payload' 'secret' ",
+                              "ERR unknown command `AUTH`, with args beginning with: `user`, `secret`, "}) {
+        const auto shown = shown_words(words);
+        EXPECT_EQ(shown.find("secret"), std::string::npos) << shown;
+        EXPECT_EQ(shown.find("ERR unknown command"), 0U) << shown;
+        EXPECT_NE(shown.find("a Redis Sentinel, or a proxy"), std::string::npos) << shown;
+    }
+    EXPECT_NE(shown_words("ERR Only HELLO messages are accepted by Sentinel instances.").find("Sentinel is not supp"),
+              std::string::npos);
+    EXPECT_LE(shown_words(std::string(100000, 'x')).size(), 300U);
 }
 
 TEST(RedisReplies, OpenCommandsWrapAndGrow) {

@@ -373,3 +373,37 @@ TEST(RedisFake, ReasonsHoldNoSecret) {
     ASSERT_TRUE(pump.down());
     EXPECT_EQ(pump.link().reason.find("hunter2"), std::string::npos);
 }
+
+// redis-server's option "timeout".
+TEST(RedisFake, AnIdleConnectionThatIsClosedIsToldApart) {
+    Server idle(after_login([](Socket&) {}));
+    Pump pump("redis://" + idle.host().shown());
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.down());
+    EXPECT_TRUE(pump.link().idle);
+    EXPECT_EQ(pump.link().remedy, Remedy::retry);
+
+    Server busy(after_login([](Socket& socket) { receive_commands(socket, "PUBLISH", 1); }));
+    Pump waiting("redis://" + busy.host().shown());
+    ASSERT_TRUE(waiting.up());
+    ASSERT_TRUE(waiting.offer("channel", "c", event_of(1, "x")));
+    ASSERT_TRUE(waiting.down());
+    EXPECT_FALSE(waiting.link().idle) << "an answer was owed";
+}
+
+// What twemproxy does at a command that it does not know.
+TEST(RedisFake, AProxyThatHangsUpWithinTheLoginIsNamed) {
+    Server half([](Socket& socket) {
+        receive_commands(socket, "SETNAME", 1);
+        socket.send("+PONG\r\n");
+    });
+    Pump pump("redis://" + half.host().shown());
+    ASSERT_TRUE(pump.down());
+    EXPECT_EQ(pump.link().remedy, Remedy::fix_settings);
+    EXPECT_NE(pump.link().reason.find("(twemproxy) is not supported"), std::string::npos) << pump.link().reason;
+
+    Server gone([](Socket& socket) { receive_commands(socket, "SETNAME", 1); });
+    Pump other("redis://" + gone.host().shown());
+    ASSERT_TRUE(other.down());
+    EXPECT_EQ(other.link().remedy, Remedy::retry) << "it may be ending";
+}

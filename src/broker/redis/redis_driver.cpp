@@ -107,10 +107,24 @@ Link RedisDriver::drive(Ready ready, TimePoint now) {
     if (stream_.unsent() > unsent) stream_.flush();
     if (stream_.state() == Stream::State::closed) {
         read_replies();
-        go_down(stream_.is_settings_error() ? Remedy::fix_settings : Remedy::retry, stream_.error());
+        closed();
     }
     watch(moved, now);
     return link_;
+}
+
+void RedisDriver::closed() {
+    if (stream_.is_settings_error()) return go_down(Remedy::fix_settings, stream_.error());
+    // Redis answers PING and the rest of the login at once.
+    if (link_.state == LinkState::connecting && login_answered_ > 0 && login_answered_ < login_.size() &&
+        login_[login_answered_] > Step::ready)
+        return go_down(Remedy::fix_settings,
+                       stream_.error() + " at " + (login_[login_answered_] == Step::role ? "HELLO" : "CLIENT SETNAME") +
+                           "; a proxy that knows a part of Redis' commands only (twemproxy) is not supported");
+    const bool idle = link_.state == LinkState::up && open_.empty() && held_.empty() && stream_.unsent() == 0 &&
+                      stream_.error() == Stream::closed_by_server;
+    go_down(Remedy::retry, stream_.error());
+    link_.idle = idle;
 }
 
 // Whether the server gave anything, or took it: what a socket takes that was not full stays in the kernel's hands.
@@ -149,7 +163,7 @@ void RedisDriver::login_refused(Step step, const std::string& words) {
     // A server that refuses only what is optional (an ACL without CLIENT, a proxy) still takes messages. So does one
     // that cannot write to its disk, on channels.
     if (optional && !refused && (refuses_login(words) || words.starts_with("MISCONF"))) return;
-    go_down(refused ? Remedy::fix_settings : Remedy::retry, words);
+    go_down(refused ? Remedy::fix_settings : Remedy::retry, shown_words(words));
 }
 
 void RedisDriver::take_answer(const Reply& reply) {
@@ -165,8 +179,9 @@ void RedisDriver::take_answer(const Reply& reply) {
             settled_.push_back({asked.ticket, Verdict::delivered, Remedy::none, {}});
             break;
         case Reply::Kind::error:
-            if (has_other_hosts_ && reply.words.starts_with("READONLY")) return go_down(Remedy::retry, reply.words);
-            settled_.push_back({asked.ticket, Verdict::refused, remedy_of(reply.words), reply.words});
+            if (has_other_hosts_ && reply.words.starts_with("READONLY"))
+                return go_down(Remedy::retry, shown_words(reply.words));
+            settled_.push_back({asked.ticket, Verdict::refused, remedy_of(reply.words), shown_words(reply.words)});
             break;
         default:
             return go_down(Remedy::retry, "the server sent an unexpected kind of reply");
@@ -179,7 +194,7 @@ void RedisDriver::take_answer(const Reply& reply) {
 void RedisDriver::take_past(const OpenCommands::Open& asked, const Reply& reply) {
     replies_.expect_long(open_.size() > open_messages_);
     if (reply.kind == Reply::Kind::error && remedy_of(reply.words) == Remedy::retry)
-        return go_down(Remedy::retry, reply.words);
+        return go_down(Remedy::retry, shown_words(reply.words));
     if (asked.what == OpenCommands::What::tail) {
         if (reply.kind == Reply::Kind::entries) {
             asked.tail->take(reply.entries);

@@ -62,6 +62,7 @@ class RedisDriver final : public Driver {
 
     void greet(const BrokerSettings& settings);
     bool move_bytes(Ready ready);
+    void closed();
     void read_replies();
     void take(const Reply& reply);
     void take_login(const Reply& reply);

@@ -108,15 +108,58 @@ ReplyReader::ReplyReader(std::string source) : reader_(redisReaderCreateWithFunc
     reader_->privdata = &collected_;
 }
 
+namespace {
+
+// Redis 6 and 7.0: "to access one of the keys used as arguments"; 7.2 and Valkey: "No permissions to access a key".
+// What names the command ("to run the 'xadd' command") is not about this message.
+bool forbids_a_name(std::string_view words) {
+    if (words.find(" to run ") != std::string_view::npos || words.find("command") != std::string_view::npos)
+        return false;
+    return words.find("key") != std::string_view::npos || words.find("channel") != std::string_view::npos;
+}
+
+bool is_half_a_protocol(std::string_view words) {
+    return words.starts_with("ERR unknown command") || words.find("Sentinel") != std::string_view::npos;
+}
+
+// This command's own fault for ever, whatever else happens to the server, after Redis' sources.
+bool is_permanent(std::string_view words) {
+    static constexpr std::array<std::string_view, 6> errors{
+        "WRONGTYPE ",
+        "ERR Protocol error: invalid bulk length",  // above proto-max-bulk-len
+        "ERR string exceeds maximum allowed size",
+        "ERR Element too large",                    // RPUSH
+        "ERR Elements are too large to be stored",  // XADD
+        "ERR Protocol error: invalid multibulk length",
+    };
+    return std::any_of(errors.begin(), errors.end(), [&](std::string_view error) { return words.starts_with(error); });
+}
+
+}  // namespace
+
+// What we do not know for permanent may be the words of a proxy whose server is away.
 Remedy remedy_of(std::string_view words) {
     static constexpr std::array<std::string_view, 9> later{
         "OOM", "LOADING", "READONLY", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "MISCONF"};
-    static constexpr std::array<std::string_view, 5> settings{"NOAUTH", "NOPERM", "WRONGPASS", "MOVED", "ASK"};
+    static constexpr std::array<std::string_view, 4> settings{"NOAUTH", "WRONGPASS", "MOVED", "ASK"};
     if (begins_with_one_of(words, later)) return Remedy::retry;
     if (begins_with_one_of(words, settings)) return Remedy::fix_settings;
+    if (words.starts_with("NOPERM")) return forbids_a_name(words) ? Remedy::forbidden : Remedy::fix_settings;
     // Not the event's fault: the server is too old for streams, or its administrator renamed the command.
-    if (words.starts_with("ERR unknown command")) return Remedy::fix_settings;
-    return Remedy::park;
+    if (is_half_a_protocol(words)) return Remedy::fix_settings;
+    return is_permanent(words) ? Remedy::park : Remedy::unclear;
+}
+
+std::string shown_words(std::string_view words) {
+    constexpr std::size_t longest = 300;
+    const auto arguments = words.find(", with args");
+    std::string shown(words.substr(0, std::min(arguments, longest)));
+    if (!is_half_a_protocol(words)) return shown;
+    if (words.find("Sentinel") != std::string_view::npos)
+        return shown + "; a Redis Sentinel is not supported, name the Redis server itself in the broker's URL";
+    return shown +
+           "; a Redis Sentinel, or a proxy that knows a part of Redis' commands only, is not supported; neither is a "
+           "server that is too old for this command or has it renamed";
 }
 
 bool needs_login(std::string_view words) {

@@ -96,8 +96,12 @@ class ReplyReader {
     std::unique_ptr<redisReader, Free> reader_;
 };
 
-// What an error reply to a message asks for: retry, fix_settings or park.
+// What an error reply to a message asks for.
 Remedy remedy_of(std::string_view words);
+
+// An error reply as people may see it: without the arguments that Redis repeats of a command that it does not know, and
+// with what is not supported.
+std::string shown_words(std::string_view words);
 
 // Whether an error reply to AUTH or SELECT says that our settings are wrong, rather than "come back later".
 bool refuses_login(std::string_view words);

@@ -26,7 +26,6 @@ namespace {
 constexpr std::size_t read_at_once = 64 * 1024;
 constexpr std::size_t read_a_drive = 256 * 1024;
 constexpr std::size_t records_at_once = 256 * 1024;
-constexpr const char* orderly_close = "the server closed the connection";
 
 bool would_block(int error) {
     return error == EAGAIN || error == EWOULDBLOCK;
@@ -79,7 +78,7 @@ struct Stream::Impl {
         setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     }
     void lost(int why) {
-        if (why == EPIPE) return close(orderly_close);
+        if (why == EPIPE) return close(Stream::closed_by_server);
         close(std::string("lost the connection to the server: ") + std::strerror(why));
     }
 
@@ -216,7 +215,7 @@ void Stream::Impl::decrypt() {
     if (phase != Phase::open) return;
     const Tls::Step step = tls->decrypt(inbox);
     if (step == Tls::Step::failed) return tls_failed();
-    if (step == Tls::Step::done) close(orderly_close);
+    if (step == Tls::Step::done) close(Stream::closed_by_server);
 }
 
 // False when the socket takes no more, or is gone.

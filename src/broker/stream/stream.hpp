@@ -26,6 +26,7 @@ TlsSettings tls_settings(const BrokerSettings& settings, bool enabled);
 class Stream {
  public:
     enum class State : std::uint8_t { connecting, open, closed };
+    static constexpr const char* closed_by_server = "the server closed the connection";  // in order: its error()
 
     // Starts to connect. Look-up runs in a thread of its own (all signals blocked) unless the host is numeric
     // or a unix socket; every address is tried in turn. TCP_NODELAY and keep-alive are set.
