@@ -290,8 +290,8 @@ void check_routes(Checks& checks) {
                        "Look at the broker's memory and disk; events wait, and follow by themselves.");
         else if (strcmp(state, "retrying") == 0)
             checks.put(name, "error", psprintf("broker %s cannot be reached: %s", broker, error),
-                       "Start the broker, or correct its address with eventbus.alter_broker; events wait, and "
-                       "follow by themselves.");
+                       "Start the broker, or the server behind the proxy that answers in its place, or correct its "
+                       "address with eventbus.alter_broker; events wait, and follow by themselves.");
         else if (strcmp(state, "starting") == 0)
             checks.put(name, "warning", psprintf("not ready: %s", error),
                        "It begins by itself; what commits until then is not its.");
