@@ -3,7 +3,6 @@
 # Never: takes the extension's word for anything: what was committed stands in a table, what arrived at the brokers.
 import random
 import threading
-import time
 
 import psycopg2
 
@@ -92,26 +91,23 @@ class Overflow:
         self.check()
 
     def pause(self, most):
-        time.sleep(self.dice.random() * most)
+        """While they go on."""
+        self.publishers[0].stopping.wait(self.dice.random() * most)
         self.check()
 
     def check(self):
         failures = [failure for publisher in self.publishers for failure in publisher.failures]
         assert not failures, failures
 
-    def _is_reached(self):
-        """The crash that was the last end may come to pass only now."""
+    def _look(self):
         try:
             self.database.reconnect()
-            return self.database.one("SELECT pg_sleep(0.2) IS NOT NULL")
-        except psycopg2.Error:
-            return False
+            for (gid,) in self.database.run("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
+                self.database.run("COMMIT PREPARED %s", gid)
+            return [dict(self.database.run("SELECT id, topic FROM sent"))]
+        except psycopg2.Error:  # the crash that was the last end may come to pass only now
+            return None
 
     def committed(self):
         """Ends what is left prepared; returns topic by id of all that was committed."""
-        database = self.database
-        eventually(self._is_reached, 60, "the server recovers")
-        for (gid,) in database.run("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
-            database.run("COMMIT PREPARED %s", gid)
-        self.check()
-        return dict(database.run("SELECT id, topic FROM sent"))
+        return eventually(self._look, 60, "the server recovers")[0]
