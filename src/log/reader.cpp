@@ -198,24 +198,26 @@ void plan_segment(Reader* reader, Relation rel, int64 generation, const Position
     reader->front_limits[segment] = whole && blocks > 0 ? first_open_page(reader, segment, blocks) : 0;
 }
 
-// Which pages the running batch has to look at.
+// Which pages the running batch has to look at. One lock at a time: DROP EXTENSION takes them in an order of its own.
 void plan(Reader* reader) {
     const Relations& log = relations();
-    Relation segments[segment_count];
+    int64 current = current_generation(log);
     uint32 files[segment_count];
     for (int i = 0; i < segment_count; ++i) {
-        segments[i] = table_open(log.segments[i], AccessShareLock);
-        files[i] = compat::relation_file(segments[i]);
+        Relation segment = table_open(log.segments[i], AccessShareLock);
+        files[i] = compat::relation_file(segment);
+        table_close(segment, AccessShareLock);
     }
     find_place(&reader->place, files);
     const Position start = reader->place.start;
-    int64 current = current_generation(log);
     reader->range_count = 0;
     reader->range = 0;
     const int64 oldest = current - segment_count + 1;
-    for (int64 generation = std::max(oldest, reader->place.first_generation); generation <= current; ++generation)
-        plan_segment(reader, segments[segment_of(generation)], generation, start);
-    for (Relation segment : segments) table_close(segment, AccessShareLock);
+    for (int64 generation = std::max(oldest, reader->place.first_generation); generation <= current; ++generation) {
+        Relation segment = table_open(log.segments[segment_of(generation)], AccessShareLock);
+        plan_segment(reader, segment, generation, start);
+        table_close(segment, AccessShareLock);
+    }
     reader->planned = true;
     seek(reader);
 }

@@ -64,8 +64,10 @@ bool wants_to_read(const LogStream* stream, std::uint64_t commits) {
 bool segments_are_free() {
     constexpr unsigned most_doublings = 6;
     sender.segments_locked_ms = 1L << std::min(sender.times_locked, most_doublings);
-    for (Oid segment : log::relations().segments) {
-        if (ConditionalLockRelationOid(segment, AccessShareLock)) continue;
+    const log::Relations& log = log::relations();
+    // All that is read: who holds one of these locks waits for none, or DROP EXTENSION would have to be the one to yield.
+    for (Oid relation : {log.generation, log.segments[0], log.segments[1], log.segments[2], log.segments[3]}) {
+        if (ConditionalLockRelationOid(relation, AccessShareLock)) continue;
         ++sender.times_locked;
         return false;
     }
