@@ -40,12 +40,13 @@ def test_everything_arrives(db, mochi, name, version, qos):
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_cut_and_restarted(db, mochi, make_proxy, name, qos):
-    """It keeps its sessions in memory: what is cut comes once with QoS 2, what it forgets is sent anew."""
+def test_cut(db, mochi, make_proxy, name, qos):
+    """At least once, with QoS 2 as well: it answers repetitions by 0x91, whether it has passed the message on or not."""
     proxy = make_proxy(mochi)
     with Subscriber(mochi.port, [f"{name}/#"], qos=2) as subscriber:
         db.broker("mochi", f"mqtt://127.0.0.1:{proxy.port}")
         db.route("out", "mochi", f"topic:{name}/{{key}}", qos=qos)
+        db.wait_state("out", "active")  # over MQTT 5: one that is cut off before its first login goes on with 3.1.1
         for begin in range(0, 1000, 200):
             proxy.hold_answers()
             publish(db, 200, begin)
@@ -53,11 +54,9 @@ def test_cut_and_restarted(db, mochi, make_proxy, name, qos):
             proxy.cut()
             eventually(lambda begin=begin: len({*subscriber.bodies()}) >= begin + 200, 60, "all have come")
         assert {json.loads(body)["n"] for body in subscriber.bodies()} == set(range(1000))
-        if qos == 2:
-            assert len(subscriber.messages) == 1000, "once"
 
 
-def test_one_forbidden_topic(db, mochi, name):
+def test_one_topic_that_the_acl_denies(db, mochi, name):
     with Subscriber(mochi.port, [f"{name}/#"]) as subscriber:
         db.broker("mochi", mochi.url)
         db.route("out", "mochi", f"topic:{name}/{{key}}")

@@ -153,8 +153,6 @@ void MqttDriver::take_answer(const Packet& packet) {
             break;
         case Type::pubrec:
             if (open.state == Flight::State::released && !refused) return append_release(wire_->outbox(), answer->id);
-            // Of a repetition: the broker has the message already (mochi says so).
-            if (is_published && open.resumed && answer->code == id_in_use) return received(answer->id, open);
             if (is_published && refused) return conclude(*answer, open);
             if (is_published && open.qos == 2) return received(answer->id, open);
             break;
