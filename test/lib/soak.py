@@ -262,12 +262,14 @@ class World:
         return self._judged()
 
     def _judged(self):
+        begun = time.monotonic()
         self.postgres.wait_recovered()
         for name in ("batch_events", "rotation_period", "safety_poll", "segment_size"):
             self.sql(f"ALTER SYSTEM RESET eventbus.{name}")
         self.sql("SELECT pg_reload_conf()")
         committed = self.load.committed()
         late = self._rest({route: len(soak_judge.expected(committed, route)) for route in self.routes})
+        self.figures["until rest, s"] = round(time.monotonic() - begun)
         taken = self.arrivals.take()
         faults = sum(count for name, count in self.done.items() if HANDS[name][1])
         routes, wrong = soak_judge.judge(committed, taken, faults, self.acts)

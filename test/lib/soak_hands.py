@@ -134,7 +134,7 @@ def rewrite(world):
     rewritten(world, table, world.dice.choice(REWRITES))
 
 
-@hand(0.4)
+@hand(0.4, fault=True)
 def rewrite_within_a_batch(world):
     """Cursors stand in the midst of a transaction's events when its segment is written anew, without what was rolled
     back before them; then the senders begin anew."""
@@ -297,7 +297,7 @@ def alter_route(world):
     assert world.sql("SELECT topics FROM eventbus.route WHERE name = %s", route) == [(topics,)]
 
 
-@hand()
+@hand(fault=True)
 def alter_broker(world):
     """Its sender connects anew."""
     broker = world.dice.choice(list(world.proxies))

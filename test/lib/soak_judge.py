@@ -40,9 +40,18 @@ class Arrivals:
             else:
                 taken[route] = [(*parsed(element), None) for element in client.lrange(key, 0, -1)]
         for route, queue in AMQP.items():
-            taken[route] = [(*parsed(body), properties.message_id)
-                            for properties, body, _ in self.world.rabbit.take_until_idle(queue, 3)]
+            taken[route] = self.world.rabbit.do(lambda channel, queue=queue: drained(channel, queue))
         return taken
+
+
+def drained(channel, queue):
+    """Everything in the queue; unlike take_until_idle it is not acknowledged one by one."""
+    messages = []
+    for method, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=3):
+        if method is None:
+            break
+        messages.append((*parsed(body), properties.message_id))
+    return messages
 
 
 REDIS = {"stream": ("stream", "s"), "list": ("list", "l"), "wal_stream": ("stream", "ws"), "wal_list": ("list", "wl")}
