@@ -127,6 +127,7 @@ class World:
         self.db = Database(self.postgres, "soak")
         self.load = Load(self.db, self.seed, self.shapes)
         self.db.run("CREATE TABLESPACE elsewhere LOCATION ''")
+        self.db.run("CREATE ACCESS METHOD heap_too TYPE TABLE HANDLER heap_tableam_handler")
         self.db.run("SELECT eventbus.capture('item', topic => '{schema}.{table}.{op}')")
         for queue in soak_judge.AMQP.values():
             self.rabbit.declare(queue)
