@@ -109,9 +109,6 @@ def all_clustered(world):
     assert place(world, "eventbus.cursor") != before, "CLUSTER left eventbus.cursor where it was"
 
 
-REWRITES = ["fillfactor", "tablespace", "rows anew"]
-
-
 def rewritten(world, table, how):
     """The table gets another file with the same rows."""
     before = place(world, table)
@@ -129,10 +126,26 @@ def rewritten(world, table, how):
     assert place(world, table) != before, f"{how} left {table} where it was"
 
 
-@hand(2)
+def one_of_ours(world):
+    return world.dice.choice(SEGMENTS * 2 + ["eventbus.cursor"])
+
+
+@hand()
 def rewrite(world):
-    table = world.dice.choice(SEGMENTS * 2 + ["eventbus.cursor"])
-    rewritten(world, table, world.dice.choice(REWRITES))
+    """By VACUUM FULL, which takes rows with their transactions."""
+    rewritten(world, one_of_ours(world), "fillfactor")
+
+
+@hand()
+def copy_elsewhere(world):
+    """Page for page, by ALTER TABLE … SET TABLESPACE."""
+    rewritten(world, one_of_ours(world), "tablespace")
+
+
+@hand(0.5)
+def rows_anew(world):
+    """By ALTER TABLE that stores each row as one of its own transaction."""
+    rewritten(world, one_of_ours(world), "rows anew")
 
 
 @hand(0.4, fault=True)
