@@ -55,6 +55,14 @@ void RouteQueue::begin_standing() {
         const auto* due = find(timers_.top().second);
         if (due != nullptr && due->state == State::waiting) activate(timers_.top().second);
     }
+    // What stood in turn for another reason, and was never refused for this one, comes before what is new.
+    std::erase_if(probes_, [&](std::uint64_t number) {
+        const auto* due = find(number);
+        const bool is_ready = due != nullptr && due->state == State::ready;
+        if (is_ready && has_waited(*due)) return false;
+        if (is_ready) ready_.push(number);
+        return true;
+    });
 }
 
 void RouteQueue::go_on(const std::string& told) {
