@@ -2,6 +2,7 @@
 // Who calls it: make -C test/unit redis.
 // Never: needs a Redis.
 #include <gtest/gtest.h>
+#include <future>
 
 #include <atomic>
 #include <string>
@@ -376,12 +377,24 @@ TEST(RedisFake, ReasonsHoldNoSecret) {
 
 // redis-server's option "timeout".
 TEST(RedisFake, AnIdleConnectionThatIsClosedIsToldApart) {
-    Server idle(after_login([](Socket&) {}));
+    std::promise<void> close;
+    Server idle(after_login([&](Socket&) { close.get_future().wait(); }));
     Pump pump("redis://" + idle.host().shown());
     ASSERT_TRUE(pump.up());
-    ASSERT_TRUE(pump.down());
-    EXPECT_TRUE(pump.link().idle);
-    EXPECT_EQ(pump.link().remedy, Remedy::retry);
+    close.set_value();
+    Link link;
+    ASSERT_TRUE(eventually([&] {
+        link = pump.driver().drive({true, true}, Clock::now() + 2s);
+        return link.state == LinkState::down;
+    }));
+    EXPECT_TRUE(link.idle);
+    EXPECT_EQ(link.remedy, Remedy::retry);
+
+    Server fresh(after_login([](Socket&) {}));
+    Pump used("redis://" + fresh.host().shown());
+    ASSERT_TRUE(used.up());
+    ASSERT_TRUE(used.down());
+    EXPECT_FALSE(used.link().idle) << "it was used just now";
 
     Server busy(after_login([](Socket& socket) { receive_commands(socket, "PUBLISH", 1); }));
     Pump waiting("redis://" + busy.host().shown());

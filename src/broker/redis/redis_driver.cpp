@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::size_t default_window = 10'000;
 constexpr std::size_t most_open_bytes = 1024 * 1024;
+constexpr std::chrono::milliseconds shortest_timeout{500};  // Redis' is a second at least
 
 std::int64_t wall_clock_us() {
     const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -50,6 +51,7 @@ RedisDriver::RedisDriver(const BrokerSettings& settings, unsigned attempt, TimeP
       connect_timeout_(settings.options.connect_timeout_ms),
       connect_deadline_(now + connect_timeout_),
       now_(now),
+      used_at_(now),
       quiet_since_(now),
       past_(settings, wall_clock_us()) {
     stream_.drop_unsent_at_close();
@@ -122,7 +124,7 @@ void RedisDriver::closed() {
                        stream_.error() + " at " + (login_[login_answered_] == Step::role ? "HELLO" : "CLIENT SETNAME") +
                            "; a proxy that knows a part of Redis' commands only (twemproxy) is not supported");
     const bool idle = link_.state == LinkState::up && open_.empty() && held_.empty() && stream_.unsent() == 0 &&
-                      stream_.error() == Stream::closed_by_server;
+                      stream_.error() == Stream::closed_by_server && now_ - used_at_ >= shortest_timeout;
     go_down(Remedy::retry, stream_.error());
     link_.idle = idle;
 }
@@ -142,6 +144,7 @@ void RedisDriver::read_replies() {
 }
 
 void RedisDriver::take(const Reply& reply) {
+    used_at_ = now_;
     if (link_.state == LinkState::connecting) {
         take_login(reply);
     } else if (link_.state == LinkState::up) {

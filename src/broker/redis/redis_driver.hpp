@@ -92,6 +92,7 @@ class RedisDriver final : public Driver {
     std::chrono::milliseconds connect_timeout_;
     TimePoint connect_deadline_;
     TimePoint now_;                 // of the last drive()
+    TimePoint used_at_;             // something was sent or answered
     TimePoint quiet_since_;         // since when the server owes us a byte
     bool watching_ = false;         // tickets were open at the end of the last drive()
     bool socket_was_full_ = false;  // then
