@@ -55,13 +55,12 @@ void insert(Prepared& statement, const DeadLetter& letter, const char* without) 
     Argument bytes = has_payload && !is_text ? stored_bytes(event.payload) : Argument::null_of(BYTEAOID);
     Argument error = stored_error(letter.error);
     if (without != nullptr)
-        error = Argument::of(static_cast<const char*>(
-            psprintf("%s (without payload and headers, which could not be stored: %s)", from_utf8(letter.error), without)));
-    run_prepared(statement,
-                 {Argument::of(letter.route_id), Argument::of(event.id), topic, key, headers, type, text, bytes,
-                  Argument::of_time(from_unix_us(event.published_at)), error, Argument::of(letter.attempts),
-                  Argument{LSNOID, UInt64GetDatum(event.lsn), event.lsn == 0},
-                  Argument{INT8OID, Int64GetDatum(event.number), event.lsn == 0}, Argument::of(!whole)});
+        error = Argument::of(static_cast<const char*>(psprintf(
+            "%s (without payload and headers, which could not be stored: %s)", from_utf8(letter.error), without)));
+    run_prepared(statement, {Argument::of(letter.route_id), Argument::of(event.id), topic, key, headers, type, text,
+                             bytes, Argument::of_time(from_unix_us(event.published_at)), error,
+                             Argument::of(letter.attempts), Argument{LSNOID, UInt64GetDatum(event.lsn), event.lsn == 0},
+                             Argument{INT8OID, Int64GetDatum(event.number), event.lsn == 0}, Argument::of(!whole)});
 }
 
 std::string_view view_at(uint64 row, int column, MemoryContext memory) {
@@ -82,9 +81,10 @@ void tell_of_incomplete(const Argument& route_id, const Argument& id) {
         {route_id, id});
     int64 left = int8_at(0, 1);
     if (left > 0)
-        ereport(NOTICE, (errmsg(INT64_FORMAT " dead letters are not sent again: they are not the whole event", left),
-                         errhint("Column error of eventbus.dead_letter says why. Publish them anew from where they came, "
-                                 "then eventbus.discard.")));
+        ereport(NOTICE,
+                (errmsg(INT64_FORMAT " dead letters are not sent again: they are not the whole event", left),
+                 errhint("Column error of eventbus.dead_letter says why. Publish them anew from where they came, "
+                         "then eventbus.discard.")));
 }
 
 // Applies a statement to the dead letters of a route (or all) and an event (or all).
@@ -93,10 +93,10 @@ int64 change(FunctionCallInfo fcinfo, const char* statement, bool whole_ones) {
     Argument id = PG_ARGISNULL(1) ? Argument::null_of(INT8OID) : Argument::of(static_cast<int64>(PG_GETARG_INT64(1)));
     SPI_connect();
     Argument route_id = route == nullptr ? Argument::null_of(INT4OID) : Argument::of(find_route(route, Hold::share));
-    uint64 count =
-        run_query(psprintf("%s WHERE NOT requeued AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)%s",
-                           statement, whole_ones ? " AND NOT incomplete" : ""),
-                  {route_id, id});
+    uint64 count = run_query(
+        psprintf("%s WHERE NOT requeued AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)%s",
+                 statement, whole_ones ? " AND NOT incomplete" : ""),
+        {route_id, id});
     if (whole_ones) tell_of_incomplete(route_id, id);
     SPI_finish();
     return static_cast<int64>(count);
@@ -108,7 +108,8 @@ void store_dead_letters(const DeadLetter* letters, int count) {
     static Prepared statement = {
         "INSERT INTO eventbus.dead_letter_store AS d (route_id, event_id, topic, key, headers, content_type, "
         "payload_text, payload_bytes, published_at, error, attempts, failed_at, lsn, number, incomplete) "
-        "SELECT id, $2, $3, $4, $5::pg_catalog.jsonb, $6, $7, $8, $9, $10, $11, pg_catalog.clock_timestamp(), $12, $13, "
+        "SELECT id, $2, $3, $4, $5::pg_catalog.jsonb, $6, $7, $8, $9, $10, $11, pg_catalog.clock_timestamp(), $12, "
+        "$13, "
         "$14 FROM eventbus.route_config WHERE id = $1 "
         "ON CONFLICT (route_id, event_id) DO UPDATE SET error = excluded.error, "
         "attempts = d.attempts + excluded.attempts, failed_at = excluded.failed_at, requeued = false, "
@@ -116,7 +117,8 @@ void store_dead_letters(const DeadLetter* letters, int count) {
         {INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, TIMESTAMPTZOID, TEXTOID, INT4OID,
          LSNOID, INT8OID, BOOLOID}};
     constexpr int together = 100;
-    MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_eventbus dead letters", ALLOCSET_SMALL_SIZES);
+    MemoryContext scratch =
+        AllocSetContextCreate(CurrentMemoryContext, "pg_eventbus dead letters", ALLOCSET_SMALL_SIZES);
     MemoryContext caller = MemoryContextSwitchTo(scratch);
     for (int first = 0; first < count; first += together) {
         int end = std::min(count, first + together);
@@ -139,8 +141,7 @@ static std::string_view utf8_at(uint64 row, int column, MemoryContext memory, Ev
     MemoryContext caller = MemoryContextSwitchTo(memory);
     bool whole;
     std::string_view made = database_is_utf8() ? text : to_utf8_or_marks(text, &whole);
-    if (!database_is_utf8() && !whole)
-        event->error = to_utf8_or_marks(bad_character(text, convertible(text)).words);
+    if (!database_is_utf8() && !whole) event->error = to_utf8_or_marks(bad_character(text, convertible(text)).words);
     MemoryContextSwitchTo(caller);
     return made;
 }

@@ -184,8 +184,9 @@ char* capture_topic(const char* topic, const char* schema, const char* table, co
     }
     std::string_view whole(made.data, static_cast<Size>(made.len));
     if (Size good = convertible(whole); good != whole.size())
-        refuse_character(psprintf("topic of table \"%s\".\"%s\" holds a character that cannot be delivered", schema, table),
-                         whole, good, "Rename the table, or capture it with another topic.");
+        refuse_character(
+            psprintf("topic of table \"%s\".\"%s\" holds a character that cannot be delivered", schema, table), whole,
+            good, "Rename the table, or capture it with another topic.");
     std::string_view delivered = to_utf8(whole);
     call_guest([&] { router::check_topic(delivered); });
     return made.data;

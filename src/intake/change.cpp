@@ -186,8 +186,9 @@ void check_size(const log::NewEvent& event) {
 
 [[noreturn]] void refuse_value(Relation rel, const char* column, std::string_view text, Size at) {
     refuse_character(
-        psprintf("a change of table \"%s\" cannot be published: column \"%s\" holds a character that cannot be delivered",
-                 RelationGetRelationName(rel), column),
+        psprintf(
+            "a change of table \"%s\" cannot be published: column \"%s\" holds a character that cannot be delivered",
+            RelationGetRelationName(rel), column),
         text, at,
         psprintf("Mend the value, or leave the column out of the capture: columns => '-%s'.",
                  quote_identifier(column)));
@@ -216,9 +217,10 @@ void check_characters_of(const CaptureState& state, Relation rel, const Change& 
         const char* name = NameStr(TupleDescAttr(RelationGetDescr(rel), state.columns[i].index)->attname);
         if (Size at = convertible(name); at != strlen(name)) refuse_value(rel, name, name, at);
     }
-    refuse_character(psprintf("a change of table \"%s\" cannot be published: it holds a character that cannot be delivered",
-                              RelationGetRelationName(rel)),
-                     payload, good, "Mend the value, or the names of its columns.");
+    refuse_character(
+        psprintf("a change of table \"%s\" cannot be published: it holds a character that cannot be delivered",
+                 RelationGetRelationName(rel)),
+        payload, good, "Mend the value, or the names of its columns.");
 }
 
 Operation operation_of(const TriggerData* fired) {

@@ -57,7 +57,8 @@ std::string_view name_column(char* column, bool* whole_name) {
     return database_is_utf8() ? name : to_utf8_or_marks(name, whole_name);
 }
 
-// Makes a text with append(buffer) and keeps it, in the database's encoding. One buffer serves all, so that the chunk holds no more than the text.
+// Makes a text with append(buffer) and keeps it, in the database's encoding. One buffer serves all, so that the chunk
+// holds no more than the text.
 template <class Append>
 std::string_view kept_text(TupleCopies* copies, Append&& append) {
     static StringInfoData text = {};
@@ -184,8 +185,7 @@ std::string_view payload_text(TupleCopies* copies, HeapTupleHeader tuple, char**
 
 void add(Making* making, const Event& event) {
     new (&making->chunk->events[making->chunk->count++]) Event(event);
-    making->chunk->bytes +=
-        event.payload.size() + event.headers.size() + making->copies->items[making->at].length;
+    making->chunk->bytes += event.payload.size() + event.headers.size() + making->copies->items[making->at].length;
 }
 
 // Makes events of the copies, one after the other, until one fails.
@@ -211,8 +211,8 @@ void make_events(Making* making) {
         event.content_type =
             columns[column_content_type] != nullptr ? text_column(columns[column_content_type]) : "application/json";
         event.is_bytes = columns[column_bytes] != nullptr;
-        event.payload = event.is_bytes ? bytes_column(columns[column_bytes])
-                                       : to_utf8(payload_text(copies, tuple, columns));
+        event.payload =
+            event.is_bytes ? bytes_column(columns[column_bytes]) : to_utf8(payload_text(copies, tuple, columns));
         add(making, event);
     }
 }

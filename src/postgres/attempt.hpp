@@ -18,8 +18,8 @@ ErrorData* attempt_anything(void (*work)(void*), void* argument);
 // The same; errors that pass are thrown on.
 template <class Work>
 ErrorData* attempt(Work&& work) {
-    ErrorData* error = attempt_anything(
-        [](void* argument) { (*static_cast<std::remove_reference_t<Work>*>(argument))(); }, &work);
+    ErrorData* error =
+        attempt_anything([](void* argument) { (*static_cast<std::remove_reference_t<Work>*>(argument))(); }, &work);
     if (error != nullptr && is_passing(error->sqlerrcode)) ReThrowError(error);
     return error;
 }

@@ -22,8 +22,7 @@ constexpr int enough_attempts = 3;
 constexpr int enough_ms = 60000;  // of an error that should pass
 
 bool is_enough(int attempts, SteadyTime since, int sqlstate) {
-    return attempts >= enough_attempts &&
-           (!is_passing(sqlstate) || ms_have_passed(since, steady_now(), enough_ms));
+    return attempts >= enough_attempts && (!is_passing(sqlstate) || ms_have_passed(since, steady_now(), enough_ms));
 }
 
 // A shortage that never ends is the change's own. What somebody else is about to end is not.
@@ -48,9 +47,8 @@ void make_remains(Source* source, const Shape* shape, Relation relation, decoder
     made->event.payload = {};
     made->event.is_bytes = true;
     made->event.content_type = "application/json";
-    made->event.error =
-        to_utf8_or_marks(psprintf("a change of table %s.%s cannot be decoded: %s", schema != nullptr ? schema : "?", table,
-                                  error_words(error)));
+    made->event.error = to_utf8_or_marks(psprintf("a change of table %s.%s cannot be decoded: %s",
+                                                  schema != nullptr ? schema : "?", table, error_words(error)));
     made->stamped = false;
 }
 
@@ -167,9 +165,8 @@ void give_up_transaction(Source* source, XLogRecPtr commit) {
     event.published_at = to_unix_us(parsed.xact_time);
     event.content_type = "application/json";
     event.is_bytes = true;
-    event.error = shown_text(
-        psprintf("transaction %u cannot be decoded, and no further change of it is delivered: %s", xid,
-                 source->failures->words));
+    event.error = shown_text(psprintf("transaction %u cannot be decoded, and no further change of it is delivered: %s",
+                                      xid, source->failures->words));
     ListCell* cell;
     foreach (cell, source->takers) {
         auto* taker = static_cast<Taker*>(lfirst(cell));

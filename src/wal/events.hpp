@@ -29,9 +29,9 @@ inline bool wants(const Source* source, int taker, std::string_view topic) {
 
 // What has become of a change for one shape. It is given when all of it is there.
 struct Made {
-    Event event;          // its texts are there until `scratch` is emptied
-    const bool* wanted;   // by the shape's takers; nullptr: that is not known (yet)
-    bool stamped;         // the payload is an envelope
+    Event event;         // its texts are there until `scratch` is emptied
+    const bool* wanted;  // by the shape's takers; nullptr: that is not known (yet)
+    bool stamped;        // the payload is an envelope
     bool done;
 };
 

@@ -24,14 +24,14 @@ std::string_view topic_of_prefix(const char* prefix) {
     return length > 0 ? std::string_view(topic, strlen(topic)) : "_";
 }
 
-// Somebody's own message: the prefix is the topic, the content the payload: bytes where it is no text of the database, or
-// none that UTF-8 has.
+// Somebody's own message: the prefix is the topic, the content the payload: bytes where it is no text of the database,
+// or none that UTF-8 has.
 Event foreign_message(const char* prefix, std::string_view content) {
     Event event;
     event.topic = to_utf8_or_marks(topic_of_prefix(prefix));
     auto length = static_cast<int>(content.size());
-    event.is_bytes = !pg_verify_mbstr(GetDatabaseEncoding(), content.data(), length, true) ||
-                     convertible(content) != content.size();
+    event.is_bytes =
+        !pg_verify_mbstr(GetDatabaseEncoding(), content.data(), length, true) || convertible(content) != content.size();
     if (event.is_bytes) {
         event.payload = content;
         event.content_type = "application/octet-stream";

@@ -46,17 +46,17 @@ struct Taker {
 
 // What is known of failures to make events; the sender's, for the source in which they happen does not outlive them.
 struct Failures {
-    List* tables;          // OIDs of those of which a change failed: theirs are looked at with care
-    int64 change;          // that last failed of something that should pass, like a shortage of memory,
-    int attempts;          // how often it did,
-    SteadyTime since;      // since when,
-    bool condemned;        // and whether that is enough
-    XLogRecPtr record;     // where PostgreSQL's own decoding failed,
-    int record_attempts;   // how often,
+    List* tables;         // OIDs of those of which a change failed: theirs are looked at with care
+    int64 change;         // that last failed of something that should pass, like a shortage of memory,
+    int attempts;         // how often it did,
+    SteadyTime since;     // since when,
+    bool condemned;       // and whether that is enough
+    XLogRecPtr record;    // where PostgreSQL's own decoding failed,
+    int record_attempts;  // how often,
     SteadyTime record_since;
-    XLogRecPtr given_up;   // the commit of a transaction that it cannot decode
-    bool unstreamed;       // transactions are not decoded before they commit: who fails then can be told
-    char words[512];       // what was wrong with it
+    XLogRecPtr given_up;  // the commit of a transaction that it cannot decode
+    bool unstreamed;      // transactions are not decoded before they commit: who fails then can be told
+    char words[512];      // what was wrong with it
 };
 
 struct Limits {
@@ -72,8 +72,8 @@ enum class State : unsigned char {
 
 struct Source;
 
-// Makes the slot, or takes the one that is there. Takers and failures are its until it is closed. Errors where the server has no
-// room for a slot or is not set to have any; *source then holds what there is to be closed.
+// Makes the slot, or takes the one that is there. Takers and failures are its until it is closed. Errors where the
+// server has no room for a slot or is not set to have any; *source then holds what there is to be closed.
 void open_source(const char* slot, bool exists, List* takers, Failures* failures, MemoryContext memory,
                  Source** source);
 // Also after an error. Nothing is forgotten that has not been handed on: another source finds it again.

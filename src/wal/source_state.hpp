@@ -43,12 +43,12 @@ struct Source {
     State state;
     char words[256];
     List* takers;
-    List* shapes;            // of Shape*: what takers with the same selection have in common
-    Failures* failures;      // the sender's
-    Oid looked_at;           // the table whose change is being made an event, and may fail for it; InvalidOid: none
-    int64 change;            // which one that is
-    XLogRecPtr decoding;     // the record that PostgreSQL decodes; invalid: none
-    struct Made* made;       // what has become of it
+    List* shapes;         // of Shape*: what takers with the same selection have in common
+    Failures* failures;   // the sender's
+    Oid looked_at;        // the table whose change is being made an event, and may fail for it; InvalidOid: none
+    int64 change;         // which one that is
+    XLogRecPtr decoding;  // the record that PostgreSQL decodes; invalid: none
+    struct Made* made;    // what has become of it
     decoder::Stamp stamp;
     FullTransactionId next_xid;  // when this step began,
     TimestampTz now;             // and when that was

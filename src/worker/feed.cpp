@@ -65,7 +65,8 @@ bool segments_are_free() {
     constexpr unsigned most_doublings = 6;
     sender.segments_locked_ms = 1L << std::min(sender.times_locked, most_doublings);
     const log::Relations& log = log::relations();
-    // All that is read: who holds one of these locks waits for none, or DROP EXTENSION would have to be the one to yield.
+    // All that is read: who holds one of these locks waits for none, or DROP EXTENSION would have to be the one to
+    // yield.
     for (Oid relation : {log.generation, log.segments[0], log.segments[1], log.segments[2], log.segments[3]}) {
         if (ConditionalLockRelationOid(relation, AccessShareLock)) continue;
         ++sender.times_locked;

@@ -47,11 +47,12 @@ void tell(const delivery::DeadLetter& letter) {
         EventIdText text;
         char id[sizeof text];
         show_text(id, sizeof id, id_text(*letter.event, text));
-        ereport(WARNING,
-                (errmsg("pg_eventbus: route \"%s\" to broker \"%s\": event %s is a dead letter: %s", route->name,
-                        sender.broker_name, id, words),
-                 errdetail("The route goes on with later events. Further dead letters of it are not logged for a minute."),
-                 errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")));
+        ereport(
+            WARNING,
+            (errmsg("pg_eventbus: route \"%s\" to broker \"%s\": event %s is a dead letter: %s", route->name,
+                    sender.broker_name, id, words),
+             errdetail("The route goes on with later events. Further dead letters of it are not logged for a minute."),
+             errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")));
     }
 }
 

@@ -155,10 +155,10 @@ bool is_valid(const catalog::Route& from) {
     copy_text(parked_words, sizeof parked_words,
               psprintf("the route's row in eventbus.route_config cannot be used: %s", words));
     // Told once a process and change of the configuration.
-    ereport(WARNING, (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" is left out: %s", from.name, sender.broker_name,
-                             words),
-                      errdetail("Its events wait; other routes go on."),
-                      errhint("Correct it with eventbus.alter_route, or eventbus.drop_route it.")));
+    ereport(WARNING,
+            (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" is left out: %s", from.name, sender.broker_name, words),
+             errdetail("Its events wait; other routes go on."),
+             errhint("Correct it with eventbus.alter_route, or eventbus.drop_route it.")));
     return false;
 }
 

@@ -23,7 +23,7 @@ struct WalState {
     char hint[256];
     XLogRecPtr failed_at;  // where reading failed; the trouble is over behind that. 0: it was not in reading
     SteadyTime retry_at;
-    wal::Failures failures;  // of all sources that there were
+    wal::Failures failures;                                              // of all sources that there were
     Backoff backoff{Backoff::Duration(1000), Backoff::Duration(30000)};  // ms
 };
 
