@@ -2,7 +2,6 @@
 # Who calls it: pytest.
 # Never: breaks what is not its own database's.
 import threading
-import time
 
 import pytest
 
@@ -156,13 +155,15 @@ def test_a_transaction_that_postgresql_cannot_decode(db, route, redis_server, na
     pid = db.sender("all")
     other = db.connect()
     # The table loses a column in the catalog while a statement writes to it.
-    writer = threading.Thread(target=db.run, args=("INSERT INTO lost SELECT g, pg_sleep(3)::text FROM generate_series(1, 2) g",))
-    writer.start()
+    statement = "INSERT INTO lost SELECT g, pg_advisory_xact_lock(g)::text FROM generate_series(1, 2) g"
     with other.cursor() as cursor:
-        eventually(lambda: cursor.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
-                   or cursor.fetchall(), 30, "the statement runs")
-        time.sleep(3.5)  # into the second row
+        cursor.execute("SELECT pg_advisory_lock(2)")
+        writer = threading.Thread(target=db.run, args=(statement,))
+        writer.start()
+        eventually(lambda: cursor.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+                   or cursor.fetchall(), 30, "the statement waits before its second row")
         cursor.execute("DELETE FROM pg_attribute WHERE attrelid = 'lost'::regclass AND attnum = 2")
+        cursor.execute("SELECT pg_advisory_unlock(2)")
     writer.join()
     db.run("INSERT INTO item VALUES (1, 'x')")
     publish_wal(db, "shop.n", {})

@@ -567,13 +567,7 @@ class Model {
 TEST(Model, RandomTrouble) {
     const char* wanted = std::getenv("EVENTBUS_SEEDS");
     const unsigned seeds = wanted != nullptr ? static_cast<unsigned>(std::atoi(wanted)) : 50;
-    std::size_t delivered = 0;
-    std::size_t parked = 0;
-    std::size_t given_up = 0;
-    std::size_t again = 0;
-    std::size_t detours = 0;
-    std::size_t met = 0;
-    std::size_t crashes = 0;
+    std::size_t delivered = 0, parked = 0, given_up = 0, again = 0, detours = 0, met = 0, crashes = 0;
     for (unsigned seed = 1; seed <= seeds; ++seed) {
         SCOPED_TRACE("seed " + std::to_string(seed));
         Model model(seed);

@@ -1,5 +1,6 @@
-// What it is: tests of whose trouble a refusal is: the event's, the route's or the broker's; dead letters; standing
-// routes. Who calls it: make -C test/unit delivery. Never: sleeps; the clock is turned by hand.
+// What it is: tests of whose trouble a refusal is: the event's, the route's or the broker's; dead letters; routes that stand.
+// Who calls it: make -C test/unit delivery.
+// Never: sleeps; the clock is turned by hand.
 #include <gtest/gtest.h>
 
 #include "delivery_world.hpp"
