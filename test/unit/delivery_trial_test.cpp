@@ -1,4 +1,4 @@
-// What it is: tests of whose trouble a refusal is: the event's, the route's or the broker's; dead letters; routes that stand.
+// What it is: tests of whose trouble a refusal is: the event's, the route's or the broker's; of routes that stand.
 // Who calls it: make -C test/unit delivery.
 // Never: sleeps; the clock is turned by hand.
 #include <gtest/gtest.h>
