@@ -152,7 +152,7 @@ TEST_F(RedisLive, UsersAndDatabases) {
     Pump pump("redis://bus:s3cret@" + encoded + "/5");
     ASSERT_TRUE(pump.up()) << pump.link().reason;
     expect_delivered(pump.send("list", "allowed", event_of(1, "x")));
-    expect_refused(pump.send("list", "forbidden", event_of(2, "x")), Remedy::fix_settings, "NOPERM");
+    expect_refused(pump.send("list", "forbidden", event_of(2, "x")), Remedy::forbidden, "NOPERM");
     EXPECT_EQ(server.ask({"LLEN", "allowed"}), "0");
     EXPECT_EQ(server.ask({"SELECT", "5"}), "OK");
     EXPECT_EQ(server.ask({"LLEN", "allowed"}), "1");
