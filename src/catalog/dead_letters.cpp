@@ -12,6 +12,11 @@
 #include "postgres/encoding.hpp"
 #include "postgres/query.hpp"
 
+extern "C" {
+#include "utils/array.h"
+#include "utils/lsyscache.h"
+}
+
 namespace eventbus::catalog {
 
 namespace {
@@ -39,7 +44,12 @@ Argument stored_bytes(std::string_view bytes) {
     return Argument::of_bytes(copy);
 }
 
-void insert(Prepared& statement, const DeadLetter& letter, const char* without) {
+constexpr Oid column_types[] = {INT4OID,        INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID,
+                                TIMESTAMPTZOID, TEXTOID, INT4OID, LSNOID,  INT8OID, BOOLOID};
+constexpr int column_count = lengthof(column_types);
+
+// What the table holds of a letter. `without`: why payload and headers are left out; nullptr: they are not.
+void fill(Argument* columns, const DeadLetter& letter, const char* without) {
     const Event& event = *letter.event;
     bool whole = event.error.empty() && without == nullptr;
     bool has_payload = without == nullptr && (event.error.empty() || !event.payload.empty());
@@ -57,10 +67,63 @@ void insert(Prepared& statement, const DeadLetter& letter, const char* without) 
     if (without != nullptr)
         error = Argument::of(static_cast<const char*>(psprintf(
             "%s (without payload and headers, which could not be stored: %s)", from_utf8(letter.error), without)));
-    run_prepared(statement, {Argument::of(letter.route_id), Argument::of(event.id), topic, key, headers, type, text,
-                             bytes, Argument::of_time(from_unix_us(event.published_at)), error,
-                             Argument::of(letter.attempts), Argument{LSNOID, UInt64GetDatum(event.lsn), event.lsn == 0},
-                             Argument{INT8OID, Int64GetDatum(event.number), event.lsn == 0}, Argument::of(!whole)});
+    const Argument made[column_count] = {Argument::of(letter.route_id),
+                                         Argument::of(event.id),
+                                         topic,
+                                         key,
+                                         headers,
+                                         type,
+                                         text,
+                                         bytes,
+                                         Argument::of_time(from_unix_us(event.published_at)),
+                                         error,
+                                         Argument::of(letter.attempts),
+                                         {LSNOID, UInt64GetDatum(event.lsn), event.lsn == 0},
+                                         {INT8OID, Int64GetDatum(event.number), event.lsn == 0},
+                                         Argument::of(!whole)};
+    std::copy(made, made + column_count, columns);
+}
+
+// All in one statement: there may be thousands of them.
+void insert(const DeadLetter* letters, int count, const char* without) {
+    static Prepared statement = {
+        "INSERT INTO eventbus.dead_letter_store AS d (route_id, event_id, topic, key, headers, content_type, "
+        "payload_text, payload_bytes, published_at, error, attempts, failed_at, lsn, number, incomplete) "
+        "SELECT r.id, n.event_id, n.topic, n.key, n.headers::pg_catalog.jsonb, n.content_type, n.payload_text, "
+        "n.payload_bytes, n.published_at, n.error, n.attempts, pg_catalog.clock_timestamp(), n.lsn, n.number, "
+        "n.incomplete FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), "
+        "pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), "
+        "pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12), "
+        "pg_catalog.unnest($13), pg_catalog.unnest($14)) AS n "
+        "(route_id, event_id, topic, key, headers, content_type, payload_text, payload_bytes, published_at, error, "
+        "attempts, lsn, number, incomplete) JOIN eventbus.route_config r ON r.id = n.route_id "
+        "ON CONFLICT (route_id, event_id) DO UPDATE SET error = excluded.error, "
+        "attempts = d.attempts + excluded.attempts, failed_at = excluded.failed_at, requeued = false, "
+        "incomplete = d.incomplete OR excluded.incomplete",
+        {}};
+    auto* cells = static_cast<Argument*>(palloc(sizeof(Argument) * static_cast<Size>(count) * column_count));
+    auto* values = static_cast<Datum*>(palloc(sizeof(Datum) * static_cast<Size>(count)));
+    auto* nulls = static_cast<bool*>(palloc(sizeof(bool) * static_cast<Size>(count)));
+    for (int i = 0; i < count; ++i) fill(cells + i * column_count, letters[i], without);
+    Argument arrays[column_count];
+    for (int column = 0; column < column_count; ++column) {
+        Oid type = column_types[column];
+        int16 length;
+        bool by_value;
+        char alignment;
+        get_typlenbyvalalign(type, &length, &by_value, &alignment);
+        for (int i = 0; i < count; ++i) {
+            values[i] = cells[i * column_count + column].value;
+            nulls[i] = cells[i * column_count + column].null;
+        }
+        int begin = 1;
+        arrays[column] = {get_array_type(type),
+                          PointerGetDatum(construct_md_array(values, nulls, 1, &count, &begin, type, length, by_value,
+                                                             alignment)),
+                          false};
+        statement.types[column] = arrays[column].type;
+    }
+    run_prepared(statement, arrays, column_count);
 }
 
 std::string_view view_at(uint64 row, int column, MemoryContext memory) {
@@ -81,10 +144,9 @@ void tell_of_incomplete(const Argument& route_id, const Argument& id) {
         {route_id, id});
     int64 left = int8_at(0, 1);
     if (left > 0)
-        ereport(NOTICE,
-                (errmsg(INT64_FORMAT " dead letters are not sent again: they are not the whole event", left),
-                 errhint("Column error of eventbus.dead_letter says why. Publish them anew from where they came, "
-                         "then eventbus.discard.")));
+        ereport(NOTICE, (errmsg(INT64_FORMAT " dead letters are not sent again: they are not the whole event", left),
+                         errhint("Column error of eventbus.dead_letter says why. Publish them anew from where they came, "
+                                 "then eventbus.discard.")));
 }
 
 // Applies a statement to the dead letters of a route (or all) and an event (or all).
@@ -93,10 +155,10 @@ int64 change(FunctionCallInfo fcinfo, const char* statement, bool whole_ones) {
     Argument id = PG_ARGISNULL(1) ? Argument::null_of(INT8OID) : Argument::of(static_cast<int64>(PG_GETARG_INT64(1)));
     SPI_connect();
     Argument route_id = route == nullptr ? Argument::null_of(INT4OID) : Argument::of(find_route(route, Hold::share));
-    uint64 count = run_query(
-        psprintf("%s WHERE NOT requeued AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)%s",
-                 statement, whole_ones ? " AND NOT incomplete" : ""),
-        {route_id, id});
+    uint64 count =
+        run_query(psprintf("%s WHERE NOT requeued AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)%s",
+                           statement, whole_ones ? " AND NOT incomplete" : ""),
+                  {route_id, id});
     if (whole_ones) tell_of_incomplete(route_id, id);
     SPI_finish();
     return static_cast<int64>(count);
@@ -105,29 +167,18 @@ int64 change(FunctionCallInfo fcinfo, const char* statement, bool whole_ones) {
 }  // namespace
 
 void store_dead_letters(const DeadLetter* letters, int count) {
-    static Prepared statement = {
-        "INSERT INTO eventbus.dead_letter_store AS d (route_id, event_id, topic, key, headers, content_type, "
-        "payload_text, payload_bytes, published_at, error, attempts, failed_at, lsn, number, incomplete) "
-        "SELECT id, $2, $3, $4, $5::pg_catalog.jsonb, $6, $7, $8, $9, $10, $11, pg_catalog.clock_timestamp(), $12, "
-        "$13, "
-        "$14 FROM eventbus.route_config WHERE id = $1 "
-        "ON CONFLICT (route_id, event_id) DO UPDATE SET error = excluded.error, "
-        "attempts = d.attempts + excluded.attempts, failed_at = excluded.failed_at, requeued = false, "
-        "incomplete = d.incomplete OR excluded.incomplete",
-        {INT4OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID, TIMESTAMPTZOID, TEXTOID, INT4OID,
-         LSNOID, INT8OID, BOOLOID}};
     constexpr int together = 100;
-    MemoryContext scratch =
-        AllocSetContextCreate(CurrentMemoryContext, "pg_eventbus dead letters", ALLOCSET_SMALL_SIZES);
+    constexpr Size most_bytes = 4 * 1024 * 1024;
+    MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_eventbus dead letters", ALLOCSET_SMALL_SIZES);
     MemoryContext caller = MemoryContextSwitchTo(scratch);
-    for (int first = 0; first < count; first += together) {
-        int end = std::min(count, first + together);
-        ErrorData* error = attempt([&] {
-            for (int i = first; i < end; ++i) insert(statement, letters[i], nullptr);
-        });
+    for (int first = 0, end = 0; first < count; first = end) {
+        Size bytes = 0;
+        for (; end < count && end < first + together && (end == first || bytes < most_bytes); ++end)
+            bytes += letters[end].event->payload.size() + letters[end].event->headers.size();
+        ErrorData* error = attempt([&] { insert(letters + first, end - first, nullptr); });
         for (int i = first; error != nullptr && i < end; ++i) {
-            ErrorData* own = attempt([&] { insert(statement, letters[i], nullptr); });
-            if (own != nullptr) insert(statement, letters[i], error_words(own));
+            ErrorData* own = attempt([&] { insert(letters + i, 1, nullptr); });
+            if (own != nullptr) insert(letters + i, 1, error_words(own));
         }
         MemoryContextReset(scratch);
     }
@@ -141,7 +192,8 @@ static std::string_view utf8_at(uint64 row, int column, MemoryContext memory, Ev
     MemoryContext caller = MemoryContextSwitchTo(memory);
     bool whole;
     std::string_view made = database_is_utf8() ? text : to_utf8_or_marks(text, &whole);
-    if (!database_is_utf8() && !whole) event->error = to_utf8_or_marks(bad_character(text, convertible(text)).words);
+    if (!database_is_utf8() && !whole)
+        event->error = to_utf8_or_marks(bad_character(text, convertible(text)).words);
     MemoryContextSwitchTo(caller);
     return made;
 }

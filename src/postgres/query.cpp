@@ -30,13 +30,12 @@ uint64 run_query(const char* sql, std::initializer_list<Argument> params, bool r
     return SPI_processed;
 }
 
-uint64 run_prepared(Prepared& query, std::initializer_list<Argument> params) {
+uint64 run_prepared(Prepared& query, const Argument* params, int count) {
     Datum values[Prepared::most];
     char nulls[Prepared::most];
-    int count = 0;
-    for (const Argument& param : params) {
-        values[count] = param.value;
-        nulls[count++] = param.null ? 'n' : ' ';
+    for (int i = 0; i < count; ++i) {
+        values[i] = params[i].value;
+        nulls[i] = params[i].null ? 'n' : ' ';
     }
     if (query.plan == nullptr) {
         SPIPlanPtr plan = SPI_prepare(query.sql, count, query.types);

@@ -47,7 +47,7 @@ struct Prepared {
     Oid types[most];
     struct _SPI_plan* plan = nullptr;
 };
-uint64 run_prepared(Prepared& query, std::initializer_list<Argument> params);
+uint64 run_prepared(Prepared& query, const Argument* params, int count);
 
 // Columns of a row of SPI_tuptable, from 1.
 bool is_null_at(uint64 row, int column);

@@ -2,9 +2,10 @@
 // Who calls it: the callbacks in decode.cpp; the source, where PostgreSQL's own decoding fails.
 // Never: lets a change be given to some of its takers and fail for others: all is made before anything is given.
 //
-// A subtransaction around each conversion would cost every change something. So the first change of a table that fails
-// ends the decoding context, and the pass begins anew; from then on changes of that table are made in subtransactions,
-// and only they. However many of them fail, what comes between them is decoded twice.
+// A subtransaction around each conversion would cost every change something. So only the first changes of a table are
+// made in one each: what is wrong with a table or a type shows there. A later one that fails ends the decoding context,
+// and the pass begins anew. Once one has failed, all changes of that table are made in subtransactions. So what is read
+// is read twice at most, however many of them fail.
 #include "postgres/attempt.hpp"
 #include "postgres/encoding.hpp"
 #include "wal/events.hpp"
@@ -52,6 +53,44 @@ void make_remains(Source* source, const Shape* shape, Relation relation, decoder
     made->stamped = false;
 }
 
+// How many changes of a table this process has seen.
+int count_change(Oid table) {
+    struct Seen {
+        Oid table;
+        int changes;
+    };
+    static HTAB* tables = nullptr;
+    static Seen* last = nullptr;
+    if (tables == nullptr) {
+        HASHCTL control = {};
+        control.keysize = sizeof(Oid);
+        control.entrysize = sizeof(Seen);
+        control.hcxt = TopMemoryContext;
+        tables = hash_create("pg_eventbus tables seen", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+    }
+    if (last == nullptr || last->table != table) {
+        bool known;
+        last = static_cast<Seen*>(hash_search(tables, &table, HASH_ENTER, &known));
+        if (!known) last->changes = 0;
+    }
+    if (last->changes < INT_MAX) ++last->changes;
+    return last->changes;
+}
+
+// Whether the change is made in a subtransaction.
+bool wants_care(const Source* source, Oid table) {
+    constexpr int first_ones = 100;
+    if (count_change(table) <= first_ones) return true;
+    return source->failures->tables != NIL && list_member_oid(source->failures->tables, table);
+}
+
+void remember_table(Failures* failures, Oid table) {
+    if (list_member_oid(failures->tables, table)) return;
+    MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+    failures->tables = lappend_oid(failures->tables, table);
+    MemoryContextSwitchTo(before);
+}
+
 // Makes the change an event for one shape; false where it is none.
 bool look(Source* source, Shape* shape, Relation relation, decoder::Operation operation, bool careful,
           void (*show)(void*), void* argument) {
@@ -63,6 +102,7 @@ bool look(Source* source, Shape* shape, Relation relation, decoder::Operation op
         MemoryContext before = MemoryContextSwitchTo(source->scratch);
         if (ErrorData* error = attempt_anything(show, argument)) {
             if (!is_its_own(source, error)) ReThrowError(error);
+            remember_table(source->failures, RelationGetRelid(relation));
             make_remains(source, shape, relation, operation, error);
             MemoryContextReset(shape->decoder.scratch);
             source->made->done = true;
@@ -83,9 +123,7 @@ bool is_commit(XLogReaderState* reader) {
 bool note_change(Source* source, const ErrorData* error) {
     Failures* failures = source->failures;
     if (!list_member_oid(failures->tables, source->looked_at)) {
-        MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
-        failures->tables = lappend_oid(failures->tables, source->looked_at);
-        MemoryContextSwitchTo(before);
+        remember_table(failures, source->looked_at);
         return true;
     }
     if (failures->change != source->change) {
@@ -124,8 +162,7 @@ void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Ope
                  void* argument) {
     Found found(source, lsn);
     source->change = found.id();
-    bool careful =
-        source->failures->tables != NIL && list_member_oid(source->failures->tables, RelationGetRelid(relation));
+    bool careful = wants_care(source, RelationGetRelid(relation));
     void* plugins = source->context->output_plugin_private;
     ListCell* cell;
     foreach (cell, source->shapes) {

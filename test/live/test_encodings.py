@@ -92,7 +92,7 @@ def test_texts_of_routes_are_utf8_to_brokers(encoded, redis_server, name, encodi
     db.route(f"r{character}", "redis", f"stream:{name}{character}", f"{character}.#")
     db.run(f"SELECT eventbus.publish_text('{character}.x', '{character}')")
     eventually(lambda: redis_server.client().xlen(f"{name}{character}"), 60, "the event arrives")
-    assert db.status(f"r{character}")["state"] == "active"
+    db.wait_state(f"r{character}", "active")
 
 
 @pytest.mark.parametrize("encoding", ["WIN1252", "SQL_ASCII"])
