@@ -38,6 +38,7 @@ CONFIG = {
 }
 BUSY = (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected, psycopg2.errors.FeatureNotSupported,
         psycopg2.errors.WrongObjectType, psycopg2.errors.ObjectInUse)
+LONGEST_REST = 180  # seconds
 OPTIONS = "-c lock_timeout=3s -c client_min_messages=warning"
 
 
@@ -291,7 +292,8 @@ class World:
     def _rest(self, wanted):
         """Waits until everything has arrived, or nothing more comes although nobody is behind, or for long. What is
         wrong with it as texts."""
-        last, since = None, time.monotonic()
+        last, begun = None, time.monotonic()
+        since = begun
         while True:
             counts = self.arrivals.counts()
             behind = [route for route, count in wanted.items() if counts[route] < count]
@@ -301,8 +303,10 @@ class World:
                 return []
             if (counts, states) != last:
                 last, since = (counts, states), time.monotonic()
-            if time.monotonic() - since > (30 if busy else 10):
-                return [f"{route} does not come to rest: {states[route]}, {counts[route]} of {wanted[route]}" for route in busy]
+            if time.monotonic() - since > (30 if busy else 10) or time.monotonic() - begun > LONGEST_REST:
+                errors = re.findall(r"ERROR:  .*", self.postgres.log_text())[-1:] if busy else []
+                return [f"{route} does not come to rest: {states[route]}, {counts[route]} of {wanted[route]}; the server's "
+                        f"last error was {errors}" for route in busy]
             self.wait(0.3)
 
 
