@@ -44,8 +44,8 @@ Argument stored_bytes(std::string_view bytes) {
     return Argument::of_bytes(copy);
 }
 
-constexpr Oid column_types[] = {INT4OID,        INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BYTEAOID,
-                                TIMESTAMPTZOID, TEXTOID, INT4OID, LSNOID,  INT8OID, BOOLOID};
+constexpr Oid column_types[] = {INT4OID,  INT8OID,        TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+                                BYTEAOID, TIMESTAMPTZOID, TEXTOID, INT4OID, LSNOID,  INT8OID, BOOLOID};
 constexpr int column_count = lengthof(column_types);
 
 // What the table holds of a letter. `without`: why payload and headers are left out; nullptr: they are not.
@@ -91,7 +91,8 @@ void insert(const DeadLetter* letters, int count, const char* without) {
         "payload_text, payload_bytes, published_at, error, attempts, failed_at, lsn, number, incomplete) "
         "SELECT r.id, n.event_id, n.topic, n.key, n.headers::pg_catalog.jsonb, n.content_type, n.payload_text, "
         "n.payload_bytes, n.published_at, n.error, n.attempts, pg_catalog.clock_timestamp(), n.lsn, n.number, "
-        "n.incomplete FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), "
+        "n.incomplete FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), "
+        "pg_catalog.unnest($4), "
         "pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), "
         "pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12), "
         "pg_catalog.unnest($13), pg_catalog.unnest($14)) AS n "
@@ -117,10 +118,10 @@ void insert(const DeadLetter* letters, int count, const char* without) {
             nulls[i] = cells[i * column_count + column].null;
         }
         int begin = 1;
-        arrays[column] = {get_array_type(type),
-                          PointerGetDatum(construct_md_array(values, nulls, 1, &count, &begin, type, length, by_value,
-                                                             alignment)),
-                          false};
+        arrays[column] = {
+            get_array_type(type),
+            PointerGetDatum(construct_md_array(values, nulls, 1, &count, &begin, type, length, by_value, alignment)),
+            false};
         statement.types[column] = arrays[column].type;
     }
     run_prepared(statement, arrays, column_count);
@@ -144,9 +145,10 @@ void tell_of_incomplete(const Argument& route_id, const Argument& id) {
         {route_id, id});
     int64 left = int8_at(0, 1);
     if (left > 0)
-        ereport(NOTICE, (errmsg(INT64_FORMAT " dead letters are not sent again: they are not the whole event", left),
-                         errhint("Column error of eventbus.dead_letter says why. Publish them anew from where they came, "
-                                 "then eventbus.discard.")));
+        ereport(NOTICE,
+                (errmsg(INT64_FORMAT " dead letters are not sent again: they are not the whole event", left),
+                 errhint("Column error of eventbus.dead_letter says why. Publish them anew from where they came, "
+                         "then eventbus.discard.")));
 }
 
 // Applies a statement to the dead letters of a route (or all) and an event (or all).
@@ -155,10 +157,10 @@ int64 change(FunctionCallInfo fcinfo, const char* statement, bool whole_ones) {
     Argument id = PG_ARGISNULL(1) ? Argument::null_of(INT8OID) : Argument::of(static_cast<int64>(PG_GETARG_INT64(1)));
     SPI_connect();
     Argument route_id = route == nullptr ? Argument::null_of(INT4OID) : Argument::of(find_route(route, Hold::share));
-    uint64 count =
-        run_query(psprintf("%s WHERE NOT requeued AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)%s",
-                           statement, whole_ones ? " AND NOT incomplete" : ""),
-                  {route_id, id});
+    uint64 count = run_query(
+        psprintf("%s WHERE NOT requeued AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)%s",
+                 statement, whole_ones ? " AND NOT incomplete" : ""),
+        {route_id, id});
     if (whole_ones) tell_of_incomplete(route_id, id);
     SPI_finish();
     return static_cast<int64>(count);
@@ -169,7 +171,8 @@ int64 change(FunctionCallInfo fcinfo, const char* statement, bool whole_ones) {
 void store_dead_letters(const DeadLetter* letters, int count) {
     constexpr int together = 100;
     constexpr Size most_bytes = 4 * 1024 * 1024;
-    MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "pg_eventbus dead letters", ALLOCSET_SMALL_SIZES);
+    MemoryContext scratch =
+        AllocSetContextCreate(CurrentMemoryContext, "pg_eventbus dead letters", ALLOCSET_SMALL_SIZES);
     MemoryContext caller = MemoryContextSwitchTo(scratch);
     for (int first = 0, end = 0; first < count; first = end) {
         Size bytes = 0;
@@ -192,8 +195,7 @@ static std::string_view utf8_at(uint64 row, int column, MemoryContext memory, Ev
     MemoryContext caller = MemoryContextSwitchTo(memory);
     bool whole;
     std::string_view made = database_is_utf8() ? text : to_utf8_or_marks(text, &whole);
-    if (!database_is_utf8() && !whole)
-        event->error = to_utf8_or_marks(bad_character(text, convertible(text)).words);
+    if (!database_is_utf8() && !whole) event->error = to_utf8_or_marks(bad_character(text, convertible(text)).words);
     MemoryContextSwitchTo(caller);
     return made;
 }

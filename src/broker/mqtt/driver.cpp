@@ -222,7 +222,7 @@ bool MqttDriver::looks_taken_over() {
 }
 
 // Somebody else has connected with our client id, and the session is theirs.
-void MqttDriver::put_out(std::string words) {
+void MqttDriver::put_out(const std::string& words) {
     session_->lost();
     link_.goodbye = true;
     if (session_->exclusive) {  // this very process was copied: two have drawn the same lot

@@ -75,7 +75,7 @@ class MqttDriver final : public Driver {
     void refuse(const Flight& open, const Answer& answer);
     void lower_qos(const char* why);
     void take_disconnect(const Packet& packet);
-    void put_out(std::string words);
+    void put_out(const std::string& words);
     void resume(bool session_present);
     void complete(std::uint16_t id, Flight& flight);
     void received(std::uint16_t id, Flight& flight);
