@@ -363,7 +363,10 @@ void scan_ranges(Scan& scan) {
     while (reader->range < reader->range_count) {
         Position& at = reader->place.start;
         Relation rel = table_open(log.segments[segment_of(reader->ranges[reader->range].generation)], AccessShareLock);
-        if (compat::relation_file(rel) != reader->ranges[reader->range].file) replan_segment(reader, rel);
+        if (compat::relation_file(rel) != reader->ranges[reader->range].file) {
+            replan_segment(reader, rel);
+            scan.copies.count = 0;  // they are of this segment, and come again
+        }
         const Range& range = reader->ranges[reader->range];
         // Long stretches don't go through the whole buffer cache.
         BufferAccessStrategy ring = range.end - at.block > pages_for_ring ? GetAccessStrategy(BAS_BULKREAD) : nullptr;
