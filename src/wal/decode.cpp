@@ -94,6 +94,7 @@ struct Shown {
 };
 
 void on_change(LogicalDecodingContext* context, ReorderBufferTXN* txn, Relation relation, ReorderBufferChange* change) {
+    note_table(relation);
     Shown shown = {context, txn, relation, change};
     auto show = [](void* argument) {
         auto* it = static_cast<Shown*>(argument);
@@ -109,6 +110,7 @@ void on_truncate(LogicalDecodingContext* context, ReorderBufferTXN* txn, int cou
         decoder::write_truncate(it->context, it->txn, 1, &it->relation, it->change);
     };
     for (int i = 0; i < count; ++i) {
+        note_table(relations[i]);
         Shown shown = {context, txn, relations[i], change};
         show_change(source_of(context), change->lsn, relations[i], decoder::Operation::truncate, show, &shown);
     }

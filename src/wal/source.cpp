@@ -253,6 +253,7 @@ void open_source(const char* slot, bool exists, List* takers, Failures* failures
 }
 
 void close_source(Source* source) {
+    forget_tables();
     if (source != nullptr) {
         HASH_SEQ_STATUS scan;
         hash_seq_init(&scan, source->streamed);
@@ -302,6 +303,7 @@ bool step(Source* source, const Limits& limits) {
         }
         if (records % records_between_looks == 0 && steady_now() > until) break;
     }
+    forget_tables();
     tell_statistics(source);
     MemoryContextSwitchTo(source->memory);
     MemoryContextReset(source->reading);

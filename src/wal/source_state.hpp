@@ -96,6 +96,10 @@ void forget_streamed(Source* source, Streamed* streamed);
 // Gives the taker the event, which is numbered, unless it is the taker's already.
 void give(Source* source, Taker* taker, const Event& event);
 
+// own_tables.cpp
+void note_table(Relation table);
+void forget_tables();
+
 // careful.cpp: makes a change of a row an event for each shape, and gives it to the takers.
 void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, void (*show)(void*),
                  void* argument);

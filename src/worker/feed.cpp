@@ -192,6 +192,10 @@ bool feed_streams() {
         commit_transaction();
         return false;
     }
+    // With the locks held: whoever stores the rows anew (ALTER TABLE) makes them rows of a transaction of their own,
+    // which an older snapshot does not see.
+    PopActiveSnapshot();
+    PushActiveSnapshot(GetTransactionSnapshot());
     log::XidSnapshot now = log::take_snapshot(GetActiveSnapshot(), CurTransactionContext);
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
