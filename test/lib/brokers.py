@@ -312,6 +312,10 @@ class RabbitNode(Broker):
         """Everything that is there, until nothing more comes for a while."""
         return self._consume(queue, None, idle)
 
+    def waiting(self, queue):
+        """How many messages of a queue nobody has been given yet."""
+        return self.do(lambda channel: channel.queue_declare(queue, passive=True)).method.message_count
+
     def _consume(self, queue, count, idle, vhost="/"):
         """What is not taken stays in the queue: messages are acknowledged one by one."""
         connection = self.connection(vhost)
@@ -321,6 +325,8 @@ class RabbitNode(Broker):
             channel.basic_qos(prefetch_count=min(count or 500, 500))
             for method, properties, body in channel.consume(queue, inactivity_timeout=idle):
                 if method is None:
+                    if count is None and self.waiting(queue) > 0:
+                        continue  # it is only slow
                     break
                 channel.basic_ack(method.delivery_tag)
                 taken.append((properties, body, method))

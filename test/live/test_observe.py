@@ -227,7 +227,7 @@ def test_last_delivered_at_does_not_go_back_when_dead_letters_have_been_sent_aga
     first = db.wait_status("out", delivered=1, dead=1)["last_delivered_at"]
     client.delete(f"{name}:bad")
     db.run("SELECT eventbus.redeliver('out')")
-    eventually(lambda: not db.dead("out"), 30, "no dead letter is left")
+    db.wait_status("out", delivered=2)
     db.run("SELECT eventbus.pause_route('out')")  # makes the sender count anew
     db.wait_state("out", "paused")
     assert db.status("out")["last_delivered_at"] > first
