@@ -240,7 +240,7 @@ void MqttDriver::take_disconnect(const Packet& packet) {
     const auto answer = read_answer(packet);
     const std::uint8_t code = answer ? answer->code : 0;
     std::string words = "the broker ended the connection: " + words_of(code, answer ? answer->reason : "");
-    if (code == taken_over && phase_ == Phase::up) return put_out(std::move(words));
+    if (code == taken_over && phase_ == Phase::up) return put_out(words);
     const Remedy remedy = phase_ == Phase::up ? remedy_of_culprit(code) : Remedy::none;
     if (remedy == Remedy::none) {
         link_.goodbye = is_own_reason(code);
