@@ -84,24 +84,36 @@ void fill(Argument* columns, const DeadLetter& letter, const char* without) {
     std::copy(made, made + column_count, columns);
 }
 
-// All in one statement: there may be thousands of them.
-void insert(const DeadLetter* letters, int count, const char* without) {
-    static Prepared statement = {
-        "INSERT INTO eventbus.dead_letter_store AS d (route_id, event_id, topic, key, headers, content_type, "
-        "payload_text, payload_bytes, published_at, error, attempts, failed_at, lsn, number, incomplete) "
-        "SELECT r.id, n.event_id, n.topic, n.key, n.headers::pg_catalog.jsonb, n.content_type, n.payload_text, "
-        "n.payload_bytes, n.published_at, n.error, n.attempts, pg_catalog.clock_timestamp(), n.lsn, n.number, "
-        "n.incomplete FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), "
-        "pg_catalog.unnest($4), "
-        "pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), "
-        "pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12), "
-        "pg_catalog.unnest($13), pg_catalog.unnest($14)) AS n "
-        "(route_id, event_id, topic, key, headers, content_type, payload_text, payload_bytes, published_at, error, "
-        "attempts, lsn, number, incomplete) JOIN eventbus.route_config r ON r.id = n.route_id "
-        "ON CONFLICT (route_id, event_id) DO UPDATE SET error = excluded.error, "
-        "attempts = d.attempts + excluded.attempts, failed_at = excluded.failed_at, requeued = false, "
-        "incomplete = d.incomplete OR excluded.incomplete",
-        {}};
+// A letter that the table has already: its event was sent again, or redelivered, and refused again.
+enum class Known : std::uint8_t { none, some };
+
+const char* const insert_sql =
+    "INSERT INTO eventbus.dead_letter_store AS d (route_id, event_id, topic, key, headers, content_type, "
+    "payload_text, payload_bytes, published_at, error, attempts, failed_at, lsn, number, incomplete) "
+    "SELECT n.route_id, n.event_id, n.topic, n.key, n.headers::pg_catalog.jsonb, n.content_type, n.payload_text, "
+    "n.payload_bytes, n.published_at, n.error, n.attempts, pg_catalog.clock_timestamp(), n.lsn, n.number, "
+    "n.incomplete FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), "
+    "pg_catalog.unnest($4), "
+    "pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), "
+    "pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12), "
+    "pg_catalog.unnest($13), pg_catalog.unnest($14)) AS n "
+    "(route_id, event_id, topic, key, headers, content_type, payload_text, payload_bytes, published_at, error, "
+    "attempts, lsn, number, incomplete) WHERE n.route_id = ANY (ARRAY("
+    "SELECT id FROM eventbus.route_config WHERE id = ANY ($1) FOR KEY SHARE))";
+const char* const update_sql =
+    " ON CONFLICT (route_id, event_id) DO UPDATE SET error = excluded.error, "
+    "attempts = d.attempts + excluded.attempts, failed_at = excluded.failed_at, requeued = false, "
+    "incomplete = d.incomplete OR excluded.incomplete";
+
+// All in one statement, for there may be thousands of them: their routes are locked once, and the foreign key's check
+// of each row, as dear as storing it, is disabled. So dear is the check for known ones: it is made where there are
+// some.
+void insert(const DeadLetter* letters, int count, Known known, const char* without) {
+    static Prepared statements[2];
+    Prepared& statement = statements[known == Known::some];
+    if (statement.sql == nullptr)
+        statement.sql =
+            MemoryContextStrdup(TopMemoryContext, psprintf("%s%s", insert_sql, known == Known::some ? update_sql : ""));
     auto* cells = static_cast<Argument*>(palloc(sizeof(Argument) * static_cast<Size>(count) * column_count));
     auto* values = static_cast<Datum*>(palloc(sizeof(Datum) * static_cast<Size>(count)));
     auto* nulls = static_cast<bool*>(palloc(sizeof(bool) * static_cast<Size>(count)));
@@ -169,7 +181,7 @@ int64 change(FunctionCallInfo fcinfo, const char* statement, bool whole_ones) {
 }  // namespace
 
 void store_dead_letters(const DeadLetter* letters, int count) {
-    constexpr int together = 100;
+    constexpr int together = 1000;
     constexpr Size most_bytes = 4 * 1024 * 1024;
     MemoryContext scratch =
         AllocSetContextCreate(CurrentMemoryContext, "pg_eventbus dead letters", ALLOCSET_SMALL_SIZES);
@@ -178,10 +190,12 @@ void store_dead_letters(const DeadLetter* letters, int count) {
         Size bytes = 0;
         for (; end < count && end < first + together && (end == first || bytes < most_bytes); ++end)
             bytes += letters[end].event->payload.size() + letters[end].event->headers.size();
-        ErrorData* error = attempt([&] { insert(letters + first, end - first, nullptr); });
+        ErrorData* error = attempt([&] { insert(letters + first, end - first, Known::none, nullptr); });
+        if (error != nullptr && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION)
+            error = attempt([&] { insert(letters + first, end - first, Known::some, nullptr); });
         for (int i = first; error != nullptr && i < end; ++i) {
-            ErrorData* own = attempt([&] { insert(letters + i, 1, nullptr); });
-            if (own != nullptr) insert(letters + i, 1, error_words(own));
+            ErrorData* own = attempt([&] { insert(letters + i, 1, Known::some, nullptr); });
+            if (own != nullptr) insert(letters + i, 1, Known::some, error_words(own));
         }
         MemoryContextReset(scratch);
     }

@@ -12,6 +12,7 @@ COMMENT ON FUNCTION eventbus.create_broker(text, text, jsonb) IS
 
 -- Dead letters of events that cannot be read as a whole.
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN incomplete boolean NOT NULL DEFAULT false;
+ALTER TABLE eventbus.dead_letter_store DISABLE TRIGGER ALL;
 CREATE OR REPLACE VIEW eventbus.dead_letter AS
     SELECT d.event_id, r.name AS route, d.topic, d.key,
            coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
