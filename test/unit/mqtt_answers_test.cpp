@@ -12,11 +12,6 @@ using namespace eventbus::test;
 
 namespace {
 
-constexpr unsigned puback = 4;
-constexpr unsigned pubrec = 5;
-constexpr unsigned pubcomp = 7;
-
-constexpr unsigned clean_start = 2;
 constexpr const char* patient_for_a_second = R"({"confirm_timeout":1})";
 
 bool has(const std::string& text, const std::string& part) {

@@ -12,10 +12,6 @@ using namespace eventbus::test;
 
 namespace {
 
-constexpr unsigned puback = 4;
-constexpr unsigned pubrec = 5;
-constexpr unsigned pubcomp = 7;
-
 // A property of CONNACK that is a number.
 std::string property(int id, unsigned value, int bytes) {
     std::string out(1, static_cast<char>(id));
@@ -160,75 +156,6 @@ TEST(MqttLogin, Refusals) {
     EXPECT_EQ(refused_with(5, old).reason, "login refused: not authorized (0x87)");
     EXPECT_EQ(refused_with(5, old).remedy, Remedy::fix_settings);
     EXPECT_EQ(refused_with(1, old).reason, "login refused: unsupported protocol version (0x84)");
-}
-
-TEST(MqttLogin, FallsBackWhereMQTT5IsRefused) {
-    std::vector<unsigned> versions;
-    const FakeBroker::Script refuses_5 = [&](Peer& peer) {
-        versions.push_back(peer.hello().version);
-        if (versions.back() == 5) return peer.send(std::string("\x20\x02\0\x01", 4));
-        peer.connack();
-        peer.wait_for_end();
-    };
-    FakeBroker broker({refuses_5});
-    Pump pump(mqtt_settings(broker.url()));
-    ASSERT_TRUE(pump.up()) << pump.link.reason;
-    pump.destroy();
-    Pump again(mqtt_settings(broker.url()));
-    ASSERT_TRUE(again.up()) << again.link.reason;
-    EXPECT_EQ(versions, (std::vector<unsigned>{5, 4, 4}));  // what worked is remembered
-}
-
-TEST(MqttLogin, FallsBackWhereMQTT5IsHungUpOn) {
-    std::vector<unsigned> versions;
-    FakeBroker broker({[&](Peer& peer) { versions.push_back(peer.hello().version); },
-                       [&](Peer& peer) {
-                           versions.push_back(peer.hello().version);
-                           peer.connack();
-                           const Published got = peer.published();
-                           peer.answer(puback, got.id);
-                           peer.wait_for_end();
-                       }});
-    Pump pump(mqtt_settings(broker.url()));
-    ASSERT_TRUE(pump.up()) << pump.link.reason;
-    EXPECT_EQ(versions, (std::vector<unsigned>{5, 4}));
-    ASSERT_TRUE(pump.offer(1, event_of(1)));
-    ASSERT_TRUE(pump.settles(1));
-    expect_settled(pump, 1, Verdict::delivered);
-}
-
-TEST(MqttLogin, FallsBackOnlyWhereNothingIsKnown) {
-    std::vector<unsigned> versions;
-    const FakeBroker::Script hang_up = [&](Peer& peer) { versions.push_back(peer.hello().version); };
-    FakeBroker broker({[&](Peer& peer) {
-                           versions.push_back(peer.hello().version);
-                           peer.connack();
-                           peer.wait_for_end();
-                       },
-                       hang_up});
-    Pump pump(mqtt_settings(broker.url()));
-    ASSERT_TRUE(pump.up());
-    pump.destroy();
-    Pump again(mqtt_settings(broker.url()));
-    ASSERT_TRUE(again.down());
-    EXPECT_EQ(again.link.remedy, Remedy::retry);
-    EXPECT_NE(again.link.reason.find("connection lost before the broker answered the login"), std::string::npos);
-    EXPECT_EQ(versions, (std::vector<unsigned>{5, 5}));
-}
-
-TEST(MqttLogin, ABlackHoleHasADeadline) {
-    FakeBroker broker({until_the_end});
-    Pump pump(mqtt_settings(broker.url(), R"({"connect_timeout":0.2})"));
-    ASSERT_TRUE(pump.down());
-    EXPECT_EQ(pump.link.remedy, Remedy::retry);
-    EXPECT_EQ(
-        pump.link.reason,
-        "the broker did not answer the login within 200 ms (to MQTT 5; for one that only knows MQTT 3.1.1 set the "
-        "broker option version to \"3.1.1\")");
-    Pump old(mqtt_settings(broker.url(), R"({"connect_timeout":0.2,"version":"3.1.1"})"));
-    ASSERT_TRUE(old.down());
-    EXPECT_EQ(old.link.reason, "the broker did not answer the login within 200 ms");
-    EXPECT_EQ(broker.connections(), 2u);  // no other version is tried: a frozen broker would lose the events' ids
 }
 
 TEST(MqttLogin, NobodyListens) {

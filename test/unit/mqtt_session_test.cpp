@@ -10,12 +10,6 @@ using namespace eventbus::test;
 
 namespace {
 
-constexpr unsigned puback = 4;
-constexpr unsigned pubrec = 5;
-constexpr unsigned pubcomp = 7;
-
-constexpr unsigned clean_start = 2;
-
 // Accepts the login; the session is there when it was not to be a clean one.
 Hello resume(Peer& peer, bool has_session = true) {
     const Hello hello = peer.hello();

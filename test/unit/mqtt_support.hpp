@@ -110,6 +110,12 @@ inline void expect_settled(const Pump& pump, std::uint64_t ticket, Verdict verdi
     EXPECT_NE(settlement.reason.find(part), std::string::npos) << settlement.reason;
 }
 
+// Types of packets that answer.
+inline constexpr unsigned puback = 4;
+inline constexpr unsigned pubrec = 5;
+inline constexpr unsigned pubcomp = 7;
+inline constexpr unsigned clean_start = 2;  // of CONNECT's flags
+
 // Bytes, taken from the front.
 struct Bytes {
     std::string rest;

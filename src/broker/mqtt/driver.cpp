@@ -20,6 +20,7 @@ constexpr std::size_t longest_shown = 100;
 // A connection that ended sooner after its login than this was not a good one.
 constexpr std::chrono::seconds soon{60};
 constexpr unsigned suspicious_hang_ups = 3;  // in a row
+constexpr unsigned doubtful_hang_ups = 3;    // on CONNECT, in a row
 
 std::string seconds_text(std::uint64_t ms) {
     return ms % 1000 == 0 ? std::to_string(ms / 1000) + " s" : std::to_string(ms) + " ms";
@@ -45,8 +46,8 @@ MqttDriver::MqttDriver(const BrokerSettings& settings, unsigned attempt, TimePoi
       flights_(1) {
     if (patience_.count() > 0) patience_ = std::max(patience_, std::exchange(session_->patience, {}));
     const MqttVersion wanted = settings.options.version;
-    limits_.version = wanted != MqttVersion::any ? wanted : session_->version;
-    if (limits_.version == MqttVersion::any) limits_.version = MqttVersion::v5;
+    limits_.version = wanted == MqttVersion::any ? MqttVersion::v5 : wanted;
+    doubt_ = std::exchange(session_->doubt[host_.shown()], {});
     wire_.emplace(host_, settings_);
 }
 
@@ -108,7 +109,7 @@ void MqttDriver::begin(TimePoint now) {
     clean_start_ = !keeps_session() || session_->host != host_.shown();
     append_connect(wire_->outbox(), {.version = limits_.version,
                                      .clean_start = clean_start_,
-                                     .session_expiry_s = settings_.options.session_expiry_s,
+                                     .session_expiry_s = session_->exclusive ? settings_.options.session_expiry_s : 0,
                                      .keep_alive_s = settings_.options.heartbeat_s,
                                      .client_id = client_id_,
                                      .settings = &settings_});
@@ -166,7 +167,7 @@ void MqttDriver::keep_time(TimePoint now) {
 std::string MqttDriver::no_answer() const {
     const std::string limit = " within " + seconds_text(settings_.options.connect_timeout_ms);
     if (phase_ == Phase::wire) return "could not connect to " + host_.shown() + limit;
-    const bool may_be_too_new = limits_.version == MqttVersion::v5 && session_->version != MqttVersion::v5;
+    const bool may_be_too_new = limits_.version == MqttVersion::v5 && !session_->took_5;
     return "the broker did not answer the login" + limit +
            (may_be_too_new ? " (to MQTT 5; for one that only knows MQTT 3.1.1 set the broker option version to "
                              "\"3.1.1\")"
@@ -184,14 +185,29 @@ std::string MqttDriver::shown(const Flight& flight) {
            printable(flight.name, longest_shown) + '"';
 }
 
-// The same once more with MQTT 3.1.1, within the same deadline. False: there is no other version to try.
-bool MqttDriver::fall_back() {
-    if (settings_.options.version != MqttVersion::any || limits_.version != MqttVersion::v5) return false;
+bool MqttDriver::may_fall_back() const {
+    return settings_.options.version == MqttVersion::any && limits_.version == MqttVersion::v5;
+}
+
+// The same once more with MQTT 3.1.1, within the same deadline.
+void MqttDriver::fall_back() {
     limits_.version = MqttVersion::v3_1_1;
     wire_.emplace(host_, settings_);
     phase_ = Phase::wire;
     leftover_ = 0;
     written_ = true;
+}
+
+// A broker that only knows MQTT 3.1.1 may just hang up; but so does one that is being restarted, or a proxy in front of
+// one, which must not be joined in a version whose messages carry no ids. True: 3.1.1 is asked now.
+bool MqttDriver::hung_up_on_5() {
+    if (!may_fall_back() || session_->took_5) return false;
+    if (++doubt_.hang_ups < doubtful_hang_ups) {
+        session_->doubt[host_.shown()] = doubt_;
+        return false;
+    }
+    probes_3_ = !doubt_.answers_3;
+    fall_back();
     return true;
 }
 
@@ -205,8 +221,7 @@ void MqttDriver::wire_closed() {
         return fail(remedy, last_refusal_.empty() ? wire_->error() : last_refusal_ + "; then " + wire_->error());
     }
     if (phase_ != Phase::connack) return fail(remedy, wire_->error());
-    // Brokers that do not know MQTT 5 may just hang up.
-    if (remedy == Remedy::retry && session_->version == MqttVersion::any && fall_back()) return;
+    if (remedy == Remedy::retry && hung_up_on_5()) return;
     fail(remedy, "connection lost before the broker answered the login: " + wire_->error());
 }
 

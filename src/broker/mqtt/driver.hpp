@@ -76,13 +76,16 @@ class MqttDriver final : public Driver {
     void lower_qos(const char* why);
     void take_disconnect(const Packet& packet);
     void put_out(const std::string& words);
+    void answers_only_3();
     void resume(bool session_present);
     void complete(std::uint16_t id, Flight& flight);
     void received(std::uint16_t id, Flight& flight);
     void abandon(std::uint16_t id);
     void abandon_reserved();
     void take_over(Flight& flight, const Outgoing& outgoing);
-    bool fall_back();
+    void fall_back();
+    bool may_fall_back() const;
+    bool hung_up_on_5();
     void move_bytes(TimePoint now);
     void note_progress(std::size_t unsent_before, TimePoint now);
     void keep_time(TimePoint now);
@@ -121,6 +124,8 @@ class MqttDriver final : public Driver {
     std::size_t window_;
     std::uint32_t keep_alive_s_;
     bool clean_start_ = true;
+    Session::Doubt doubt_;  // of the connections before this one
+    bool probes_3_ = false;    // 3.1.1 is only asked whether it is answered
 
     Phase phase_ = Phase::wire;
     Link link_;

@@ -69,11 +69,13 @@ void MqttDriver::take_connack(const Packet& packet) {
     const auto connack = read_connack(packet.body);
     if (!connack) return fail(Remedy::retry, "the broker sent a malformed answer to the login");
     if (const std::uint8_t code = connack_code(connack->code); code != 0) {
-        if (code == unsupported_version && fall_back()) return;
+        if (code == unsupported_version && may_fall_back()) return fall_back();
+        if (probes_3_) session_->doubt[host_.shown()] = doubt_;
         return fail(remedy_of_link(code), "login refused: " + words_of(code, connack->reason));
     }
     const bool v5 = limits_.version == MqttVersion::v5;
-    session_->version = limits_.version;
+    if (probes_3_) return answers_only_3();
+    session_->took_5 |= v5;
     limits_.maximum_packet = connack->maximum_packet;
     limits_.maximum_qos = connack->maximum_qos;
     limits_.retain_available = connack->retain_available;
@@ -90,6 +92,18 @@ void MqttDriver::take_connack(const Packet& packet) {
         quiet_until_ = now_ + quiet_time;
     }
     resume(connack->session_present && !clean_start_);
+}
+
+// Said before it is done: this is the one moment at which somebody is told. What has been restarted takes MQTT 5 by the
+// next connection.
+void MqttDriver::answers_only_3() {
+    doubt_.answers_3 = true;
+    session_->doubt[host_.shown()] = doubt_;
+    append_good_bye(wire_->outbox(), limits_.version);
+    wire_->flush();
+    fail(Remedy::retry,
+         "the broker hangs up on MQTT 5 and answers MQTT 3.1.1, which is used from the next connection on unless MQTT 5 "
+         "works by then (messages of 3.1.1 carry no ids; the broker option version chooses one)");
 }
 
 // The packet ids of the last connection, when the broker still knows them.

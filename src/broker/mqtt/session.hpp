@@ -1,4 +1,4 @@
-// What it is: what outlives a connection: our client id, the version that works, packet ids that may be in use.
+// What it is: what outlives a connection: our client id, what is known of MQTT 5, packet ids that may be in use.
 // Who calls it: the MQTT driver; one session for each broker, client id and URL of this process.
 // Never: holds an event's bytes: delivery offers the event again.
 //
@@ -39,10 +39,17 @@ struct Session {
         Stage stage = Stage::published;
     };
 
+    // What speaks against MQTT 5: of the last connections in a row.
+    struct Doubt {
+        unsigned hang_ups = 0;   // on CONNECT
+        bool answers_3 = false;  // MQTT 3.1.1, at the moment of the last one
+    };
+
     std::string client_id;
-    bool exclusive = false;                  // nobody else can have the client id
-    MqttVersion version = MqttVersion::any;  // what worked last
-    std::string host;                        // which one has the session; empty: none
+    bool exclusive = false;                 // nobody else can have the client id
+    bool took_5 = false;                    // MQTT 5 has worked
+    std::map<std::string, Doubt> doubt;  // by host
+    std::string host;                       // which one has the session; empty: none
     std::map<MessageKey, Past> past;
     std::size_t alone = 0;  // so many of the next messages go out one at a time: one of them ended the connection
     unsigned hang_ups = 0;  // in a row, each soon after the login: perhaps another client has our id
