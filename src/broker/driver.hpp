@@ -105,6 +105,8 @@ struct Module {
     std::size_t longest_name = 0;                      // of destinations and routing keys, bytes; 0: no limit
     // Throws BadInput when the URL or an option makes no sense for this protocol. No I/O.
     void (*check)(const BrokerSettings& settings) = nullptr;
+    // Options of this protocol that do nothing beside others; may be missing.
+    void (*find_idle)(const BrokerSettings& settings, IdleOptions& idle) = nullptr;
     // A driver that starts to connect to one of the hosts: attempt 0, 1, 2 … takes them in turn.
     std::unique_ptr<Driver> (*connect)(const BrokerSettings& settings, unsigned attempt, TimePoint now) = nullptr;
 };

@@ -79,4 +79,12 @@ BrokerSettings read_broker(std::string_view name, std::string_view url, std::str
     return settings;
 }
 
+IdleOptions idle_options(const BrokerSettings& settings, const std::string& directory) {
+    IdleOptions idle;
+    find_idle_options(settings, idle);
+    const Module* module = load_module(settings.url.scheme, directory);
+    if (module->find_idle != nullptr) module->find_idle(settings, idle);
+    return idle;
+}
+
 }  // namespace eventbus::broker

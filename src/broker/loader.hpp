@@ -18,4 +18,7 @@ const Module* load_module(std::string_view scheme, const std::string& directory)
 BrokerSettings read_broker(std::string_view name, std::string_view url, std::string_view options_json,
                            const std::string& directory);
 
+// Of a broker that read_broker has taken: which of its options do nothing.
+IdleOptions idle_options(const BrokerSettings& settings, const std::string& directory);
+
 }  // namespace eventbus::broker

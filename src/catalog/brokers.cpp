@@ -29,18 +29,26 @@ void check_broker(const char* name, const char* url, const char* options) {
     check_convertible("name of the broker", name, hint);
     check_convertible("url", url, hint);
     check_convertible("options", options, hint);
-    bool names_files = call_guest([&] {
+    struct Checked {
+        bool names_files;
+        IdleOptions idle;
+    };
+    Checked checked = call_guest([&] {
         BrokerSettings settings = broker::read_broker(name, url, options, module_directory());
         const BrokerOptions& o = settings.options;
-        return !(o.password_file.empty() && o.ca_file.empty() && o.cert_file.empty() && o.key_file.empty());
+        return Checked{!(o.password_file.empty() && o.ca_file.empty() && o.cert_file.empty() && o.key_file.empty()),
+                       broker::idle_options(settings, module_directory())};
     });
     // The sender reads these files with the server's rights. The functions run as the extension's owner, so it is
     // the caller who is asked.
-    if (names_files && !has_privs_of_role(GetOuterUserId(), ROLE_PG_READ_SERVER_FILES))
+    if (checked.names_files && !has_privs_of_role(GetOuterUserId(), ROLE_PG_READ_SERVER_FILES))
         ereport(ERROR,
                 (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied to name files of the server"),
                  errdetail("The options password_file, ca_file, cert_file and key_file are read by the server."),
                  errhint("Grant pg_read_server_files to the role, or put the password into the URL.")));
+    for (std::size_t i = 0; i < checked.idle.count; ++i)
+        ereport(NOTICE, (errmsg("broker option \"%s\" does nothing here", checked.idle.list[i].name),
+                         errdetail("%s", checked.idle.list[i].why), errhint("Leave one of the two out.")));
 }
 
 // The statement has the password in it. From here on it shows nowhere: not to those who may see what others run, nor

@@ -196,6 +196,7 @@ BrokerOptions read_broker_options(std::string_view options_json, std::string_vie
         if (!has(protocol_names, name) && !has(common_names, name))
             throw BadInput("unknown broker option \"" + name + "\"", {}, known_options(protocol_options));
         read_option(options, {name, value, protocol_options});
+        options.given.insert(name);
     }
     return options;
 }
@@ -214,6 +215,12 @@ void check_tls_options(const BrokerSettings& settings, std::string_view tls_sche
         throw BadInput(std::string("broker option \"") + misplaced + "\" needs TLS",
                        "The scheme " + settings.url.scheme + ":// is without TLS.",
                        "Use " + std::string(tls_scheme) + ":// for TLS, or leave the option out.");
+}
+
+void find_idle_options(const BrokerSettings& settings, IdleOptions& idle) {
+    const BrokerOptions& options = settings.options;
+    if (!options.verify && !options.ca_file.empty())
+        idle.add("ca_file", "With \"verify\": false no certificate is checked.");
 }
 
 void load_password(BrokerSettings& settings) {

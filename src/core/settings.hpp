@@ -3,9 +3,13 @@
 // Never: prints a password; redacted() is the only way to show a URL.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -57,6 +61,7 @@ enum class MqttVersion : std::uint8_t { any = 0, v3_1_1 = 4, v5 = 5 };  // the p
 
 // Broker options after checking. Names that a protocol does not know are refused by read_broker_options.
 struct BrokerOptions {
+    std::set<std::string, std::less<>> given;  // the names of those that are not merely defaults
     std::string password_file;
     std::string ca_file;
     std::string cert_file;
@@ -90,6 +95,19 @@ BrokerOptions read_broker_options(std::string_view options_json, std::string_vie
 // TLS options make no sense without TLS, nor half of a client certificate. `tls_scheme` is the one to use instead.
 // Throws BadInput.
 void check_tls_options(const BrokerSettings& settings, std::string_view tls_scheme);
+
+// Options that do nothing beside others, and why; literals. Their owner is told when the broker is made. They are no
+// error, for what an older version took must go on to work.
+struct IdleOption {
+    const char* name = nullptr;
+    const char* why = nullptr;  // a sentence
+};
+struct IdleOptions {
+    std::array<IdleOption, 4> list{};
+    std::size_t count = 0;
+    void add(const char* name, const char* why) { list.at(count++) = {name, why}; }
+};
+void find_idle_options(const BrokerSettings& settings, IdleOptions& idle);  // of those that all protocols have
 
 // Fills settings.password from the URL or the password file. Throws BadInput when the file can't be read.
 void load_password(BrokerSettings& settings);

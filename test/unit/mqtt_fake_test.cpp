@@ -85,6 +85,20 @@ TEST(MqttModule, Check) {
     EXPECT_EQ(complaint("mqtt://h", R"({"ca_file":"/ca.pem"})"), "broker option \"ca_file\" needs TLS");
 }
 
+TEST(MqttModule, ToldIsWhatDoesNothing) {
+    const auto idle = [](const std::string& options) -> std::string {
+        IdleOptions found;
+        eventbus_driver_module()->find_idle(mqtt_settings("mqtt://h", options), found);
+        return found.count == 0 ? "" : found.list[0].name;
+    };
+    EXPECT_EQ(idle("{}"), "");
+    EXPECT_EQ(idle(R"({"client_id":"me"})"), "");
+    EXPECT_EQ(idle(R"({"session_expiry":3600})"), "");
+    EXPECT_EQ(idle(R"({"client_id":"me","session_expiry":0})"), "");
+    EXPECT_EQ(idle(R"({"client_id":"me","session_expiry":3600})"), "session_expiry");
+    EXPECT_EQ(idle(R"({"version":"3.1.1","session_expiry":60})"), "session_expiry");
+}
+
 TEST(MqttLogin, SaysWhatTheSettingsSay) {
     Hello plain, full;
     FakeBroker broker({[&](Peer& peer) {
@@ -100,7 +114,7 @@ TEST(MqttLogin, SaysWhatTheSettingsSay) {
     Pump first(mqtt_settings(broker.url()));
     ASSERT_TRUE(first.up()) << first.link.reason;
     BrokerSettings settings =
-        mqtt_settings(broker.url(), R"({"client_id":"me","session_expiry":7,"heartbeat":11,"version":"5",
+        mqtt_settings(broker.url(), R"({"client_id":"me","heartbeat":11,"version":"5",
                           "will":{"topic":"gone","payload":"bye","qos":1,"retain":true}})");
     settings.url.user = "user";
     settings.url.has_user = true;
@@ -117,7 +131,7 @@ TEST(MqttLogin, SaysWhatTheSettingsSay) {
     EXPECT_TRUE(std::all_of(plain.client_id.begin(), plain.client_id.end(), [](char c) { return isalnum(c); }));
     EXPECT_EQ(full.flags, 2u | 4u | 8u | 0x20u | 0x40u | 0x80u);
     EXPECT_EQ(full.keep_alive, 11u);
-    EXPECT_EQ(full.properties, (Pairs{{"session expiry", "7"}}));
+    EXPECT_TRUE(full.properties.empty());  // another may have that id: no session
     EXPECT_EQ(full.client_id, "me");
     EXPECT_EQ(full.will_topic, "gone");
     EXPECT_EQ(full.will_payload, "bye");

@@ -28,6 +28,16 @@ class MqttLive : public ::testing::Test {
         run("mosquitto_passwd -b -c " + dir_.file("passwords") + " app pw");
         run("chmod 644 " + dir_.file("passwords"));
         std::ofstream(dir_.file("acl")) << "user app\ntopic readwrite open/#\n";
+        // Under load somebody else may be faster to take a port than mosquitto is: it ends then.
+        for (int attempt = 0; attempt < 5 && !start(); ++attempt) {
+        }
+        EXPECT_FALSE(broker_->is_gone()) << "mosquitto did not start; its own words stand above";
+    }
+    // False: it could not begin, or another one answers at its port.
+    bool start() {
+        port_ = free_port();
+        ws_port_ = free_port();
+        tls_port_ = free_port();
         std::ofstream conf(dir_.file("conf"));
         conf << "user root\nallow_anonymous false\npassword_file " << dir_.file("passwords") << "\nacl_file "
              << dir_.file("acl") << "\nmessage_size_limit 100000\nmax_packet_size 200000\nmax_inflight_messages 7\n"
@@ -36,10 +46,17 @@ class MqttLive : public ::testing::Test {
              << dir_.file("server.pem") << "\nkeyfile " << dir_.file("server.key") << "\nrequire_certificate true\n";
         conf.close();
         broker_ = std::make_unique<Child>(std::vector<std::string>{"mosquitto", "-c", dir_.file("conf")});
-        EXPECT_TRUE(eventually([&] {
-            Pump pump(settings());
-            return pump.up();
-        })) << "mosquitto did not start";
+        bool answers = false;
+        EXPECT_TRUE(eventually(
+            [&] {
+                if (broker_->is_gone()) return true;
+                Pump pump(settings());
+                answers = pump.up();
+                return answers;
+            },
+            120s))
+            << "mosquitto runs and does not answer";
+        return answers;
     }
     BrokerSettings settings(const std::string& options = "{}") const {
         return mqtt_settings("mqtt://app:pw@127.0.0.1:" + std::to_string(port_), options);
@@ -65,7 +82,7 @@ class MqttLive : public ::testing::Test {
     }
 
     TempDir dir_;
-    std::uint16_t port_ = free_port(), ws_port_ = free_port(), tls_port_ = free_port();
+    std::uint16_t port_ = 0, ws_port_ = 0, tls_port_ = 0;
     std::unique_ptr<Child> broker_;
 };
 
@@ -156,19 +173,21 @@ TEST_F(MqttLive, QoS2IsExactlyOnceAcrossCuts) {
     for (int connection = 0; connection < 100 && delivered.size() < count; ++connection) {
         Pump pump(settings());
         ASSERT_TRUE(pump.up()) << pump.link.reason;
+        std::set<std::uint64_t> offered;
         for (std::uint64_t i = 1; i <= count; ++i)
-            if (!delivered.contains(i)) pump.offer(i, event_of(static_cast<std::int64_t>(i)), "open/cut", 2);
+            if (!delivered.contains(i) && pump.offer(i, event_of(static_cast<std::int64_t>(i)), "open/cut", 2))
+                offered.insert(i);
         // Cut off with some of it under way; the last connections may finish.
-        const std::size_t enough = connection < 12 ? static_cast<std::size_t>(connection % 3) : count;
-        pump.until([&] { return pump.settled.size() >= enough || pump.settled.size() + delivered.size() >= count; });
-        if (enough < count) {
+        if (connection < 12) {
+            const auto enough = static_cast<std::size_t>(connection % 3);
+            pump.until([&] { return pump.settled.size() >= enough || pump.settled.size() + delivered.size() >= count; });
             const auto interests = pump.driver().interests();
             ASSERT_FALSE(interests.empty());
             shutdown(interests.front().fd, SHUT_RDWR);
             ASSERT_TRUE(pump.down());
         } else {
             for (std::uint64_t i = 1; i <= count; ++i)
-                if (!delivered.contains(i) && !pump.settled.contains(i))
+                if (!delivered.contains(i) && !offered.contains(i))
                     pump.offers(i, event_of(static_cast<std::int64_t>(i)), "open/cut", 2);
             pump.until([&] { return pump.settled.size() + delivered.size() >= count; });
         }

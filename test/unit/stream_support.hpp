@@ -20,6 +20,8 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <random>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -78,7 +80,7 @@ inline bool eventually(const std::function<bool()>& met, std::chrono::millisecon
     const auto end = Clock::now() + most;
     while (!met()) {
         if (Clock::now() > end) return false;
-        std::this_thread::yield();
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     return true;
 }
@@ -177,17 +179,21 @@ class Server {
     std::thread thread_;
 };
 
-// A port on loopback that nobody listens on just now.
+// A port that nobody listens on just now, another one at each call. It is below the range of which the kernel takes
+// those of outgoing connections and of bind(0): one of other processes could sit on it until a server of ours is there.
 inline std::uint16_t free_port() {
-    const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in at{};
-    at.sin_family = AF_INET;
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t length = sizeof at;
-    EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&at), length), 0);
-    EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&at), &length), 0);
-    ::close(fd);
-    return ntohs(at.sin_port);
+    static std::mt19937 lot{std::random_device{}()};
+    static std::set<std::uint16_t> handed_out;
+    for (;;) {
+        const auto port = static_cast<std::uint16_t>(std::uniform_int_distribution<int>(10000, 19999)(lot));
+        const Socket probe(socket(AF_INET, SOCK_STREAM, 0));
+        sockaddr_in at{};
+        at.sin_family = AF_INET;
+        at.sin_addr.s_addr = htonl(INADDR_ANY);
+        at.sin_port = htons(port);
+        if (bind(probe.fd(), reinterpret_cast<sockaddr*>(&at), sizeof at) == 0 && handed_out.insert(port).second)
+            return port;
+    }
 }
 
 // A program of our own, ended by its pid.
@@ -205,16 +211,24 @@ class Child {
         }
     }
     ~Child() {
+        if (is_gone()) return;
         signal(SIGCONT);
         signal(SIGKILL);
         waitpid(pid_, nullptr, 0);
     }
     Child(const Child&) = delete;
     Child& operator=(const Child&) = delete;
-    void signal(int number) const { kill(pid_, number); }
+    void signal(int number) const {
+        if (pid_ > 0) kill(pid_, number);
+    }
+    // Whether it has ended by itself.
+    bool is_gone() {
+        if (pid_ > 0 && waitpid(pid_, nullptr, WNOHANG) == pid_) pid_ = 0;
+        return pid_ <= 0;
+    }
 
  private:
-    pid_t pid_;
+    pid_t pid_;  // 0: ended
 };
 
 }  // namespace eventbus::test

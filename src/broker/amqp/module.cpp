@@ -26,6 +26,14 @@ void check(const BrokerSettings& settings) {
     static_cast<void>(ClientSettings(settings));
 }
 
+void find_idle(const BrokerSettings& settings, IdleOptions& idle) {
+    const BrokerOptions& options = settings.options;
+    if (options.given.contains("heartbeat") && settings.url.query.contains("heartbeat"))
+        idle.add("heartbeat", "The URL has a \"heartbeat\" of its own, which is used.");
+    if (options.given.contains("connect_timeout") && settings.url.query.contains("connection_timeout"))
+        idle.add("connect_timeout", "The URL has a \"connection_timeout\" of its own, which is used.");
+}
+
 std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
     return std::make_unique<AmqpDriver>(settings, attempt, now);
 }
@@ -36,6 +44,7 @@ const Module module{.protocol = "amqp",
                     .broker_options = broker_options,
                     .longest_name = 255,  // AMQP 0-9-1, 4.2.5.3: short strings
                     .check = check,
+                    .find_idle = find_idle,
                     .connect = connect};
 
 }  // namespace

@@ -39,6 +39,16 @@ void check(const BrokerSettings& settings) {
     check_tls_options(settings, websocket ? "wss" : "mqtts");
 }
 
+void find_idle(const BrokerSettings& settings, IdleOptions& idle) {
+    const BrokerOptions& options = settings.options;
+    if (!options.given.contains("session_expiry") || options.session_expiry_s == 0) return;
+    if (!options.client_id.empty())
+        idle.add("session_expiry",
+                 "With \"client_id\" no session is kept, for another client may have the same id: QoS 2 is at least once.");
+    else if (options.version == MqttVersion::v3_1_1)
+        idle.add("session_expiry", "MQTT 3.1.1 does not have it, and no session is kept: QoS 2 is at least once.");
+}
+
 std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
     return std::make_unique<MqttDriver>(settings, attempt, now);
 }
@@ -49,6 +59,7 @@ const Module module{.protocol = "mqtt",
                     .broker_options = broker_options,
                     .longest_name = longest_string,
                     .check = check,
+                    .find_idle = find_idle,
                     .connect = connect};
 
 }  // namespace
