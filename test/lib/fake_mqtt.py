@@ -39,11 +39,12 @@ class Session:
 
 class FakeMqtt:
     """answer(session, published) is called with each PUBLISH; by default, all are acknowledged. greets: versions that
-    are let in; a CONNECT of another one is answered by nothing."""
+    are let in; a CONNECT of another one is answered by nothing. hangs_up(session, connects): on that CONNECT, if true."""
 
-    def __init__(self, answer=None, greets=(5, 4)):
+    def __init__(self, answer=None, greets=(5, 4), hangs_up=None):
         self.published, self.connects = [], []  # connects: (version, client id)
         self._answer, self._greets = answer or self.acknowledge, greets
+        self._hangs_up = hangs_up or (lambda session, connects: False)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.url = f"mqtt://127.0.0.1:{self.port}"
@@ -56,6 +57,14 @@ class FakeMqtt:
 
     def payloads(self):
         return [published.payload for published in list(self.published)]
+
+    def cut(self):
+        """Ends all connections."""
+        for connection in list(self._open):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:  # it is closed already
+                pass
 
     def _accept(self):
         while True:
@@ -96,7 +105,9 @@ class FakeMqtt:
             at = 10 + (1 + body[10] if session.version == 5 else 0)
             length = int.from_bytes(body[at:at + 2], "big")
             self.connects.append((session.version, body[at + 2:at + 2 + length].decode()))
-            if session.version in self._greets:
+            if self._hangs_up(session, len(self.connects)):
+                session.connection.shutdown(socket.SHUT_RDWR)
+            elif session.version in self._greets:
                 session.send(CONNACK, b"\0\0\0" if session.version == 5 else b"\0\0")
         elif type == PUBLISH:
             length = int.from_bytes(body[:2], "big")

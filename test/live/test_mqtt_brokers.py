@@ -214,3 +214,33 @@ def test_a_broker_that_does_not_answer_mqtt_5_gets_a_hint(db):
         assert {version for version, _ in fake.connects} == {5}
         db.run("SELECT eventbus.alter_broker('old', options => '{\"version\": \"3.1.1\", \"connect_timeout\": 1}')")
         db.wait_status("out", delivered=10, state="active")
+
+
+def test_a_broker_restarted_in_the_first_login_is_spoken_to_in_mqtt_5(db):
+    """A hang-up says nothing of versions: messages of 3.1.1 would carry no ids."""
+    with FakeMqtt(hangs_up=lambda _, connects: connects <= 2) as fake:
+        db.broker("shy", fake.url)
+        db.route("out", "shy", "topic:x")
+        publish(db, 10)
+        db.wait_status("out", delivered=10, state="active")
+        assert {version for version, _ in fake.connects} == {5}
+
+
+def test_a_broker_that_hangs_up_on_mqtt_5_alone(db, cluster):
+    """It is served all the same, and told; each reconnect asks for MQTT 5 again."""
+    learnt = []
+    with FakeMqtt(hangs_up=lambda session, _: session.version == 5 and not learnt) as fake:
+        begin_of_log = cluster.log_size()
+        db.broker("old", fake.url)
+        db.route("out", "old", "topic:x")
+        publish(db, 10)
+        row = db.wait_status("out", 60, delivered=10, state="active")
+        assert "hangs up on MQTT 5 and answers MQTT 3.1.1" in row["last_error"] and "option version" in row["last_error"]
+        assert [version for version, _ in fake.connects] == [5, 5, 5, 4, 5, 4]
+        said = [line for line in cluster.log_text(begin_of_log).splitlines() if "answers MQTT 3.1.1" in line]
+        assert len(said) == 1, said
+        learnt.append(True)
+        fake.cut()
+        publish(db, 10, begin=10)
+        db.wait_status("out", delivered=20, state="active")
+        assert fake.connects[-1][0] == 5

@@ -46,7 +46,7 @@ def test_cut(db, mochi, make_proxy, name, qos):
     with Subscriber(mochi.port, [f"{name}/#"], qos=2) as subscriber:
         db.broker("mochi", f"mqtt://127.0.0.1:{proxy.port}")
         db.route("out", "mochi", f"topic:{name}/{{key}}", qos=qos)
-        db.wait_state("out", "active")  # over MQTT 5: one that is cut off before its first login goes on with 3.1.1
+        db.wait_state("out", "active")
         for begin in range(0, 1000, 200):
             proxy.hold_answers()
             publish(db, 200, begin)
