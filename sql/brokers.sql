@@ -25,16 +25,21 @@ SELECT eventbus.create_broker('amqps', 'amqps://guest:s3cret@localhost', '{"ca_f
 SELECT eventbus.create_broker('options', 'amqp://guest@localhost', '{"password_file": "/run/secret", "connect_timeout": 2.5, "heartbeat": 0, "window": 100}');
 SELECT eventbus.create_broker('mqtt', 'wss://u:hunter2@a,b:8884/mqtt', '{"version": "5", "client_id": "me", "session_expiry": 60, "will": {"topic": "gone", "qos": 1}}');
 SELECT eventbus.drop_broker('mqtt');
-SELECT eventbus.create_broker('mqtt', 'mqtt://a', '{"client_id": "me", "session_expiry": 0}');
-SELECT eventbus.alter_broker('mqtt', options => '{"version": "3.1.1", "session_expiry": 60}');
-SELECT eventbus.drop_broker('mqtt');
-SELECT eventbus.create_broker('amqp', 'amqps://u@a?heartbeat=5&connection_timeout=1000', '{"heartbeat": 7, "connect_timeout": 2, "verify": false, "ca_file": "/ca"}');
-SELECT eventbus.drop_broker('amqp');
 SELECT eventbus.create_broker(options => '{"window": 1}', url => 'redis://h', name => 'by name');
 SELECT eventbus.create_broker(repeat('n', 63), 'redis://localhost');
 SELECT * FROM brokers;
 SELECT count(*) AS shown FROM eventbus.broker WHERE broker::text LIKE '%s3%cret%';
 SELECT created_at <= now() AS created FROM eventbus.broker WHERE name = 'redis';
+
+-- Options that do nothing beside others are told
+SET client_min_messages = notice;
+SELECT eventbus.create_broker('mqtt', 'mqtt://a', '{"client_id": "me", "session_expiry": 60}');
+SELECT eventbus.alter_broker('mqtt', options => '{"client_id": "me", "session_expiry": 0}');
+SELECT eventbus.alter_broker('mqtt', options => '{"version": "3.1.1", "session_expiry": 60}');
+SELECT eventbus.create_broker('idle', 'amqps://u@a?heartbeat=5&connection_timeout=1000', '{"heartbeat": 7, "connect_timeout": 2, "verify": false, "ca_file": "/ca"}');
+SET client_min_messages = error;
+SELECT eventbus.drop_broker('mqtt');
+SELECT eventbus.drop_broker('idle');
 
 -- Names
 SELECT eventbus.create_broker(NULL, 'redis://localhost');
