@@ -113,8 +113,7 @@ TEST(MqttLogin, SaysWhatTheSettingsSay) {
                        }});
     Pump first(mqtt_settings(broker.url()));
     ASSERT_TRUE(first.up()) << first.link.reason;
-    BrokerSettings settings =
-        mqtt_settings(broker.url(), R"({"client_id":"me","heartbeat":11,"version":"5",
+    BrokerSettings settings = mqtt_settings(broker.url(), R"({"client_id":"me","heartbeat":11,"version":"5",
                           "will":{"topic":"gone","payload":"bye","qos":1,"retain":true}})");
     settings.url.user = "user";
     settings.url.has_user = true;

@@ -180,7 +180,8 @@ TEST_F(MqttLive, QoS2IsExactlyOnceAcrossCuts) {
         // Cut off with some of it under way; the last connections may finish.
         if (connection < 12) {
             const auto enough = static_cast<std::size_t>(connection % 3);
-            pump.until([&] { return pump.settled.size() >= enough || pump.settled.size() + delivered.size() >= count; });
+            pump.until(
+                [&] { return pump.settled.size() >= enough || pump.settled.size() + delivered.size() >= count; });
             const auto interests = pump.driver().interests();
             ASSERT_FALSE(interests.empty());
             shutdown(interests.front().fd, SHUT_RDWR);

@@ -1,6 +1,5 @@
-// What it is: tests of which version of MQTT the driver speaks, to brokers that refuse MQTT 5, hang up on it or say nothing.
-// Who calls it: make -C test/unit mqtt.
-// Never: asserts how fast something is.
+// What it is: tests of which version of MQTT the driver speaks, to brokers that refuse MQTT 5, hang up on it or say
+// nothing. Who calls it: make -C test/unit mqtt. Never: asserts how fast something is.
 #include <gtest/gtest.h>
 
 #include "mqtt_support.hpp"
@@ -58,7 +57,8 @@ class Versioned {
 };
 
 bool has_id(const Published& message) {
-    return std::find(message.properties.begin(), message.properties.end(), std::pair<std::string, std::string>{"event-id", "1"}) != message.properties.end();
+    return std::find(message.properties.begin(), message.properties.end(),
+                     std::pair<std::string, std::string>{"event-id", "1"}) != message.properties.end();
 }
 
 }  // namespace
@@ -84,13 +84,13 @@ TEST(MqttVersion, FallsBackWhereMQTT5IsRefused) {
 // A broker that is restarted in the middle of the very first CONNECT.
 TEST(MqttVersion, AHangUpIsNoRefusal) {
     for (const std::size_t hang_ups : {1, 2, 3}) {
-        Versioned broker([&](unsigned version, std::size_t number) {
-            return number > hang_ups && version == version_5;
-        });
+        Versioned broker(
+            [&](unsigned version, std::size_t number) { return number > hang_ups && version == version_5; });
         const Link link = broker.connect(hang_ups);
         EXPECT_EQ(link.state, LinkState::down);
         EXPECT_EQ(link.remedy, Remedy::retry);
-        EXPECT_EQ(link.reason, "connection lost before the broker answered the login: the server closed the connection");
+        EXPECT_EQ(link.reason,
+                  "connection lost before the broker answered the login: the server closed the connection");
         EXPECT_TRUE(has_id(broker.deliver())) << hang_ups;
         EXPECT_EQ(broker.asked().back(), version_5);
     }
@@ -98,11 +98,13 @@ TEST(MqttVersion, AHangUpIsNoRefusal) {
 
 TEST(MqttVersion, ABrokerThatHangsUpOnMQTT5AloneIsToldAndServed) {
     Versioned broker([](unsigned version, std::size_t) { return version == version_3; });
-    EXPECT_EQ(broker.connect(2).reason, "connection lost before the broker answered the login: the server closed the connection");
+    EXPECT_EQ(broker.connect(2).reason,
+              "connection lost before the broker answered the login: the server closed the connection");
     const Link told = broker.connect(1);
     EXPECT_EQ(told.state, LinkState::down);
     EXPECT_EQ(told.remedy, Remedy::retry);
-    EXPECT_NE(told.reason.find("the broker hangs up on MQTT 5 and answers MQTT 3.1.1"), std::string::npos) << told.reason;
+    EXPECT_NE(told.reason.find("the broker hangs up on MQTT 5 and answers MQTT 3.1.1"), std::string::npos)
+        << told.reason;
     EXPECT_NE(told.reason.find("the broker option version"), std::string::npos) << told.reason;
     EXPECT_FALSE(has_id(broker.deliver()));
     EXPECT_EQ(broker.asked(), (Versions{5, 5, 5, 4, 5, 4}));
@@ -178,9 +180,10 @@ TEST(MqttVersion, ABlackHoleHasADeadlineAndIsNeverJoined) {
         Pump pump(mqtt_settings(broker.url(), R"({"connect_timeout":0.2})"));
         ASSERT_TRUE(pump.down());
         EXPECT_EQ(pump.link.remedy, Remedy::retry);
-        EXPECT_EQ(pump.link.reason,
-                  "the broker did not answer the login within 200 ms (to MQTT 5; for one that only knows MQTT 3.1.1 set "
-                  "the broker option version to \"3.1.1\")");
+        EXPECT_EQ(
+            pump.link.reason,
+            "the broker did not answer the login within 200 ms (to MQTT 5; for one that only knows MQTT 3.1.1 set "
+            "the broker option version to \"3.1.1\")");
     }
     Pump old(mqtt_settings(broker.url(), R"({"connect_timeout":0.2,"version":"3.1.1"})"));
     ASSERT_TRUE(old.down());

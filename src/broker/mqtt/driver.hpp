@@ -124,8 +124,8 @@ class MqttDriver final : public Driver {
     std::size_t window_;
     std::uint32_t keep_alive_s_;
     bool clean_start_ = true;
-    Session::Doubt doubt_;  // of the connections before this one
-    bool probes_3_ = false;    // 3.1.1 is only asked whether it is answered
+    Session::Doubt doubt_;   // of the connections before this one
+    bool probes_3_ = false;  // 3.1.1 is only asked whether it is answered
 
     Phase phase_ = Phase::wire;
     Link link_;

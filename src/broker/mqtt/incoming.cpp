@@ -101,9 +101,10 @@ void MqttDriver::answers_only_3() {
     session_->doubt[host_.shown()] = doubt_;
     append_good_bye(wire_->outbox(), limits_.version);
     wire_->flush();
-    fail(Remedy::retry,
-         "the broker hangs up on MQTT 5 and answers MQTT 3.1.1, which is used from the next connection on unless MQTT 5 "
-         "works by then (messages of 3.1.1 carry no ids; the broker option version chooses one)");
+    fail(
+        Remedy::retry,
+        "the broker hangs up on MQTT 5 and answers MQTT 3.1.1, which is used from the next connection on unless MQTT 5 "
+        "works by then (messages of 3.1.1 carry no ids; the broker option version chooses one)");
 }
 
 // The packet ids of the last connection, when the broker still knows them.

@@ -43,8 +43,9 @@ void find_idle(const BrokerSettings& settings, IdleOptions& idle) {
     const BrokerOptions& options = settings.options;
     if (!options.given.contains("session_expiry") || options.session_expiry_s == 0) return;
     if (!options.client_id.empty())
-        idle.add("session_expiry",
-                 "With \"client_id\" no session is kept, for another client may have the same id: QoS 2 is at least once.");
+        idle.add(
+            "session_expiry",
+            "With \"client_id\" no session is kept, for another client may have the same id: QoS 2 is at least once.");
     else if (options.version == MqttVersion::v3_1_1)
         idle.add("session_expiry", "MQTT 3.1.1 does not have it, and no session is kept: QoS 2 is at least once.");
 }

@@ -46,10 +46,10 @@ struct Session {
     };
 
     std::string client_id;
-    bool exclusive = false;                 // nobody else can have the client id
-    bool took_5 = false;                    // MQTT 5 has worked
+    bool exclusive = false;              // nobody else can have the client id
+    bool took_5 = false;                 // MQTT 5 has worked
     std::map<std::string, Doubt> doubt;  // by host
-    std::string host;                       // which one has the session; empty: none
+    std::string host;                    // which one has the session; empty: none
     std::map<MessageKey, Past> past;
     std::size_t alone = 0;  // so many of the next messages go out one at a time: one of them ended the connection
     unsigned hang_ups = 0;  // in a row, each soon after the login: perhaps another client has our id
