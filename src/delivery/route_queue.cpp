@@ -216,7 +216,12 @@ std::size_t RouteQueue::offer(broker::Driver& driver, std::size_t most) {
         if (number == nobody) break;
         const auto outcome = try_offer(number, driver, as_probe);
         if (outcome == Offer::full) {
-            ready_.push(number);
+            if (as_probe) {  // it stays one: what is refused as such makes the next one wait
+                probes_.insert(number);
+                probe_from_ = number;
+            } else {
+                ready_.push(number);
+            }
             window_full_ = true;
             break;
         }

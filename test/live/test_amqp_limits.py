@@ -2,6 +2,7 @@
 # Who calls it: pytest.
 # Never: takes a route for healthy because it complains of nothing: arrivals are counted.
 import json
+import time
 from collections import Counter
 
 import pytest
@@ -29,6 +30,12 @@ def as_app(rabbit):
 def connections(rabbit):
     """The broker's process of each connection: another one after a reconnect."""
     return rabbit.control("list_connections", "pid")
+
+
+def channels_of(rabbit, user):
+    """Their numbers."""
+    rows = rabbit.control("list_channels", "--no-table-headers", "-q", "user", "number").splitlines()
+    return [number for owner, number in (row.split() for row in rows) if owner == user]
 
 
 def test_unroutable_events_from_the_wal_are_dead_letters_and_disturb_nobody(db, rabbit, name, told):
@@ -86,6 +93,67 @@ def test_one_forbidden_routing_key_does_not_hold_the_route(db, rabbit, name, tol
             db.wait_status("out", state="active", in_flight=0, dead=0)
     finally:
         rabbit.control("clear_topic_permissions", "limited")
+
+
+class Neighbours:
+    """Numbered events that are allowed, of 45 keys."""
+
+    def __init__(self, db, heard):
+        self.db, self.heard, self.published = db, heard, 0
+
+    def flow_for(self, retries):
+        """Until the route has tried what it is refused so many times more, and all have arrived. Their numbers."""
+        wanted = self.db.status("out")["retries"] + retries
+        first = self.published + 1
+        deadline = time.monotonic() + 60
+        while self.db.status("out")["retries"] < wanted:
+            assert time.monotonic() < deadline, f"{retries} retries: {self.db.status('out')}"
+            self.db.run("SELECT eventbus.publish('ok.' || n, to_jsonb(n), 'k' || mod(n, 45)) "
+                        "FROM generate_series(%s, %s) n", self.published + 1, self.published + 100)
+            self.published += 100
+            eventually(lambda: len(self.heard.messages) > self.published - 300)
+        return self.arrived(first)
+
+    def arrived(self, first):
+        numbers = set(range(first, self.published + 1))
+        eventually(lambda: numbers <= self.heard_numbers(), 60, "all neighbours arrive")
+        return numbers
+
+    def heard_numbers(self):
+        return {int(body) for body in self.heard.bodies()}
+
+
+@pytest.mark.parametrize("most_channels", [None, 1], ids=["free", "one-channel"])
+def test_retries_of_a_forbidden_routing_key_repeat_no_neighbours(db, rabbit, name, told, most_channels):
+    """What is under way on the channel that RabbitMQ closes comes again: at the first refusal, and at no other one,
+    whichever event of that routing key it is. With one channel alone the forbidden one waits for its turn."""
+    exchange = f"allowed_{name}"
+    rabbit.declare(name, exchange)
+    rabbit.control("set_topic_permissions", "limited", exchange, r"^ok\.", ".*")
+    if most_channels:
+        rabbit.control("set_user_limits", "limited", json.dumps({"max-channels": most_channels}))
+    db.broker("rabbit", rabbit.url.replace("guest:guest", "limited:s3cret-of-limited"))
+    try:
+        with rabbit.listener(name) as heard:
+            db.route("out", "rabbit", f"exchange:{exchange}")
+            neighbours = Neighbours(db, heard)
+            db.publish("no.1", 0, "forbidden")
+            neighbours.flow_for(retries=2)
+            if most_channels:  # which is learned by one that is too many, and ends the connection
+                eventually(lambda: told("routes take turns on the 1 channel") or not neighbours.flow_for(retries=1), 60)
+                neighbours.flow_for(retries=1)
+            numbers = neighbours.flow_for(retries=4)
+            db.publish("no.1", -1, "another")
+            numbers |= neighbours.flow_for(retries=4)
+            times = Counter(int(body) for body in heard.bodies())
+            assert not {n: times[n] for n in numbers if times[n] != 1}
+            rabbit.control("clear_topic_permissions", "limited")
+            eventually(lambda: {0, -1} <= neighbours.heard_numbers(), 60, "they arrive once they may")
+            db.wait_status("out", state="active", in_flight=0, dead=0)
+            assert sorted(channels_of(rabbit, "limited")) == ["1"], "the channel aside is closed"
+    finally:
+        rabbit.control("clear_topic_permissions", "limited")
+        rabbit.control("clear_user_limits", "limited", "all")
 
 
 def test_routes_take_turns_on_the_channels_that_a_user_may_have(db, rabbit, name, as_app, told):

@@ -133,6 +133,26 @@ TEST(Trial, AHeldRouteTriesWhatIsNewAtOnce) {
     EXPECT_EQ(w.told("is held"), 1U);
 }
 
+// A driver that has to open a channel first.
+TEST(Trial, AProbeThatFindsNoRoomWaitsAsLongAfterItsRefusal) {
+    Names w;
+    w.everything = forbidden();
+    w.add_named(1);
+    w.lend_one("a", "a");
+    w.run_for(1s);
+    std::vector<broker::TimePoint> tried;
+    w.broker.on_offer = [&](const Sent&) { tried.push_back(w.now); };
+    for (int i = 0; i < 200; ++i) {
+        w.broker.closed_lanes = {1};
+        w.run_for(100ms);
+        w.broker.closed_lanes.clear();
+        w.drive();
+        w.drive();
+    }
+    ASSERT_GE(tried.size(), 3u);
+    for (std::size_t i = 1; i < tried.size(); ++i) EXPECT_GE(tried[i] - tried[i - 1], 500ms) << i;
+}
+
 TEST(Trial, TheKeyOfAForbiddenEventIsKeptOnADetour) {
     Names w;
     w.refused["secret"] = forbidden();

@@ -77,7 +77,8 @@ Lane::Blame Lane::blame(unsigned code, std::string_view text) {
         const bool topic = text.find(topic_mark) != text.npos;
         const std::uint64_t named = named_tag(text, topic);
         if (named == 0) return of(alone(), Remedy::forbidden);
-        return of(named, topic || at(named).address.own_exchange ? Remedy::forbidden : Remedy::fix_settings);
+        const bool its_own = topic || at(named).address.own_exchange;
+        return {&at(named), its_own ? Remedy::forbidden : Remedy::fix_settings, !topic};
     }
     if (code == AMQP_PRECONDITION_FAILED || code == AMQP_CONTENT_TOO_LARGE) {
         if (const auto size = message_size_in(text)) {
@@ -93,9 +94,8 @@ void Lane::closed(unsigned code, std::string_view text, Settlements& out) {
     const Blame found = blame(code, text);
     std::string reason = words(code, text);
     if (found.ticket) {
-        if (one_by_one_ > 0) --one_by_one_;
         const bool names_it = text.find('\'') != text.npos;
-        finish(*found.ticket, Verdict::refused, found.remedy,
+        refuse(*found.ticket, found.remedy, found.whole_exchange,
                names_it ? reason : reason + ": " + shown(found.ticket->address), out);
     } else {
         one_by_one_ = open_;  // the one that fails alone is the one

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::chrono::milliseconds turn{100};       // some round trips
 constexpr std::chrono::milliseconds first_offer{5};  // until then an idle lane may not have been asked
+constexpr std::chrono::milliseconds counted_for{200};
 
 }  // namespace
 
@@ -28,7 +29,7 @@ std::shared_ptr<ChannelLimit> channel_limit_of(const BrokerSettings& settings) {
 
 std::uint16_t Channels::want(Lane& lane, TimePoint now) {
     std::uint16_t number = 0;
-    if (open_ + opening_ < most_) {
+    if (open_ + opening_ + (are_few() ? resting(now) : 0) < most_) {
         if (!free_.empty()) {
             number = free_.back();
             free_.pop_back();
@@ -62,9 +63,20 @@ void Channels::leave(Lane& lane) {
     lanes_[lane.channel] = nullptr;
 }
 
-void Channels::closed(Lane& lane) {
+void Channels::rest(std::uint16_t number, TimePoint now) {
+    free_.push_back(number);
+    while (!closed_at_.empty() && closed_at_.front() + counted_for <= now) closed_at_.pop_front();
+    closed_at_.push_back(now);
+}
+
+std::size_t Channels::resting(TimePoint now) const {
+    const auto is_over = [&](TimePoint at) { return at + counted_for <= now; };
+    return static_cast<std::size_t>(closed_at_.end() - std::find_if_not(closed_at_.begin(), closed_at_.end(), is_over));
+}
+
+void Channels::closed(Lane& lane, TimePoint now) {
     leave(lane);
-    free_.push_back(lane.channel);
+    rest(lane.channel, now);
 }
 
 void Channels::closing(Lane& lane) {
@@ -72,8 +84,8 @@ void Channels::closing(Lane& lane) {
     closing_.push_back(lane.channel);
 }
 
-void Channels::free(std::uint16_t number) {
-    if (std::erase(closing_, number) > 0) free_.push_back(number);
+void Channels::free(std::uint16_t number, TimePoint now) {
+    if (std::erase(closing_, number) > 0) rest(number, now);
 }
 
 void Channels::give(Lane& from, Lane& to, TimePoint now) {
@@ -106,9 +118,11 @@ void Channels::hand_over(TimePoint now) {
     for (std::size_t i = 0; i < wanted; ++i) had_their_turn[i]->yields = true;
 }
 
-TimePoint Channels::due() const {
+TimePoint Channels::due(TimePoint now) const {
     TimePoint due = TimePoint::max();
     if (waiting_.empty()) return due;
+    if (const auto resting = this->resting(now))
+        due = *(closed_at_.end() - static_cast<std::ptrdiff_t>(resting)) + counted_for;
     TimePoint turn_ends = due;
     std::size_t yielding = 0;
     for (const Lane* lane : lanes_) {

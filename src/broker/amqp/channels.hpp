@@ -4,7 +4,8 @@
 //
 // Each lane has a channel of its own while there are enough: what closes it is then nobody else's trouble. Where the
 // broker allows fewer, the lanes take turns: one that waits gets the channel of one that has nothing under way, and
-// those that have had theirs for a while take no more until they have nothing under way.
+// those that have had theirs for a while take no more until they have nothing under way. RabbitMQ counts a user's
+// channels a little late: the place of one that was closed is taken again after a while.
 #pragma once
 
 #include <cstddef>
@@ -39,25 +40,31 @@ class Channels {
     std::size_t open() const { return open_; }
     std::size_t opening() const { return opening_; }
     TimePoint opening_since() const { return opening_since_; }
+    // How many the broker let us have at once, where it refuses another one now.
+    std::size_t fit(TimePoint now) const { return open_ + resting(now); }
+    bool are_few() const { return most_ < highest_; }  // then one is handed on rather than closed
 
     // For a lane without a channel. A number: it is to be opened. 0: the lane got another one's channel, or waits.
     std::uint16_t want(Lane& lane, TimePoint now);
-    void opened(Lane& lane);          // the broker said yes
-    void closed(Lane& lane);          // by the broker; before the lane is told
-    void closing(Lane& lane);         // by us; before the lane is told
-    void free(std::uint16_t number);  // the broker has seen it
+    void opened(Lane& lane);                         // the broker said yes
+    void closed(Lane& lane, TimePoint now);          // by the broker; before the lane is told
+    void closing(Lane& lane);                        // by us; before the lane is told
+    void free(std::uint16_t number, TimePoint now);  // the broker has seen it
 
     void hand_over(TimePoint now);
-    TimePoint due() const;  // of hand_over()
+    TimePoint due(TimePoint now) const;  // of hand_over(), or of want()
 
  private:
     void leave(Lane& lane);
+    void rest(std::uint16_t number, TimePoint now);
+    std::size_t resting(TimePoint now) const;
     void give(Lane& from, Lane& to, TimePoint now);
     static bool may_give(const Lane& lane, TimePoint now);
 
     std::vector<Lane*> lanes_ = {nullptr};  // by channel number; 0 is the connection's own
     std::vector<std::uint16_t> free_;
     std::vector<std::uint16_t> closing_;
+    std::deque<TimePoint> closed_at_;  // what may be counted by the broker still
     std::deque<Lane*> waiting_;
     std::size_t highest_ = 0;
     std::size_t most_ = 0;

@@ -63,7 +63,7 @@ TimePoint AmqpDriver::wake_at() const {
     const bool up = phase_ == Phase::up;
     TimePoint due = up ? TimePoint::max() : deadline_;
     for (const auto& [id, lane] : lanes_) due = std::min(due, patient_until(lane));
-    due = std::min({due, channels_.due(), opened_by()});
+    due = std::min({due, channels_.due(now_), opened_by()});
     if (limits_.heartbeat_s == 0) return due;
     const std::chrono::milliseconds interval(limits_.heartbeat_s * 1000);
     if (up) due = std::min(due, last_received_ + 2 * interval);
@@ -188,7 +188,9 @@ Link AmqpDriver::link() const {
 
 bool AmqpDriver::offer(const Outgoing& outgoing) {
     if (phase_ != Phase::up || blocked_ || stream_.unsent() >= most_unsent) return false;
-    Lane& lane = lanes_[outgoing.lane];
+    Lane* const its = lane_for(outgoing);
+    if (its == nullptr) return false;
+    Lane& lane = *its;
     if (lane.channel == 0) want_channel(lane);
     if (!lane.takes(settings_.options.window > 0 ? settings_.options.window : default_window, most_unconfirmed))
         return false;
@@ -200,10 +202,26 @@ bool AmqpDriver::offer(const Outgoing& outgoing) {
     std::string problem = messages_.write(frames_, stream_.outbox(), lane.channel, outgoing);
     if (problem.empty())
         lane.published(outgoing.ticket, id_of(*outgoing.event), outgoing.event->payload.size(), address_of(outgoing),
-                       now_);
+                       now_, outgoing.event->key);
     else
         settlements_.push_back({outgoing.ticket, Verdict::refused, Remedy::park, std::move(problem)});
     return true;
+}
+
+// The route's lane; another one for an address that the broker has closed a channel for. Two channels keep no order
+// between them, so that what has one key waits for what the other one holds of it.
+Lane* AmqpDriver::lane_for(const Outgoing& outgoing) {
+    constexpr std::uint64_t is_aside = std::uint64_t{1} << 32;
+    Lane& lane = lanes_[outgoing.lane];
+    if (lane.refused->empty()) return &lane;
+    Lane& aside = lanes_[outgoing.lane | is_aside];
+    if (!aside.aside) {
+        aside.aside = true;
+        aside.refused = lane.refused;
+    }
+    const bool goes_aside = lane.refused->has(address_of(outgoing));
+    if ((goes_aside ? lane : aside).has_key(outgoing.event->key)) return nullptr;
+    return goes_aside ? &aside : &lane;
 }
 
 void AmqpDriver::want_channel(Lane& lane) {

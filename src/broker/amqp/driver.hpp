@@ -42,10 +42,12 @@ class AmqpDriver final : public Driver {
     void on_lane_method(Lane& lane, const FrameReader::Method& method);
     void on_closing_channel(std::uint16_t channel, const Frame& frame);
 
+    Lane* lane_for(const Outgoing& outgoing);
     void want_channel(Lane& lane);
     void begin_to_publish();
     void too_many_channels(std::string reason);
     void distrust(Lane& lane);
+    void close_channel(Lane& lane, std::uint16_t code, const char* text);
     TimePoint opened_by() const;
     void keep_time(TimePoint now);
     void flush(TimePoint now);
@@ -84,7 +86,7 @@ class AmqpDriver final : public Driver {
     std::size_t leftover_ = 0;  // of the inbox: part of a frame
     bool written_ = false;      // since the last drive(): it is to be called at once
 
-    std::unordered_map<std::uint32_t, Lane> lanes_;
+    std::unordered_map<std::uint64_t, Lane> lanes_;  // by route; and the ones aside, see lane_for()
     Channels channels_;
     const std::shared_ptr<ChannelLimit> channel_limit_;
     bool published_ = false;  // on this connection

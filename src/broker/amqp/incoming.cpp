@@ -107,7 +107,7 @@ void AmqpDriver::on_connection_close(const amqp_connection_close_t& close) {
 
 // The next connection makes do with those that were open.
 void AmqpDriver::too_many_channels(std::string reason) {
-    const std::size_t fit = channels_.open();
+    const std::size_t fit = channels_.fit(now_);
     if (fit == 0) return fail(Remedy::fix_settings, std::move(reason));
     *channel_limit_ = {fit, now_};
     const std::string these = fit == 1 ? "1 channel" : std::to_string(fit) + " channels";
@@ -119,11 +119,15 @@ void AmqpDriver::too_many_channels(std::string reason) {
 // channel is closed and what is under way on it goes out again, one at a time, so that nobody else pays for it.
 void AmqpDriver::distrust(Lane& lane) {
     const std::string reason = "the broker spoke of a message that we did not send";
-    const amqp_channel_close_t close{
-        .reply_code = AMQP_UNEXPECTED_FRAME, .reply_text = to_bytes("of no message"), .class_id = 0, .method_id = 0};
+    close_channel(lane, AMQP_UNEXPECTED_FRAME, "of no message");
+    lane.distrusted(reason, settlements_);
+}
+
+// Before the lane is told.
+void AmqpDriver::close_channel(Lane& lane, std::uint16_t code, const char* text) {
+    const amqp_channel_close_t close{.reply_code = code, .reply_text = to_bytes(text), .class_id = 0, .method_id = 0};
     send(lane.channel, AMQP_CHANNEL_CLOSE_METHOD, close);
     channels_.closing(lane);
-    lane.distrusted(reason, settlements_);
 }
 
 void AmqpDriver::on_closing_channel(std::uint16_t channel, const Frame& frame) {
@@ -132,7 +136,7 @@ void AmqpDriver::on_closing_channel(std::uint16_t channel, const Frame& frame) {
     if (method.id == AMQP_CHANNEL_CLOSE_METHOD) {  // both closed it at once; its close-ok comes yet
         send(channel, AMQP_CHANNEL_CLOSE_OK_METHOD, amqp_channel_close_ok_t{});
     } else if (method.id == AMQP_CHANNEL_CLOSE_OK_METHOD) {
-        channels_.free(channel);
+        channels_.free(channel, now_);
     }
 }
 
@@ -177,7 +181,7 @@ void AmqpDriver::on_lane_method(Lane& lane, const FrameReader::Method& method) {
             const auto& close = method.as<amqp_channel_close_t>();
             send(lane.channel, AMQP_CHANNEL_CLOSE_OK_METHOD, amqp_channel_close_ok_t{});
             if (lane.opening) return too_many_channels(words(close.reply_code, to_view(close.reply_text)));
-            channels_.closed(lane);
+            channels_.closed(lane, now_);
             lane.closed(close.reply_code, to_view(close.reply_text), settlements_);
             break;
         }
@@ -190,7 +194,11 @@ void AmqpDriver::on_lane_method(Lane& lane, const FrameReader::Method& method) {
         default:
             break;
     }
-    if (!fits) distrust(lane);
+    if (!fits) return distrust(lane);
+    if (lane.aside && lane.channel != 0 && lane.used && lane.idle() && !channels_.are_few()) {
+        close_channel(lane, AMQP_REPLY_SUCCESS, "done");
+        lane.lost({}, settlements_);
+    }
 }
 
 }  // namespace eventbus::broker::amqp

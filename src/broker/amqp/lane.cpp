@@ -24,7 +24,7 @@ std::string shown(const Address& address) {
 
 bool Lane::takes(std::size_t window, std::size_t bytes) const {
     if (channel == 0 || opening || yields || !flow) return false;
-    return open_ == 0 || (one_by_one_ == 0 && open_ < window && bytes_ < bytes);
+    return open_ == 0 || (!aside && one_by_one_ == 0 && open_ < window && bytes_ < bytes);
 }
 
 void Lane::opened(std::uint16_t number, TimePoint now) {
@@ -51,11 +51,15 @@ void Lane::take_channel(Lane& from, TimePoint now) {
 }
 
 void Lane::published(std::uint64_t ticket, const EventId& event, std::size_t payload, const Address& address,
-                     TimePoint now) {
-    tickets_.push_back({ticket, event, address, payload, now, false});
+                     TimePoint now, const Key& key) {
+    tickets_.push_back({ticket, event, address, key, payload, now, false});
     ++open_;
     bytes_ += payload;
     used = true;
+}
+
+bool Lane::has_key(const Key& key) const {
+    return key && open_ > 0 && oldest([&](const Ticket& ticket, std::uint64_t) { return ticket.key == key; }) != 0;
 }
 
 TimePoint Lane::waits_since() const {
@@ -70,8 +74,16 @@ void Lane::finish(Ticket& ticket, Verdict verdict, Remedy remedy, std::string re
     bytes_ -= ticket.payload;
 }
 
+// The channel is gone for it, and would be again.
+void Lane::refuse(Ticket& ticket, Remedy remedy, bool whole_exchange, std::string reason, Settlements& out) {
+    if (one_by_one_ > 0) --one_by_one_;
+    if (remedy != Remedy::park) refused->add(ticket.address, whole_exchange);
+    finish(ticket, Verdict::refused, remedy, std::move(reason), out);
+}
+
 void Lane::confirm_one(Ticket& ticket, std::uint64_t tag, bool acked, Settlements& out) {
     if (ticket.settled) return;
+    refused->taken(ticket.address);
     auto returned = returned_.empty() ? decltype(returned_)::node_type{} : returned_.extract(tag);
     if (!acked) {
         finish(ticket, Verdict::refused, Remedy::retry,
@@ -117,6 +129,7 @@ void Lane::give_up(TimePoint since, const std::string& reason, Settlements& out)
         if (ticket.settled) return true;
         returned_.erase(tag);
         given_up_.emplace(tag, ticket.event);
+        refused->taken(ticket.address);  // what is refused is refused at once
         finish(ticket, Verdict::refused, Remedy::retry, reason + ": " + shown(ticket.address), out);
         return true;
     };
@@ -210,8 +223,7 @@ std::uint64_t Lane::returned_tag(const Return& returned, const std::optional<Eve
 void Lane::distrusted(const std::string& reason, Settlements& out) {
     if (const auto tag = alone()) {
         Ticket& ticket = at(tag);
-        if (one_by_one_ > 0) --one_by_one_;
-        finish(ticket, Verdict::refused, Remedy::unclear, reason + ": " + shown(ticket.address), out);
+        refuse(ticket, Remedy::unclear, false, reason + ": " + shown(ticket.address), out);
     } else {
         one_by_one_ = open_;
     }

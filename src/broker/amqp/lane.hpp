@@ -9,12 +9,14 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "broker/amqp/refused.hpp"
 #include "core/event_id.hpp"
 #include "core/settlement.hpp"
 
@@ -23,15 +25,8 @@ namespace eventbus::broker::amqp {
 using Settlements = std::vector<Settlement>;
 using TimePoint = std::chrono::steady_clock::time_point;
 
-// Where a message went. The names are borrowed until its ticket settles.
-struct Address {
-    std::string_view exchange;
-    std::string_view routing_key;
-    bool own_exchange = false;  // the exchange's name is made of the event
-    bool operator==(const Address& other) const {
-        return exchange == other.exchange && routing_key == other.routing_key;
-    }
-};
+using Key = std::optional<std::string_view>;  // an event's; borrowed until its ticket settles
+
 std::string shown(const Address& address);
 
 class Lane {
@@ -44,15 +39,20 @@ class Lane {
     bool yields = false;   // takes no more, so that another lane may have it
     bool used = false;     // in this turn
     TimePoint turn_since{};
+    // What the broker has closed a channel for goes out on a lane of its own, aside, one message at a time: the next
+    // refusal costs nobody else. Both lanes of a route share what is known of it.
+    bool aside = false;
+    std::shared_ptr<Refused> refused = std::make_shared<Refused>();
 
     bool takes(std::size_t window, std::size_t bytes) const;  // one more ticket
     bool idle() const { return open_ == 0; }
+    bool has_key(const Key& key) const;  // one of its messages is under way
     std::size_t remembered() const { return tickets_.size() + stragglers_.size() + given_up_.size(); }
 
     void opened(std::uint16_t number, TimePoint now);
     void take_channel(Lane& from, TimePoint now);  // of a lane that is idle
     void published(std::uint64_t ticket, const EventId& event, std::size_t payload, const Address& address,
-                   TimePoint now);
+                   TimePoint now, const Key& key = {});
 
     // Since when the oldest open ticket waits; max() where none is open.
     TimePoint waits_since() const;
@@ -81,6 +81,7 @@ class Lane {
         std::uint64_t id;
         EventId event;
         Address address;
+        Key key;
         std::size_t payload;
         TimePoint since;
         bool settled;
@@ -100,8 +101,10 @@ class Lane {
     struct Blame {
         Ticket* ticket = nullptr;
         Remedy remedy = Remedy::retry;
+        bool whole_exchange = false;
     };
     void confirm_one(Ticket& ticket, std::uint64_t tag, bool acked, Settlements& out);
+    void refuse(Ticket& ticket, Remedy remedy, bool whole_exchange, std::string reason, Settlements& out);
     void finish(Ticket& ticket, Verdict verdict, Remedy remedy, std::string reason, Settlements& out);
     void drop_settled();
     // The tag of the oldest open ticket that fits; 0: there is none.
