@@ -190,6 +190,101 @@ TEST_F(AmqpLimits, AForbiddenKeyCostsItsEventAlone) {
     EXPECT_EQ(driven_->link.state, LinkState::up);
 }
 
+using std::chrono::milliseconds;
+
+const std::string bad_is_forbidden =
+    "ACCESS_REFUSED - access to topic 'bad' in exchange 'x' in vhost '/' refused for user 'u'";
+
+// Its neighbours, under way on the other channel, hear nothing of it; once it is taken, it goes with them again.
+TEST_F(AmqpLimits, WhatWasRefusedIsTriedAsideAndAlone) {
+    std::atomic<int> may_go_on = 0;
+    start({[&](Peer& peer) {
+        peer.login();
+        auto channel = peer.channel();
+        peer.published();
+        peer.close_channel(channel, 403, bad_is_forbidden);
+        channel = peer.channel();
+        EXPECT_EQ(peer.published().routing_key, "k");
+        for (const bool is_allowed : {false, true}) {
+            const auto aside = peer.channel();
+            EXPECT_NE(aside, channel);
+            const Published got = peer.published();
+            EXPECT_EQ(got.channel, aside);
+            EXPECT_EQ(got.routing_key, "bad");
+            while (may_go_on == 0) std::this_thread::yield();
+            --may_go_on;
+            if (is_allowed)
+                peer.ack(aside, 1);
+            else
+                peer.close_channel(aside, 403, bad_is_forbidden);
+            if (is_allowed) peer.expect(AMQP_CHANNEL_CLOSE_METHOD);
+        }
+        EXPECT_EQ(peer.published().channel, channel);
+        peer.ack(channel, 2, true);
+        peer.wait_for_end();
+    }});
+    events_[3].key = "of one key";
+    events_[4].key = "of one key";
+    const auto offer_bad = [&](std::uint64_t ticket) {
+        return driven_->offer(ticket, events_[ticket], to_exchange, "x", "bad", 1);
+    };
+    ASSERT_TRUE(driven_->until([&] { return offer_bad(1); }));
+    ASSERT_TRUE(driven_->until_settled(1));
+    ASSERT_TRUE(driven_->until([&] { return offer(2, 1); }));
+    ASSERT_TRUE(driven_->until([&] { return offer_bad(3); }));
+    EXPECT_FALSE(offer_bad(5)) << "one at a time";
+    EXPECT_FALSE(offer(4, 1)) << "not beside what is under way of its key";
+    ++may_go_on;
+    ASSERT_TRUE(driven_->until_settled(2));
+    expect_settled(*driven_, 3, Verdict::refused, Remedy::forbidden);
+    ASSERT_TRUE(driven_->until([&] { return offer_bad(5); }));
+    ++may_go_on;
+    ASSERT_TRUE(driven_->until_settled(3));
+    expect_settled(*driven_, 5, Verdict::delivered, Remedy::none);
+    ASSERT_TRUE(offer_bad(6)) << "with the others, once one was taken";
+    ASSERT_TRUE(driven_->until_settled(5));
+    for (const std::uint64_t ticket : {2, 6}) expect_settled(*driven_, ticket, Verdict::delivered, Remedy::none);
+}
+
+// RabbitMQ counts late: the place of a channel that it has just closed is not free yet.
+TEST_F(AmqpLimits, AChannelThatWasClosedIsNotReplacedAtOnceWhereTheyAreFew) {
+    const auto forbid_one = [](Peer& peer) {
+        peer.login();
+        const auto channel = peer.channel();
+        EXPECT_EQ(peer.published().routing_key, "bad");
+        peer.close_channel(channel, 403, bad_is_forbidden);
+        return Clock::now();
+    };
+    start({[&](Peer& peer) {
+               forbid_one(peer);
+               peer.expect(AMQP_CHANNEL_OPEN_METHOD);
+               peer.expect(AMQP_CONFIRM_SELECT_METHOD);
+               peer.close_connection(530, too_many);
+           },
+           [&](Peer& peer) {
+               const auto closed = forbid_one(peer);
+               peer.expect(AMQP_CHANNEL_OPEN_METHOD);
+               EXPECT_GE(Clock::now() - closed, milliseconds(100));
+               peer.wait_for_end();
+           }});
+    for (int connection = 1; connection <= 2; ++connection) {
+        ASSERT_TRUE(driven_->until([&] { return driven_->offer(1, events_[1], to_exchange, "x", "bad", 1); }));
+        ASSERT_TRUE(driven_->until_settled(1));
+        driven_->settlements.clear();
+        if (connection == 2) break;
+        ASSERT_TRUE(driven_->until([&] {
+            offer(2, 1);
+            return driven_->link.state == LinkState::down;
+        }));
+        expect_down(driven_->link, Remedy::retry, "routes take turns on the 1 channel that the broker lets us have");
+        connect();
+    }
+    ASSERT_TRUE(driven_->until([&] {
+        offer(2, 1);
+        return broker_->done();
+    }) || true);
+}
+
 TEST_F(AmqpLimits, WhatEndsTheConnectionIsToldWhole) {
     start({[](Peer& peer) {
         peer.login();
