@@ -19,6 +19,13 @@ SELECT eventbus.alter_route('row', options => '{"source": "wal", "format": "wal2
 SELECT eventbus.alter_route('row', options => '{"source": "wal", "format": "wal2json2"}');
 ROLLBACK;
 
+-- Patterns of messages are not those of topics.
+BEGIN;
+SELECT eventbus.create_route('m', 'wal_broker', 'stream:s', options => '{"source": "wal", "tables": "none.*", "messages": "soak.#"}');
+SELECT eventbus.alter_route('m', options => '{"source": "wal", "tables": "none.*", "messages": ["a.*", "-#.debug"]}');
+SELECT eventbus.alter_route('m', options => '{"source": "wal", "tables": "none.*", "messages": "shop.*, a#b, -*.x#"}');
+ROLLBACK;
+
 -- Tables without a replica identity, and who may take changes of every table.
 BEGIN;
 CREATE SCHEMA bare;

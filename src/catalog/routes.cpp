@@ -88,6 +88,17 @@ void warn_of_tables(const char* route, const wal::Selection& selection) {
                           errhint("Give them a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL.")));
 }
 
+// Patterns of names and of topics are two languages, and look alike.
+void warn_of_messages(const char* route, const wal::Selection& selection) {
+    const char* pattern = pattern_of_topics(selection.messages);
+    if (pattern != nullptr)
+        ereport(WARNING,
+                (errmsg("option \"messages\" of route \"%s\" takes # as it is: \"%s\"", route, pattern),
+                 errdetail("No topic holds one."),
+                 errhint("Here * stands for any characters, dots among them, as in \"shop.*\". Patterns with # "
+                         "are for the route's topics.")));
+}
+
 const char* source_of(const Checked& checked) {
     return checked.from_wal ? "wal" : "log";
 }
@@ -132,6 +143,7 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
         check_server(broker_id);
         check_publications(checked.selection);
         warn_of_tables(name, checked.selection);
+        warn_of_messages(name, checked.selection);
     }
     // Until this transaction has committed, rotation must not let go of what the route will want: it needs these
     // locks, and looks at the routes only once it has them.
@@ -182,6 +194,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
         check_server(broker_id);
         check_publications(checked.selection);
         warn_of_tables(name, checked.selection);
+        warn_of_messages(name, checked.selection);
     }
     run_query("UPDATE eventbus.route_config SET destination = $2, topics = $3, options = $4::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_destination), Argument::of(new_topics), Argument::of(new_options)});

@@ -18,4 +18,19 @@ wal::Selection wal_selection(const char* options, const broker::Module& module) 
     return selection;
 }
 
+const char* pattern_of_topics(const char* messages) {
+    if (messages == nullptr) return nullptr;
+    for (const char* start = messages; *start != '\0'; start += *start == ',' ? 1 : 0) {
+        while (*start == ' ') ++start;
+        size_t length = strcspn(start, ",");
+        for (const char* at = start; (at = strchr(at, '#')) != nullptr && at < start + length; ++at) {
+            bool begins = at == start || at[-1] == '.' || at[-1] == '-';
+            bool ends = at + 1 == start + length || at[1] == '.' || at[1] == ' ';
+            if (begins && ends) return pnstrdup(start, length);
+        }
+        start += length;
+    }
+    return nullptr;
+}
+
 }  // namespace eventbus::catalog

@@ -11,4 +11,7 @@ namespace eventbus::catalog {
 // The texts are palloc'd. Errors where the options cannot be read.
 wal::Selection wal_selection(const char* options, const broker::Module& module);
 
+// The first pattern of "messages" that is written as one of topics, with # for words; nullptr: there is none. palloc'd.
+const char* pattern_of_topics(const char* messages);
+
 }  // namespace eventbus::catalog

@@ -199,7 +199,7 @@ void remove(SenderRoute* route) {
     pfree(route);
 }
 
-[[noreturn]] void leave() {
+[[noreturn]] void leave_nothing_to_serve() {
     commit_transaction();
     proc_exit(0);
 }
@@ -217,11 +217,11 @@ void release_all() {
 // The broker as it is now; a sender serves one broker with one URL all its life.
 void follow_broker() {
     catalog::Broker broker;
-    if (log::relations_if_any() == nullptr) leave();
+    if (log::relations_if_any() == nullptr) leave_nothing_to_serve();
     SPI_connect();
     if (!catalog::read_broker(sender.broker_id, &broker, sender.memory)) {
         SPI_finish();
-        leave();
+        leave_nothing_to_serve();
     }
     if (sender.broker_url == nullptr) {
         sender.broker_name = broker.name;
@@ -241,8 +241,7 @@ void follow_broker() {
     if (same) return;
     SPI_finish();
     commit_transaction();
-    save_cursors();
-    proc_exit(0);  // the keeper starts another one
+    leave();  // the keeper starts another one
 }
 
 }  // namespace
@@ -263,7 +262,7 @@ void follow_configuration() {
     int count = catalog::read_routes(sender.broker_id, &routes, CurTransactionContext);
     if (count == 0) {
         SPI_finish();
-        leave();
+        leave_nothing_to_serve();
     }
 
     ListCell* cell;

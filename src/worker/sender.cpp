@@ -111,16 +111,6 @@ long show_if_due() {
     return -1;
 }
 
-// A last round for what is on its way, and the cursors; quick, whatever the broker does.
-[[noreturn]] void leave() {
-    call_guest([&] { sender.dispatcher->drive({true, true}, broker::Clock::now()); });
-    take_report();
-    if (sender.unsaved) save_cursors();
-    publish_status();
-    call_guest([] { delete sender.dispatcher; });  // its driver says good-bye
-    proc_exit(0);
-}
-
 // How long there is nothing to do, in milliseconds.
 long idle_time(long save_due, long show_due) {
     long most = settings::safety_poll;
@@ -242,6 +232,15 @@ void run() {
 }
 
 }  // namespace
+
+[[noreturn]] void leave() {
+    call_guest([&] { sender.dispatcher->drive({true, true}, broker::Clock::now()); });
+    take_report();
+    if (sender.unsaved) save_cursors();
+    publish_status();
+    call_guest([] { delete sender.dispatcher; });  // its driver says good-bye
+    proc_exit(0);
+}
 
 }  // namespace eventbus::worker
 

@@ -170,6 +170,9 @@ void follow_configuration();
 
 // feed.cpp: the sender leaves, and the next one begins with nothing but the cursors.
 void begin_again();
+
+// Ends the process after a last round for what has come, and the cursors; quick, whatever the broker does.
+[[noreturn]] void leave();
 // Reads what hungry streams can get. Returns true if there may be more at once.
 bool feed_streams();
 LogStream* make_stream(log::Reader* reader);

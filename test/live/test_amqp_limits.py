@@ -156,6 +156,20 @@ def test_retries_of_a_forbidden_routing_key_repeat_no_neighbours(db, rabbit, nam
         rabbit.control("clear_user_limits", "limited", "all")
 
 
+def open_too_many(db, rabbit, routes, told):
+    """Publishes numbers from 1 on until the limit of channels is told; the next number. RabbitMQ counts channels a
+    little late: of some that are opened together a busy one lets all through. Then it ends the connection."""
+    for n in range(1, 21):
+        db.publish("t", n)
+        for route in routes:
+            db.wait_status(route, 60, delivered=n, in_flight=0)
+        if told('broker "rabbit" (', "530 NOT_ALLOWED"):
+            return n + 1
+        assert len(channels_of(rabbit, "app")) > 3, "the limit was neither kept nor told"
+        rabbit.control("close_all_user_connections", "app", "once more")
+    raise AssertionError("RabbitMQ never kept its limit")
+
+
 def test_routes_take_turns_on_the_channels_that_a_user_may_have(db, rabbit, name, as_app, told):
     """RabbitMQ ends the connection for one channel too many."""
     routes = [f"r{n}" for n in range(5)]
@@ -164,10 +178,11 @@ def test_routes_take_turns_on_the_channels_that_a_user_may_have(db, rabbit, name
     db.broker("rabbit", as_app(**{"max-channels": 3}))
     for route in routes:
         db.route(route, "rabbit", f"queue:{name}_{route}")
-    db.run("SELECT eventbus.publish('t', to_jsonb(n), 'k' || n % 20) FROM generate_series(1, 2000) n")
+    first = open_too_many(db, rabbit, routes, told)
+    db.run("SELECT eventbus.publish('t', to_jsonb(n), 'k' || mod(n, 20)) FROM generate_series(%s, 2000) n", first)
     for route in routes:
         db.wait_status(route, 60, delivered=2000, in_flight=0, dead=0)
-    [line] = told('broker "rabbit" (', "next attempt")
+    [line] = told('broker "rabbit" (', "next attempt", "530 NOT_ALLOWED")
     assert "530 NOT_ALLOWED - number of channels opened for user 'app' has reached the maximum allowed user limit of " \
         "(3); routes take turns on the 3 channels that the broker lets us have" in line
     assert "number of channels" in db.status("r0")["last_error"]

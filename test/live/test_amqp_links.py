@@ -1,6 +1,8 @@
 # What it is: the way to RabbitMQ breaks: refused, swallowed, slow, dribbling, cut, frozen; and what comes after.
 # Who calls it: pytest.
 # Never: accepts a lost event, another order within a key, or a broker that is back and not used.
+import os
+import signal
 import time
 
 import pytest
@@ -185,3 +187,31 @@ def test_broker_stopped_or_frozen_and_back(db, rabbit, name, redis_server, told,
         steady.check(heard.bodies)
         steady.check(lambda: [entry["payload"] for entry in redis_server.stream(name)], duplicates=False)
     eventually(lambda: len(told('broker "rabbit"', "is back after")) == 2, why="each return is told once")
+
+
+def test_an_altered_broker_repeats_nothing_that_was_confirmed(db, rabbit, name):
+    """The answers have come when the sender sees the change: it reads them before it leaves."""
+    rabbit.declare(name)
+    db.broker("rabbit", rabbit.url)
+    db.route("out", "rabbit", f"queue:{name}")
+    db.publish("t", 0)
+    db.wait_status("out", delivered=1)
+    rabbit.suspend_queue(name)
+    db.run("SELECT eventbus.publish('t', to_jsonb(g)) FROM generate_series(1, 100) g")
+    db.wait_status("out", in_flight=100)
+    pid = db.sender("out")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        rabbit.suspend_queue(name, False)
+
+        def unconfirmed():
+            return sum(map(int, rabbit.control("list_channels", "--no-table-headers", "messages_unconfirmed").split()))
+        eventually(lambda: rabbit.depth(name) == 101 and unconfirmed() == 0, 30, "all confirms are on their way")
+        db.run("SELECT eventbus.alter_broker('rabbit', options => '{\"window\": 500}')")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    db.wait_status("out", sender_pid=lambda other: other not in (None, pid))
+    last = db.publish("t", 101)
+    db.wait_status("out", in_flight=0, lag=lambda lag: not lag)
+    got = [int(body) for _, body, _ in rabbit.take_until_idle(name)]
+    assert got == list(range(102)), f"each once, and event {last} after them"
