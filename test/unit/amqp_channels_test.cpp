@@ -263,8 +263,10 @@ TEST_F(AmqpLimits, AChannelThatWasClosedIsNotReplacedAtOnceWhereTheyAreFew) {
            },
            [&](Peer& peer) {
                const auto closed = forbid_one(peer);
-               peer.expect(AMQP_CHANNEL_OPEN_METHOD);
+               const auto channel = peer.channel();
                EXPECT_GE(Clock::now() - closed, milliseconds(100));
+               peer.published();
+               peer.ack(channel, 1);
                peer.wait_for_end();
            }});
     for (int connection = 1; connection <= 2; ++connection) {
@@ -279,10 +281,9 @@ TEST_F(AmqpLimits, AChannelThatWasClosedIsNotReplacedAtOnceWhereTheyAreFew) {
         expect_down(driven_->link, Remedy::retry, "routes take turns on the 1 channel that the broker lets us have");
         connect();
     }
-    ASSERT_TRUE(driven_->until([&] {
-        offer(2, 1);
-        return broker_->done();
-    }) || true);
+    ASSERT_TRUE(driven_->until([&] { return offer(2, 1); }));
+    ASSERT_TRUE(driven_->until_settled(1));
+    expect_settled(*driven_, 2, Verdict::delivered, Remedy::none);
 }
 
 TEST_F(AmqpLimits, WhatEndsTheConnectionIsToldWhole) {
