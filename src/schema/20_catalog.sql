@@ -100,8 +100,22 @@ CREATE TABLE eventbus.dead_letter_store (
     PRIMARY KEY (route_id, event_id)
 );
 CREATE INDEX dead_letter_store_requeued ON eventbus.dead_letter_store (route_id) WHERE requeued;
--- Whoever stores a dead letter locks its route: the check of each row of thousands would cost as much as the row.
-ALTER TABLE eventbus.dead_letter_store DISABLE TRIGGER ALL;
+-- Foreign keys go on to delete and to forbid deleting, but rows are not checked as they come in: whoever makes one locks
+-- what it refers to. pg_restore -j loads route_config before broker_config, if it likes, and the check of each of
+-- thousands of dead letters would cost as much as the letter.
+DO $$
+DECLARE
+    checks record;
+BEGIN
+    FOR checks IN SELECT t.tgrelid::pg_catalog.regclass AS on_table, t.tgname
+                  FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_constraint c ON c.oid = t.tgconstraint
+                  WHERE c.contype = 'f' AND t.tgrelid = c.conrelid
+                  AND c.conrelid IN ('eventbus.route_config'::pg_catalog.regclass,
+                                     'eventbus.dead_letter_store'::pg_catalog.regclass) LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE %s DISABLE TRIGGER %I', checks.on_table, checks.tgname);
+    END LOOP;
+END
+$$;
 COMMENT ON TABLE eventbus.dead_letter_store IS 'events that a broker refused for good, whole; read eventbus.dead_letter instead';
 COMMENT ON COLUMN eventbus.dead_letter_store.lsn IS 'of an event from the WAL: where its transaction''s commit stands, and in number the how-manieth of its changes it is';
 

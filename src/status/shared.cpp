@@ -4,6 +4,7 @@
 #include "status/shared.hpp"
 
 #include <algorithm>
+#include <csignal>
 #include <cstddef>
 #include <cstring>
 #include <new>
@@ -22,6 +23,11 @@ shmem_request_hook_type previous_request_hook = nullptr;
 shmem_startup_hook_type previous_startup_hook = nullptr;
 Shared* state = nullptr;
 Worker* my_worker = nullptr;
+volatile std::sig_atomic_t asked_to_leave = 0;
+
+bool is_of(const Worker& worker, WorkerKind kind, Oid database, std::int32_t broker_id) {
+    return worker.kind == kind && worker.database == database && worker.broker_id == broker_id;
+}
 
 void request() {
     if (previous_request_hook != nullptr) previous_request_hook();
@@ -58,7 +64,6 @@ void detach_worker(int, Datum) {
     if (my_worker->reads_wal)
         for (Database& database : state->databases)
             if (database.oid == my_worker->database) read_wal(&database, my_worker, false);
-    my_worker->kind = WorkerKind::none;
     my_worker->pid = 0;
     my_worker = nullptr;
     LWLockRelease(state->lock);
@@ -107,6 +112,7 @@ Database* find_database(Oid oid, bool create) {
         free->room.none = false;
         free->look = true;
         free->has_extension = false;
+        free->no_extension = false;
         free->other_version = false;
         free->suspended_by = 0;
         free->missing_workers = 0;
@@ -131,9 +137,14 @@ Database* my_database() {
 
 Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id) {
     LWLockAcquire(state->lock, LW_EXCLUSIVE);
-    bool there = std::any_of(std::begin(state->workers), std::end(state->workers), [&](const Worker& worker) {
-        return worker.pid != 0 && worker.kind == kind && worker.database == database && worker.broker_id == broker_id;
-    });
+    bool there = false;
+    for (Worker& worker : state->workers) {
+        if (!is_of(worker, kind, database, broker_id)) continue;
+        if (worker.pid == 0)
+            worker.asked_to_leave = false;  // how an earlier one ended
+        else
+            there = true;
+    }
     for (Worker& worker : state->workers) {
         if (there) break;
         if (worker.pid != 0) continue;
@@ -142,6 +153,7 @@ Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id) {
         worker.broker_id = broker_id;
         worker.proc_number = compat::my_proc_number();
         worker.reads_wal = false;
+        worker.asked_to_leave = asked_to_leave != 0;
         worker.sleeping = false;
         worker.sleeping_on_wal = false;
         worker.pid = MyProcPid;
@@ -166,10 +178,23 @@ static int pid_of(WorkerKind kind, Oid database, std::int32_t broker_id) {
     int pid = 0;
     LWLockAcquire(state->lock, LW_SHARED);
     for (const Worker& worker : state->workers)
-        if (worker.pid != 0 && worker.kind == kind && worker.database == database && worker.broker_id == broker_id)
-            pid = worker.pid;
+        if (worker.pid != 0 && is_of(worker, kind, database, broker_id)) pid = worker.pid;
     LWLockRelease(state->lock);
     return pid;
+}
+
+void note_asked_to_leave() {
+    asked_to_leave = 1;
+    if (my_worker != nullptr) my_worker->asked_to_leave = true;
+}
+
+bool left_when_asked(WorkerKind kind, Oid database, std::int32_t broker_id) {
+    LWLockAcquire(state->lock, LW_SHARED);
+    bool asked = std::any_of(std::begin(state->workers), std::end(state->workers), [&](const Worker& worker) {
+        return worker.pid == 0 && is_of(worker, kind, database, broker_id) && worker.asked_to_leave;
+    });
+    LWLockRelease(state->lock);
+    return asked;
 }
 
 int pid_of_sender(Oid database, std::int32_t broker_id) {

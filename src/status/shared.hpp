@@ -51,7 +51,8 @@ struct Database {
     log::SharedPlace log;                      // where publishers append
     Room room;
     std::atomic<bool> look;            // the launcher should start a keeper to look at it
-    std::atomic<bool> has_extension;   // as the last keeper found it
+    std::atomic<bool> has_extension;   // as the last keeper found it: it has,
+    std::atomic<bool> no_extension;    // it has not; neither: it ended before it knew
     std::atomic<bool> other_version;   // the same: not the library's, so that nobody delivers or frees anything
     std::atomic<int> suspended_by;     // pid of a backend that needs the database to itself, or 0
     std::atomic<int> missing_workers;  // workers that found no slot in max_worker_processes
@@ -65,6 +66,7 @@ struct Worker {
     int pid;  // 0: free
     int proc_number;
     bool reads_wal;
+    std::atomic<bool> asked_to_leave;   // by SIGTERM; stays when the place is free
     std::atomic<bool> sleeping;         // counted in Database::sleepers; who unsets it takes it off there
     std::atomic<bool> sleeping_on_wal;  // the same in Database::wal_sleepers
 };
@@ -116,6 +118,10 @@ Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id);
 int pids_of_workers(Oid database, int* pids, int most);
 int pid_of_sender(Oid database, std::int32_t broker_id);
 int pid_of_keeper(Oid database);
+// In a signal handler: this process has been asked to leave.
+void note_asked_to_leave();
+// Of a worker that is gone: whether it was asked to.
+bool left_when_asked(WorkerKind kind, Oid database, std::int32_t broker_id);
 
 // A route's place; nullptr: the array is full.
 Route* claim_route(Oid database, std::int32_t route_id);

@@ -114,7 +114,9 @@ SteadyTime tend(int32 broker_id, const char* name, const char* database_name) {
         if (state_of(sender->handle) != ChildState::gone) return 0;
         pfree(sender->handle);
         sender->handle = nullptr;
-        if (ms_have_passed(sender->started_at, now, 60000)) sender->backoff.reset();
+        if (ms_have_passed(sender->started_at, now, 60000) ||
+            status::left_when_asked(status::WorkerKind::sender, MyDatabaseId, broker_id))
+            sender->backoff.reset();
         sender->retry_at = plus_ms(now, sender->backoff.next(static_cast<uint32>(now)).count());
     }
     if (status::pid_of_sender(MyDatabaseId, broker_id) != 0)
@@ -244,6 +246,7 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
             configuration = now_configuration;
             if (!read_brokers(&brokers, memory)) {
                 database->has_extension = false;
+                database->no_extension = true;
                 int pids[64];
                 int count = status::pids_of_workers(oid, pids, 64);
                 for (int i = 0; i < count; ++i)

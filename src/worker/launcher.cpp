@@ -36,6 +36,7 @@ struct Keeper {
     bool looked;                     // by a keeper of ours, which found no extension
     bool must_run;
     bool warned;
+    SteadyTime started_at;
     SteadyTime retry_at;
     Backoff backoff{Backoff::Duration(1000), Backoff::Duration(60000)};
 };
@@ -135,11 +136,15 @@ SteadyTime tend(Oid oid, int* starting) {
         }
         pfree(keeper->handle);
         keeper->handle = nullptr;
-        keeper->must_run = database->has_extension;
+        keeper->must_run = !database->no_extension;
+        if (ms_have_passed(keeper->started_at, now, 60000) ||
+            status::left_when_asked(status::WorkerKind::keeper, oid, 0))
+            keeper->backoff.reset();
         if (keeper->must_run && database->suspended_by == 0)
             keeper->retry_at = plus_ms(now, keeper->backoff.next(static_cast<uint32>(now)).count());
     }
-    if (status::pid_of_keeper(oid) != 0) return 0;  // of an earlier launcher
+    if (status::pid_of_keeper(oid) != 0)
+        return plus_ms(now, 1000);  // of an earlier launcher: nobody will tell us when it leaves
     if (database->suspended_by != 0) {
         keeper->must_run = true;
         return plus_ms(now, 1000);
@@ -155,6 +160,8 @@ SteadyTime tend(Oid oid, int* starting) {
 
     database->look = false;
     database->has_extension = false;
+    database->no_extension = false;
+    keeper->started_at = now;
     keeper->handle = start_keeper(oid);
     if (keeper->handle == nullptr) {
         warn_no_room(keeper, database);

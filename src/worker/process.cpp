@@ -44,6 +44,7 @@ void finish_round(int) {
     constexpr int again_ms = 100;
     constexpr int patience = 30;  // whatever else holds the round up, a type's output function for example
     int error = errno;
+    status::note_asked_to_leave();
     if (!proc_exit_inprogress) {
         ShutdownRequestPending = 1;
         bool waits = MyProc != nullptr && MyProc->waitStatus == PROC_WAIT_STATUS_WAITING;
@@ -59,6 +60,11 @@ void finish_round(int) {
     errno = error;
 }
 
+void leave_waits(SIGNAL_ARGS) {
+    status::note_asked_to_leave();
+    die(postgres_signal_arg);
+}
+
 }  // namespace
 
 void set_up_signals(OnSigterm on_sigterm) {
@@ -69,24 +75,36 @@ void set_up_signals(OnSigterm on_sigterm) {
         if (timer_create(CLOCK_MONOTONIC, &event, &again) != 0) elog(FATAL, "could not create a timer: %m");
         pqsignal(SIGTERM, finish_round);
     } else {
-        pqsignal(SIGTERM, die);
+        pqsignal(SIGTERM, leave_waits);
     }
     // SIGUSR1 stays PostgreSQL's.
     pqsignal(SIGHUP, SignalHandlerForConfigReload);
     BackgroundWorkerUnblockSignals();
 }
 
+// ALTER DATABASE and ALTER ROLE may have made us somebody else.
+static void be_ourselves() {
+    StartTransactionCommand();
+    SetConfigOption("session_authorization", GetUserNameFromId(GetAuthenticatedUserId(), false), PGC_SUSET,
+                    PGC_S_OVERRIDE);
+    CommitTransactionCommand();
+}
+
 void connect_to(Oid database) {
-    if (OidIsValid(database))
+    if (OidIsValid(database)) {
         BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
-    else
+        be_ourselves();
+    } else {
         BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
+    }
     search_path_of_sessions = MemoryContextStrdup(TopMemoryContext, namespace_search_path);
     struct Setting {
         const char* name;
         const char* value;
     };
+    constexpr bool missing_ok = true;
     for (const Setting& setting : {
+             Setting{"role", "none"},
              Setting{"application_name", MyBgworkerEntry->bgw_name},
              Setting{"search_path", own_search_path},
              Setting{"default_transaction_isolation", "read committed"},
@@ -95,11 +113,13 @@ void connect_to(Oid database) {
              Setting{"statement_timeout", "0"},
              Setting{"lock_timeout", "0"},
              Setting{"idle_in_transaction_session_timeout", "0"},
+             Setting{"transaction_timeout", "0"},
              Setting{"row_security", "off"},
              Setting{"client_min_messages", "warning"},
              Setting{"session_replication_role", "origin"},
          })
-        SetConfigOption(setting.name, setting.value, PGC_SUSET, PGC_S_OVERRIDE);
+        if (GetConfigOption(setting.name, missing_ok, false) != nullptr)
+            SetConfigOption(setting.name, setting.value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 void use_search_path(SearchPath which) {

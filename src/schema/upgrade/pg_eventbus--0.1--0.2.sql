@@ -12,7 +12,21 @@ COMMENT ON FUNCTION eventbus.create_broker(text, text, jsonb) IS
 
 -- Dead letters of events that cannot be read as a whole.
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN incomplete boolean NOT NULL DEFAULT false;
-ALTER TABLE eventbus.dead_letter_store DISABLE TRIGGER ALL;
+
+-- Rows are not checked against foreign keys as they come in: see 20_catalog.sql.
+DO $$
+DECLARE
+    checks record;
+BEGIN
+    FOR checks IN SELECT t.tgrelid::pg_catalog.regclass AS on_table, t.tgname
+                  FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_constraint c ON c.oid = t.tgconstraint
+                  WHERE c.contype = 'f' AND t.tgrelid = c.conrelid
+                  AND c.conrelid IN ('eventbus.route_config'::pg_catalog.regclass,
+                                     'eventbus.dead_letter_store'::pg_catalog.regclass) LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE %s DISABLE TRIGGER %I', checks.on_table, checks.tgname);
+    END LOOP;
+END
+$$;
 CREATE OR REPLACE VIEW eventbus.dead_letter AS
     SELECT d.event_id, r.name AS route, d.topic, d.key,
            coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
