@@ -14,7 +14,9 @@ struct Event {
     std::uint64_t lsn = 0;          // from the WAL: where its transaction's commit stands; 0: from the log
     std::int64_t number = 0;        // and the how-manieth change of that transaction it is
     std::int64_t published_at = 0;  // microseconds since 1970-01-01 00:00:00 UTC
-    std::string_view topic;         // words joined by dots, 1 to 255 bytes
+    // The WAL has no time of it (a message of no transaction): published_at is when it was read, each time anew.
+    bool is_timeless = false;
+    std::string_view topic;  // words joined by dots, 1 to 255 bytes
     std::optional<std::string_view> key;
     std::string_view payload;
     std::string_view content_type;  // "application/json" for eventbus.publish

@@ -38,7 +38,10 @@ void Found::give(int taker, Event* event) {
     } else {
         event->lsn = source_->commit;
         event->number = source_->number;
-        if (event->published_at == 0) event->published_at = to_unix_us(source_->committed_at);
+        if (event->published_at == 0) {
+            event->published_at = to_unix_us(source_->committed_at);
+            event->is_timeless = source_->is_timeless;
+        }
         wal::give(source_, static_cast<Taker*>(list_nth(source_->takers, taker)), *event);
     }
     given_ = true;
@@ -68,6 +71,7 @@ void remember(Source* source, TransactionId xid) {
 void begin(Source* source, uint64 commit, TimestampTz committed_at) {
     source->commit = commit;
     source->committed_at = committed_at;
+    source->is_timeless = false;
     source->number = 0;
     source->counting = {};
 }
@@ -118,7 +122,10 @@ void on_truncate(LogicalDecodingContext* context, ReorderBufferTXN* txn, int cou
 
 void on_message(LogicalDecodingContext* context, ReorderBufferTXN*, XLogRecPtr lsn, bool transactional,
                 const char* prefix, Size size, const char* content) {
-    if (!transactional) begin(source_of(context), lsn, GetCurrentTimestamp());
+    if (!transactional) {
+        begin(source_of(context), lsn, GetCurrentTimestamp());
+        source_of(context)->is_timeless = true;
+    }
     found_message(source_of(context), lsn, prefix, {content, size});
 }
 

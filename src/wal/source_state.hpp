@@ -66,6 +66,7 @@ struct Source {
     // The transaction that is decoded, or handed on from its spool.
     uint64 commit;
     TimestampTz committed_at;
+    bool is_timeless;         // committed_at is the time of reading
     TimestampTz last_commit;  // the same, of transactions alone
     int64 number;             // of its last change
     Counting counting;

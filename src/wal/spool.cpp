@@ -31,6 +31,7 @@ struct Record {
     uint32 headers;
     uint32 error;
     bool is_bytes;
+    bool is_timeless;
 };
 
 }  // namespace
@@ -115,7 +116,8 @@ void write_event(Spool* spool, const SpoolHead& head, const Event& event) {
                      static_cast<uint32>(event.content_type.size()),
                      static_cast<uint32>(event.headers.size()),
                      static_cast<uint32>(event.error.size()),
-                     event.is_bytes};
+                     event.is_bytes,
+                     event.is_timeless};
     put(spool, &record, sizeof record);
     put(spool, event.topic.data(), event.topic.size());
     if (event.key) put(spool, event.key->data(), event.key->size());
@@ -180,6 +182,7 @@ Event read_event(Spool* spool, Chunk* chunk) {
     event.headers = take(record.headers);
     event.error = take(record.error);
     event.is_bytes = record.is_bytes;
+    event.is_timeless = record.is_timeless;
     return event;
 }
 

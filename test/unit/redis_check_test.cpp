@@ -125,6 +125,8 @@ TEST(RedisReplies, Remedies) {
         EXPECT_EQ(remedy_of(words), Remedy::retry) << words;
     for (const char* words :
          {"NOAUTH x", "NOPERM x", "WRONGPASS x", "MOVED 1 h:1", "ASK 1 h:1", "ERR unknown command 'XADD'",
+          "ERR unsupported command 'xadd'", "unsupported command 'xadd'", "ERR Unknown or unsupported command 'xadd'",
+          "ERR command 'XADD' is not allowed", "ERR command not supported", "ERR unknown cmd",
           "NOPERM this user has no permissions to run the 'xadd' command",
           "NOPERM User keyholder has no permissions to run the 'publish' command",
           "NOPERM this user has no permissions to run the 'xadd' command or its subcommand",
@@ -139,7 +141,7 @@ TEST(RedisReplies, Remedies) {
           "ERR Element too large", "ERR Elements are too large to be stored"})
         EXPECT_EQ(remedy_of(words), Remedy::park) << words;
     for (const char* words : {"ERR Connection refused", "ERR no upstream host", "upstream failure", "ERR anything",
-                              "BUSYGROUP x", "", "ERR", "WRONGTYPEX x"})
+                              "ERR unsupported thing", "BUSYGROUP x", "", "ERR", "WRONGTYPEX x"})
         EXPECT_EQ(remedy_of(words), Remedy::unclear) << words;
 }
 
@@ -153,6 +155,8 @@ TEST(RedisReplies, NoArgumentOfACommandIsShown) {
         EXPECT_EQ(shown.find("ERR unknown command"), 0U) << shown;
         EXPECT_NE(shown.find("a Redis Sentinel, or a proxy"), std::string::npos) << shown;
     }
+    for (const char* words : {"ERR unsupported command 'xadd'", "command 'XADD' is not allowed"})
+        EXPECT_NE(shown_words(words).find("of Redis' commands only, is not supported"), std::string::npos) << words;
     EXPECT_NE(shown_words("ERR Only HELLO messages are accepted by Sentinel instances.").find("Sentinel is not supp"),
               std::string::npos);
     EXPECT_LE(shown_words(std::string(100000, 'x')).size(), 300U);
@@ -162,7 +166,7 @@ TEST(RedisReplies, OpenCommandsWrapAndGrow) {
     redis::OpenCommands open;
     std::uint64_t in = 0, out = 0;
     for (int round = 0; round < 200; ++round) {
-        for (int i = 0; i < 100 + round; ++i) open.push({in++, 1, redis::OpenCommands::What::message, nullptr});
+        for (int i = 0; i < 100 + round; ++i) open.push({in++, 1, redis::OpenCommands::What::list, nullptr});
         for (int i = 0; i < 90; ++i) {
             ASSERT_EQ(open.front().ticket, out++);
             open.pop();

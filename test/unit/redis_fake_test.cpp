@@ -163,7 +163,7 @@ TEST(RedisFake, OfSeveralHostsOneThatBecameAReplicaIsLeft) {
 TEST(RedisFake, RepliesDribble) {
     Server server(after_login([](Socket& socket) {
         receive_commands(socket, "RPUSH", 3);
-        for (const char c : std::string(":1\r\n-OOM too much\r\n$3\r\na-b\r\n")) socket.send({&c, 1});
+        for (const char c : std::string(":1\r\n-OOM too much\r\n:123456\r\n")) socket.send({&c, 1});
         socket.wait_for_end();
     }));
     Pump pump("redis://" + server.host().shown());
@@ -228,18 +228,50 @@ TEST(RedisFake, RepliesThatFitNoTicket) {
     }));
     Pump idle("redis://" + unasked.host().shown());
     expect_down(idle, Remedy::retry, "the server sent a reply to nothing");
+}
 
-    for (const char* words : {"*2\r\n:1\r\n-ERR nested\r\n", "$-1\r\n", "+QUEUED\r\n", "*0\r\n"}) {
-        Server odd(after_login([&](Socket& socket) {
-            receive_commands(socket, "RPUSH", 1);
-            socket.send(words);
-            socket.wait_for_end();
-        }));
-        Pump pump("redis://" + odd.host().shown());
+// Only the command's own kind of answer says that it was done. Whatever else came, this message alone has it.
+TEST(RedisFake, AnswersOfTheWrongKindDeliverNothing) {
+    struct Case {
+        std::string kind, command, good, odd, said;
+    };
+    const std::string entry = "$3\r\n1-1\r\n", array = "*2\r\n:1\r\n-ERR secret\r\n";
+    const std::string no_entry = "not with the id of an entry", no_length = "not with the length of the list";
+    for (const auto& [kind, command, good, odd, said] : std::vector<Case>{
+             {"stream", "XADD", entry, ":1\r\n", "an integer, " + no_entry},
+             {"stream", "XADD", entry, "$0\r\n\r\n", "an empty string, " + no_entry},
+             {"stream", "XADD", entry, "$6\r\nsecret\r\n", "a string, " + no_entry},
+             {"stream", "XADD", entry, "$3\r\n1-x\r\n", "a string, " + no_entry},
+             {"stream", "XADD", entry, "$2\r\n1-\r\n", "a string, " + no_entry},
+             {"stream", "XADD", "+7-0\r\n", "+OK\r\n", "a status, " + no_entry},
+             {"stream", "XADD", entry, "$-1\r\n", "nothing, " + no_entry},
+             {"stream", "XADD", entry, "*0\r\n", "an array, " + no_entry},
+             {"list", "RPUSH", ":1\r\n", ":0\r\n", "an integer, " + no_length},
+             {"list", "RPUSH", ":1\r\n", ":-1\r\n", "an integer, " + no_length},
+             {"list", "RPUSH", ":1\r\n", entry, "a string, " + no_length},
+             {"list", "RPUSH", ":1\r\n", "+QUEUED\r\n", "a status, " + no_length},
+             {"list", "RPUSH", ":1\r\n", array, "an array, " + no_length},
+             {"channel", "PUBLISH", ":0\r\n", ":-1\r\n", "an integer, not with the number of receivers"},
+             {"channel", "PUBLISH", ":0\r\n", "$1\r\n1\r\n", "a string, not with the number of receivers"},
+         }) {
+        Server server([&, command = command, good = good, odd = odd](Socket& socket) {
+            let_in(socket);
+            for (std::string text = socket.receive(); !text.empty(); text = socket.receive()) {
+                if (text.find("LIST\r\n") != std::string::npos) socket.send("$0\r\n\r\n");
+                if (text.find("XREVRANGE\r\n") != std::string::npos) socket.send("*0\r\n");
+                for (std::size_t i = count_of(text, "\r\npoison\r\n"); i > 0; --i) socket.send(odd);
+                for (std::size_t i = count_of(text, "\r\nfine\r\n"); i > 0; --i) socket.send(good);
+            }
+        });
+        Pump pump("redis://" + server.host().shown());
         ASSERT_TRUE(pump.up());
-        ASSERT_TRUE(pump.offer("list", "l", event_of(1, "x")));
-        expect_down(pump, Remedy::retry, "the server sent an unexpected kind of reply");
-        expect_unknown(pump.settled[1], "the server sent an unexpected kind of reply");
+        SCOPED_TRACE(command + " " + odd);
+        expect_delivered(pump.send(kind, "n", event_of(1, "fine")));
+        const Settlement poison = pump.send(kind, "n", event_of(2, "poison"));
+        expect_refused(poison, Remedy::unclear, "the server answered " + command + " with " + said);
+        EXPECT_EQ(poison.reason, "the server answered " + command + " with " + said);
+        expect_delivered(pump.send(kind, "n", event_of(3, "fine")));
+        EXPECT_EQ(pump.link().state, LinkState::up) << pump.link().reason;
     }
 }
 

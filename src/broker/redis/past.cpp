@@ -27,9 +27,9 @@ constexpr std::size_t most_tails = 10'000;
 constexpr auto fence_pause = std::chrono::milliseconds(20);
 constexpr auto fence_patience = std::chrono::seconds(3);
 
-// An id from the WAL says it all, and the time of what was no transaction's is not always the same.
-EventMark mark_of(const EventId& id, std::int64_t published_at) {
-    return {id, id.lsn == 0 ? published_at : 0};
+// Ids begin anew in a restored database and, from the WAL, on a promoted standby's timeline.
+bool is_copy(const EntryMark& mark, const Event& event) {
+    return event.is_timeless ? mark.payload == payload_mark(event.payload) : mark.published_at == event.published_at;
 }
 
 std::uint64_t fingerprint(std::string_view text, std::uint64_t state) {
@@ -63,7 +63,7 @@ void Tail::take(const std::vector<StreamEntry>& page) {
         bytes += entry.bytes;
         if (!entry.ours) continue;
         ++ours_;
-        copies_.insert(mark_of(entry.mark.id, entry.mark.published_at));
+        copies_.emplace(entry.id, entry.mark);
     }
     bytes_ += bytes;
     if (page.size() < page_) {
@@ -88,8 +88,9 @@ void Tail::give_up() {
 
 bool Tail::take_copy(const Event& event) {
     if (copies_.empty()) return false;
-    const auto found = copies_.find(mark_of(id_of(event), event.published_at));
-    if (found == copies_.end()) return false;
+    const auto [first, last] = copies_.equal_range(id_of(event));
+    const auto found = std::find_if(first, last, [&](const auto& copy) { return is_copy(copy.second, event); });
+    if (found == last) return false;
     copies_.erase(found);
     return true;
 }

@@ -8,7 +8,8 @@
 //  1. waits until the server has done with our earlier connections (CLIENT LIST knows them by our name): what
 //     they sent may still be on its way into the stream;
 //  2. reads the stream backwards (XREVRANGE) from its end to the time when the event was published;
-//  3. takes an event whose id, time and source stand there for delivered, once for every copy.
+//  3. takes an event whose id, time and source stand there for delivered, once for every copy. Of a message whose time
+//     the WAL does not know it takes id, payload and source.
 // A server that does not let us ask (ACL), or a consumer that has deleted the entry, leaves us at least once.
 #pragma once
 
@@ -18,7 +19,6 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <unordered_set>
 
 #include "broker/driver.hpp"
 #include "broker/redis/replies.hpp"
@@ -43,8 +43,8 @@ class Tail {
 
  private:
     struct ById {
-        std::size_t operator()(const EventMark& mark) const {
-            return std::hash<std::uint64_t>()(mark.id.lsn ^ static_cast<std::uint64_t>(mark.id.number));
+        std::size_t operator()(const EventId& id) const {
+            return std::hash<std::uint64_t>()(id.lsn ^ static_cast<std::uint64_t>(id.number));
         }
     };
     static std::int64_t from_ms(std::int64_t published_us);
@@ -58,7 +58,7 @@ class Tail {
     std::size_t page_ = 4;      // entries to ask for
     std::size_t ours_ = 0;
     std::size_t bytes_ = 0;
-    std::unordered_multiset<EventMark, ById> copies_;
+    std::unordered_multimap<EventId, EntryMark, ById> copies_;
 };
 
 class Past {
@@ -69,11 +69,13 @@ class Past {
     // By this name the server knows the connections of one database's broker.
     const std::string& client_name() const { return client_name_; }
 
-    // Whether the event may have been sent before. One from the future was published before the clock was set back.
+    // Whether the event may have been sent before. One from the future was published before the clock was set back; of
+    // a timeless one nobody knows when.
     void clock_is(std::int64_t now_us);
     bool concerns(const Outgoing& outgoing) const {
         const auto published = outgoing.event->published_at;
-        return (published < started_us_ || published > future_us_) && outgoing.addressing->kind == "stream";
+        return (published < started_us_ || published > future_us_ || outgoing.event->is_timeless) &&
+               outgoing.addressing->kind == "stream";
     }
     // Not before then.
     std::int64_t since(const Event& event) const { return std::min(event.published_at, started_us_); }

@@ -21,6 +21,25 @@ std::int64_t wall_clock_us() {
     return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
 }
 
+// Each command has its own good answer: the entry's id, the list's new length, the number of receivers.
+bool is_good(OpenCommands::What asked, const Reply& reply) {
+    if (asked != OpenCommands::What::stream)
+        return reply.kind == Reply::Kind::integer && reply.number >= (asked == OpenCommands::What::list ? 1 : 0);
+    return (reply.kind == Reply::Kind::string || reply.kind == Reply::Kind::status) && is_entry_id(reply.words);
+}
+
+std::string odd_answer(OpenCommands::What asked, const Reply& reply) {
+    const std::string_view command = asked == OpenCommands::What::stream ? "XADD"
+                                     : asked == OpenCommands::What::list ? "RPUSH"
+                                                                         : "PUBLISH";
+    const std::string_view right = asked == OpenCommands::What::stream ? "the id of an entry"
+                                   : asked == OpenCommands::What::list ? "the length of the list"
+                                                                       : "the number of receivers";
+    std::string text("the server answered ");
+    text.append(command).append(" with ").append(shown_kind(reply));
+    return text.append(", not with ").append(right);
+}
+
 std::string seconds_text(std::chrono::milliseconds time) {
     const auto ms = time.count();
     std::string text = std::to_string(ms / 1000);
@@ -172,22 +191,18 @@ void RedisDriver::login_refused(Step step, const std::string& words) {
 void RedisDriver::take_answer(const Reply& reply) {
     if (open_.empty()) return go_down(Remedy::retry, "the server sent a reply to nothing");
     const OpenCommands::Open asked = open_.front();
-    if (asked.what != OpenCommands::What::message) {
+    if (!asked.is_message()) {
         open_.pop();
         return take_past(asked, reply);
     }
-    switch (reply.kind) {
-        case Reply::Kind::integer:
-        case Reply::Kind::string:
-            settled_.push_back({asked.ticket, Verdict::delivered, Remedy::none, {}});
-            break;
-        case Reply::Kind::error:
-            if (has_other_hosts_ && reply.words.starts_with("READONLY"))
-                return go_down(Remedy::retry, shown_words(reply.words));
-            settled_.push_back({asked.ticket, Verdict::refused, remedy_of(reply.words), shown_words(reply.words)});
-            break;
-        default:
-            return go_down(Remedy::retry, "the server sent an unexpected kind of reply");
+    if (reply.kind == Reply::Kind::error) {
+        if (has_other_hosts_ && reply.words.starts_with("READONLY"))
+            return go_down(Remedy::retry, shown_words(reply.words));
+        settled_.push_back({asked.ticket, Verdict::refused, remedy_of(reply.words), shown_words(reply.words)});
+    } else if (is_good(asked.what, reply)) {
+        settled_.push_back({asked.ticket, Verdict::delivered, Remedy::none, {}});
+    } else {
+        settled_.push_back({asked.ticket, Verdict::refused, Remedy::unclear, odd_answer(asked.what, reply)});
     }
     open_.pop();
     --open_messages_;
@@ -268,7 +283,7 @@ void RedisDriver::go_down(Remedy remedy, std::string reason) {
     if (link_.state == LinkState::down) return;
     link_ = {LinkState::down, remedy, std::move(reason)};
     for (; !open_.empty(); open_.pop()) {
-        if (open_.front().what != OpenCommands::What::message) continue;
+        if (!open_.front().is_message()) continue;
         settled_.push_back({open_.front().ticket, Verdict::unknown, Remedy::retry, link_.reason});
     }
     for (const Outgoing& held : held_) settled_.push_back({held.ticket, Verdict::unknown, Remedy::retry, link_.reason});
@@ -300,15 +315,18 @@ void RedisDriver::deliver(const Outgoing& outgoing) {
     std::string& outbox = stream_.outbox();
     const std::size_t before = outbox.size();
     const std::string_view kind = outgoing.addressing->kind;
+    auto what = OpenCommands::What::channel;
     if (kind == "stream") {
         write_stream_add(outbox, outgoing, source_);
+        what = OpenCommands::What::stream;
     } else if (kind == "list") {
         write_push(outbox, outgoing);
+        what = OpenCommands::What::list;
     } else {
         write_publish(outbox, outgoing);
     }
     const std::size_t bytes = outbox.size() - before;
-    open_.push({outgoing.ticket, bytes, OpenCommands::What::message, nullptr});
+    open_.push({outgoing.ticket, bytes, what, nullptr});
     ++open_messages_;
     open_bytes_ += bytes;
 }

@@ -21,12 +21,13 @@ unsigned database_number(const Url& url);
 // What the server has yet to answer, in the order of the commands.
 class OpenCommands {
  public:
-    enum class What : std::uint8_t { message, tail, fence };
+    enum class What : std::uint8_t { stream, list, channel, tail, fence };  // the first three are messages
     struct Open {
         std::uint64_t ticket = 0;
         std::size_t bytes = 0;  // of its command
-        What what = What::message;
+        What what = What::channel;
         Tail* tail = nullptr;
+        bool is_message() const { return what <= What::channel; }
     };
     bool empty() const { return count_ == 0; }
     std::size_t size() const { return count_; }

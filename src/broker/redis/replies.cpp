@@ -72,18 +72,21 @@ void ReplyReader::put_in_entry(Collected& into, const redisReadTask* task, std::
     }
     using Field = Collected::Field;
     if (task->idx % 2 != 0) return put_value(into, entry, text);
-    into.field = text == "id"       ? Field::id
-                 : text == "time"   ? Field::time
-                 : text == "source" ? Field::source
-                                    : Field::other;
+    into.field = text == "id"        ? Field::id
+                 : text == "time"    ? Field::time
+                 : text == "payload" ? Field::payload
+                 : text == "source"  ? Field::source
+                                     : Field::other;
 }
 
 void ReplyReader::put_value(const Collected& into, StreamEntry& entry, std::string_view text) {
     using Field = Collected::Field;
     if (into.field == Field::id) {
-        entry.mark.id = read_event_id(text).value_or(EventId());
+        entry.id = read_event_id(text).value_or(EventId());
     } else if (into.field == Field::time) {
         entry.mark.published_at = unix_us_of(text).value_or(0);
+    } else if (into.field == Field::payload) {
+        entry.mark.payload = payload_mark(text);
     } else if (into.field == Field::source) {
         entry.ours = text == into.source;
     }
@@ -94,7 +97,20 @@ redisReplyObjectFunctions* ReplyReader::functions() {
         redisReplyObjectFunctions made{};
         made.createString = put_text;
         made.createArray = [](const redisReadTask* task, auto) { return put(task, Reply::Kind::entries); };
-        made.createInteger = [](const redisReadTask* task, long long) { return put(task, Reply::Kind::integer); };
+        made.createInteger = [](const redisReadTask* task, long long number) {
+            static_cast<Collected*>(task->privdata)->reply.number = number;
+            return put(task, Reply::Kind::integer);
+        };
+        // Nobody has asked for RESP3; but hiredis 1 reads it, and without these the reply before it would stay in
+        // place.
+        [](auto& table) {
+            if constexpr (requires { table.createBool; }) {
+                table.createDouble = [](const redisReadTask* task, double, char*, std::size_t) {
+                    return put(task, Reply::Kind::other);
+                };
+                table.createBool = [](const redisReadTask* task, int) { return put(task, Reply::Kind::other); };
+            }
+        }(made);
         made.createNil = [](const redisReadTask* task) { return put(task, Reply::Kind::other); };
         made.freeObject = [](void*) {};
         return made;
@@ -110,6 +126,8 @@ ReplyReader::ReplyReader(std::string source) : reader_(redisReaderCreateWithFunc
 
 namespace {
 
+constexpr std::size_t longest_shown = 300;  // of an error
+
 // Redis 6 and 7.0: "to access one of the keys used as arguments"; 7.2 and Valkey: "No permissions to access a key".
 // What names the command ("to run the 'xadd' command") is not about this message.
 bool forbids_a_name(std::string_view words) {
@@ -118,8 +136,19 @@ bool forbids_a_name(std::string_view words) {
     return words.find("key") != std::string_view::npos || words.find("channel") != std::string_view::npos;
 }
 
+// "ERR unknown command 'XADD'" (Redis), "ERR unsupported command 'xadd'" (Envoy), "ERR unknown or unsupported command"
+// (Pika), "command 'XADD' is not allowed" (Codis), "command not supported".
+bool refuses_command(std::string_view words) {
+    static constexpr std::array<std::string_view, 4> phrases{"unknown", "unsupported", "not support", "not allowed"};
+    std::string said(words.substr(0, std::min(words.find(", with args"), longest_shown)));
+    for (char& c : said) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    return (said.find("command") != std::string::npos || said.find("cmd") != std::string::npos) &&
+           std::any_of(phrases.begin(), phrases.end(),
+                       [&](std::string_view phrase) { return said.find(phrase) != std::string::npos; });
+}
+
 bool is_half_a_protocol(std::string_view words) {
-    return words.starts_with("ERR unknown command") || words.find("Sentinel") != std::string_view::npos;
+    return refuses_command(words) || words.find("Sentinel") != std::string_view::npos;
 }
 
 // This command's own fault for ever, whatever else happens to the server, after Redis' sources.
@@ -137,6 +166,29 @@ bool is_permanent(std::string_view words) {
 
 }  // namespace
 
+bool is_entry_id(std::string_view words) {
+    const auto is_number = [](std::string_view text) {
+        return !text.empty() && text.size() <= 20 && text.find_first_not_of("0123456789") == std::string_view::npos;
+    };
+    const auto dash = words.find('-');
+    return dash != std::string_view::npos && is_number(words.substr(0, dash)) && is_number(words.substr(dash + 1));
+}
+
+std::string_view shown_kind(const Reply& reply) {
+    switch (reply.kind) {
+        case Reply::Kind::status:
+            return "a status";
+        case Reply::Kind::integer:
+            return "an integer";
+        case Reply::Kind::string:
+            return reply.words.empty() ? "an empty string" : "a string";
+        case Reply::Kind::entries:
+            return "an array";
+        default:
+            return "nothing";
+    }
+}
+
 // What we do not know for permanent may be the words of a proxy whose server is away.
 Remedy remedy_of(std::string_view words) {
     static constexpr std::array<std::string_view, 9> later{
@@ -151,10 +203,9 @@ Remedy remedy_of(std::string_view words) {
 }
 
 std::string shown_words(std::string_view words) {
-    constexpr std::size_t longest = 300;
     const auto arguments = words.find(", with args");
-    std::string shown(words.substr(0, std::min(arguments, longest)));
-    if (!is_half_a_protocol(words)) return shown;
+    std::string shown(words.substr(0, std::min(arguments, longest_shown)));
+    if (remedy_of(words) != Remedy::fix_settings || !is_half_a_protocol(words)) return shown;
     if (words.find("Sentinel") != std::string_view::npos)
         return shown + "; a Redis Sentinel is not supported, name the Redis server itself in the broker's URL";
     return shown +

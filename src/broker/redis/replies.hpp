@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -17,25 +18,30 @@
 
 namespace eventbus::broker::redis {
 
-// What tells one event from all others of its source.
-struct EventMark {
-    EventId id;
-    std::int64_t published_at = 0;  // of an event from the log: ids begin anew in a restored database
-    bool operator==(const EventMark&) const = default;
+// What tells one event from all others of its source and id.
+struct EntryMark {
+    std::int64_t published_at = 0;
+    std::size_t payload = 0;  // payload_mark()
 };
+
+inline std::size_t payload_mark(std::string_view payload) {
+    return std::hash<std::string_view>()(payload);
+}
 
 // An entry of a stream, as XREVRANGE tells it.
 struct StreamEntry {
     std::int64_t ms = 0;  // the entry's own id: ms-sequence
     std::uint64_t sequence = 0;
     bool ours = false;  // it has our source
-    EventMark mark;
+    EventId id;
+    EntryMark mark;
     std::size_t bytes = 0;
 };
 
 struct Reply {
     enum class Kind : std::uint8_t { status, integer, string, error, entries, other };
     Kind kind = Kind::other;
+    std::int64_t number = 0;           // of an integer
     std::string words;                 // of an error, status or string; of HELLO's answer the role
     std::vector<StreamEntry> entries;  // of an array
 };
@@ -80,6 +86,7 @@ class ReplyReader {
             other,
             id,
             time,
+            payload,
             source,
             role
         } field = Field::other;  // whose value comes next
@@ -95,6 +102,12 @@ class ReplyReader {
     std::size_t longest_ = 1024 * 1024;
     std::unique_ptr<redisReader, Free> reader_;
 };
+
+// The id of a stream's entry: milliseconds-sequence.
+bool is_entry_id(std::string_view words);
+
+// What kind of reply came, without a word of it.
+std::string_view shown_kind(const Reply& reply);
 
 // What an error reply to a message asks for.
 Remedy remedy_of(std::string_view words);
