@@ -15,6 +15,7 @@ bool RouteQueue::is_suspect(const Item& it) const {
 void RouteQueue::suspect(std::uint64_t number) {
     auto& it = item(number);
     it.state = State::suspect;
+    context_.any_suspects = true;
     suspects_.insert({it.suspicion, number});
 }
 

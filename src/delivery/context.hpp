@@ -25,8 +25,12 @@ struct Context {
     Caution caution{};
     std::size_t delivered_before = 0;  // on the link before this one
     std::uint64_t offers = 0;
-    Evidence evidence{};     // of all routes
-    TimePoint refused_at{};  // something was, the last time
+    Evidence evidence{};        // of all routes
+    TimePoint refused_at{};     // something was, the last time
+    bool any_suspects = false;  // there may be some; false: there are none
+    std::uint64_t moves = 1;    // rises whenever a settled position may have moved
+
+    void moved() { ++moves; }
 
     std::uint32_t dice() {  // xorshift32
         dice_state ^= dice_state << 13;

@@ -7,10 +7,11 @@
 #include <array>
 #include <map>
 #include <stdexcept>
+#include <unordered_map>
 #include <utility>
 
 #include "delivery/context.hpp"
-#include "delivery/feed.hpp"
+#include "delivery/lent_stream.hpp"
 #include "delivery/link.hpp"
 #include "delivery/route_queue.hpp"
 
@@ -20,7 +21,7 @@ using broker::LinkState;
 
 namespace {
 
-constexpr unsigned number_bits = 48;  // of a ticket; above them stands the route's slot
+constexpr unsigned number_bits = RouteQueue::number_bits;
 constexpr std::uint64_t number_mask = (std::uint64_t{1} << number_bits) - 1;
 constexpr std::size_t most_slots = std::size_t{1} << (64 - number_bits);
 constexpr std::size_t quantum = 64;  // tickets a route offers in its turn
@@ -51,19 +52,20 @@ struct Dispatcher::Impl {
     WallClock wall;
     Context context;
     std::vector<Slot> slots;
-    std::map<StreamId, Feed> feeds;
+    std::unordered_map<RouteId, std::vector<std::size_t>> slots_of;  // a route's and its detours', not removed
+    std::size_t removed = 0;                                         // queues that wait for their open tickets
+    std::map<StreamId, LentStream> streams;
     LinkKeeper link;  // goes first at the end: its driver borrows from the others
     std::size_t next_slot = 0;
     std::array<Settlement, 256> settlements;
     std::vector<std::int64_t> ids;  // that settled_ahead() has shown
 
-    static bool is_of(const Slot& slot, RouteId id) {
-        return slot.queue && !slot.queue->is_removed() && slot.queue->id() == id;
-    }
     // Number 0 is the route itself.
     RouteQueue* find(RouteId id, DetourId number) const {
-        for (const auto& slot : slots) {
-            if (is_of(slot, id) && slot.queue->detour_number() == number) return slot.queue.get();
+        const auto found = slots_of.find(id);
+        if (found == slots_of.end()) return nullptr;
+        for (const auto at : found->second) {
+            if (slots[at].queue->detour_number() == number) return slots[at].queue.get();
         }
         return nullptr;
     }
@@ -79,17 +81,28 @@ struct Dispatcher::Impl {
     template <class Visit>
     void each(RouteId id, Visit visit) const {
         get(id);
-        for (const auto& slot : slots) {
-            if (is_of(slot, id)) visit(*slot.queue);
-        }
+        for (const auto at : slots_of.at(id)) visit(*slots[at].queue);
+    }
+    void put(std::size_t at, std::unique_ptr<RouteQueue> queue) {
+        slots_of[queue->id()].push_back(at);
+        streams[queue->stream()].add(queue.get());
+        slots[at].queue = std::move(queue);
+    }
+    // Its open tickets are forgotten when they settle.
+    void remove(RouteQueue& queue) {
+        queue.remove();
+        streams[queue.stream()].filters_changed();
+        auto& of_route = slots_of[queue.id()];
+        std::erase(of_route, std::size_t{queue.slot()});
+        if (of_route.empty()) slots_of.erase(queue.id());
+        ++removed;
     }
     void add_detour(RouteId id, DetourId number, StreamId stream, Detour detour) {
         auto& route = get(id);
         route.pass_over(detour);
         const auto at = free_slot();
-        auto& slot = slots[at];
-        slot.queue = std::make_unique<RouteQueue>(route, std::move(detour), number, feeds[stream], stream,
-                                                  std::uint64_t{at} << number_bits, slot.first_number);
+        put(at, std::make_unique<RouteQueue>(route, std::move(detour), number, streams[stream].feed(), stream,
+                                             std::uint64_t{at} << number_bits, slots[at].first_number));
     }
     std::size_t free_slot() {
         for (std::size_t i = 0; i < slots.size(); ++i) {
@@ -100,48 +113,39 @@ struct Dispatcher::Impl {
         return slots.size() - 1;
     }
     void drop_removed() {
+        if (removed == 0) return;
         for (auto& slot : slots) {
             if (!slot.queue || !slot.queue->is_removed() || slot.queue->in_flight() > 0) continue;
+            streams[slot.queue->stream()].remove(slot.queue.get());
             slot.first_number = slot.queue->next_number();
             slot.queue.reset();
+            --removed;
         }
     }
 
-    void drop_unused_feed(StreamId stream) {
-        const auto found = feeds.find(stream);
-        if (found == feeds.end() || !found->second.empty()) return;
-        const bool used = std::any_of(slots.begin(), slots.end(),
-                                      [&](const Slot& slot) { return slot.queue && slot.queue->stream() == stream; });
-        if (!used) feeds.erase(found);
+    void drop_unused_stream(StreamId stream) {
+        const auto found = streams.find(stream);
+        if (found != streams.end() && found->second.feed().empty() && found->second.queues().empty())
+            streams.erase(found);
     }
 
-    // The place that all routes of the stream have passed, removed ones with open tickets included.
-    Place lowest(StreamId stream, const Feed& feed) const {
-        Place place = feed.end();
-        for (const auto& slot : slots) {
-            if (slot.queue && slot.queue->stream() == stream) place = std::min(place, slot.queue->settled());
-        }
-        return place;
-    }
     std::size_t events_waiting() const {
         std::size_t events = 0;
-        for (const auto& [stream, feed] : feeds) events += feed.events_from(lowest(stream, feed));
+        for (const auto& [id, stream] : streams) events += stream.feed().events_from(stream.lowest(context));
         return events;
     }
 
-    bool hungry(StreamId stream) const {
-        bool any = false;
-        for (const auto& slot : slots) {
-            if (!slot.queue || slot.queue->is_removed() || slot.queue->stream() != stream) continue;
-            any = true;
-        }
-        if (!any) return false;
-        const auto found = feeds.find(stream);
-        if (found == feeds.end()) return true;
-        const auto place = lowest(stream, found->second);
-        if (place == found->second.end()) return true;
-        return found->second.events_from(place) < context.limits.events &&
-               found->second.bytes_from(place) < context.limits.bytes;
+    bool hungry(StreamId id) const {
+        const auto found = streams.find(id);
+        if (found == streams.end()) return false;
+        const auto& stream = found->second;
+        if (std::all_of(stream.queues().begin(), stream.queues().end(),
+                        [](const RouteQueue* queue) { return queue->is_removed(); }))
+            return false;
+        const auto place = stream.lowest(context);
+        if (place == stream.feed().end()) return true;
+        return stream.feed().events_from(place) < context.limits.events &&
+               stream.feed().bytes_from(place) < context.limits.bytes;
     }
 
     void settle() {
@@ -198,10 +202,13 @@ struct Dispatcher::Impl {
 
     // The route with the suspect that is most likely innocent.
     RouteQueue* first_suspects() {
+        if (!context.any_suspects) return nullptr;
+        context.any_suspects = false;
         RouteQueue* found = nullptr;
         const Suspicion* least = nullptr;
         for (auto& slot : slots) {
             const auto* suspicion = slot.queue ? slot.queue->first_suspect() : nullptr;
+            context.any_suspects = context.any_suspects || (slot.queue && slot.queue->has_suspects());
             if (suspicion == nullptr || (least != nullptr && *suspicion >= *least)) continue;
             found = slot.queue.get();
             least = suspicion;
@@ -334,19 +341,22 @@ void Dispatcher::add_route(router::Route route, StreamId stream, bool may_have_d
         throw std::logic_error("delivery has route " + std::to_string(route.id) + " already");
     }
     const auto at = impl_->free_slot();
-    auto& slot = impl_->slots[at];
-    slot.queue = std::make_unique<RouteQueue>(std::move(route), impl_->context, impl_->feeds[stream], stream,
-                                              std::uint64_t{at} << number_bits, slot.first_number);
-    slot.may_have_detours = may_have_detours;
-    if (kin) slot.queue->share_evidence(impl_->get(*kin));
+    impl_->put(at, std::make_unique<RouteQueue>(std::move(route), impl_->context, impl_->streams[stream].feed(), stream,
+                                                std::uint64_t{at} << number_bits, impl_->slots[at].first_number));
+    impl_->slots[at].may_have_detours = may_have_detours;
+    if (kin) impl_->slots[at].queue->share_evidence(impl_->get(*kin));
 }
 
 void Dispatcher::change_route(const router::Route& route) {
-    impl_->each(route.id, [&](RouteQueue& queue) { queue.change(route); });
+    impl_->each(route.id, [&](RouteQueue& queue) {
+        queue.change(route);
+        impl_->streams[queue.stream()].filters_changed();
+    });
 }
 
 void Dispatcher::remove_route(RouteId id) {
-    impl_->each(id, [](RouteQueue& queue) { queue.remove(); });
+    impl_->get(id);
+    for (const auto at : std::vector<std::size_t>(impl_->slots_of[id])) impl_->remove(*impl_->slots[at].queue);
     impl_->drop_removed();
 }
 
@@ -363,18 +373,21 @@ void Dispatcher::move_route(RouteId id, StreamId stream) {
     auto& queue = impl_->get(id);
     if (!queue.is_idle()) throw std::logic_error("route " + std::to_string(id) + " is moved while it is busy");
     const auto before = queue.stream();
-    queue.move(impl_->feeds[stream], stream);
-    impl_->drop_unused_feed(before);
+    impl_->streams[before].remove(&queue);
+    queue.move(impl_->streams[stream].feed(), stream);
+    impl_->streams[stream].add(&queue);
+    impl_->drop_unused_stream(before);
 }
 
 std::uint64_t Dispatcher::leave_out(RouteId id, std::span<const ChunkId> chunks, DetourId number) {
     auto& queue = impl_->get(id, number);
-    const auto feed = impl_->feeds.find(queue.stream());
-    if (feed == impl_->feeds.end()) return 0;
+    const auto found = impl_->streams.find(queue.stream());
+    if (found == impl_->streams.end()) return 0;
+    const auto& feed = found->second.feed();
     std::vector<Place> places;
     for (const ChunkId chunk : chunks) {
-        const Place place = feed->second.place_of({chunk, 0});
-        if (place < feed->second.end() && feed->second.shown(place).chunk == chunk) places.push_back(place);
+        const Place place = feed.place_of({chunk, 0});
+        if (place < feed.end() && feed.shown(place).chunk == chunk) places.push_back(place);
     }
     return queue.leave_out(places);
 }
@@ -383,7 +396,9 @@ std::optional<RouteId> Dispatcher::stuck() const {
     if (impl_->link.state() != LinkState::up) return std::nullopt;
     for (const auto& slot : impl_->slots) {
         if (!slot.queue || !slot.may_have_detours || !slot.queue->waits_for_refused()) continue;
-        if (slot.queue->is_stuck(!impl_->hungry(slot.queue->stream()))) return slot.queue->id();
+        const auto stream = slot.queue->stream();
+        const bool starved = !impl_->hungry(stream) || impl_->streams.at(stream).is_closed();
+        if (slot.queue->is_stuck(starved)) return slot.queue->id();
     }
     return std::nullopt;
 }
@@ -404,9 +419,9 @@ void Dispatcher::remove_detour(RouteId id, DetourId number) {
     auto& queue = impl_->get(id, number);
     const auto stream = queue.stream();
     impl_->get(id).absorb(queue);
-    queue.remove();
+    impl_->remove(queue);
     impl_->drop_removed();
-    impl_->drop_unused_feed(stream);
+    impl_->drop_unused_stream(stream);
 }
 
 const Detour& Dispatcher::detour(RouteId id, DetourId number) const {
@@ -421,11 +436,24 @@ bool Dispatcher::hungry(StreamId stream) const {
     return impl_->hungry(stream);
 }
 
+bool Dispatcher::is_idle(RouteId id) const {
+    return impl_->get(id).is_idle();
+}
+
+bool Dispatcher::stands_still(StreamId stream) const {
+    const auto found = impl_->streams.find(stream);
+    if (found == impl_->streams.end()) return false;
+    const auto& queues = found->second.queues();
+    return std::any_of(queues.begin(), queues.end(), [](const RouteQueue* queue) { return queue->stands_still(); });
+}
+
+void Dispatcher::close_stream(StreamId stream, bool closed) {
+    const auto found = impl_->streams.find(stream);
+    if (found != impl_->streams.end()) found->second.close(closed);
+}
+
 void Dispatcher::lend(StreamId stream, const Chunk& chunk) {
-    impl_->feeds[stream].lend(chunk);
-    for (auto& slot : impl_->slots) {
-        if (slot.queue && slot.queue->stream() == stream) slot.queue->lent();
-    }
+    impl_->streams[stream].lend(chunk);
 }
 
 std::span<const broker::Interest> Dispatcher::interests() const {
@@ -443,8 +471,8 @@ void Dispatcher::drive(broker::Ready ready, TimePoint now) {
 
 void Dispatcher::report(Report& into) {
     auto& made = impl_->context.report;
-    for (auto& [stream, feed] : impl_->feeds) {
-        feed.finish_before(impl_->lowest(stream, feed), stream, made.finished);
+    for (auto& [id, stream] : impl_->streams) {
+        stream.feed().finish_before(stream.lowest(impl_->context), id, made.finished);
     }
     into.clear();
     std::swap(into, made);
@@ -452,8 +480,9 @@ void Dispatcher::report(Report& into) {
 
 void Dispatcher::release(std::span<const Report::Finished> finished) {
     for (const auto& [stream, chunk] : finished) {
-        if (const auto found = impl_->feeds.find(stream); found != impl_->feeds.end()) found->second.release(chunk);
-        impl_->drop_unused_feed(stream);
+        const auto found = impl_->streams.find(stream);
+        if (found != impl_->streams.end()) found->second.feed().release(chunk);
+        impl_->drop_unused_stream(stream);
     }
 }
 

@@ -35,6 +35,12 @@ struct Chunk {
     ChunkId id = 0;  // rising within a stream
     std::span<const Event> events;
     std::int64_t committed_after = 0;  // none of them was visible then; microseconds since the Unix epoch
+    // What some routes of the stream had settled before they came to it.
+    struct Settled {
+        RouteId route;
+        std::uint32_t index;
+    };
+    std::span<const Settled> settled{};
 };
 
 // "Everything of the chunks before `chunk`, and of this chunk the events before `index`, is settled."
@@ -178,7 +184,12 @@ class Dispatcher {
 
     // Feeding.
     bool hungry(StreamId stream) const;  // lend more
+    bool is_idle(RouteId id) const;      // nothing of what is lent is unsettled for the route itself
+    // A route of the stream has something to deliver, and waits with it: paused, held, refused for now.
+    bool stands_still(StreamId stream) const;
     void lend(StreamId stream, const Chunk& chunk);
+    // The host has no room for more of the stream for now, however hungry it is: what its routes have is all they get.
+    void close_stream(StreamId stream, bool closed);
 
     // The network.
     std::span<const broker::Interest> interests() const;

@@ -18,8 +18,9 @@ std::size_t bytes_of(const Event& event) {
 
 }  // namespace
 
-void Feed::lend(const Chunk& chunk) {
-    chunks_.push_back({chunk.id, chunk.events, chunk.committed_after, events_, bytes_, false});
+void Feed::lend(const Chunk& chunk, std::optional<BitRows> takers, std::optional<BitRows> settled) {
+    chunks_.push_back(
+        {chunk.id, chunk.events, chunk.committed_after, events_, bytes_, false, std::move(takers), std::move(settled)});
     events_ += chunk.events.size();
     for (const auto& event : chunk.events) bytes_ += bytes_of(event);
     end_shown_ = {chunk.id, static_cast<std::uint32_t>(chunk.events.size())};

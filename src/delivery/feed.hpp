@@ -5,8 +5,10 @@
 
 #include <compare>
 #include <deque>
+#include <optional>
 #include <vector>
 
+#include "delivery/bit_rows.hpp"
 #include "delivery/dispatcher.hpp"
 
 namespace eventbus::delivery {
@@ -20,7 +22,7 @@ struct Place {
 
 class Feed {
  public:
-    void lend(const Chunk& chunk);
+    void lend(const Chunk& chunk, std::optional<BitRows> takers, std::optional<BitRows> settled);
     bool empty() const { return chunks_.empty(); }
 
     Place end() const { return {first_ + chunks_.size(), 0}; }
@@ -35,6 +37,16 @@ class Feed {
         return nullptr;
     }
     std::int64_t committed_after(Place place) const { return chunks_[place.chunk - first_].committed_after; }
+    // What routes take of the chunk at `place`, by their slots; nullptr: each has to see for itself.
+    const BitRows* takers(Place place) const {
+        const auto& takers = chunks_[place.chunk - first_].takers;
+        return takers ? &*takers : nullptr;
+    }
+    // The route in the slot had settled the event before it came to this stream.
+    bool was_settled(Place place, std::uint32_t slot) const {
+        const auto& settled = chunks_[place.chunk - first_].settled;
+        return settled && settled->has(slot, place.index);
+    }
     Position shown(Place place) const;
     Place place_of(Position position) const;  // of an event that is lent, or of the next chunk's begin
 
@@ -54,6 +66,8 @@ class Feed {
         std::uint64_t events_before;
         std::uint64_t bytes_before;
         bool released;
+        std::optional<BitRows> takers;
+        std::optional<BitRows> settled;
     };
     std::deque<Lent> chunks_;
     std::uint64_t first_ = 0;     // the number of chunks_.front()

@@ -25,6 +25,7 @@ void RouteQueue::change(router::Route route) {
     former_.push_back({next_number(), std::move(route_)});
     route_ = std::make_unique<router::Route>(std::move(route));
     last_topic_.clear();
+    filters_until_ = feed_->end().chunk;
     if (!removed_) {
         seek();
         drop_unwanted();
@@ -49,6 +50,7 @@ void RouteQueue::drop_unwanted() {
 
 void RouteQueue::remove() {
     removed_ = true;
+    context_.moved();
     next_ = feed_->end();
     next_event_ = nullptr;
     ready_ = {};
@@ -68,7 +70,9 @@ void RouteQueue::move(Feed& feed, StreamId stream) {
     next_ = feed.end();
     next_event_ = nullptr;
     left_out_.clear();
+    filters_until_ = 0;
     beside_.at_end();
+    context_.moved();
 }
 
 void RouteQueue::release_hold() {
@@ -94,19 +98,35 @@ bool RouteQueue::matches(std::string_view topic) {
     return last_verdict_;
 }
 
+// What has been found out for all routes of the stream when the chunk at hand was lent.
+const BitRows* RouteQueue::known_takers() const {
+    if (detour_ || next_.chunk < filters_until_ || route_->topics.matches_everything()) return nullptr;
+    return feed_->takers(next_);
+}
+
+// Of an event whose topic is the route's, or may be.
 bool RouteQueue::takes(const Event& event, Place place) {
     if (!left_out_.empty() && is_left_out(place)) return false;
     if (detour_ && !detour_->takes(event)) return false;
-    return matches(event.topic) && (beside_.empty() || !beside_.passes(event, place));
+    if (known_takers() == nullptr && !matches(event.topic)) return false;
+    return !feed_->was_settled(place, slot()) && (beside_.empty() || !beside_.passes(event, place));
 }
 
 bool RouteQueue::would_take(const Event& event, Place place) {
     if (is_left_out(place) || (detour_ && !detour_->takes(event))) return false;
-    return matches(event.topic) && !beside_.has(event, place);
+    return matches(event.topic) && !feed_->was_settled(place, slot()) && !beside_.has(event, place);
 }
 
 void RouteQueue::seek() {
-    while ((next_event_ = feed_->at(next_)) != nullptr && !takes(*next_event_, next_)) ++next_.index;
+    context_.moved();
+    while ((next_event_ = feed_->at(next_)) != nullptr) {
+        if (const auto* takers = known_takers()) {
+            const auto index = static_cast<std::uint32_t>(takers->next(slot(), next_.index));
+            if (std::exchange(next_.index, index) != index) continue;  // perhaps in a later chunk
+        }
+        if (takes(*next_event_, next_)) break;
+        ++next_.index;
+    }
     if (!left_out_.empty()) std::erase_if(left_out_, [&](std::uint64_t chunk) { return chunk < next_.chunk; });
     if (next_event_ == nullptr && !beside_.empty()) beside_.at_end();
 }
@@ -114,6 +134,7 @@ void RouteQueue::seek() {
 void RouteQueue::lent() {
     if (removed_) {
         next_ = feed_->end();
+        context_.moved();
     } else if (next_event_ == nullptr) {
         seek();
         context_.report.moved |= items_.empty() && next_event_ == nullptr;

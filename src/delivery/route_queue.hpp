@@ -34,6 +34,8 @@ namespace eventbus::delivery {
 
 class RouteQueue {
  public:
+    static constexpr unsigned number_bits = 48;  // of a ticket; above them stands the route's slot
+
     // Tickets are ticket_base + number; numbers start at first_number.
     RouteQueue(router::Route route, Context& context, Feed& feed, StreamId stream, std::uint64_t ticket_base,
                std::uint64_t first_number);
@@ -76,6 +78,7 @@ class RouteQueue {
     const Suspicion* first_suspect();                   // nullptr where none may be offered
     std::size_t offer_suspect(broker::Driver& driver);  // the first one
     bool may_test() const { return !suspects_.empty() && may_offer() && !window_full_ && (!stands() || may_probe()); }
+    bool has_suspects() const { return !suspects_.empty(); }
     void absolve(std::int64_t culprit);
 
     bool has_offer() const {
@@ -83,10 +86,13 @@ class RouteQueue {
         return is_free() ? has_candidate() : may_probe() && (has_candidate() || !probes_.empty());
     }
     RouteId id() const { return id_; }
+    std::uint32_t slot() const { return static_cast<std::uint32_t>(ticket_base_ >> number_bits); }
     StreamId stream() const { return stream_; }
     bool window_full() const { return window_full_; }
     bool is_removed() const { return removed_; }
     bool is_idle() const { return items_.empty() && next_event_ == nullptr; }
+    bool stands_still() const { return !is_idle() && (paused_ || stands() || waits_for_refused()); }
+    const router::TopicFilter* filter() const { return removed_ || detour_ ? nullptr : &route_->topics; }
     std::uint32_t in_flight() const { return in_flight_; }
     std::uint64_t next_number() const { return base_ + items_.size(); }
     Place settled() const;
@@ -133,6 +139,7 @@ class RouteQueue {
     bool takes(const Event& event, Place place);
     bool would_take(const Event& event, Place place);  // for a place that the route has not come to
     bool is_left_out(Place place) const;
+    const BitRows* known_takers() const;
     void seek();
     bool is_strict() const { return route_->options.order == router::Order::strict; }
     Item& item(std::uint64_t number) { return items_[number - base_]; }
@@ -212,6 +219,7 @@ class RouteQueue {
     Place next_;                           // of next_event_
     const Event* next_event_ = nullptr;    // the first event that matches and is not taken; nullptr: none is lent
     std::vector<std::uint64_t> left_out_;  // chunks from there on that it passes over, rising
+    std::uint64_t filters_until_ = 0;      // chunks before this one were lent when the filter was another
     std::string last_topic_;               // the last verdict of the filter
     bool last_verdict_ = false;
 

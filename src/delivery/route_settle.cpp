@@ -276,6 +276,7 @@ void RouteQueue::done(std::uint64_t number) {
 }
 
 void RouteQueue::pop_done() {
+    context_.moved();
     for (; !items_.empty() && items_.front().state == State::done; ++base_) items_.pop_front();
     if (items_.empty() && !timers_.empty()) timers_ = {};  // what is left of them is stale
     if (stands()) go_on_if_empty();

@@ -41,6 +41,12 @@ Ids ids_at(uint64 row, int column, MemoryContext memory) {
     return {ids, count};
 }
 
+// Hundreds of routes are loaded and saved in one transaction, each with results of its own.
+void forget_result() {
+    SPI_freetuptable(SPI_tuptable);
+    SPI_tuptable = nullptr;
+}
+
 // A row that knows nothing yet; false where the route is gone.
 bool insert(StoredCursor* stored, const DetourEvents* events) {
     Argument key = Argument::null_of(BYTEAOID);
@@ -106,6 +112,7 @@ bool update(StoredCursor* stored, const DetourEvents* events, const char* where)
          cursor.in_batch ? array_of({files, segment_count}) : Argument::null_of(INT8ARRAYOID)});
     if (SPI_processed != 1) return false;
     stored->place = place_at(0, 1);
+    forget_result();
     return true;
 }
 
@@ -143,6 +150,7 @@ int load_detours(int32 route_id, MemoryContext memory, int32** detours, DetourEv
         taken.events = ids_at(i, 3, memory);
         taken.settled = ids_at(i, 4, memory);
     }
+    forget_result();
     return count;
 }
 
@@ -191,6 +199,7 @@ void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCurso
     Ids files = ids_at(0, 25, memory);
     for (int i = 0; i < std::min(files.count, segment_count); ++i)
         cursor.files[i] = static_cast<uint32>(files.first[i]);
+    forget_result();
 }
 
 void make_cursor(int32 route_id, bool earliest) {

@@ -82,7 +82,7 @@ struct Limits {
 // Whether anybody wants an event, of which id, topic and key are known; others are passed over before their payload
 // is looked at.
 struct Filter {
-    bool (*wanted)(void* context, const Event& event);
+    bool (*wanted)(void* context, const Event& event, uint64 xid, const Position& at);
     void* context;
 };
 
@@ -124,6 +124,9 @@ struct Unsettled {
     std::string_view topic;
     std::string_view key;
     bool has_key;
+    uint64 xid = 0;  // its top-level transaction
+    Position at = {};
+    uint32 file = 0;
 };
 // The segment's file, which stays the same until the transaction ends.
 uint32 hold_file(int64 generation);

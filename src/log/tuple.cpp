@@ -174,7 +174,8 @@ struct Making {
 
 bool is_wanted(const Making* making, const Event& event) {
     const Filter& filter = *making->filter;
-    return filter.wanted == nullptr || filter.wanted(filter.context, event);
+    const TupleCopy& copy = making->copies->items[making->at];
+    return filter.wanted == nullptr || filter.wanted(filter.context, event, raw_xid(copy.data), copy.at);
 }
 
 std::string_view payload_text(TupleCopies* copies, HeapTupleHeader tuple, char** columns) {

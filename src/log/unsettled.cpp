@@ -3,7 +3,7 @@
 // Never: reads payloads, or makes events.
 #include <algorithm>
 
-#include "log/reader.hpp"
+#include "log/together.hpp"
 #include "log/tuple.hpp"
 #include "postgres/compat.hpp"
 
@@ -12,17 +12,6 @@ extern "C" {
 }
 
 namespace eventbus::log {
-
-namespace {
-
-bool is_settled(const Cursor& cursor, uint64 xid, int64 id, const Position& at) {
-    if (at.generation < cursor.first_generation || finished(cursor.done, xid)) return true;
-    if (xid == cursor.creator_xid && id < cursor.creator_id) return true;
-    return cursor.in_batch && finished(cursor.batch, xid) &&
-           (at < cursor.start || (at < cursor.end && id <= cursor.settled_id));
-}
-
-}  // namespace
 
 uint32 hold_file(int64 generation) {
     Relation rel = table_open(relations().segments[segment_of(generation)], AccessShareLock);
@@ -62,9 +51,14 @@ bool scan_unsettled(const Cursor& of, int64 generation, BlockNumber* block, Bloc
             tuple.t_tableOid = RelationGetRelid(rel);
             ItemPointerSet(&tuple.t_self, *block, offset);
             Position at{generation, *block, offset};
-            if (is_settled(cursor, raw_xid(tuple.t_data), raw_id(tuple.t_data), at)) continue;
+            if (settles(cursor, raw_xid(tuple.t_data), at, raw_id(tuple.t_data), files[segment_of(generation)]))
+                continue;
             if (!HeapTupleSatisfiesVisibility(&tuple, GetActiveSnapshot(), buffer)) continue;
-            visit(context, unsettled_event(tuple.t_data));
+            Unsettled event = unsettled_event(tuple.t_data);
+            event.xid = raw_xid(tuple.t_data);
+            event.at = at;
+            event.file = files[segment_of(generation)];
+            visit(context, event);
         }
         UnlockReleaseBuffer(buffer);
         MemoryContextReset(memory);

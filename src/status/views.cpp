@@ -29,7 +29,7 @@ struct Waiting {
     const log::DetourEvents* detour;  // or nullptr
 };
 
-bool matches(void* context, const Event& event) {
+bool matches(void* context, const Event& event, uint64, const log::Position&) {
     auto* waiting = static_cast<Waiting*>(context);
     const log::DetourEvents* detour = waiting->detour;
     if (detour != nullptr && (!log::takes(*detour, event.id, event.key) || log::has(detour->settled, event.id)))

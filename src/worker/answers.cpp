@@ -3,6 +3,7 @@
 // Never: looks at anything while nobody waits.
 #include <algorithm>
 
+#include "log/together.hpp"
 #include "postgres/guest.hpp"
 #include "worker/sender.hpp"
 
@@ -54,6 +55,9 @@ const SenderDetour* detour_of(const SenderRoute* route, const status::Wanted& wa
 
 bool is_settled(const status::Wanted& wanted, const SenderRoute* route, const SenderDetour* detour) {
     if (detour != nullptr && has(detour->takes->settled, wanted.event_id)) return true;
+    const log::Cursor* from = detour != nullptr ? detour->from : route->from;
+    if (from != nullptr && log::settles(*from, wanted.place.xid, wanted.place.at, wanted.event_id, wanted.place.file))
+        return true;
     const LogStream* stream = detour != nullptr ? detour->stream : route->stream;
     delivery::DetourId number = detour != nullptr ? detour->number : 0;
     delivery::Position position;

@@ -1,6 +1,7 @@
 // What it is: detours: their streams, when they read, when they meet their route, their rows among the cursors.
 // Who calls it: the sender's loop.
 // Never: lets a route's cursor pass what its detour's row does not know.
+#include "log/together.hpp"
 #include "postgres/guest.hpp"
 #include "worker/sender.hpp"
 #include "worker/wal_detours.hpp"
@@ -20,7 +21,11 @@ SenderDetour* make_detour(SenderRoute* route, delivery::DetourId number, const l
     detour->stored.route_id = route->id;
     detour->stored.detour = static_cast<int32>(number);
     detour->first_generation = from.first_generation;
-    detour->stream = make_stream(log::open_reader(from, &sender.place->log, sender.memory));
+    log::Cursor place = from;
+    place.creator_xid = 0;
+    place.creator_id = 0;
+    detour->stream = make_stream(log::open_reader(place, &sender.place->log, sender.memory));
+    detour->from = remember_from(detour->stream->reader, from);
     detour->stream->detour = detour;
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
     route->detours = lappend(route->detours, detour);
@@ -33,8 +38,13 @@ void begin(SenderRoute* route) {
         call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id)); });
     delivery::DetourId number =
         route->detours == NIL ? 1 : static_cast<SenderDetour*>(llast(route->detours))->number + 1;
+    // Its stream begins where the route's is, for what the route has settled since it came there is not to come again.
     SenderDetour* detour =
         make_detour(route, number, log::skipped_to(cursor_at(route->stream, status.settled), route->first_generation));
+    if (route->from != nullptr) {
+        detour->from = static_cast<log::Cursor*>(MemoryContextAlloc(sender.memory, sizeof(log::Cursor)));
+        *detour->from = log::copy_cursor(*route->from, sender.memory);
+    }
     call_guest([&] {
         sender.dispatcher->begin_detour(id_of(detour), number, detour->stream->id);
         detour->takes = &sender.dispatcher->detour(id_of(detour), number);
@@ -46,6 +56,10 @@ void free_detour(SenderDetour* detour) {
     detour->stream->detour = nullptr;
     log::free_snapshot(&detour->known);
     log::free_snapshot(&detour->behind);
+    if (detour->from != nullptr) {
+        log::free_cursor(detour->from);
+        pfree(detour->from);
+    }
     pfree(detour);
 }
 
@@ -101,6 +115,12 @@ void arrange_detours() {
     ListCell* cell;
     foreach (cell, sender.streams)
         if (static_cast<LogStream*>(lfirst(cell))->skip_to != 0) return;  // when that is over
+    foreach (cell, sender.streams) {
+        auto* stream = static_cast<LogStream*>(lfirst(cell));
+        if (stream->lent == NIL) continue;
+        bool closed = !has_room(stream);
+        call_guest([&] { sender.dispatcher->close_stream(stream->id, closed); });
+    }
     for (;;) {
         std::optional<delivery::RouteId> stuck = call_guest([] { return sender.dispatcher->stuck(); });
         if (!stuck) break;
@@ -157,12 +177,14 @@ void save_detours(SenderRoute* route) {
         delivery::RouteStatus status =
             call_guest([&] { return sender.dispatcher->status(id_of(detour), detour->number); });
         note_progress(&detour->progress, detour->stream, status.settled);
-        detour->stored.cursor = log::skipped_to(cursor_at(detour->stream, status.settled), detour->first_generation);
+        log::Cursor place = cursor_at(detour->stream, status.settled);
+        detour->stored.cursor = log::skipped_to(cursor_with(detour->from, place), detour->first_generation);
         log::DetourEvents events = detour_events(detour->takes, id_of(detour), detour->number);
         SavedDetour now = said_by(detour->stored.cursor, events.settled);
         if (detour->stored.exists && detour->saved == now) continue;
         (void)log::save_cursor(&detour->stored, &events);
         detour->saved = now;
+        forget_from(&detour->from, place);
     }
 }
 

@@ -1,4 +1,4 @@
-// What it is: feeding the dispatcher: chunks of the log in, finished chunks out, streams split and joined.
+// What it is: feeding the dispatcher: chunks of the log in, finished chunks out.
 // Who calls it: the sender's loop.
 // Never: keeps a transaction open while events are on their way.
 #include <algorithm>
@@ -15,49 +15,17 @@ namespace {
 
 constexpr Size chunk_bytes = 2 * 1024 * 1024;  // said in eventbus.batch_events' description
 constexpr int redelivered_at_a_time = 100;
-
-// Whether some route of the stream, or its detour, takes the event. One that nobody takes is not even converted.
-bool wanted(void* context, const Event& event) {
-    auto* stream = static_cast<LogStream*>(context);
-    bool found = event.topic.empty();
-    GuestError error;
-    catch_guest(error, [&] {
-        if (const SenderDetour* detour = stream->detour)
-            found = detour->takes->takes(event) && detour->route->filter->matches(event.topic);
-        ListCell* cell;
-        foreach (cell, sender.routes) {
-            auto* route = static_cast<SenderRoute*>(lfirst(cell));
-            if (route->stream == stream && route->filter->matches(event.topic)) found = true;
-        }
-    });
-    return found || error.kind != GuestError::Kind::none;
-}
-
-// True if the chunk is not to be offered: it comes again, and the driver of the next sender knows that its events may
-// have been sent already.
-bool is_repetition(const LogStream* stream) {
-    if (!log::must_begin_again(stream->reader)) return false;
-    begin_again();
-    return true;
-}
-
-void lend(LogStream* stream, log::Chunk* chunk) {
-    MemoryContext before = MemoryContextSwitchTo(sender.memory);
-    auto* lent = static_cast<Lent*>(palloc(sizeof(Lent)));
-    *lent = {stream->next_chunk++, chunk};
-    stream->lent = lappend(stream->lent, lent);
-    MemoryContextSwitchTo(before);
-    if (is_repetition(stream)) return;  // it stays what keeps the cursors where they are
-    std::int64_t committed_after = chunk->committed_after != 0 ? to_unix_us(chunk->committed_after) : 0;
-    call_guest([&] {
-        sender.dispatcher->lend(stream->id, {lent->id, {chunk->events, chunk->count}, committed_after});
-    });
-}
+// All streams together. Beyond it only those that hold nothing are lent something, and little.
+constexpr Size most_lent = 32 * 1024 * 1024;
+constexpr log::Limits little = {50, 64 * 1024};
+// Of one stream that many share: each of them may have a ticket for each event.
+constexpr Size most_among_many = 4 * 1024 * 1024;
+constexpr int many = 16;
 
 bool wants_to_read(const LogStream* stream, std::uint64_t commits) {
     if (stream->detour != nullptr || stream->skip_to != 0) return false;
     if (!log::in_batch(stream->reader) && !stream->must_look && stream->seen_commits == commits) return false;
-    return call_guest([&] { return sender.dispatcher->hungry(stream->id); });
+    return has_room(stream);
 }
 
 // Where somebody has locked a segment (VACUUM FULL, LOCK TABLE) nothing is read, but all else goes on.
@@ -77,56 +45,30 @@ bool segments_are_free() {
     return true;
 }
 
-void move(SenderRoute* route, LogStream* to) {
-    call_guest([&] { sender.dispatcher->move_route(static_cast<delivery::RouteId>(route->id), to->id); });
-    route->stream = to;
-    sender.unsaved = true;
-}
-
-void close_unused_streams() {
+// Batches end where those of its routes do: within one, each has a cursor that says what it has settled.
+log::XidSnapshot batch_end(const LogStream* stream, const log::XidSnapshot& now) {
+    log::XidSnapshot end = now;
+    if (stream->come_with == 0 && stream->arranged == sender.arranged) return end;
     ListCell* cell;
-    foreach (cell, sender.streams) {
-        auto* stream = static_cast<LogStream*>(lfirst(cell));
-        bool used = stream->lent != NIL || stream->detour != nullptr;
-        ListCell* inner;
-        foreach (inner, sender.routes)
-            if (static_cast<SenderRoute*>(lfirst(inner))->stream == stream) used = true;
-        if (used) continue;
-        log::close_reader(stream->reader);
-        sender.streams = foreach_delete_current(sender.streams, cell);
-        pfree(stream);
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->stream != stream || route->from == nullptr || !route->from->in_batch) continue;
+        const log::XidSnapshot& theirs = route->from->batch;
+        if (log::is_later(theirs, log::place_of(stream->reader).done) && log::is_later(end, theirs)) end = theirs;
     }
+    return end;
 }
 
 // A little at a time: most of it is other events, and routes have the right of way.
 void read_detour(LogStream* stream) {
-    constexpr uint32 events = 250;
-    constexpr Size bytes = 256 * 1024;
+    constexpr log::Limits part = {250, 256 * 1024};
     if (!log::in_batch(stream->reader))
         log::begin_batch(stream->reader, log::horizon_of(stream->detour->route->stream->reader), 0);
-    log::Chunk* chunk = log::read_chunk(stream->reader, {events, bytes}, {wanted, stream});
+    log::Chunk* chunk =
+        log::read_chunk(stream->reader, sender.lent_bytes < most_lent ? part : little, filter_of(stream));
     stream->looked_at = steady_now();
     sender.unsaved = true;
     if (chunk != nullptr) lend(stream, chunk);
-}
-
-// Joins what stands at the same place: reading it twice would be a waste.
-void join(LogStream* stream) {
-    if (stream->skip_to != 0) return;
-    ListCell* cell;
-    foreach (cell, sender.streams) {
-        auto* other = static_cast<LogStream*>(lfirst(cell));
-        if (other == stream) return;  // only with earlier ones
-        // What was lent to the other may be stuck there, and would soon fill it up for all.
-        if (other->lent != NIL || other->skip_to != 0 || other->detour != nullptr) continue;
-        if (!log::same_place(other->reader, stream->reader)) continue;
-        ListCell* inner;
-        foreach (inner, sender.routes) {
-            auto* route = static_cast<SenderRoute*>(lfirst(inner));
-            if (route->stream == stream && is_idle(route)) move(route, other);
-        }
-        return;
-    }
 }
 
 }  // namespace
@@ -140,42 +82,10 @@ void begin_again() {
     sender.begin_again = true;
 }
 
-bool is_idle(const SenderRoute* route) {
-    return call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id)).idle; });
-}
-
-// A stream is full because one of its routes is slow, or it is about to leave events out.
-void split(LogStream* full) {
-    LogStream* fresh = nullptr;
-    bool someone_stays = false;
-    ListCell* cell;
-    foreach (cell, sender.routes) {
-        auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream == full && !is_idle(route)) someone_stays = true;
-    }
-    if (!someone_stays) return;
-    foreach (cell, sender.routes) {
-        auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream != full || !is_idle(route)) continue;
-        if (fresh == nullptr) {
-            fresh = make_stream(log::clone_reader(full->reader));
-            fresh->seen_commits = full->seen_commits;
-            fresh->must_look = full->must_look;
-        }
-        move(route, fresh);
-    }
-}
-
-LogStream* make_stream(log::Reader* reader) {
-    MemoryContext before = MemoryContextSwitchTo(sender.memory);
-    auto* stream = static_cast<LogStream*>(palloc0(sizeof(LogStream)));
-    stream->id = ++sender.next_stream;
-    stream->reader = reader;
-    stream->next_chunk = 1;
-    stream->must_look = true;
-    sender.streams = lappend(sender.streams, stream);
-    MemoryContextSwitchTo(before);
-    return stream;
+bool has_room(const LogStream* stream) {
+    if (stream->lent != NIL && sender.lent_bytes >= most_lent) return false;
+    if (stream->taker_count > many && stream->lent_bytes >= most_among_many) return false;
+    return call_guest([&] { return sender.dispatcher->hungry(stream->id); });
 }
 
 bool feed_streams() {
@@ -205,20 +115,23 @@ bool feed_streams() {
         }
         if (!wants_to_read(stream, commits)) continue;
         if (!log::in_batch(stream->reader)) {
-            log::begin_batch(stream->reader, now, GetCurrentStatementStartTimestamp());
+            log::XidSnapshot end = batch_end(stream, now);
+            bool is_now = log::same(end, now);
+            log::begin_batch(stream->reader, end, is_now ? GetCurrentStatementStartTimestamp() : 0);
             // A look that nobody asked for and that finds nothing leaves the cursors as they are: idle means idle.
             if (stream->seen_commits != commits) sender.unsaved = true;
-            stream->seen_commits = commits;
+            if (is_now) stream->seen_commits = commits;
             stream->looked_at = steady_now();
-            stream->must_look = false;
+            stream->must_look = !is_now;
         }
         log::Limits limits{static_cast<uint32>(settings::batch_events), chunk_bytes};
-        log::Chunk* chunk = log::read_chunk(stream->reader, limits, {wanted, stream});
+        if (sender.lent_bytes >= most_lent) limits = little;
+        log::Chunk* chunk = log::read_chunk(stream->reader, limits, filter_of(stream));
         if (chunk != nullptr) {
             sender.unsaved = sender.unshown = true;
             lend(stream, chunk);
         }
-        more = more || log::in_batch(stream->reader);
+        more = more || log::in_batch(stream->reader) || stream->must_look;
     }
     commit_transaction();
     return more;
@@ -238,6 +151,8 @@ void give_back(const delivery::Report& report) {
                 auto* lent = static_cast<Lent*>(lfirst(inner));
                 if (lent->id != finished.chunk) continue;
                 stream->lent = foreach_delete_current(stream->lent, inner);
+                stream->lent_bytes -= lent->chunk->bytes;
+                sender.lent_bytes -= lent->chunk->bytes;
                 log::free_chunk(lent->chunk);
                 pfree(lent);
                 break;
@@ -248,20 +163,6 @@ void give_back(const delivery::Report& report) {
             if (route->redelivery != nullptr && route->redelivery->stream == finished.stream) feed_redelivery(route);
         }
     }
-}
-
-void arrange_streams() {
-    arrange_detours();
-    ListCell* cell;
-    foreach (cell, sender.streams) {
-        auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (stream->skip_to == 0 && stream->lent != NIL &&
-            !call_guest([&] { return sender.dispatcher->hungry(stream->id); }))
-            split(stream);
-    }
-    if (list_length(sender.streams) < 2) return;
-    close_unused_streams();  // what a detour has left behind is nobody's to join
-    foreach (cell, sender.streams) join(static_cast<LogStream*>(lfirst(cell)));
 }
 
 // Takes the next dead letters that are to be sent again; the ones before have arrived, or have been stored anew.

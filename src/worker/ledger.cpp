@@ -139,7 +139,15 @@ static bool lock_cursors() {
     return false;
 }
 
-void save_cursors() {
+// Among many routes, one that has only seen others' events go by can wait: its row says little that is new.
+static bool can_wait(const SenderRoute* route, SteadyTime now) {
+    constexpr int few_routes = 16;
+    constexpr int quiet_ms = 2000;
+    if (list_length(sender.routes) <= few_routes || route->wal != nullptr || route->detours != NIL) return false;
+    return route->saved == SavedRoute{route->stored.counters} && !ms_have_passed(route->saved_at, now, quiet_ms);
+}
+
+void save_cursors(bool all) {
     if (letters_wait()) return;
     if (!begin_transaction_on_extension("saving cursors")) return;
     if (!lock_cursors()) {
@@ -147,19 +155,27 @@ void save_cursors() {
         return;
     }
     SPI_connect();
+    bool some_wait = false;
+    SteadyTime now = steady_now();
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         delivery::RouteStatus status = whole_status(route);
         log::StoredCursor& stored = route->stored;
         if (stored.cursor.wal.lost) continue;
+        count(route, status);
+        if (!all && can_wait(route, now)) {
+            some_wait = true;
+            continue;
+        }
+        log::Cursor place;
         if (route->wal != nullptr) {
             put_wal_place(route, status.settled, &stored.cursor.wal);
         } else {
             note_progress(&route->progress, route->stream, status.settled);
-            stored.cursor = log::skipped_to(cursor_at(route->stream, status.settled), route->first_generation);
+            place = cursor_at(route->stream, status.settled);
+            stored.cursor = log::skipped_to(cursor_with(route->from, place), route->first_generation);
         }
-        count(route, status);
         char words[512];
         if (status.last_error_at.number != 0) {
             show_text(words, sizeof words, status.last_error);
@@ -167,10 +183,14 @@ void save_cursors() {
         }
         (void)log::save_cursor(&stored, nullptr);
         if (stored.counters.last_error == words) stored.counters.last_error = nullptr;
-        if (route->wal != nullptr)
+        route->saved = {stored.counters};
+        route->saved_at = now;
+        if (route->wal != nullptr) {
             save_wal_detours(route);
-        else
+        } else {
             save_detours(route);
+            forget_from(&route->from, place);
+        }
     }
     SPI_finish();
     commit_transaction();
@@ -179,7 +199,7 @@ void save_cursors() {
         if (route->wal != nullptr) wal_cursor_saved(route);
     }
     status::count_cursor_save(sender.place);
-    sender.unsaved = false;
+    sender.unsaved = some_wait;
     sender.delivered_since_save = 0;
     sender.saved_at = steady_now();
 }

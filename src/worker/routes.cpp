@@ -4,6 +4,7 @@
 #include "broker/loader.hpp"
 #include "catalog/arguments.hpp"
 #include "catalog/catalog.hpp"
+#include "log/together.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
@@ -63,18 +64,20 @@ router::Route make_redelivery_route(const SenderRoute* route) {
     return again;
 }
 
-void add(const catalog::Route& from) {
+SenderRoute* load(const catalog::Route& from) {
     auto* route = static_cast<SenderRoute*>(MemoryContextAllocZero(sender.memory, sizeof(SenderRoute)));
     route->id = from.id;
     keep_texts(route, from);
     log::load_cursor(route->id, 0, sender.memory, &route->stored);
     route->base = route->stored.counters;
     route->first_generation = route->stored.cursor.first_generation;
-    if (from.from_wal)
-        route->wal = make_wal_feed(route);
-    else
-        route->stream = make_stream(log::open_reader(route->stored.cursor, &sender.place->log, sender.memory));
-    delivery::StreamId stream = from.from_wal ? route->wal->stream : route->stream->id;
+    if (from.from_wal) route->wal = make_wal_feed(route);
+    return route;
+}
+
+// Its stream is known.
+void add(SenderRoute* route) {
+    delivery::StreamId stream = route->wal != nullptr ? route->wal->stream : route->stream->id;
     route->shared = status::claim_route(sender.database, route->id);
     if (route->shared != nullptr && route->base.last_error != nullptr) {
         SpinLockAcquire(&route->shared->mutex);
@@ -94,6 +97,7 @@ void add(const catalog::Route& from) {
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
     sender.routes = lappend(sender.routes, route);
     MemoryContextSwitchTo(before);
+    ++sender.arranged;
 }
 
 // A route that was lost may have been told to begin anew.
@@ -126,6 +130,7 @@ void change(SenderRoute* route, const catalog::Route& from) {
             auto* filter = new router::TopicFilter(route->guests.topics);
             delete route->filter;
             route->filter = filter;
+            ++sender.arranged;
             sender.dispatcher->change_route(make_guest_route(route));
             if (route->stream != nullptr) route->stream->skip_at = 0;  // what matches is counted anew
             if (route->redelivery != nullptr) sender.dispatcher->change_route(make_redelivery_route(route));
@@ -193,6 +198,11 @@ void remove(SenderRoute* route) {
         delete route->filter;
     });
     forget_detours(route);
+    if (route->from != nullptr) {
+        log::free_cursor(route->from);
+        pfree(route->from);
+    }
+    ++sender.arranged;
     if (route->wal != nullptr) free_wal_feed(route);
     status::free_route(sender.database, route->id);
     sender.routes = list_delete_ptr(sender.routes, route);
@@ -267,7 +277,8 @@ void follow_configuration() {
 
     ListCell* cell;
     foreach (cell, sender.routes) static_cast<SenderRoute*>(lfirst(cell))->seen = false;
-    List* to_send = NIL;
+    List* fresh = NIL;
+    List* placed = NIL;
     sender.keeps_wal = false;
     for (int i = 0; i < count; ++i) {
         SenderRoute* route = find_route(routes[i].id);
@@ -277,13 +288,22 @@ void follow_configuration() {
             sender.keeps_wal = sender.keeps_wal || routes[i].from_wal;
             continue;
         }
-        if (route == nullptr) {
-            add(routes[i]);
-            route = find_route(routes[i].id);
-        } else {
+        if (route != nullptr) {
             change(route, routes[i]);
+            route->seen = true;
+            continue;
         }
+        route = load(routes[i]);
         route->seen = true;
+        fresh = lappend(fresh, route);
+        if (route->wal == nullptr) placed = lappend(placed, route);
+    }
+    place_routes(placed);
+    foreach (cell, fresh) add(static_cast<SenderRoute*>(lfirst(cell)));
+    List* to_send = NIL;
+    for (int i = 0; i < count; ++i) {
+        SenderRoute* route = find_route(routes[i].id);
+        if (route == nullptr) continue;  // it cannot be used
         if (routes[i].dead_letters_to_send > 0 && route->redelivery == nullptr) to_send = lappend(to_send, route);
     }
     foreach (cell, list_copy(sender.routes)) {

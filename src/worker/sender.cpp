@@ -98,15 +98,17 @@ long save_if_due() {
     long since = ms_between(sender.saved_at, steady_now());
     long wait = sender.delivered_since_save > 0 ? save_after_ms : save_quietly_after_ms;
     if (sender.delivered_since_save < save_after_events && since < wait) return wait - since;
-    save_cursors();
-    return -1;
+    if (sender.unshown) publish_status();  // it counts what was delivered since it was last published
+    save_cursors(sender.place->keeper_waits);
+    return sender.unsaved ? save_quietly_after_ms : -1;
 }
 
 // The same for the status: with many routes it is too much for every round.
 long show_if_due() {
     if (!sender.unshown) return -1;
     long since = ms_between(sender.shown_at, steady_now());
-    if (since < show_after_ms) return show_after_ms - since;
+    long wait = std::max<long>(show_after_ms, list_length(sender.routes) / 10);
+    if (since < wait) return wait - since;
     publish_status();
     return -1;
 }
@@ -172,8 +174,7 @@ broker::Ready sleep_until_work(long milliseconds) {
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         if (stream->detour != nullptr || sender.segments_locked_ms > 0) continue;  // its route's tells
-        if (stream->seen_commits != commits && call_guest([&] { return sender.dispatcher->hungry(stream->id); }))
-            milliseconds = 0;
+        if (stream->seen_commits != commits && has_room(stream)) milliseconds = 0;
     }
     if (wal_has_more()) milliseconds = 0;
     const char* wait_event = show_activity(milliseconds == 0);

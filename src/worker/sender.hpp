@@ -7,7 +7,7 @@
 #include "log/cursors.hpp"
 #include "log/reader.hpp"
 #include "postgres/steady.hpp"
-#include "router/route.hpp"
+#include "router/topic_index.hpp"
 #include "status/shared.hpp"
 #include "worker/wal_feed.hpp"
 
@@ -26,7 +26,14 @@ struct Lent {
 struct SenderDetour;
 struct SenderRoute;
 
-// Routes that stand at the same place share a stream: the log is read once for all of them. A detour has its own.
+// An event that one of the stream's routes had settled before it came to the stream.
+struct SettledBefore {
+    int64 event_id;
+    int32 route_id;
+};
+
+// Routes that stand at the same place, or near to it, share a stream: the log is read once for all of them. A detour
+// has its own.
 struct LogStream {
     delivery::StreamId id;
     log::Reader* reader;
@@ -42,6 +49,18 @@ struct LogStream {
     int64 skip_found;            // what is not settled there, whoever takes it
     int64 passed_before;         // generation before which nothing was found
     SenderDetour* detour;        // whose it is, or nullptr
+    // Its routes, gathered when they were last looked for (takers.cpp).
+    std::uint32_t arranged;  // Sender::arranged then
+    SenderRoute** takers;
+    int taker_count;
+    int come_with;              // of them, those that had settled something else when they came
+    bool takes_all;             // one of the others takes every event
+    router::TopicIndex* index;  // guest's; finds takers by their places
+    SettledBefore* settled;     // of the chunk that is being read
+    int settled_count, settled_room;
+    Size lent_bytes;
+    SteadyTime full_since;   // nothing was read since then for lack of room; 0: it is not so
+    SteadyTime ahead_since;  // some routes wait for the reader to come to their place since then; 0: none do
 };
 
 // How far a cursor has got, and since when.
@@ -76,6 +95,7 @@ struct SenderDetour {
     int64 first_generation;  // what stands before it was left out
     int64 skipping;          // events found so far that are about to be left out
     Progress progress;
+    log::Cursor* from;        // as in SenderRoute
     log::XidSnapshot known;   // when it was loaded; empty where it began in this process
     bool ended;               // the two have met, and the route has taken the key again; it goes when
     log::XidSnapshot behind;  // the route's cursor has passed this
@@ -99,6 +119,17 @@ struct GuestTexts {
     char* options;
 };
 
+// Tells whether a route's row would say anything new.
+struct SavedRoute {
+    log::Counters counters;  // without words
+    bool operator==(const SavedRoute& other) const {
+        const log::Counters& a = counters;
+        const log::Counters& b = other.counters;
+        return a.delivered == b.delivered && a.dead == b.dead && a.retries == b.retries && a.skipped == b.skipped &&
+               a.last_error_at == b.last_error_at;
+    }
+};
+
 struct SenderRoute {
     int32 id;
     char* name;
@@ -113,6 +144,10 @@ struct SenderRoute {
     bool wal_words;               // status shows what wal_state() said
     router::TopicFilter* filter;  // guest's, never freed but with the route
     log::StoredCursor stored;
+    log::Cursor* from;  // what it had settled when it came to its stream, until the stream covers it; or nullptr
+    bool idle;          // has delivered all it was lent, when streams.cpp last looked
+    SavedRoute saved;
+    SteadyTime saved_at;
     List* detours;           // of SenderDetour*, by number
     log::Counters base;      // what the counters stood at when this sender began
     int64 first_generation;  // what stands before it was left out
@@ -138,9 +173,11 @@ struct Sender {
     const broker::Module* module;
     delivery::Dispatcher* dispatcher;
     delivery::Report* report;
-    List* routes;   // of SenderRoute*
-    List* streams;  // of LogStream*
+    List* routes;     // of SenderRoute*
+    List* streams;    // of LogStream*
+    Size lent_bytes;  // of all streams
     delivery::StreamId next_stream;
+    std::uint32_t arranged;       // rises when a route comes to a stream, leaves one, or takes other topics
     std::uint32_t configuration;  // the generation last read
     bool begin_again;             // a segment was rewritten under a reader: the next sender begins the batch anew
     bool keeps_wal;               // a route from the WAL is left out, and its changes wait
@@ -175,14 +212,29 @@ void begin_again();
 [[noreturn]] void leave();
 // Reads what hungry streams can get. Returns true if there may be more at once.
 bool feed_streams();
-LogStream* make_stream(log::Reader* reader);
+bool has_room(const LogStream* stream);  // it may be lent more
 void give_back(const delivery::Report& report);
+void feed_redelivery(SenderRoute* route);
+
+// takers.cpp: which routes of a stream take what, for all of them at once.
+log::Filter filter_of(LogStream* stream);  // valid for one chunk
+void lend(LogStream* stream, log::Chunk* chunk);
+void free_takers(LogStream* stream);
+
+// streams.cpp: which route reads on which stream.
+LogStream* make_stream(log::Reader* reader);
+// Gives routes that have just been loaded their streams.
+void place_routes(List* fresh);
 // Lets routes that have delivered all leave a stream that another route fills, and joins streams that have met.
 void arrange_streams();
 // Those routes go on by themselves, unless they are all that the stream has.
 void split(LogStream* stream);
 bool is_idle(const SenderRoute* route);
-void feed_redelivery(SenderRoute* route);
+// What a route or detour has settled, if `place` is what its stream's cursor says.
+log::Cursor cursor_with(const log::Cursor* from, const log::Cursor& place);
+// The stream's place is written down: what it covers need not be remembered.
+void forget_from(log::Cursor** from, const log::Cursor& place);
+log::Cursor* remember_from(const log::Reader* reader, const log::Cursor& cursor);  // or nullptr
 
 // activity.cpp: shows in pg_stat_activity what the sender does; returns the name of the wait that is about to begin.
 const char* show_activity(bool busy);
@@ -207,7 +259,8 @@ void save_detours(SenderRoute* route);
 
 // ledger.cpp: what must be written down.
 log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled);
-void save_cursors();
+// `all`: also of routes that have only seen others' events go by since a moment ago.
+void save_cursors(bool all = true);
 void publish_status();
 
 // letters.cpp: stores the report's dead letters. False where that failed for now: it is tried again, the report is kept

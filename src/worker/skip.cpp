@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <span>
 
+#include "log/together.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
@@ -48,17 +49,23 @@ bool is_on_detour(const SenderRoute* route, const log::Unsettled& event) {
     return false;
 }
 
+bool had_settled(const log::Cursor* from, const log::Unsettled& event) {
+    return from != nullptr && log::settles(*from, event.xid, event.at, event.id, event.file);
+}
+
 void count_for_routes(void* context, const log::Unsettled& event) {
     auto* stream = static_cast<LogStream*>(context);
     ++stream->skip_found;
     SenderDetour* detour = stream->detour;
-    if (detour != nullptr && takes(detour, event) && matches(detour->route->filter, event.topic) &&
+    if (detour != nullptr && takes(detour, event) && !had_settled(detour->from, event) &&
+        matches(detour->route->filter, event.topic) &&
         !std::binary_search(detour->takes->settled.begin(), detour->takes->settled.end(), event.id))
         ++detour->skipping;
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream == stream && matches(route->filter, event.topic) && !is_on_detour(route, event))
+        if (route->stream == stream && matches(route->filter, event.topic) && !had_settled(route->from, event) &&
+            !is_on_detour(route, event))
             ++route->skipping;
     }
 }
@@ -176,6 +183,7 @@ void finish(LogStream* stream) {
         });
         detour->route->stored.counters.skipped += detour->skipping + static_cast<int64>(lent);
         detour->first_generation = stream->skip_to;
+        if (detour->from != nullptr) *detour->from = log::skipped_to(*detour->from, stream->skip_to);
         detour->progress.settled = status_of(detour->route, detour->number).settled;  // it still stands still
     }
     foreach (cell, sender.routes) {
@@ -185,6 +193,7 @@ void finish(LogStream* stream) {
             [&] { return sender.dispatcher->leave_out(static_cast<delivery::RouteId>(route->id), left_out); });
         route->stored.counters.skipped += route->skipping + static_cast<int64>(lent);
         route->first_generation = stream->skip_to;
+        if (route->from != nullptr) *route->from = log::skipped_to(*route->from, stream->skip_to);
         route->progress.settled = status_of(route, 0).settled;
     }
     stream->reader = log::skip_to(stream->reader, stream->skip_to);
