@@ -23,6 +23,11 @@ class BitRows {
         const auto found = find(row);
         return found != none && ((bits_[found * words_ + column / 64] >> (column % 64)) & 1) != 0;
     }
+    std::size_t count() const {
+        std::size_t set = 0;
+        for (const auto word : bits_) set += static_cast<std::size_t>(std::popcount(word));
+        return set;
+    }
     // The first column from `column` on that is set, or the number of columns.
     std::size_t next(std::uint32_t row, std::size_t column) const {
         const auto found = find(row);

@@ -452,8 +452,8 @@ void Dispatcher::close_stream(StreamId stream, bool closed) {
     if (found != impl_->streams.end()) found->second.close(closed);
 }
 
-void Dispatcher::lend(StreamId stream, const Chunk& chunk) {
-    impl_->streams[stream].lend(chunk);
+std::size_t Dispatcher::lend(StreamId stream, const Chunk& chunk) {
+    return impl_->streams[stream].lend(chunk);
 }
 
 std::span<const broker::Interest> Dispatcher::interests() const {

@@ -116,6 +116,8 @@ struct Report {
     void clear();
 };
 
+inline constexpr std::size_t bytes_a_ticket = 120;
+
 struct DispatcherLimits {
     std::size_t events = 20000;           // a stream is hungry while it has fewer events lent …
     std::size_t bytes = 8 * 1024 * 1024;  // … and fewer bytes
@@ -187,7 +189,9 @@ class Dispatcher {
     bool is_idle(RouteId id) const;      // nothing of what is lent is unsettled for the route itself
     // A route of the stream has something to deliver, and waits with it: paused, held, refused for now.
     bool stands_still(StreamId stream) const;
-    void lend(StreamId stream, const Chunk& chunk);
+    // Returns how many tickets may come of it at most, each of which takes about bytes_a_ticket until all of the chunk
+    // is settled.
+    std::size_t lend(StreamId stream, const Chunk& chunk);
     // The host has no room for more of the stream for now, however hungry it is: what its routes have is all they get.
     void close_stream(StreamId stream, bool closed);
 

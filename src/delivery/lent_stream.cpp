@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <utility>
 
 namespace eventbus::delivery {
 
@@ -63,10 +64,15 @@ std::optional<BitRows> LentStream::settled_of(const Chunk& chunk) const {
     return settled;
 }
 
-void LentStream::lend(const Chunk& chunk) {
-    feed_.lend(chunk, takers_of(chunk), settled_of(chunk));
+std::size_t LentStream::lend(const Chunk& chunk) {
+    auto takers = takers_of(chunk);
+    const auto asked = takers ? std::count_if(queues_.begin(), queues_.end(), is_choosy) : 0;
+    const auto others = queues_.size() - static_cast<std::size_t>(asked);
+    const auto tickets = others * chunk.events.size() + (takers ? takers->count() : 0);
+    feed_.lend(chunk, std::move(takers), settled_of(chunk));
     lowest_at_ = 0;
     for (auto* queue : queues_) queue->lent();
+    return tickets;
 }
 
 Place LentStream::lowest(const Context& context) const {

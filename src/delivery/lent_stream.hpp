@@ -26,7 +26,8 @@ class LentStream {
     void close(bool closed) { closed_ = closed; }
     bool is_closed() const { return closed_; }
 
-    void lend(const Chunk& chunk);
+    // Returns how many tickets may come of it at most.
+    std::size_t lend(const Chunk& chunk);
     // The place that all of them have passed.
     Place lowest(const Context& context) const;
 

@@ -1,6 +1,6 @@
 // What it is: a queue in one block of memory: appended at the back, taken from the front, indexed in between.
 // Who calls it: RouteQueue, for its tickets.
-// Never: allocates once it has grown to the size that is needed.
+// Never: allocates once it has grown to the size that is needed, unless it was made small meanwhile.
 #pragma once
 
 #include <cstddef>
@@ -27,6 +27,13 @@ class Ring {
     void pop_front() {
         head_ = (head_ + 1) & (slots_.size() - 1);
         --size_;
+    }
+    // Hundreds of routes may have had long queues, one after the other.
+    void give_back_if_empty() {
+        constexpr std::size_t kept = 512;
+        if (size_ > 0 || slots_.size() <= kept) return;
+        slots_ = std::vector<T>();
+        head_ = 0;
     }
 
  private:

@@ -72,7 +72,10 @@ class RouteQueue {
     void settle(std::uint64_t number, Settlement& settlement);
     void take_latencies(LatencyCounts& into);
     void link_lost();  // what the driver did not settle comes back as well
-    void new_drive() { window_full_ = false; }
+    void new_drive() {
+        window_full_ = false;
+        items_.give_back_if_empty();
+    }
 
     // Suspects of breaking links.
     const Suspicion* first_suspect();                   // nullptr where none may be offered

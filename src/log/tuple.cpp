@@ -179,7 +179,12 @@ bool is_wanted(const Making* making, const Event& event) {
 }
 
 std::string_view payload_text(TupleCopies* copies, HeapTupleHeader tuple, char** columns) {
-    if (columns[column_json] != nullptr) return jsonb_text(copies, aligned_jsonb(columns[column_json]));
+    if (columns[column_json] != nullptr) {
+        Jsonb* json = aligned_jsonb(columns[column_json]);
+        std::string_view text = jsonb_text(copies, json);
+        if (reinterpret_cast<char*>(json) != columns[column_json]) pfree(json);
+        return text;
+    }
     if (columns[column_content_type] != nullptr) return bytes_column(columns[column_text]);
     return change_text(copies, tuple, columns[column_text], columns[column_topic]);
 }

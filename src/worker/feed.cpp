@@ -18,9 +18,8 @@ constexpr int redelivered_at_a_time = 100;
 // All streams together. Beyond it only those that hold nothing are lent something, and little.
 constexpr Size most_lent = 32 * 1024 * 1024;
 constexpr log::Limits little = {50, 64 * 1024};
-// Of one stream that many share: each of them may have a ticket for each event.
-constexpr Size most_among_many = 4 * 1024 * 1024;
-constexpr int many = 16;
+// Of a chunk's events for all routes of the stream: what many take is read in smaller parts.
+constexpr Size most_tickets = 8 * 1024 * 1024 / delivery::bytes_a_ticket;
 
 bool wants_to_read(const LogStream* stream, std::uint64_t commits) {
     if (stream->detour != nullptr || stream->skip_to != 0) return false;
@@ -59,6 +58,14 @@ log::XidSnapshot batch_end(const LogStream* stream, const log::XidSnapshot& now)
     return end;
 }
 
+log::Limits limits_of(const LogStream* stream) {
+    log::Limits limits{static_cast<uint32>(settings::batch_events), chunk_bytes};
+    if (sender.lent_bytes >= most_lent) return little;
+    Size shared = most_tickets / std::max<Size>(stream->tickets_each, 1);
+    limits.events = std::min(limits.events, std::max(little.events, static_cast<uint32>(shared)));
+    return limits;
+}
+
 // A little at a time: most of it is other events, and routes have the right of way.
 void read_detour(LogStream* stream) {
     constexpr log::Limits part = {250, 256 * 1024};
@@ -84,7 +91,6 @@ void begin_again() {
 
 bool has_room(const LogStream* stream) {
     if (stream->lent != NIL && sender.lent_bytes >= most_lent) return false;
-    if (stream->taker_count > many && stream->lent_bytes >= most_among_many) return false;
     return call_guest([&] { return sender.dispatcher->hungry(stream->id); });
 }
 
@@ -124,9 +130,9 @@ bool feed_streams() {
             stream->looked_at = steady_now();
             stream->must_look = !is_now;
         }
-        log::Limits limits{static_cast<uint32>(settings::batch_events), chunk_bytes};
-        if (sender.lent_bytes >= most_lent) limits = little;
-        log::Chunk* chunk = log::read_chunk(stream->reader, limits, filter_of(stream));
+        log::Filter filter = filter_of(stream);
+        log::Limits limits = limits_of(stream);
+        log::Chunk* chunk = log::read_chunk(stream->reader, limits, filter);
         if (chunk != nullptr) {
             sender.unsaved = sender.unshown = true;
             lend(stream, chunk);
@@ -151,8 +157,7 @@ void give_back(const delivery::Report& report) {
                 auto* lent = static_cast<Lent*>(lfirst(inner));
                 if (lent->id != finished.chunk) continue;
                 stream->lent = foreach_delete_current(stream->lent, inner);
-                stream->lent_bytes -= lent->chunk->bytes;
-                sender.lent_bytes -= lent->chunk->bytes;
+                sender.lent_bytes -= lent->bytes;
                 log::free_chunk(lent->chunk);
                 pfree(lent);
                 break;

@@ -31,6 +31,7 @@ void gather(LogStream* stream) {
             stream->index->add(filter, static_cast<std::uint32_t>(i));
         }
     });
+    stream->tickets_each = static_cast<Size>(stream->taker_count);  // until it is known
     stream->arranged = sender.arranged;
 }
 
@@ -116,14 +117,14 @@ void free_takers(LogStream* stream) {
 void lend(LogStream* stream, log::Chunk* chunk) {
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
     auto* lent = static_cast<Lent*>(palloc(sizeof(Lent)));
-    *lent = {stream->next_chunk++, chunk};
+    // What it really takes: the rows as they were read are kept, of events that nobody takes as well.
+    *lent = {stream->next_chunk++, chunk, MemoryContextMemAllocated(chunk->memory, true)};
     stream->lent = lappend(stream->lent, lent);
-    stream->lent_bytes += chunk->bytes;
-    sender.lent_bytes += chunk->bytes;
+    sender.lent_bytes += lent->bytes;
     MemoryContextSwitchTo(before);
     if (is_repetition(stream)) return;  // it stays what keeps the cursors where they are
     std::int64_t committed_after = chunk->committed_after != 0 ? to_unix_us(chunk->committed_after) : 0;
-    call_guest([&] {
+    Size tickets = call_guest([&] {
         std::vector<delivery::Chunk::Settled> settled;
         const Event* begin = chunk->events;
         const Event* end = begin + chunk->count;
@@ -135,8 +136,11 @@ void lend(LogStream* stream, log::Chunk* chunk) {
             settled.push_back(
                 {static_cast<delivery::RouteId>(one.route_id), static_cast<std::uint32_t>(found - begin)});
         }
-        sender.dispatcher->lend(stream->id, {lent->id, {chunk->events, chunk->count}, committed_after, settled});
+        return sender.dispatcher->lend(stream->id, {lent->id, {chunk->events, chunk->count}, committed_after, settled});
     });
+    lent->bytes += tickets * delivery::bytes_a_ticket;
+    sender.lent_bytes += tickets * delivery::bytes_a_ticket;
+    stream->tickets_each = tickets / chunk->count + 1;
     stream->settled_count = 0;
 }
 
