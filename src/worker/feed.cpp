@@ -17,6 +17,7 @@ constexpr Size chunk_bytes = 2 * 1024 * 1024;  // said in eventbus.batch_events'
 constexpr int redelivered_at_a_time = 100;
 // All streams together. Beyond it only those that hold nothing are lent something, and little.
 constexpr Size most_lent = 32 * 1024 * 1024;
+constexpr Size kept_for_moving = most_lent / 2;  // the rest is not for those that stand still
 constexpr log::Limits little = {50, 64 * 1024};
 // Of a chunk's events for all routes of the stream: what many take is read in smaller parts.
 constexpr Size most_tickets = 8 * 1024 * 1024 / delivery::bytes_a_ticket;
@@ -60,7 +61,9 @@ log::XidSnapshot batch_end(const LogStream* stream, const log::XidSnapshot& now)
 
 log::Limits limits_of(const LogStream* stream) {
     log::Limits limits{static_cast<uint32>(settings::batch_events), chunk_bytes};
-    if (sender.lent_bytes >= most_lent) return little;
+    bool any_paused = std::any_of(stream->takers, stream->takers + stream->taker_count,
+                                  [](const SenderRoute* route) { return route->paused; });
+    if (sender.lent_bytes >= (any_paused ? kept_for_moving : most_lent)) return little;
     Size shared = most_tickets / std::max<Size>(stream->tickets_each, 1);
     limits.events = std::min(limits.events, std::max(little.events, static_cast<uint32>(shared)));
     return limits;
@@ -91,7 +94,10 @@ void begin_again() {
 
 bool has_room(const LogStream* stream) {
     if (stream->lent != NIL && sender.lent_bytes >= most_lent) return false;
-    return call_guest([&] { return sender.dispatcher->hungry(stream->id); });
+    bool is_scarce = stream->lent != NIL && sender.lent_bytes >= kept_for_moving;
+    return call_guest([&] {
+        return sender.dispatcher->hungry(stream->id) && !(is_scarce && sender.dispatcher->stands_still(stream->id));
+    });
 }
 
 bool feed_streams() {

@@ -59,7 +59,7 @@ struct LogStream {
     router::TopicIndex* index;  // guest's; finds takers by their places
     SettledBefore* settled;     // of the chunk that is being read
     int settled_count, settled_room;
-    Size tickets_each;  // that events of the last chunk may become, on average
+    Size tickets_each;       // that events of the last chunk may become, on average
     SteadyTime full_since;   // nothing was read since then for lack of room; 0: it is not so
     SteadyTime ahead_since;  // some routes wait for the reader to come to their place since then; 0: none do
 };
