@@ -69,47 +69,64 @@ bool insert(StoredCursor* stored, const DetourEvents* events) {
     return true;
 }
 
-bool update(StoredCursor* stored, const DetourEvents* events, const char* where) {
+enum class Where { at_place, anywhere };
+
+// Planned once a process: hundreds of routes are saved many times a second.
+Prepared* update_statement(Where where) {
+    static Prepared at_place = {};
+    static Prepared anywhere = {};  // somebody has rewritten the table
+    Prepared* statement = where == Where::at_place ? &at_place : &anywhere;
+    if (statement->sql != nullptr) return statement;
+    statement->sql = MemoryContextStrdup(
+        TopMemoryContext,
+        psprintf("UPDATE eventbus.cursor SET done = $3::pg_snapshot, batch = $4::pg_snapshot, start_generation = $5, "
+                 "start_block = $6, start_offset = $7, end_generation = $8, end_block = $9, end_offset = $10, "
+                 "settled_id = $11, delivered = $12, dead = $13, retries = $14, last_delivered_at = $15, "
+                 "last_error = coalesce($16, last_error), last_error_at = $17, settled_ids = $18, "
+                 "first_generation = $20, skipped = $21, wal_slot = nullif($22, ''), wal_lsn = $23, "
+                 "wal_number = $24, wal_lost = $25, files = $26 WHERE route_id = $1 AND detour = $2 AND %s "
+                 "RETURNING ctid",
+                 where == Where::at_place ? "ctid = $19" : "$19 IS NOT NULL"));
+    return statement;
+}
+
+bool update(StoredCursor* stored, const DetourEvents* events, Where where) {
     const Cursor& cursor = stored->cursor;
     const Counters& counters = stored->counters;
     const char* batch = cursor.in_batch ? snapshot_to_text(cursor.batch) : nullptr;
     int64 files[segment_count];
     std::copy(cursor.files, cursor.files + segment_count, files);
-    run_query(
-        psprintf(
-            "UPDATE eventbus.cursor SET done = $3::pg_snapshot, batch = $4::pg_snapshot, start_generation = $5, "
-            "start_block = $6, start_offset = $7, end_generation = $8, end_block = $9, end_offset = $10, "
-            "settled_id = $11, delivered = $12, dead = $13, retries = $14, last_delivered_at = $15, "
-            "last_error = coalesce($16, last_error), last_error_at = $17, settled_ids = $18, first_generation = $20, "
-            "skipped = $21, wal_slot = nullif($22, ''), wal_lsn = $23, wal_number = $24, wal_lost = $25, files = $26 "
-            "WHERE route_id = $1 AND detour = $2 AND %s RETURNING ctid",
-            where),
-        {Argument::of(stored->route_id),
-         Argument::of(stored->detour),
-         Argument::of(static_cast<const char*>(snapshot_to_text(cursor.done))),
-         Argument::of(batch),
-         Argument::of(cursor.start.generation),
-         Argument::of(static_cast<int64>(cursor.start.block)),
-         Argument::of(static_cast<int32>(cursor.start.offset)),
-         Argument::of(cursor.end.generation),
-         Argument::of(static_cast<int64>(cursor.end.block)),
-         Argument::of(static_cast<int32>(cursor.end.offset)),
-         Argument::of(cursor.settled_id),
-         Argument::of(counters.delivered),
-         Argument::of(counters.dead),
-         Argument::of(counters.retries),
-         Argument::of_time(counters.last_delivered_at),
-         Argument::of(counters.last_error),
-         Argument::of_time(counters.last_error_at),
-         events != nullptr ? array_of(events->settled) : Argument::null_of(INT8ARRAYOID),
-         Argument{TIDOID, PointerGetDatum(&stored->place), false},
-         Argument::of(cursor.first_generation),
-         Argument::of(counters.skipped),
-         Argument::of(static_cast<const char*>(cursor.wal.slot)),
-         Argument{LSNOID, UInt64GetDatum(cursor.wal.lsn), false},
-         Argument::of(cursor.wal.number),
-         Argument::of(cursor.wal.lost),
-         cursor.in_batch ? array_of({files, segment_count}) : Argument::null_of(INT8ARRAYOID)});
+    const Argument params[] = {Argument::of(stored->route_id),
+                               Argument::of(stored->detour),
+                               Argument::of(static_cast<const char*>(snapshot_to_text(cursor.done))),
+                               Argument::of(batch),
+                               Argument::of(cursor.start.generation),
+                               Argument::of(static_cast<int64>(cursor.start.block)),
+                               Argument::of(static_cast<int32>(cursor.start.offset)),
+                               Argument::of(cursor.end.generation),
+                               Argument::of(static_cast<int64>(cursor.end.block)),
+                               Argument::of(static_cast<int32>(cursor.end.offset)),
+                               Argument::of(cursor.settled_id),
+                               Argument::of(counters.delivered),
+                               Argument::of(counters.dead),
+                               Argument::of(counters.retries),
+                               Argument::of_time(counters.last_delivered_at),
+                               Argument::of(counters.last_error),
+                               Argument::of_time(counters.last_error_at),
+                               events != nullptr ? array_of(events->settled) : Argument::null_of(INT8ARRAYOID),
+                               Argument{TIDOID, PointerGetDatum(&stored->place), false},
+                               Argument::of(cursor.first_generation),
+                               Argument::of(counters.skipped),
+                               Argument::of(static_cast<const char*>(cursor.wal.slot)),
+                               Argument{LSNOID, UInt64GetDatum(cursor.wal.lsn), false},
+                               Argument::of(cursor.wal.number),
+                               Argument::of(cursor.wal.lost),
+                               cursor.in_batch ? array_of({files, segment_count}) : Argument::null_of(INT8ARRAYOID)};
+    Prepared* statement = update_statement(where);
+    constexpr int count = sizeof params / sizeof *params;
+    static_assert(count <= Prepared::most);
+    for (int i = 0; i < count; ++i) statement->types[i] = params[i].type;
+    (void)run_prepared(*statement, params, count);
     if (SPI_processed != 1) return false;
     stored->place = place_at(0, 1);
     forget_result();
@@ -232,11 +249,10 @@ void restart_wal_cursor(int32 route_id) {
 }
 
 bool save_cursor(StoredCursor* stored, const DetourEvents* events) {
-    // By place first; the row is elsewhere only after somebody has rewritten the table.
-    for (const char* where : {"ctid = $19", "$19 IS NOT NULL"})
+    for (Where where : {Where::at_place, Where::anywhere})
         if (stored->exists && update(stored, events, where)) return true;
     // None yet (a new detour, a restored dump), unless the route itself is gone.
-    return insert(stored, events) && update(stored, events, "ctid = $19");
+    return insert(stored, events) && update(stored, events, Where::at_place);
 }
 
 void delete_cursor(const StoredCursor& stored) {

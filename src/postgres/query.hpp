@@ -42,7 +42,7 @@ uint64 run_query(const char* sql, std::initializer_list<Argument> params = {}, b
 
 // A query that is planned once a process.
 struct Prepared {
-    static constexpr int most = 16;
+    static constexpr int most = 32;
     const char* sql;
     Oid types[most];
     struct _SPI_plan* plan = nullptr;

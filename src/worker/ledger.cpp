@@ -142,7 +142,7 @@ static bool lock_cursors() {
 // Among many routes, one that has only seen others' events go by can wait: its row says little that is new.
 static bool can_wait(const SenderRoute* route, SteadyTime now) {
     constexpr int few_routes = 16;
-    constexpr int quiet_ms = 2000;
+    const long quiet_ms = std::max<long>(2000, list_length(sender.routes) * 20L);
     if (list_length(sender.routes) <= few_routes || route->wal != nullptr || route->detours != NIL) return false;
     return route->saved == SavedRoute{route->stored.counters} && !ms_have_passed(route->saved_at, now, quiet_ms);
 }
