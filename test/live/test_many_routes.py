@@ -2,8 +2,11 @@
 # held in memory than for a few routes.
 # Who calls it: pytest.
 # Never: asserts a time of its own; what is slow is compared with one route on the same machine.
+import os
 import re
+import signal
 
+import psycopg2
 import pytest
 
 from servers import eventually
@@ -141,6 +144,90 @@ def test_a_killed_sender_goes_on_where_each_route_stood(db, redis, cluster, name
     wait_delivered(redis, name, count=EVENTS + 1000)
     assert db.one("SELECT sum(delivered) FROM eventbus.status") >= sum(
         len(expected(n, 0, EVENTS + 1000)) for n in range(EVERYTHING + CHOOSY))
+
+
+def kill_sender(db):
+    """kill -9, after which PostgreSQL restarts all its processes."""
+    os.kill(db.sender("r0"), signal.SIGKILL)
+
+    def is_down():
+        try:
+            db.one("SELECT 1")
+            return False
+        except psycopg2.Error:
+            return True
+
+    def is_up():
+        try:
+            db.reconnect()
+            return True
+        except psycopg2.OperationalError:
+            return False
+    eventually(is_down, 60, "the server has noticed")
+    eventually(is_up, 60, "the server is up again")
+
+
+def test_senders_killed_in_the_midst_leave_each_event_once(db, redis, name):
+    """What was acknowledged after the last cursors comes again, and the streams have it already."""
+    db.broker("redis", redis.url)
+    with Transaction(db) as run:
+        make_routes(run, name)
+        publish(run)
+    client = redis.client()
+    for share in (0.05, 0.3, 0.6):
+        eventually(lambda: client.xlen(f"{name}:0") > EVENTS * share or client.xlen(f"{name}:1") > EVENTS * share, 60,
+                   "some of it is delivered")
+        kill_sender(db)
+    wait_delivered(redis, name)
+
+
+def test_trouble_of_one_among_many_is_its_own(db, servers, name):
+    """Two brokers with 40 routes each: one is held, one has dead letters, one changes, one goes, one is paused."""
+    count, everything = 40, range(0, 3)
+    server = servers({"user": ["default on nopass ~* &* +@all", "few on >pw ~ok* &ok* +@all"]})
+    client = server.client()
+    db.broker("a", server.url)
+    db.broker("b", server.url.replace("://", "://few:pw@"))
+    with Transaction(db) as run:
+        for broker in "ab":
+            for n in range(count):
+                key = f"no:{name}" if (broker, n) == ("b", 1) else f"ok:{name}:{broker}:{n}"
+                run("SELECT eventbus.create_route(%s, %s, %s, %s)",
+                    (f"{broker}{n}", broker, f"stream:{key}", "#" if n in everything else f"x.{n}.#"))
+        client.set(f"ok:{name}:a:2", "no stream")
+        run("SELECT count(eventbus.publish('x.' || n % 50 || '.made', to_jsonb(n), 'k' || n % 7))"
+            " FROM generate_series(0, 999) n")
+
+    def more(begin):
+        db.run("SELECT count(eventbus.publish('x.' || n %% 50 || '.made', to_jsonb(n), 'k' || n %% 7))"
+               " FROM generate_series(%s::int, %s) n", begin, begin + 999)
+    db.run("SELECT eventbus.pause_route('a7')")
+    more(1000)
+    db.run("SELECT eventbus.alter_route('a5', topics := 'x.5.#, x.45.#')")
+    db.run("SELECT eventbus.drop_route('a6')")
+    more(2000)
+    db.run("SELECT eventbus.resume_route('a7')")
+    more(3000)
+
+    def arrived(broker, n):
+        return [int(entry["payload"]) for entry in server.stream(f"ok:{name}:{broker}:{n}")]
+    for broker in "ab":
+        for n in range(count):
+            if (broker, n) in {("a", 2), ("a", 5), ("a", 6), ("b", 1)}:
+                continue
+            wanted = [event for event in range(4000) if n in everything or event % 50 == n]
+            eventually(lambda: client.xlen(f"ok:{name}:{broker}:{n}") >= len(wanted), 60, f"{broker}{n} has all of its")
+            assert by_key(arrived(broker, n)) == by_key(wanted), f"{broker}{n}"
+    # Altered in the midst: all of its old topic, of the new one what it had not come to yet, the last at any rate.
+    eventually(lambda: len(arrived("a", 5)) == len(set(arrived("a", 5)))
+               and set(range(5, 4000, 50)) | set(range(2045, 4000, 50)) <= set(arrived("a", 5)), 60, "a5 has all of its")
+    assert all(event % 50 in (5, 45) for event in arrived("a", 5))
+    db.wait_status("a2", dead=4000)
+    assert db.wait_state("b1", "held")["dead"] == 0
+    server.client().execute_command("ACL", "SETUSER", "few", "~no*")
+    db.run("SELECT eventbus.resume_route('b1')")
+    eventually(lambda: client.xlen(f"no:{name}") >= 4000, 60, "b1 has all of it")
+    assert by_key(int(entry["payload"]) for entry in server.stream(f"no:{name}")) == by_key(range(4000))
 
 
 def test_a_paused_route_keeps_its_events_and_nobody_waits_for_it(db, redis, name):

@@ -103,6 +103,17 @@ TEST(Many, AnEventWithoutATopicIsEachRoutes) {  // what cannot be read from the 
     EXPECT_EQ(w.broker.ids(10), (Ids{2}));
 }
 
+TEST(Many, LendingTellsHowManyTicketsMayComeOfIt) {
+    World w;
+    for (std::uint32_t n = 1; n <= 10; ++n) w.add(n);
+    std::vector<Event> events(3);
+    for (auto& event : events) event.topic = &event == &events[2] ? "b" : "a.11";
+    EXPECT_EQ(w.dispatcher.lend(1, {1, events}), 30U);
+    for (std::uint32_t n = 11; n <= 60; ++n) w.add(n, "a." + std::to_string(n));
+    EXPECT_EQ(w.dispatcher.lend(1, {2, events}), 32U);
+    EXPECT_EQ(w.dispatcher.lend(7, {1, events}), 0U) << "nobody is on that stream";
+}
+
 TEST(Many, LeavingOutDoesNotCountWhatWasSettledBefore) {
     World w;
     for (std::uint32_t n = 1; n <= 6; ++n) w.add(n, n == 1 ? "#" : "a");
