@@ -1,5 +1,6 @@
-// What it is: which route reads on which stream: placed when they are loaded, split where one fills a stream, joined
-// where they meet. Who calls it: the sender's loop. Never: lets routes wait for long behind another one's backlog.
+// What it is: which route reads on which stream: placed when loaded, split where one fills it, joined where they meet.
+// Who calls it: the sender's loop.
+// Never: lets routes wait for long behind another one's backlog.
 #include <algorithm>
 
 #include "log/together.hpp"
@@ -101,7 +102,7 @@ void separate_ahead(LogStream* stream) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (route->stream == stream && route->idle && is_ahead(route)) left = lappend(left, route);
     }
-    auto** cursors = static_cast<const log::Cursor**>(palloc(sizeof(log::Cursor*) * (list_length(left) + 1)));
+    auto** cursors = static_cast<const log::Cursor**>(palloc(sizeof(void*) * (list_length(left) + 1)));
     for (int groups = 1; left != NIL; ++groups) {
         const log::Cursor* first = static_cast<SenderRoute*>(linitial(left))->from;
         List* group = NIL;
@@ -217,7 +218,7 @@ void forget_from(log::Cursor** from, const log::Cursor& place) {
 }
 
 void place_routes(List* fresh) {
-    auto** cursors = static_cast<const log::Cursor**>(palloc(sizeof(log::Cursor*) * (list_length(fresh) + 1)));
+    auto** cursors = static_cast<const log::Cursor**>(palloc(sizeof(void*) * (list_length(fresh) + 1)));
     List* others = NIL;
     ListCell* cell;
     foreach (cell, fresh) {

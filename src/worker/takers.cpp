@@ -14,8 +14,8 @@ namespace {
 void gather(LogStream* stream) {
     if (stream->index != nullptr && stream->arranged == sender.arranged) return;
     free_takers(stream);
-    stream->takers = static_cast<SenderRoute**>(
-        MemoryContextAlloc(sender.memory, sizeof(SenderRoute*) * (list_length(sender.routes) + 1)));
+    stream->takers =
+        static_cast<SenderRoute**>(MemoryContextAlloc(sender.memory, sizeof(void*) * (list_length(sender.routes) + 1)));
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
