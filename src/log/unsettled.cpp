@@ -23,6 +23,8 @@ uint32 hold_file(int64 generation) {
 bool scan_unsettled(const Cursor& of, int64 generation, BlockNumber* block, BlockNumber pages,
                     void (*visit)(void* context, const Unsettled& event), void* context) {
     Relation rel = table_open(relations().segments[segment_of(generation)], AccessShareLock);
+    // With the lock held: rows that were stored anew (ALTER TABLE) are of a transaction that an older one does not see.
+    PushActiveSnapshot(GetTransactionSnapshot());
     Cursor cursor = of;
     uint32 files[segment_count];
     std::copy(of.files, of.files + segment_count, files);
@@ -66,6 +68,7 @@ bool scan_unsettled(const Cursor& of, int64 generation, BlockNumber* block, Bloc
     MemoryContextSwitchTo(before);
     MemoryContextDelete(memory);
     FreeAccessStrategy(ring);
+    PopActiveSnapshot();
     table_close(rel, AccessShareLock);
     return through;
 }

@@ -33,6 +33,12 @@ SenderDetour* make_detour(SenderRoute* route, delivery::DetourId number, const l
     return detour;
 }
 
+void forget(log::Cursor* from) {
+    if (from == nullptr) return;
+    log::free_cursor(from);
+    pfree(from);
+}
+
 void begin(SenderRoute* route) {
     delivery::RouteStatus status =
         call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id)); });
@@ -42,6 +48,7 @@ void begin(SenderRoute* route) {
     SenderDetour* detour =
         make_detour(route, number, log::skipped_to(cursor_at(route->stream, status.settled), route->first_generation));
     if (route->from != nullptr) {
+        forget(detour->from);
         detour->from = static_cast<log::Cursor*>(MemoryContextAlloc(sender.memory, sizeof(log::Cursor)));
         *detour->from = log::copy_cursor(*route->from, sender.memory);
     }
@@ -56,10 +63,7 @@ void free_detour(SenderDetour* detour) {
     detour->stream->detour = nullptr;
     log::free_snapshot(&detour->known);
     log::free_snapshot(&detour->behind);
-    if (detour->from != nullptr) {
-        log::free_cursor(detour->from);
-        pfree(detour->from);
-    }
+    forget(detour->from);
     pfree(detour);
 }
 

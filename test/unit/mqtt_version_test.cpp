@@ -1,5 +1,6 @@
-// What it is: tests of which version of MQTT the driver speaks, to brokers that refuse MQTT 5, hang up on it or say
-// nothing. Who calls it: make -C test/unit mqtt. Never: asserts how fast something is.
+// What it is: tests of the version that the MQTT driver speaks, to brokers that refuse 5, hang up on it or say nothing.
+// Who calls it: make -C test/unit mqtt.
+// Never: asserts how fast something is.
 #include <gtest/gtest.h>
 
 #include "mqtt_support.hpp"
