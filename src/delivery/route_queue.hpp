@@ -202,6 +202,7 @@ class RouteQueue {
     bool was_settled(std::int64_t id) const;
     void let_go(Item& it, Detour& into);
     void delivered(const Item& of);
+    void arrived_otherwise(std::uint64_t number, Settlement& settlement);
     void dead(std::uint64_t number, std::string error);
     void done(std::uint64_t number);
     void pop_done();
@@ -249,6 +250,7 @@ class RouteQueue {
     bool draining_ = false;  // until nothing is under way: order became strict
 
     Stand stand_ = Stand::no;
+    bool stands_empty_ = false;      // what it stands for has not to do with what waits
     std::uint64_t stand_begun_ = 0;  // the offer whose refusal said so last
     std::uint64_t probe_ = nobody;
     std::uint64_t probe_from_ = 0;    // the next one is not before it

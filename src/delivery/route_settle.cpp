@@ -22,7 +22,10 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
         case Verdict::delivered:
             delivered(*it);
             if (auto* line = line_of(*it)) line->delivered();
-            if (number == probe_ || stand_ == Stand::names || stand_ == Stand::unclear) heal();
+            if (settlement.remedy == Remedy::fix_settings)
+                arrived_otherwise(number, settlement);
+            else if (number == probe_ || stand_ == Stand::names || stand_ == Stand::unclear)
+                heal();
             done(number);
             break;
         case Verdict::refused:
@@ -40,6 +43,16 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
             }
             break;
     }
+}
+
+// It has arrived, but not as the route's options want it: the route stands, also while nothing waits.
+void RouteQueue::arrived_otherwise(std::uint64_t number, Settlement& settlement) {
+    const bool was_probe = number == probe_;
+    if (was_probe) probe_ = nobody;
+    note_error(item(number), settlement.reason);
+    last_error_ = settlement.reason;  // no single event is to blame
+    if (was_probe || stand_ != Stand::settings) stand(Stand::settings, number, settlement.reason);
+    stands_empty_ = true;
 }
 
 void RouteQueue::delivered(const Item& of) {

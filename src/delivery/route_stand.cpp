@@ -68,6 +68,7 @@ void RouteQueue::begin_standing() {
 void RouteQueue::go_on(const std::string& told) {
     probe_ = nobody;
     stand_ = Stand::no;
+    stands_empty_ = false;
     healed_at_ = context_.now;
     for (const auto number : std::exchange(probes_, {})) {
         auto* it = find(number);
@@ -89,7 +90,7 @@ void RouteQueue::heal() {
 
 // What it stood for has gone: dropped by a change, too old, or left out.
 void RouteQueue::go_on_if_empty() {
-    if (items_.empty() && next_event_ == nullptr && !removed_)
+    if (items_.empty() && next_event_ == nullptr && !removed_ && !stands_empty_)
         go_on(" has nothing left of what was refused; it goes on after ");
 }
 

@@ -154,6 +154,7 @@ Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id) {
         worker.proc_number = compat::my_proc_number();
         worker.reads_wal = false;
         worker.asked_to_leave = asked_to_leave != 0;
+        worker.parked = false;
         worker.sleeping = false;
         worker.sleeping_on_wal = false;
         worker.pid = MyProcPid;
@@ -202,6 +203,13 @@ int pid_of_sender(Oid database, std::int32_t broker_id) {
 }
 int pid_of_keeper(Oid database) {
     return pid_of(WorkerKind::keeper, database, 0);
+}
+
+bool is_parked(Oid database, std::int32_t broker_id) {
+    return std::any_of(std::begin(state->workers), std::end(state->workers), [&](const Worker& worker) {
+        return worker.pid != 0 && worker.kind == WorkerKind::sender && worker.database == database &&
+               worker.broker_id == broker_id && worker.parked;
+    });
 }
 
 Route* claim_route(Oid database, std::int32_t route_id) {

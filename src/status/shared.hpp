@@ -67,6 +67,7 @@ struct Worker {
     int proc_number;
     bool reads_wal;
     std::atomic<bool> asked_to_leave;   // by SIGTERM; stays when the place is free
+    std::atomic<bool> parked;           // a sender whose broker cannot be used: it moves no cursor
     std::atomic<bool> sleeping;         // counted in Database::sleepers; who unsets it takes it off there
     std::atomic<bool> sleeping_on_wal;  // the same in Database::wal_sleepers
 };
@@ -117,6 +118,7 @@ Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id);
 // Calls visit for every running worker of the database; a copy is passed, no lock is held.
 int pids_of_workers(Oid database, int* pids, int most);
 int pid_of_sender(Oid database, std::int32_t broker_id);
+bool is_parked(Oid database, std::int32_t broker_id);  // its sender runs, and moves no cursor
 int pid_of_keeper(Oid database);
 // In a signal handler: this process has been asked to leave.
 void note_asked_to_leave();

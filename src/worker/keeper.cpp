@@ -167,7 +167,7 @@ char* starved_brokers(const Brokers& brokers) {
 }
 
 bool is_served(int32 broker_id) {
-    if (status::pid_of_sender(MyDatabaseId, broker_id) != 0) return true;
+    if (status::pid_of_sender(MyDatabaseId, broker_id) != 0) return !status::is_parked(MyDatabaseId, broker_id);
     Sender* sender = sender_of(broker_id);
     return sender->handle != nullptr && state_of(sender->handle) != ChildState::gone;
 }

@@ -8,6 +8,7 @@
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
+#include "worker/parked.hpp"
 #include "worker/sender.hpp"
 #include "worker/wal_detours.hpp"
 
@@ -167,19 +168,6 @@ bool is_valid(const catalog::Route& from) {
     return false;
 }
 
-void show_parked(int32 id) {
-    status::Route* shared = status::claim_route(sender.database, id);
-    if (shared == nullptr) return;
-    TimestampTz now = GetCurrentTimestamp();
-    SpinLockAcquire(&shared->mutex);
-    shared->sender_pid = MyProcPid;
-    strlcpy(shared->state, "held", sizeof shared->state);
-    strlcpy(shared->last_error, parked_words, sizeof shared->last_error);
-    shared->last_error_at = now;
-    shared->oldest = status::oldest_unknown;
-    SpinLockRelease(&shared->mutex);
-}
-
 void begin_redelivery(SenderRoute* route) {
     route->redelivery = static_cast<Redelivery*>(MemoryContextAllocZero(sender.memory, sizeof(Redelivery)));
     route->redelivery->stream = ++sender.next_stream;
@@ -284,7 +272,7 @@ void follow_configuration() {
         SenderRoute* route = find_route(routes[i].id);
         if (!is_valid(routes[i])) {
             if (route != nullptr) remove(route);
-            show_parked(routes[i].id);
+            show_parked(routes[i].id, parked_words);
             sender.keeps_wal = sender.keeps_wal || routes[i].from_wal;
             continue;
         }

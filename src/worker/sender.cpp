@@ -12,6 +12,7 @@
 #include "postgres/query.hpp"
 #include "settings/settings.hpp"
 #include "wal/slot.hpp"
+#include "worker/parked.hpp"
 #include "worker/process.hpp"
 #include "worker/sleep.hpp"
 
@@ -41,18 +42,37 @@ const char* in_utf8(const char* text) {
     return copy;
 }
 
+// The broker's row in UTF-8.
+struct {
+    const char* name;
+    const char* url;
+    const char* options;
+} guest_broker;
+
+BrokerSettings read_broker() {
+    return broker::read_broker(guest_broker.name, guest_broker.url, guest_broker.options, catalog::module_directory());
+}
+
+bool can_be_used() {
+    GuestError error;
+    catch_guest(error, [] { read_broker(); });
+    return error.kind == GuestError::Kind::none;
+}
+
 void make_dispatcher() {
     StartTransactionCommand();
     const char* source = in_utf8(settings::source_name());
-    const char* guest_name = in_utf8(sender.broker_name);
-    const char* url = in_utf8(sender.broker_url);
-    const char* options = in_utf8(sender.broker_options);
+    guest_broker = {in_utf8(sender.broker_name), in_utf8(sender.broker_url), in_utf8(sender.broker_options)};
     CommitTransactionCommand();
+    GuestError error;
+    catch_guest(error, [] { read_broker(); });
+    if (error.kind == GuestError::Kind::out_of_memory) report_guest_error(error);
+    if (error.kind != GuestError::Kind::none) stay_parked(error, can_be_used);
     call_guest([&] {
-        BrokerSettings broker = broker::read_broker(guest_name, url, options, catalog::module_directory());
+        BrokerSettings broker = read_broker();
         sender.module = broker::load_module(broker.url.scheme, catalog::module_directory());
         broker.source = source;
-        std::string shown = "broker \"" + broker.name + "\" (" + redact_url(url) + ")";
+        std::string shown = "broker \"" + broker.name + "\" (" + redact_url(guest_broker.url) + ")";
         auto connect = [broker](unsigned attempt, broker::TimePoint now) {
             BrokerSettings with_password = broker;
             load_password(with_password);

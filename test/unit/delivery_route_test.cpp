@@ -84,6 +84,37 @@ TEST(Route, IsHeldProbedAndHealed) {
     EXPECT_EQ(w.status(1).last_error, "NOT_FOUND - no exchange 'x'");
 }
 
+// Delivered, but not as the options want it: QoS 1 instead of 2.
+TEST(Route, WhatArrivesOtherwiseThanWantedHoldsTheRouteUntilOneArrivesAsWanted) {
+    World w;
+    bool grants = false;
+    w.broker.on_message = [&](const Sent&) -> std::optional<Answer> {
+        if (grants) return Answer{};
+        return Answer{Verdict::delivered, Remedy::fix_settings, "QoS 1 at most"};
+    };
+    w.add(1);
+    w.lend_many(1);
+    w.run();
+    EXPECT_EQ(w.state(1), RouteState::held) << "also while nothing waits";
+    EXPECT_EQ(w.status(1).delivered, 1U);
+    EXPECT_EQ(w.status(1).last_error, "QoS 1 at most");
+    w.lend_many(50);
+    w.run_for(60s);
+    EXPECT_EQ(w.state(1), RouteState::held);
+    const auto trickled = w.status(1).delivered;
+    EXPECT_GE(trickled, 3U) << "each attempt is one event, at most 30 s apart";
+    EXPECT_LE(trickled, 12U);
+    EXPECT_EQ(w.broker.ids(1).size(), trickled) << "what has arrived is not sent again";
+    EXPECT_EQ(w.notices.size(), 1U) << "told once";
+    grants = true;
+    w.run_for(40s);
+    EXPECT_EQ(w.state(1), RouteState::active);
+    EXPECT_EQ(w.status(1).delivered, 51U);
+    EXPECT_EQ(w.broker.ids(1).size(), 51U);
+    EXPECT_EQ(w.notices.size(), 2U);
+    EXPECT_TRUE(w.dead.empty());
+}
+
 TEST(Route, OneProbeAtATime) {
     World w;
     w.broker.silent = true;

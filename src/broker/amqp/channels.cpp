@@ -14,7 +14,6 @@ namespace {
 
 constexpr std::chrono::milliseconds turn{100};       // some round trips
 constexpr std::chrono::milliseconds first_offer{5};  // until then an idle lane may not have been asked
-constexpr std::chrono::milliseconds counted_for{200};
 
 }  // namespace
 
@@ -55,7 +54,7 @@ void Channels::opened(Lane& lane) {
     if (!lane.opening) return;
     lane.opening = false;
     --opening_;
-    ++open_;
+    most_open_ = std::max(most_open_, ++open_);
 }
 
 void Channels::leave(Lane& lane) {
@@ -65,12 +64,12 @@ void Channels::leave(Lane& lane) {
 
 void Channels::rest(std::uint16_t number, TimePoint now) {
     free_.push_back(number);
-    while (!closed_at_.empty() && closed_at_.front() + counted_for <= now) closed_at_.pop_front();
+    while (!closed_at_.empty() && closed_at_.front() + counted_for_ <= now) closed_at_.pop_front();
     closed_at_.push_back(now);
 }
 
 std::size_t Channels::resting(TimePoint now) const {
-    const auto is_over = [&](TimePoint at) { return at + counted_for <= now; };
+    const auto is_over = [&](TimePoint at) { return at + counted_for_ <= now; };
     return static_cast<std::size_t>(closed_at_.end() - std::find_if_not(closed_at_.begin(), closed_at_.end(), is_over));
 }
 
@@ -122,7 +121,7 @@ TimePoint Channels::due(TimePoint now) const {
     TimePoint due = TimePoint::max();
     if (waiting_.empty()) return due;
     if (const auto resting = this->resting(now))
-        due = *(closed_at_.end() - static_cast<std::ptrdiff_t>(resting)) + counted_for;
+        due = *(closed_at_.end() - static_cast<std::ptrdiff_t>(resting)) + counted_for_;
     TimePoint turn_ends = due;
     std::size_t yielding = 0;
     for (const Lane* lane : lanes_) {

@@ -8,6 +8,7 @@
 // channels a little late: the place of one that was closed is taken again after a while.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -24,15 +25,18 @@ namespace eventbus::broker::amqp {
 struct ChannelLimit {
     std::size_t most = 0;  // so many channels fit; 0: no limit is known
     TimePoint learned{};
+    bool doubted = false;                        // the last connection did not get so many
+    std::chrono::milliseconds counted_for{200};  // a channel that was closed, as far as we have seen
 };
 std::shared_ptr<ChannelLimit> channel_limit_of(const BrokerSettings& settings);
 
 class Channels {
  public:
     // highest: number of a channel, as agreed at login. most: at once.
-    void limit(std::size_t highest, std::size_t most) {
+    void limit(std::size_t highest, std::size_t most, std::chrono::milliseconds counted_for) {
         highest_ = highest;
         most_ = std::min(most, highest);
+        counted_for_ = counted_for;
     }
 
     bool knows(std::uint16_t number) const { return number < lanes_.size(); }
@@ -42,6 +46,7 @@ class Channels {
     TimePoint opening_since() const { return opening_since_; }
     // How many the broker let us have at once, where it refuses another one now.
     std::size_t fit(TimePoint now) const { return open_ + resting(now); }
+    std::size_t most_open() const { return most_open_; }  // ever on this connection
     bool are_few() const { return most_ < highest_; }  // then one is handed on rather than closed
 
     // For a lane without a channel. A number: it is to be opened. 0: the lane got another one's channel, or waits.
@@ -68,7 +73,9 @@ class Channels {
     std::deque<Lane*> waiting_;
     std::size_t highest_ = 0;
     std::size_t most_ = 0;
+    std::chrono::milliseconds counted_for_{};
     std::size_t open_ = 0;     // the broker said yes
+    std::size_t most_open_ = 0;
     std::size_t opening_ = 0;  // it has not said anything yet
     TimePoint opening_since_{};
 };

@@ -239,7 +239,7 @@ void AmqpDriver::begin_to_publish() {
     if (channels_.open() > channel_limit_->most)
         channel_limit_->most = 0;
     else
-        channels_.limit(limits_.channel_max, channel_limit_->most);
+        channels_.limit(limits_.channel_max, channel_limit_->most, channel_limit_->counted_for);
 }
 
 // Says nothing while the broker takes nothing from us.

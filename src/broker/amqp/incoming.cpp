@@ -9,6 +9,7 @@ namespace {
 
 // Then a new connection tries again what used to be too many, before it sends anything else.
 constexpr std::chrono::minutes limit_is_old_after{10};
+constexpr std::chrono::milliseconds longest_counted{10'000};
 
 // Words of a connection's end, and the method that they are about, where the broker says so.
 std::string words_of(const amqp_connection_close_t& close) {
@@ -84,7 +85,7 @@ void AmqpDriver::on_login_method(const FrameReader::Method& method) {
         phase_ = Phase::up;
         const bool is_old = now_ > channel_limit_->learned + limit_is_old_after;
         const std::size_t most = is_old ? 0 : channel_limit_->most;
-        channels_.limit(limits_.channel_max, most == 0 ? limits_.channel_max : most);
+        channels_.limit(limits_.channel_max, most == 0 ? limits_.channel_max : most, channel_limit_->counted_for);
     } else {
         fail(Remedy::retry, "the broker left the order of the login");
     }
@@ -105,11 +106,21 @@ void AmqpDriver::on_connection_close(const amqp_connection_close_t& close) {
     fail(settings ? Remedy::fix_settings : Remedy::retry, std::move(reason), code == AMQP_CONNECTION_FORCED);
 }
 
-// The next connection makes do with those that were open.
+// The next connection makes do with those that were open. RabbitMQ counts late: where a limit is known, it may be
+// channels that are closed, of this connection or the last one, that it counts still.
 void AmqpDriver::too_many_channels(std::string reason) {
-    const std::size_t fit = channels_.fit(now_);
+    ChannelLimit& limit = *channel_limit_;
+    std::size_t fit = channels_.fit(now_);
+    if (channels_.are_few() && limit.most > fit) {
+        const bool all_were_open = channels_.most_open() >= limit.most;
+        if (all_were_open) limit.counted_for = std::min(2 * limit.counted_for, longest_counted);
+        if (all_were_open || !limit.doubted) fit = limit.most;
+        limit.doubted = !all_were_open;
+    }
+    if (fit == 0 && channels_.most_open() > 0) fit = 1;  // it was closed a while ago
     if (fit == 0) return fail(Remedy::fix_settings, std::move(reason));
-    *channel_limit_ = {fit, now_};
+    limit.most = fit;
+    limit.learned = now_;
     const std::string these = fit == 1 ? "1 channel" : std::to_string(fit) + " channels";
     fail(Remedy::retry, std::move(reason) + "; routes take turns on the " + these + " that the broker lets us have",
          true);

@@ -172,8 +172,6 @@ void MqttDriver::take_answer(const Packet& packet) {
             if (is_published && open.qos == 2) return received(answer->id, open);
             break;
         default:
-            // A broker that answers QoS 2 with PUBACK has taken the message, and grants no more than QoS 1.
-            if (is_published && open.qos == 2 && !refused) lower_qos(" (it answers QoS 2 with PUBACK)");
             if (is_published) return conclude(*answer, open);
             break;
     }
@@ -220,6 +218,9 @@ void MqttDriver::conclude(const Answer& answer, Flight& open) {
     if (open.has_ticket) {
         if (refused)
             refuse(open, answer);
+        else if (open.qos == 2)  // PUBACK: it has the message, and grants no more than QoS 1
+            settled({open.ticket, Verdict::delivered, Remedy::fix_settings,
+                     "the broker takes QoS 1 at most (it answers QoS 2 with PUBACK), the route has QoS 2"});
         else
             settled({open.ticket, Verdict::delivered, Remedy::none, {}});
         open.has_ticket = false;
