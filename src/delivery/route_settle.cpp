@@ -26,6 +26,8 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
                 arrived_otherwise(number, settlement);
             else if (number == probe_ || stand_ == Stand::names || stand_ == Stand::unclear)
                 heal();
+            else if (it->offer > stand_begun_)
+                stands_empty_ = false;  // one that was offered later arrived as wanted
             done(number);
             break;
         case Verdict::refused:

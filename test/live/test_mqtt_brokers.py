@@ -150,6 +150,28 @@ def test_a_message_that_is_never_acknowledged(db):
         eventually(lambda: sum(b"silent" in body for body in fake.payloads()) >= 3, 60, "it is tried again")
 
 
+def test_one_stray_puback_for_qos_2(db):
+    """The route is held, as by a broker that grants no more than QoS 1; and goes on when QoS 2 is answered properly."""
+    strays = [1]
+
+    def answer(session, published):
+        if published.qos == 2 and strays:
+            strays.pop()
+            session.answer(PUBACK, published.id)
+        else:
+            FakeMqtt.acknowledge(session, published)
+
+    with FakeMqtt(answer) as fake:
+        db.broker("fake", fake.url)
+        db.route("one", "fake", "topic:one/{key}", qos=1)
+        db.route("two", "fake", "topic:two/{key}", qos=2)
+        publish(db, 40)
+        db.wait_error("two", "QoS 1 at most")
+        db.wait_status("one", 60, delivered=40, state="active")
+        db.wait_status("two", 60, delivered=40, state="active", in_flight=0, dead=0)
+        assert len(fake.connects) == 1 and len(fake.published) == 80, "nothing is sent twice"
+
+
 def test_nothing_is_ever_acknowledged(db):
     """A broker that takes everything and says nothing is told, and delivers when it comes to itself."""
     deaf = [True]

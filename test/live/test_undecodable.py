@@ -263,3 +263,32 @@ def test_a_poisoned_row_parks_its_route_alone(db, log_route, redis_server, name,
     db.run("SELECT eventbus.alter_route('all', destination => %s)", f"stream:{name}-all")
     arrived(redis_server, f"{name}-all", 1)
     assert db.sender("all") == pid
+
+
+@pytest.mark.parametrize("poison", [
+    "url = 'nonsense'", "url = ''", "url = 'redis://:payload-secret@h:99999'", "url = 'foo://x'", "options = '[]'",
+    "options = '{\"no_longer\": 1}'", "options = '{\"window\": \"x\"}'"])
+def test_a_poisoned_broker_holds_its_routes_alone(db, redis_server, name, cluster, poison):
+    for broker in ("good", "bad"):
+        db.broker(broker, redis_server.url)
+        db.route(f"to_{broker}", broker, f"stream:{name}-{broker}")
+        db.wait_state(f"to_{broker}", "active")
+    begin = cluster.log_size()
+    db.run(f"UPDATE eventbus.broker_config SET {poison} WHERE name = 'bad'")
+    row = db.wait_status("to_bad", 60, state="held", last_error=lambda text: text and "cannot be used" in text)
+    db.publish("first", 1)
+    arrived(redis_server, f"{name}-good", 1)
+    db.run("SELECT eventbus.resume_route('to_good'), eventbus.resume_route('to_bad')")
+    db.publish("second", 2)
+    arrived(redis_server, f"{name}-good", 2)
+    assert db.status("to_bad")["sender_pid"] == row["sender_pid"], "it stays, and does not begin again and again"
+    assert {check["name"]: check for check in db.health()}["route to_bad"]["level"] == "error"
+    log = cluster.log_text(begin)
+    assert log.count('broker "bad" is left out') == 1
+    assert "ERROR" not in log and "payload-secret" not in log + row["last_error"]
+    if "url" in poison:
+        db.run("SELECT eventbus.alter_broker('bad', %s)", redis_server.url)
+    else:
+        db.run("UPDATE eventbus.broker_config SET options = '{}' WHERE name = 'bad'")
+    arrived(redis_server, f"{name}-bad", 2)
+    db.wait_state("to_bad", "active")
