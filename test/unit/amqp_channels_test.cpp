@@ -286,6 +286,31 @@ TEST_F(AmqpLimits, AChannelThatWasClosedIsNotReplacedAtOnceWhereTheyAreFew) {
     expect_settled(*driven_, 2, Verdict::delivered, Remedy::none);
 }
 
+// Longer than we thought: the limit that is known stays, and nobody is held.
+TEST_F(AmqpLimits, AChannelThatIsCountedForLongHoldsNobody) {
+    const auto close_one = [](Peer& peer) {
+        peer.login();
+        const auto channel = peer.channel();
+        peer.published();
+        peer.close_channel(channel, 403, bad_is_forbidden);
+        peer.expect(AMQP_CHANNEL_OPEN_METHOD);
+        peer.expect(AMQP_CONFIRM_SELECT_METHOD);
+        peer.close_connection(530, too_many);
+    };
+    start({close_one, close_one});
+    for (int connection = 1; connection <= 2; ++connection) {
+        ASSERT_TRUE(driven_->until([&] { return driven_->offer(1, events_[1], to_exchange, "x", "bad", 1); }));
+        ASSERT_TRUE(driven_->until_settled(1));
+        driven_->settlements.clear();
+        ASSERT_TRUE(driven_->until([&] {
+            offer(2, 1);
+            return driven_->link.state == LinkState::down;
+        }));
+        expect_down(driven_->link, Remedy::retry, "routes take turns on the 1 channel that the broker lets us have");
+        if (connection == 1) connect();
+    }
+}
+
 TEST_F(AmqpLimits, WhatEndsTheConnectionIsToldWhole) {
     start({[](Peer& peer) {
         peer.login();
