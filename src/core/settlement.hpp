@@ -21,8 +21,8 @@ enum class Verdict : std::uint8_t {
 // The scope of a failure decides the remedy.
 enum class Remedy : std::uint8_t {
     none,
-    retry,         // the event's key waits and is tried again
-    park,          // the event goes to the dead letters
+    retry,  // the event's key waits and is tried again
+    park,   // the event goes to the dead letters
     // The route is held until somebody mends the broker's or the route's settings. With `delivered`: the event has
     // arrived, but not as the route's options want it.
     fix_settings,

@@ -35,13 +35,14 @@ void tell(const GuestError& error) {
     copy_text(words, sizeof words,
               psprintf("the broker's row in eventbus.broker_config cannot be used: %s%s%s", message,
                        has_detail ? ": " : "", detail));
-    ereport(WARNING,
-            (errmsg("pg_eventbus: broker \"%s\" is left out: %s", sender.broker_name, message),
-             errdetail("%s%sIts routes are held, and their events wait; other brokers go on. It is tried again when its "
-                       "row changes, and every 30 s.",
-                       detail, has_detail ? " " : ""),
-             errhint("%s%sCorrect it with eventbus.alter_broker, or eventbus.drop_broker it.", hint,
-                     hint[0] != '\0' ? " " : "")));
+    ereport(
+        WARNING,
+        (errmsg("pg_eventbus: broker \"%s\" is left out: %s", sender.broker_name, message),
+         errdetail("%s%sIts routes are held, and their events wait; other brokers go on. It is tried again when its "
+                   "row changes, and every 30 s.",
+                   detail, has_detail ? " " : ""),
+         errhint("%s%sCorrect it with eventbus.alter_broker, or eventbus.drop_broker it.", hint,
+                 hint[0] != '\0' ? " " : "")));
 }
 
 // Shows the routes that there are now; ends the process where the broker's row is another one, or has none.

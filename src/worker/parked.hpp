@@ -1,6 +1,5 @@
-// What it is: what cannot be used of the configuration, shown as held: a route's row, or a broker's with all its routes.
-// Who calls it: the sender.
-// Never: connects, reads an event or moves a cursor.
+// What it is: rows of the configuration that cannot be used, shown as held: a route's, or a broker's with all its
+// routes. Who calls it: the sender. Never: connects, reads an event or moves a cursor.
 #pragma once
 
 #include "postgres/guest.hpp"

@@ -47,7 +47,7 @@ class Channels {
     // How many the broker let us have at once, where it refuses another one now.
     std::size_t fit(TimePoint now) const { return open_ + resting(now); }
     std::size_t most_open() const { return most_open_; }  // ever on this connection
-    bool are_few() const { return most_ < highest_; }  // then one is handed on rather than closed
+    bool are_few() const { return most_ < highest_; }     // then one is handed on rather than closed
 
     // For a lane without a channel. A number: it is to be opened. 0: the lane got another one's channel, or waits.
     std::uint16_t want(Lane& lane, TimePoint now);
@@ -74,7 +74,7 @@ class Channels {
     std::size_t highest_ = 0;
     std::size_t most_ = 0;
     std::chrono::milliseconds counted_for_{};
-    std::size_t open_ = 0;     // the broker said yes
+    std::size_t open_ = 0;  // the broker said yes
     std::size_t most_open_ = 0;
     std::size_t opening_ = 0;  // it has not said anything yet
     TimePoint opening_since_{};
