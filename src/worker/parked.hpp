@@ -1,5 +1,6 @@
-// What it is: rows of the configuration that cannot be used, shown as held: a route's, or a broker's with all its
-// routes. Who calls it: the sender. Never: connects, reads an event or moves a cursor.
+// What it is: rows that cannot be used, shown as held: a route's, or a broker's with all its routes.
+// Who calls it: the sender.
+// Never: connects, reads an event or moves a cursor.
 #pragma once
 
 #include "postgres/guest.hpp"
