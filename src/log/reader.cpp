@@ -508,7 +508,7 @@ Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter) {
     if (!reader->place.in_batch) return nullptr;
     if (!reader->planned) plan(reader);
 
-    MemoryContext memory = AllocSetContextCreate(reader->parent, "pg_eventbus chunk", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext memory = AllocSetContextCreate(reader->parent, "pg_eventbus chunk", ALLOCSET_START_SMALL_SIZES);
     Cursor before = reader->place;
     before.done = copy_snapshot(before.done, memory);
     before.batch = copy_snapshot(before.batch, memory);

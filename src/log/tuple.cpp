@@ -19,13 +19,16 @@ namespace eventbus::log {
 
 namespace {
 
-constexpr Size block_bytes = 64 * 1024;
+// Events that trickle in come one a chunk, and a route that stands keeps thousands of them.
+constexpr Size first_block = 1024;
+constexpr Size largest_block = 64 * 1024;
 constexpr Size largest_kept_text = 1024 * 1024;
 
 char* room_for(TupleCopies* copies, Size bytes) {
     Size need = MAXALIGN(bytes);
     if (need > copies->free_bytes) {
-        Size block = std::max(need, block_bytes);
+        copies->block = std::clamp(2 * copies->block, first_block, largest_block);
+        Size block = std::max(need, copies->block);
         copies->free = static_cast<char*>(MemoryContextAllocHuge(copies->memory, block));
         copies->free_bytes = block;
     }
@@ -150,7 +153,7 @@ Unsettled unsettled_event(HeapTupleHeader tuple) {
 void copy_tuple(TupleCopies* copies, HeapTuple tuple, const Position& at) {
     char* room = room_for(copies, tuple->t_len);
     if (copies->count == copies->room) {
-        copies->room = copies->room == 0 ? 64 : copies->room * 2;
+        copies->room = copies->room == 0 ? 8 : copies->room * 2;
         Size bytes = sizeof(TupleCopy) * copies->room;
         copies->items = static_cast<TupleCopy*>(copies->items == nullptr ? MemoryContextAlloc(copies->memory, bytes)
                                                                          : repalloc(copies->items, bytes));

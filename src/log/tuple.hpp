@@ -47,6 +47,7 @@ struct TupleCopies {
     uint32 count, room;
     char* free;
     Size free_bytes;
+    Size block;  // the last one's size
 };
 
 void copy_tuple(TupleCopies* copies, HeapTuple tuple, const Position& at);

@@ -9,8 +9,10 @@ namespace eventbus::wal {
 
 namespace {
 
-constexpr Size block_bytes = 64 * 1024;
-constexpr uint32 first_room = 64;
+// Events that trickle in come one a chunk, and a route that stands keeps thousands of them.
+constexpr Size first_block = 1024;
+constexpr Size largest_block = 64 * 1024;
+constexpr uint32 first_room = 8;
 
 }  // namespace
 
@@ -29,7 +31,8 @@ void free_chunk(Chunk* chunk) {
 
 char* room_for(Chunk* chunk, Size bytes) {
     if (bytes > chunk->free_bytes) {
-        Size block = std::max(bytes, block_bytes);
+        chunk->block = std::clamp(2 * chunk->block, first_block, largest_block);
+        Size block = std::max(bytes, chunk->block);
         chunk->free = static_cast<char*>(MemoryContextAllocHuge(chunk->memory, block));
         chunk->free_bytes = block;
     }
