@@ -16,7 +16,7 @@ struct Chunk {
     Size bytes;
     char* free;
     Size free_bytes;
-    Size block;  // the last one's size
+    Size block;                   // the last one's size
     TimestampTz committed_after;  // none of them was visible then
 };
 
