@@ -10,9 +10,8 @@
 //   CREATE DATABASE … TEMPLATE x    x's workers leave for as long as the command runs (suspend.cpp), and come back
 //                                   whether it commits or aborts; the new database is looked at
 //   DROP DATABASE x, ALTER … RENAME the same; after a commit of the drop nothing comes back
-//   a keeper dies                   it is started again, with back-off where nobody has asked it to leave (SIGTERM),
-//   also
-//                                   when it had not looked yet; its senders go on meanwhile
+//   a keeper dies                   it is started again, also when it had not looked yet; with back-off where nobody
+//                                   has asked it to leave (SIGTERM); its senders go on meanwhile
 #include "core/backoff.hpp"
 #include "postgres/query.hpp"
 #include "postgres/steady.hpp"
