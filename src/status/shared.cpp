@@ -206,10 +206,12 @@ int pid_of_keeper(Oid database) {
 }
 
 bool is_parked(Oid database, std::int32_t broker_id) {
-    return std::any_of(std::begin(state->workers), std::end(state->workers), [&](const Worker& worker) {
-        return worker.pid != 0 && worker.kind == WorkerKind::sender && worker.database == database &&
-               worker.broker_id == broker_id && worker.parked;
+    LWLockAcquire(state->lock, LW_SHARED);
+    bool parked = std::any_of(std::begin(state->workers), std::end(state->workers), [&](const Worker& worker) {
+        return worker.pid != 0 && is_of(worker, WorkerKind::sender, database, broker_id) && worker.parked;
     });
+    LWLockRelease(state->lock);
+    return parked;
 }
 
 Route* claim_route(Oid database, std::int32_t route_id) {

@@ -6,10 +6,6 @@
 ALTER TABLE eventbus.cursor ADD COLUMN files bigint[];
 COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_0 to log_3, in which start and end are places; where a segment has another one (VACUUM FULL, TRUNCATE), or with NULL, what the batch has in it begins again';
 
--- MQTT brokers have the option confirm_timeout, too.
-COMMENT ON FUNCTION eventbus.create_broker(text, text, jsonb) IS
-    'names a broker. url: scheme://[user[:password]@]host[:port][,host...][/path], scheme amqp, amqps, mqtt, mqtts, ws, wss (MQTT in a WebSocket), redis or rediss; options: password_file, ca_file, cert_file, key_file, verify, connect_timeout (s), heartbeat (s), window (messages); AMQP and MQTT: confirm_timeout (s); MQTT alone: version (5, 3.1.1), client_id (text), session_expiry (s), will (object of topic, payload, qos, retain)';
-
 -- Dead letters of events that cannot be read as a whole.
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN incomplete boolean NOT NULL DEFAULT false;
 
@@ -45,5 +41,4 @@ COMMENT ON FUNCTION eventbus.create_broker(text, text, jsonb) IS
 
 COMMENT ON FUNCTION eventbus.create_route(text, text, text, text, jsonb) IS
     'sends events to a destination. destination: kind:template (exchange:, queue: | topic: | channel:, topic:, stream:, list:) with {topic}, {topic/}, {key}, {header:NAME}; topics: comma-separated patterns, * is one word, # zero or more; options: order, max_attempts, max_age, start, and what the broker''s protocol knows (routing_key, persistent | qos, retain | maxlen); "source": "wal" takes changes and messages from the WAL instead of the log, with tables, publication, operations, messages and format (debezium, wal2json, row), and wants the attribute REPLICATION. Takes every event that becomes visible from now on; "start": "earliest" takes what the log still holds as well';
-COMMENT ON COLUMN eventbus.status.state IS 'active | connecting | retrying (the broker is down, we try again) | blocked (the broker asked us to wait) | held (refused until settings are mended, tried again slowly) | paused | starting (from the WAL: the slot is being made, last_error says whom it waits for) | failing (from the WAL: it cannot be read, or standbys that must have it first lag; we try again) | lost (from the WAL: the slot is gone, see restart_route) | stopped (no sender runs)';
 COMMENT ON COLUMN eventbus.status.state IS 'active | connecting | retrying (the broker is down, or a proxy answers in its place; we try again) | blocked (the broker asked us to wait) | held (refused until settings are mended, tried again slowly) | paused | starting (from the WAL: the slot is being made, last_error says whom it waits for) | failing (from the WAL: it cannot be read, or standbys that must have it first lag; we try again) | lost (from the WAL: the slot is gone, see restart_route) | stopped (no sender runs)';
