@@ -446,7 +446,7 @@ def test_a_change_that_cannot_be_decoded_is_a_dead_letter(db, route, redis_serve
     db.run("INSERT INTO ward VALUES (1, '5')")
     publish_wal(db, "shop.behind", {})
     words = "a change of table public.ward cannot be decoded: invalid internal value for enum: 5"
-    db.wait_status("out", 60, state="active", delivered=2, dead=1, last_error=lambda text: text.startswith(words),
+    db.wait_status("out", 60, state="active", delivered=2, dead=1, last_error=lambda text: text and text.startswith(words),
                    sender_pid=pid)
     dead, = db.wait_dead("out")
     assert (dead["topic"], dead["key"], dead["error"]) == ("public.ward.insert", "1", words)
