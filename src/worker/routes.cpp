@@ -168,6 +168,26 @@ bool is_valid(const catalog::Route& from) {
     return false;
 }
 
+void park(const catalog::Route& from) {
+    show_parked(from.id, parked_words);
+    if (from.from_wal) {
+        sender.keeps_wal = true;
+        return;
+    }
+    MemoryContext caller = MemoryContextSwitchTo(sender.memory);
+    auto* parked = static_cast<ParkedRoute*>(palloc(sizeof(ParkedRoute)));
+    *parked = {from.id, pstrdup(from.topics), 0};
+    sender.parked = lappend(sender.parked, parked);
+    MemoryContextSwitchTo(caller);
+}
+
+void forget_parked() {
+    ListCell* cell;
+    foreach (cell, sender.parked) pfree(static_cast<ParkedRoute*>(lfirst(cell))->topics);
+    list_free_deep(sender.parked);
+    sender.parked = NIL;
+}
+
 void begin_redelivery(SenderRoute* route) {
     route->redelivery = static_cast<Redelivery*>(MemoryContextAllocZero(sender.memory, sizeof(Redelivery)));
     route->redelivery->stream = ++sender.next_stream;
@@ -268,12 +288,12 @@ void follow_configuration() {
     List* fresh = NIL;
     List* placed = NIL;
     sender.keeps_wal = false;
+    forget_parked();
     for (int i = 0; i < count; ++i) {
         SenderRoute* route = find_route(routes[i].id);
         if (!is_valid(routes[i])) {
             if (route != nullptr) remove(route);
-            show_parked(routes[i].id, parked_words);
-            sender.keeps_wal = sender.keeps_wal || routes[i].from_wal;
+            park(routes[i]);
             continue;
         }
         if (route != nullptr) {

@@ -161,6 +161,13 @@ struct SenderRoute {
     bool seen;                        // by the configuration just read
 };
 
+// A route from the log whose row cannot be used.
+struct ParkedRoute {
+    int32 id;
+    char* topics;
+    int64 skipped_before;  // the generation up to which events were left out for it
+};
+
 struct Sender {
     Oid database;
     int32 broker_id;
@@ -175,6 +182,7 @@ struct Sender {
     delivery::Dispatcher* dispatcher;
     delivery::Report* report;
     List* routes;     // of SenderRoute*
+    List* parked;     // of ParkedRoute*
     List* streams;    // of LogStream*
     Size lent_bytes;  // of all streams
     delivery::StreamId next_stream;

@@ -65,6 +65,28 @@ def test_a_paused_route_skips_ahead_and_nobody_else_notices(db, stream, redis_se
     cluster.wait_log('route "out" skips no longer', log_from_here)
 
 
+@pytest.mark.parametrize("poison", [
+    "UPDATE eventbus.route_config SET destination = 'nonsense' WHERE name = 'out'",
+    "UPDATE eventbus.route_config SET topics = '' WHERE name = 'out'",
+    "UPDATE eventbus.broker_config SET url = 'nonsense' WHERE name = 'redis'"])
+def test_a_row_that_cannot_be_used(db, stream, redis_server, name, poison):
+    """Its route stands, and makes no publisher wait for ever."""
+    db.broker("good", redis_server.url)
+    db.route("other", "good", f"stream:{name}:other", "t")
+    destination, url = db.one("SELECT destination FROM eventbus.route_config WHERE name = 'out'"), redis_server.url
+    db.run(poison)
+    db.wait_status("out", 60, state="held", last_error=lambda text: text and "cannot be used" in text)
+    ids = publish(db, 40000)
+    assert holds_to_the_limit(db)
+    assert 0 < skipped(db) < len(ids)
+    eventually(lambda: redis_server.client().xlen(f"{name}:other") == len(ids), 60, "the other route has everything")
+    if "broker_config" in poison:
+        db.run("SELECT eventbus.alter_broker('redis', %s)", url)
+    else:
+        db.run("SELECT eventbus.alter_route('out', destination => %s, topics => 't')", destination)
+    all_accounted_for(db, redis_server, name, ids)
+
+
 def test_a_route_whose_broker_is_frozen(db, frozen_redis, redis_server, name):
     db.broker("sick", frozen_redis.url)
     db.route("out", "sick", f"stream:{name}", "t")
