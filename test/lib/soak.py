@@ -108,13 +108,15 @@ class World:
                                                                 initdb=initdb))
             self.redis = stack.enter_context(RedisServer.durable())
             self.rabbit = stack.enter_context(RabbitNode())
-            self.mosquitto = stack.enter_context(MosquittoServer(durable=True))
+            self.mosquitto = stack.enter_context(MosquittoServer(
+                # Unlimited, packet ids would be used twice once a slow subscriber has 65 535 of them.
+                {"max_inflight_messages": 1000}, durable=True))
             servers = {"redis": self.redis, "rabbit": self.rabbit, "mosquitto": self.mosquitto}
             self.proxies = {name: stack.enter_context(Proxy(server.port)) for name, server in servers.items()}
             if self.checked:
                 self.beside = stack.enter_context(soak_checked.Beside(self.postgres))
             self.arrivals = soak_judge.Arrivals(self)
-            stack.enter_context(self.mosquitto.subscriber(list(self.arrivals.by_topic), qos=2, client_id="soak",
+            stack.enter_context(self.mosquitto.subscriber([*self.arrivals.by_topic, soak_judge.MARK], qos=2, client_id="soak",
                                                           hear=self.arrivals.hear))
             self._configure(servers)
             self.stack = stack.pop_all()

@@ -4,6 +4,9 @@
 import os
 import signal
 
+import paho.mqtt.publish as paho_publish
+
+import soak_judge
 from processes import eventually
 from soak_hands import hand
 
@@ -40,24 +43,34 @@ def kill_rabbit(world):
     killed(world, world.rabbit)
 
 
+def drain(world):
+    """Nobody publishes to mosquitto any more, and its subscriber has heard everything: what a session still has to get
+    when mosquitto ends, 2.0 sends out of order afterwards."""
+    world.proxies["mosquitto"].refuse()
+    mark = str(world.load.number())
+    paho_publish.single(soak_judge.MARK, mark, qos=2, port=world.mosquitto.port)
+    eventually(lambda: mark in world.arrivals.marks, 120, "mosquitto's subscriber has heard everything")
+
+
 @hand(fault=True)
 def kill_mosquitto(world):
     """What it has acknowledged is on its disk: nobody hears an answer while it writes, or later."""
     world.loosen()
-    proxy, mosquitto = world.proxies["mosquitto"], world.mosquitto
-    proxy.refuse()
+    drain(world)
+    mosquitto = world.mosquitto
     mosquitto.save()
     mosquitto.kill()
     assert not mosquitto.process.running()
-    world.later(world.dice.random() * 3, lambda: (mosquitto.start(), proxy.pass_on()))
+    world.later(world.dice.random() * 3, lambda: (mosquitto.start(), world.proxies["mosquitto"].pass_on()))
 
 
 @hand(fault=True)
 def restart_mosquitto(world):
     world.loosen()
+    drain(world)
     world.mosquitto.stop()
     assert not world.mosquitto.process.running()
-    world.later(world.dice.random() * 2, world.mosquitto.start)
+    world.later(world.dice.random() * 2, lambda: (world.mosquitto.start(), world.proxies["mosquitto"].pass_on()))
 
 
 @hand(fault=True)

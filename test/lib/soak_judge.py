@@ -19,8 +19,12 @@ class Arrivals:
 
     def __init__(self, world):
         self.world, self.by_topic = world, {"soak/qos1": [], "soak/qos2": [], "wal/qos1": [], "wal/qos2": []}
+        self.marks = []
 
     def hear(self, message):
+        if message.topic == MARK:
+            self.marks.append(message.payload.decode())
+            return
         self.by_topic[message.topic].append((*parsed(message.payload), dict(message.user)["event-id"]))
 
     def counts(self):
@@ -56,6 +60,7 @@ def drained(channel, queue):
 
 REDIS = {"stream": ("stream", "s"), "list": ("list", "l"), "wal_stream": ("stream", "ws"), "wal_list": ("list", "wl")}
 AMQP = {"queue": "q", "wal_queue": "wq"}
+MARK = "soak/mark"  # what a hand sends by itself
 MQTT = {"qos1": "soak/qos1", "qos2": "soak/qos2", "wal_qos1": "wal/qos1", "wal_qos2": "wal/qos2"}
 SOURCES = {False: {"l", "c"}, True: {"m", "c"}}  # of the log: publish and captured rows; of the WAL: messages and rows
 
