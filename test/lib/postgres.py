@@ -28,9 +28,14 @@ DEFAULTS = {
 PLUGINS = f"pgoutput, test_decoding, pg_eventbus, {os.environ.get('WAL2JSON_PLUGIN', 'wal2json')}"
 
 
-def bin_directory():
-    return subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), "--bindir"], check=True,
+def directory_of(what):
+    """Where pg_config says that it is: bindir, pkglibdir, sharedir."""
+    return subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), f"--{what}"], check=True,
                           stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def bin_directory():
+    return directory_of("bindir")
 
 
 def knows_setting(name):
@@ -47,11 +52,13 @@ def unprivileged_user():
 
 class PostgresCluster:
     """config: a dictionary of settings as they stand in postgresql.conf (texts in quotes). None removes one.
-    environment: variables that the server has beside its own. initdb: further options of initdb."""
+    environment: variables that the server has beside its own. initdb: further options of initdb. postgres: the program,
+    where it is that of another installation."""
 
-    def __init__(self, preload=True, config=None, name="pg", copy_of=None, environment=None, initdb=()):
+    def __init__(self, preload=True, config=None, name="pg", copy_of=None, environment=None, initdb=(), postgres=None):
         self.user = unprivileged_user()
         self.superuser = "postgres"
+        self.postgres = postgres or os.path.join(bin_directory(), "postgres")
         self.environment = dict(os.environ, **environment) if environment else None
         self.port = free_port()
         self.directory = make_directory(name, self.user)
@@ -97,8 +104,8 @@ class PostgresCluster:
 
     def start(self, wait=True, options=()):
         # A postmaster that was asked to go quickly leaves its children to themselves: SIGQUIT tells them.
-        self.process = Process([os.path.join(bin_directory(), "postgres"), "-D", self.data, *options], self.log_path,
-                               self.user, self.environment, signal.SIGQUIT, self.directory)
+        self.process = Process([self.postgres, "-D", self.data, *options], self.log_path, self.user, self.environment,
+                               signal.SIGQUIT, self.directory)
         if wait:
             self.process.wait_ready(self.accepts)
         return self

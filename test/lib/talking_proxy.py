@@ -13,6 +13,7 @@ class TalkingProxy:
         with TalkingProxy(server.port) as proxy:
             proxy.say("ERR Connection refused")     # to every command from now on
             proxy.say("ERR odd", about=b"poison")   # to commands with these bytes in them
+        proxy.say(":1", about=b"XADD")          # what begins as another kind of answer is that
             proxy.pass_on()
 
     closes_at: hangs up at these commands, as twemproxy does at what it does not know. said: answers of its own."""
@@ -29,7 +30,7 @@ class TalkingProxy:
 
     def say(self, words, about=b""):
         self._about = about
-        self._words = words
+        self._words = words if words[0] in "+:$*" else f"-{words}"
 
     def pass_on(self):
         self._words = None
@@ -74,7 +75,7 @@ class TalkingProxy:
                 words = self._words
                 if words is not None and self._about in command:
                     self.said += 1
-                    client.sendall(f"-{words}\r\n".encode())
+                    client.sendall(f"{words}\r\n".encode())
                     continue
                 server.sendall(command)
                 answer = _read(answers)

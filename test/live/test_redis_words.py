@@ -114,6 +114,40 @@ def test_a_proxy_whose_server_is_away_makes_no_dead_letters(db, redis_server, pr
     assert len(said("out")) == 2, said("out")
 
 
+@pytest.mark.parametrize("kind, command, answer, words", [
+    ("stream", b"XADD", ":1", "answered XADD with an integer, not with the id of an entry"),
+    ("stream", b"XADD", "+OK", "answered XADD with a status, not with the id of an entry"),
+    ("stream", b"XADD", "$-1", "answered XADD with nothing, not with the id of an entry"),
+    ("list", b"RPUSH", ":0", "answered RPUSH with an integer, not with the length of the list")])
+def test_an_answer_that_is_not_the_commands_delivers_nothing(db, redis_server, proxy, name, kind, command, answer, words):
+    db.broker("sick", proxy.url)
+    db.route("out", "sick", f"{kind}:{name}", "#", max_attempts=3)
+    proxy.say(answer, about=command)
+    publish(db, "t", 60, 10)
+    row = db.wait_status("out", state="retrying", last_error=lambda text: text and words in text)
+    assert (row["delivered"], row["dead"]) == (0, 0) and proxy.said < 200
+    proxy.pass_on()
+    db.wait_status("out", 30, delivered=60, dead=0, state="active")
+    count = redis_server.client().xlen if kind == "stream" else redis_server.client().llen
+    assert count(name) == 60
+
+
+def test_a_proxy_that_does_not_know_the_command_holds_the_route(db, redis_server, proxy, name, said):
+    db.broker("sick", proxy.url)
+    db.route("out", "sick", f"stream:{name}", "#", max_attempts=1)
+    db.route("list", "sick", f"list:{name}-list")
+    proxy.say("ERR unknown command 'XADD', with args beginning with: 'payload-secret'", about=b"XADD")
+    publish(db, "t", 20, 5)
+    row = db.wait_state("out", "held")
+    assert "ERR unknown command 'XADD'" in row["last_error"] and "payload-secret" not in row["last_error"]
+    db.wait_status("list", delivered=20, state="active")
+    proxy.pass_on()
+    db.wait_status("out", 60, delivered=20, dead=0, state="active")
+    assert len(redis_server.stream(name)) == 20
+    held, healed = said("out")
+    assert "is held: ERR unknown command 'XADD'" in held and "delivers again" in healed
+
+
 def test_a_strange_answer_to_one_event_waits_while_others_go_on(db, redis_server, proxy, name):
     db.broker("sick", proxy.url)
     db.route("out", "sick", f"list:{name}")

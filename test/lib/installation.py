@@ -1,0 +1,44 @@
+# What it is: an installation of PostgreSQL that shares all files with the real one, and whose modules can be taken away.
+# Who calls it: live tests of modules that are missing.
+# Never: changes a file of the real installation.
+import os
+import shutil
+
+from postgres import directory_of
+from processes import make_directory, remove_directory
+
+
+class Installation:
+    """A server finds its libraries by where its program is: so that is a copy, and the rest are links to the real ones.
+
+        with Installation() as installation, PostgresCluster(postgres=installation.postgres) as server:
+            installation.take_away("redis")
+            installation.put_back("redis")"""
+
+    def __enter__(self):
+        self.directory = make_directory("installation")
+        os.chmod(self.directory, 0o755)
+        real = {what: directory_of(what) for what in ("bindir", "pkglibdir", "sharedir")}
+        common = os.path.commonpath(real.values())
+        own = {what: os.path.join(self.directory, os.path.relpath(path, common)) for what, path in real.items()}
+        for path in own.values():
+            os.makedirs(path)
+        for what in ("pkglibdir", "sharedir"):
+            for entry in os.listdir(real[what]):
+                os.symlink(os.path.join(real[what], entry), os.path.join(own[what], entry))
+        self.postgres = os.path.join(own["bindir"], "postgres")
+        shutil.copy2(os.path.join(real["bindir"], "postgres"), self.postgres)
+        self.real, self.own = real["pkglibdir"], own["pkglibdir"]
+        return self
+
+    def __exit__(self, *_):
+        remove_directory(self.directory)
+
+    def path(self, protocol):
+        return os.path.join(self.own, f"pg_eventbus_{protocol}.so")
+
+    def take_away(self, protocol):
+        os.unlink(self.path(protocol))
+
+    def put_back(self, protocol):
+        os.symlink(os.path.join(self.real, f"pg_eventbus_{protocol}.so"), self.path(protocol))
