@@ -17,6 +17,7 @@ extern "C" {
 #include "replication/slot.h"
 #include "replication/snapbuild.h"
 #include "storage/standbydefs.h"
+#include "utils/guc.h"
 #include "utils/snapmgr.h"
 }
 
@@ -26,6 +27,7 @@ namespace {
 
 constexpr int64 step_us = 1000;               // no longer: the broker would run out of work meanwhile
 constexpr uint32 records_between_looks = 32;  // at the clock
+constexpr int small_room = 2048;              // kB of what is collected before it is handed on in parts, or spilled
 
 XLogReaderRoutine routine() {
     XLogReaderRoutine made = {};
@@ -142,15 +144,42 @@ bool step_starting(Source* source) {
     return true;
 }
 
+void set_room(int kilobytes) {
+    char text[16];
+    snprintf(text, sizeof text, "%dkB", kilobytes);
+    SetConfigOption("logical_decoding_work_mem", text, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+// PostgreSQL writes the largest (sub)transaction into a file of its own when all together exceed the limit. Where even
+// the largest is small, because there are many, that is a file for each change from then on: they get more memory. It
+// is seen by changes that come, and leave what is collected where it was, just below the limit.
+void give_room(Source* source, Size before) {
+    constexpr Size worth_a_file = 8 * 1024;
+    constexpr int sure = 16;
+    const Size size = source->context->reorder->size;
+    const auto room = static_cast<Size>(logical_decoding_work_mem) * 1024;
+    if (size + worth_a_file < room) {
+        source->spills = 0;
+        if (size < small_room * Size{512} && room > small_room * Size{1024}) set_room(small_room);
+    } else if (size > before) {
+        source->spills = 0;
+    } else if (XLogRecGetRmid(source->context->reader) == RM_HEAP_ID && ++source->spills == sure) {
+        source->spills = 0;
+        set_room(std::min(2 * logical_decoding_work_mem, source->most_room));
+    }
+}
+
 // A transaction that PostgreSQL has failed to decode again and again is passed over, and every taker gets word of it.
 void decode_record(Source* source) {
     XLogReaderState* reader = source->context->reader;
+    const Size before = source->context->reorder->size;
     bool give_up = source->failures->given_up == reader->ReadRecPtr;
     source->decoding = reader->ReadRecPtr;
     source->context->fast_forward = give_up;  // it forgets what commits here, and knows what that did to the catalog
     LogicalDecodingProcessRecord(source->context, reader);
     source->context->fast_forward = false;
     source->decoding = InvalidXLogRecPtr;
+    give_room(source, before);
     if (give_up) give_up_transaction(source, reader->ReadRecPtr);
 }
 
@@ -232,6 +261,9 @@ void open_source(const char* slot, bool exists, List* takers, Failures* failures
     strlcpy(source->slot, slot, sizeof source->slot);
     MemoryContext before = MemoryContextSwitchTo(own);
     source->takers = list_copy(takers);
+    static const int servers_room = logical_decoding_work_mem;  // of the process, before it took less
+    source->most_room = std::max(servers_room, small_room);
+    set_room(small_room);
     source->failures = failures;
     HASHCTL control = {};
     control.keysize = sizeof(TransactionId);

@@ -284,8 +284,6 @@ extern "C" PGDLLEXPORT void eventbus_sender_main(Datum argument) {
     connect_to(sender.database);
     // What a crash undoes of our cursors is sent again; waiting for the disk would buy nothing.
     SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
-    // Transactions from the WAL that are larger are decoded in parts, and wait in temporary files for their commit.
-    SetConfigOption("logical_decoding_work_mem", "2MB", PGC_SUSET, PGC_S_OVERRIDE);
     SetConfigOption("temp_file_limit", "-1", PGC_SUSET, PGC_S_OVERRIDE);
 
     sender.memory = AllocSetContextCreate(TopMemoryContext, "pg_eventbus sender", ALLOCSET_DEFAULT_SIZES);

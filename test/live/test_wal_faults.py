@@ -476,6 +476,28 @@ def test_memory_does_not_grow_with_a_transaction(db, route, redis_server, name):
     assert grown[1] < 40000, f"{grown} kB for 10 000 and 150 000 rows of 1 kB"
 
 
+def test_many_subtransactions_are_no_files_of_their_own(db, route, redis_server, name):
+    """Of what a sender that begins anew reads again, PostgreSQL would write each into a file, to stay within little
+    memory."""
+    with db.connect(autocommit=False) as publisher:
+        with publisher.cursor() as cursor:
+            cursor.execute("""DO $$ BEGIN FOR n IN 1..25000 LOOP
+                    BEGIN INSERT INTO item VALUES (n, 'one'); EXCEPTION WHEN division_by_zero THEN NULL; END;
+                END LOOP; END $$""")
+        for n in range(2):
+            pid, flushed = db.sender("out"), db.one("SELECT pg_current_wal_lsn()")
+            db.run("INSERT INTO item VALUES (%s, 'another')", -n)
+            eventually(lambda: redis_server.client().xlen(name) == n + 1, 60)
+            eventually(lambda: db.one("SELECT confirmed_flush_lsn > %s FROM pg_replication_slots", flushed), 60,
+                       "the sender has confirmed what comes after the subtransactions")
+            if n == 0:
+                db.run("SELECT pg_terminate_backend(%s)", pid)
+                eventually(lambda: db.sender("out") not in (None, pid), 60, "another sender")
+        publisher.commit()
+    eventually(lambda: redis_server.client().xlen(name) == 25002, 120, "all arrive")
+    assert db.one("SELECT spill_txns FROM pg_stat_replication_slots") < 100
+
+
 def test_a_server_that_is_not_set_up_says_so(name, redis_server):
     with PostgresCluster(config={"wal_level": "replica"}) as cluster:
         db = Database(cluster, name)
