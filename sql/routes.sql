@@ -96,6 +96,14 @@ SELECT eventbus.create_route('r', 'cache', 'list:l', 'shop/+/created');
 SELECT eventbus.create_route('r', 'cache', 'list:l', E'a\x01b');
 SELECT eventbus.create_route('r', 'cache', 'list:l', repeat('a', 256));
 
+-- What alter_route does not read is told, unless it is there already
+SET client_min_messages = notice;
+SELECT eventbus.alter_route('colon', options => '{"start": "earliest"}');
+SELECT eventbus.alter_route('queue', options => '{"start": "earliest", "max_attempts": 6}');
+SELECT eventbus.alter_route('colon', options => '{}');
+SELECT eventbus.alter_route('queue', options => '{"max_attempts": 5, "max_age": "1 h", "start": "earliest"}');
+SET client_min_messages = error;
+
 -- Options: unknown, of another protocol or another kind of destination, with wrong values
 SELECT eventbus.create_route('r', 'cache', 'list:l', options => '[]');
 SELECT eventbus.create_route('r', 'cache', 'list:l', options => '"x"');

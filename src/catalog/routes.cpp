@@ -191,7 +191,8 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     SPI_connect();
     int32 id = find_route(name, Hold::update);
     run_query(
-        "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id, source "
+        "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id, source, "
+        "$4::jsonb -> 'start' <> coalesce(options -> 'start', 'null') "
         "FROM eventbus.route_config WHERE id = $1",
         {Argument::of(id), Argument::of(static_cast<const char*>(destination)),
          Argument::of(static_cast<const char*>(topics)), Argument::of(static_cast<const char*>(options))});
@@ -200,6 +201,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     char* new_options = text_at(0, 3);
     int32 broker_id = int4_at(0, 4);
     char* source = text_at(0, 5);
+    bool wants_start = bool_at(0, 6);
     Checked checked = check_route(name, url_of(broker_id), new_destination, new_topics, new_options);
     if (strcmp(source, source_of(checked)) != 0)
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("route \"%s\" cannot change its source", name),
@@ -212,6 +214,10 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
         warn_of_tables(name, checked.selection);
         warn_of_messages(name, checked.selection);
     }
+    if (wants_start)
+        ereport(NOTICE, (errmsg("route option \"start\" does nothing here"),
+                         errdetail("Only create_route reads it: route \"%s\" goes on where it stands.", name),
+                         errhint("Leave it out, or drop the route and create it anew.")));
     run_query("UPDATE eventbus.route_config SET destination = $2, topics = $3, options = $4::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_destination), Argument::of(new_topics), Argument::of(new_options)});
     SPI_finish();

@@ -61,10 +61,10 @@ static void check_characters(const Template& name, const broker::Module& module)
     const auto text = name.literal();
     const auto at = text.find_first_of(module.never_in_names);
     if (at == std::string::npos) return;
-    throw BadInput(std::string("destination has a \"") + text[at] + '"',
-                   "No " + std::string(module.protocol) +
-                       " destination may have one: every event would become a dead letter.",
-                   "Write out the name; placeholders such as {topic/} and {key} stand for what differs between events.");
+    throw BadInput(
+        std::string("destination has a \"") + text[at] + '"',
+        "No " + std::string(module.protocol) + " destination may have one: every event would become a dead letter.",
+        "Write out the name; placeholders such as {topic/} and {key} stand for what differs between events.");
 }
 
 Route::Route(std::uint32_t route_id, std::string route_name, std::string_view destination_text,

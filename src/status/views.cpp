@@ -277,12 +277,14 @@ void check_routes(Checks& checks) {
         if (error == nullptr) error = "no reason known";
         const char* lag = text_at(i, 6);
         if (strcmp(state, "active") == 0)
-            checks.put(name, "ok", psprintf("delivers to broker %s; %s%s", broker,
-                                              lag != nullptr ? "the oldest undelivered event is " : "nothing waits",
-                                              lag != nullptr ? lag : ""),
+            checks.put(name, "ok",
+                       psprintf("delivers to broker %s; %s%s", broker,
+                                lag != nullptr ? "the oldest undelivered event is " : "nothing waits",
+                                lag != nullptr ? lag : ""),
                        nullptr);
         else if (strcmp(state, "paused") == 0)
-            checks.put(name, "warning", psprintf("paused; %s%s", lag != nullptr ? "the oldest event that waits is " : "nothing waits",
+            checks.put(name, "warning",
+                       psprintf("paused; %s%s", lag != nullptr ? "the oldest event that waits is " : "nothing waits",
                                 lag != nullptr ? lag : ""),
                        "eventbus.resume_route goes on with it.");
         else if (strcmp(state, "held") == 0)
@@ -338,7 +340,8 @@ void check_storage(Checks& checks) {
     run_query("SELECT count(*), string_agg(DISTINCT route, ', '), bool_or(incomplete) FROM eventbus.dead_letter");
     int64 dead = int8_at(0, 1);
     if (dead > 0)
-        checks.put("dead letters", "warning", psprintf(INT64_FORMAT " dead letter%s on: %s", dead, dead == 1 ? "" : "s", text_at(0, 2)),
+        checks.put("dead letters", "warning",
+                   psprintf(INT64_FORMAT " dead letter%s on: %s", dead, dead == 1 ? "" : "s", text_at(0, 2)),
                    bool_at(0, 3) ? "See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard. What is "
                                    "incomplete is not sent again: publish it anew, then eventbus.discard."
                                  : "See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.");

@@ -39,7 +39,7 @@ struct Keeper {
     bool looked;                     // by a keeper of ours, which found no extension
     bool must_run;
     bool warned;
-    bool has_extension;              // a keeper has said so
+    bool has_extension;  // a keeper has said so
     SteadyTime started_at;
     SteadyTime retry_at;
     Backoff backoff{Backoff::Duration(1000), Backoff::Duration(60000)};
