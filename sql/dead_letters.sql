@@ -39,6 +39,16 @@ SELECT count(*) FROM eventbus.dead_letter;
 ROLLBACK;
 SELECT count(*) FROM eventbus.dead_letter;
 
+-- What is incomplete is not sent again
+BEGIN;
+SELECT eventbus.discard('two');
+DELETE FROM eventbus.dead_letter_store WHERE event_id <> 101;
+UPDATE eventbus.dead_letter_store SET incomplete = true;
+SET LOCAL client_min_messages = notice;
+SELECT level, detail, hint FROM eventbus.health() WHERE name = 'dead letters';
+SELECT eventbus.redeliver();
+ROLLBACK;
+
 -- Discarded
 SELECT eventbus.discard('two', 102);
 SELECT eventbus.discard('one', 102);

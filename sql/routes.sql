@@ -64,6 +64,17 @@ SELECT eventbus.create_route('r', 'queues', 'exchange:x', options => '{"routing_
 SELECT refused($$SELECT eventbus.create_route('r', 'queues', 'queue:' || repeat('q', 256))$$);
 SELECT refused($$SELECT eventbus.create_route('r2', 'queues', 'exchange:' || repeat('x', 256))$$);
 SELECT refused($$SELECT eventbus.create_route('r3', 'queues', 'exchange:x', options => jsonb_build_object('routing_key', repeat('k', 256)))$$);
+SELECT refused($$SELECT eventbus.create_route('r4', 'queues', 'queue:{key}' || repeat('q', 256))$$);
+SELECT refused($$SELECT eventbus.create_route('r5', 'queues', 'exchange:x', options => jsonb_build_object('routing_key', '{key}' || repeat('k', 256)))$$);
+-- with what no MQTT topic may have
+BEGIN;
+SELECT eventbus.create_broker('sensors', 'mqtt://127.0.0.1:1');
+SELECT refused($$SELECT eventbus.create_route('r', 'sensors', 'topic:shop/#')$$);
+SELECT eventbus.create_route('plus', 'cache', 'topic:shop/+/x');
+SELECT eventbus.create_route('good', 'sensors', 'topic:shop/{topic/}');
+SELECT refused($$SELECT eventbus.alter_route('good', 'topic:{key}/+')$$);
+SELECT eventbus.create_route('r', 'sensors', 'topic:shop/+/x', 'shop.#');
+ROLLBACK;
 
 -- Topic patterns
 SELECT count(eventbus.create_route('p' || n, 'cache', 'list:l', p))
@@ -84,6 +95,14 @@ SELECT eventbus.create_route('r', 'cache', 'list:l', 'good, bad.**');
 SELECT eventbus.create_route('r', 'cache', 'list:l', 'shop/+/created');
 SELECT eventbus.create_route('r', 'cache', 'list:l', E'a\x01b');
 SELECT eventbus.create_route('r', 'cache', 'list:l', repeat('a', 256));
+
+-- What alter_route does not read is told, unless it is there already
+SET client_min_messages = notice;
+SELECT eventbus.alter_route('colon', options => '{"start": "earliest"}');
+SELECT eventbus.alter_route('queue', options => '{"start": "earliest", "max_attempts": 6}');
+SELECT eventbus.alter_route('colon', options => '{}');
+SELECT eventbus.alter_route('queue', options => '{"max_attempts": 5, "max_age": "1 h", "start": "earliest"}');
+SET client_min_messages = error;
 
 -- Options: unknown, of another protocol or another kind of destination, with wrong values
 SELECT eventbus.create_route('r', 'cache', 'list:l', options => '[]');

@@ -157,10 +157,12 @@ void tell_of_incomplete(const Argument& route_id, const Argument& id) {
         {route_id, id});
     int64 left = int8_at(0, 1);
     if (left > 0)
-        ereport(NOTICE,
-                (errmsg(INT64_FORMAT " dead letters are not sent again: they are not the whole event", left),
-                 errhint("Column error of eventbus.dead_letter says why. Publish them anew from where they came, "
-                         "then eventbus.discard.")));
+        ereport(
+            NOTICE,
+            (left == 1 ? errmsg("1 dead letter is not sent again: it is not the whole event")
+                       : errmsg(INT64_FORMAT " dead letters are not sent again: they are not the whole event", left),
+             errhint("Column error of eventbus.dead_letter says why. Publish anew from where it came, then "
+                     "eventbus.discard.")));
 }
 
 // Applies a statement to the dead letters of a route (or all) and an event (or all).

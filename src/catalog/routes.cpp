@@ -57,6 +57,10 @@ char* url_of(int32 broker_id) {
     return text_at(0, 1);
 }
 
+wal::SlotState wal_slot_of(int32 broker_id) {
+    return wal::look_up_slot(wal::slot_name(MyDatabaseId, broker_id));
+}
+
 // What a route from the WAL wants of the caller and of the server.
 void check_server(int32 broker_id) {
     // The functions run as the extension's owner, so it is the caller who is asked.
@@ -65,7 +69,7 @@ void check_server(int32 broker_id) {
                         errdetail("A route from the WAL takes changes of every table, whoever may read it."),
                         errhint("ALTER ROLE %s REPLICATION gives the right.",
                                 quote_identifier(GetUserNameFromId(GetOuterUserId(), false)))));
-    wal::Need need = wal::missing_setting(wal::look_up_slot(wal::slot_name(MyDatabaseId, broker_id)).exists);
+    wal::Need need = wal::missing_setting(wal_slot_of(broker_id).exists);
     if (need.what != nullptr)
         ereport(ERROR,
                 (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", need.what), errhint("%s", need.hint)));
@@ -97,6 +101,15 @@ void warn_of_messages(const char* route, const wal::Selection& selection) {
                  errdetail("No topic holds one."),
                  errhint("Here * stands for any characters, dots among them, as in \"shop.*\". Patterns with # "
                          "are for the route's topics.")));
+}
+
+// The sender makes the first slot, after COMMIT; one that is being made has confirmed nothing yet.
+void tell_of_start(const char* route, int32 broker_id) {
+    wal::SlotState slot = wal_slot_of(broker_id);
+    if (slot.exists && !slot.lost && slot.confirmed != InvalidXLogRecPtr) return;
+    ereport(NOTICE, (errmsg("route \"%s\" begins when its replication slot is ready", route),
+                     errdetail("What commits until then is not delivered."),
+                     errhint("Its state in eventbus.status is \"active\" from then on.")));
 }
 
 const char* source_of(const Checked& checked) {
@@ -158,10 +171,13 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("route \"%s\" already exists", name),
                         errhint("Choose another name, or use eventbus.alter_route.")));
-    if (checked.from_wal)
-        log::make_wal_cursor(int4_at(0, 1));
-    else
-        log::make_cursor(int4_at(0, 1), checked.earliest);
+    int32 id = int4_at(0, 1);
+    if (checked.from_wal) {
+        log::make_wal_cursor(id);
+        tell_of_start(name, broker_id);
+    } else {
+        log::make_cursor(id, checked.earliest);
+    }
     SPI_finish();
     PG_RETURN_VOID();
 }
@@ -175,7 +191,8 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     SPI_connect();
     int32 id = find_route(name, Hold::update);
     run_query(
-        "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id, source "
+        "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id, source, "
+        "$4::jsonb -> 'start' <> coalesce(options -> 'start', 'null') "
         "FROM eventbus.route_config WHERE id = $1",
         {Argument::of(id), Argument::of(static_cast<const char*>(destination)),
          Argument::of(static_cast<const char*>(topics)), Argument::of(static_cast<const char*>(options))});
@@ -184,6 +201,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     char* new_options = text_at(0, 3);
     int32 broker_id = int4_at(0, 4);
     char* source = text_at(0, 5);
+    bool wants_start = bool_at(0, 6);
     Checked checked = check_route(name, url_of(broker_id), new_destination, new_topics, new_options);
     if (strcmp(source, source_of(checked)) != 0)
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("route \"%s\" cannot change its source", name),
@@ -196,6 +214,10 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
         warn_of_tables(name, checked.selection);
         warn_of_messages(name, checked.selection);
     }
+    if (wants_start)
+        ereport(NOTICE, (errmsg("route option \"start\" does nothing here"),
+                         errdetail("Only create_route reads it: route \"%s\" goes on where it stands.", name),
+                         errhint("Leave it out, or drop the route and create it anew.")));
     run_query("UPDATE eventbus.route_config SET destination = $2, topics = $3, options = $4::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_destination), Argument::of(new_topics), Argument::of(new_options)});
     SPI_finish();

@@ -72,7 +72,7 @@ void RouteQueue::broke(std::uint64_t number) {
                                 " breaks the connection each time it is offered: " + caution.reason +
                                 "; it is tried again alone, others go on",
                             "Raise the broker's limit, or set max_attempts on the route, which makes such events dead "
-                            "letters.");
+                            "letters once the broker takes others in between.");
         }
     }
     if (caution.delivered > 0 && caution.delivered != context_.delivered_before) {

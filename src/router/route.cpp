@@ -48,13 +48,23 @@ Destination parse_destination(std::string_view text, const broker::Module& modul
 
 // What is the same for all events can be checked before there are any.
 static void check_length(const Template& text, const char* what, const broker::Module& module) {
-    if (module.longest_name == 0 || !text.is_constant()) return;
-    std::string scratch;
-    const auto length = text.render(Event(), scratch).size();
-    if (length <= module.longest_name) return;
-    throw BadInput(std::string(what) + " is too long", "It is " + std::to_string(length) + " bytes long.",
+    const auto length = text.literal().size();
+    if (module.longest_name == 0 || length <= module.longest_name) return;
+    throw BadInput(std::string(what) + " is too long",
+                   "It is " + std::to_string(length) + " bytes long" +
+                       (text.is_constant() ? "." : ", what its placeholders stand for not counted."),
                    "The longest that " + std::string(module.protocol) + " takes is " +
                        std::to_string(module.longest_name) + " bytes.");
+}
+
+static void check_characters(const Template& name, const broker::Module& module) {
+    const auto text = name.literal();
+    const auto at = text.find_first_of(module.never_in_names);
+    if (at == std::string::npos) return;
+    throw BadInput(
+        std::string("destination has a \"") + text[at] + '"',
+        "No " + std::string(module.protocol) + " destination may have one: every event would become a dead letter.",
+        "Write out the name; placeholders such as {topic/} and {key} stand for what differs between events.");
 }
 
 Route::Route(std::uint32_t route_id, std::string route_name, std::string_view destination_text,
@@ -71,6 +81,7 @@ Route::Route(std::uint32_t route_id, std::string route_name, std::string_view de
     }
     check_length(destination.name, "destination", module);
     check_length(routing_key, "routing key", module);
+    check_characters(destination.name, module);
     addressing.kind = destination.kind;
     addressing.persistent = options.persistent;
     addressing.maxlen = options.maxlen;

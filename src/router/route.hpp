@@ -77,6 +77,7 @@ class Template {
     bool is_constant() const { return constant_; }
     // The result is a view of `scratch`, of the template or of the event.
     std::string_view render(const Event& event, std::string& scratch) const;
+    std::string literal() const;  // what it has besides placeholders: every event's name has that
 
  private:
     enum class Part : std::uint8_t { text, topic, topic_slashes, key, header };

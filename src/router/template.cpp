@@ -107,4 +107,11 @@ std::string_view Template::render(const Event& event, std::string& scratch) cons
     return scratch;
 }
 
+std::string Template::literal() const {
+    std::string text;
+    for (const auto& piece : pieces_)
+        if (piece.part == Part::text) text += piece.text;
+    return text;
+}
+
 }  // namespace eventbus::router

@@ -151,12 +151,12 @@ CREATE VIEW eventbus.dead_letter AS
     FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id
     WHERE NOT d.requeued;
 COMMENT ON VIEW eventbus.dead_letter IS 'events that a broker refused for good, a row an event and route; see eventbus.redeliver and eventbus.discard';
-COMMENT ON COLUMN eventbus.dead_letter.event_id IS 'event id, for redeliver and discard; of an event from the WAL a number that is unique on its route';
+COMMENT ON COLUMN eventbus.dead_letter.event_id IS 'event id, which redeliver and discard want; of an event from the WAL a number that is unique on its route, message_id is what the log and last_error name';
 COMMENT ON COLUMN eventbus.dead_letter.message_id IS 'event id as the message carries it: the same, or <commit LSN>-<n> of an event from the WAL';
 COMMENT ON COLUMN eventbus.dead_letter.route IS 'the route on which it was refused';
 COMMENT ON COLUMN eventbus.dead_letter.topic IS 'the event''s topic';
 COMMENT ON COLUMN eventbus.dead_letter.key IS 'the event''s key';
-COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; bytes that are not text are shown in base64';
+COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; what was published as bytes, text or not, is shown in base64';
 COMMENT ON COLUMN eventbus.dead_letter.headers IS 'the event''s headers';
 COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
 COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';

@@ -20,7 +20,7 @@ COMMENT ON COLUMN eventbus.status.route IS 'the route''s name';
 COMMENT ON COLUMN eventbus.status.broker IS 'the broker''s name';
 COMMENT ON COLUMN eventbus.status.state IS 'active | connecting | retrying (the broker is down, or a proxy answers in its place; we try again) | blocked (the broker asked us to wait) | held (refused until settings are mended, tried again slowly) | paused | starting (from the WAL: the slot is being made, last_error says whom it waits for) | failing (from the WAL: it cannot be read, or standbys that must have it first lag; we try again) | lost (from the WAL: the slot is gone, see restart_route) | stopped (no sender runs)';
 COMMENT ON COLUMN eventbus.status.delivered IS 'events that the broker has acknowledged';
-COMMENT ON COLUMN eventbus.status.dead IS 'events that went to the dead letters';
+COMMENT ON COLUMN eventbus.status.dead IS 'how often events became dead letters; not lowered by redeliver or discard: eventbus.dead_letter and health() have what is there now';
 COMMENT ON COLUMN eventbus.status.retries IS 'how often an event was offered again';
 COMMENT ON COLUMN eventbus.status.skipped IS 'events that were left out because the log was full (eventbus.on_log_full = skip)';
 COMMENT ON COLUMN eventbus.status.in_flight IS 'events offered to the broker and not yet acknowledged';

@@ -37,6 +37,14 @@ const char* source_name() {
     return readable_name(psprintf("postgresql://%s/%s", name, get_database_name(MyDatabaseId)));
 }
 
+// What is smaller than half a unit arrives here as 0, and no limit is not what it says.
+static bool check_max_log_size(int* megabytes, void**, GucSource) {
+    if (*megabytes != 0) return true;
+    GUC_check_errdetail(
+        "eventbus.max_log_size is -1 (no limit), or at least 1MB; what is not in whole megabytes is rounded.");
+    return false;
+}
+
 void define() {
     DefineCustomIntVariable("eventbus.batch_events", "Most events that a sender reads from the log at a time.",
                             "A batch also ends at about 2 MB of payload.", &batch_events, 2000, 1, 100000, PGC_SIGHUP,
@@ -46,7 +54,7 @@ void define() {
                             nullptr, nullptr, nullptr);
     DefineCustomIntVariable("eventbus.max_log_size", "Most that the event log of a database may take on disk.",
                             "-1 means no limit. What becomes of a full log, eventbus.on_log_full says.", &max_log_size,
-                            -1, -1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, nullptr, nullptr, nullptr);
+                            -1, -1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MB, check_max_log_size, nullptr, nullptr);
     DefineCustomIntVariable("eventbus.max_payload", "Largest payload that publish accepts.",
                             "A larger one is an error of the publishing call.", &max_payload, 16 * 1024 * 1024, 1024,
                             256 * 1024 * 1024, PGC_SUSET, GUC_UNIT_BYTE, nullptr, nullptr, nullptr);

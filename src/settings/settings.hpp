@@ -9,7 +9,7 @@ enum OnLogFull : int { on_log_full_error, on_log_full_skip };
 
 extern int batch_events;     // events read at a time
 extern int lag_warning;      // seconds; 0: never
-extern int max_log_size;     // megabytes; below 1: no limit
+extern int max_log_size;     // megabytes; -1: no limit
 extern int max_payload;      // bytes
 extern int on_log_full;      // OnLogFull
 extern int retention;        // seconds

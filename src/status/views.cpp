@@ -14,6 +14,7 @@
 #include "status/log_health.hpp"
 #include "status/shared.hpp"
 #include "status/wal_health.hpp"
+#include "status/worker_slots.hpp"
 
 extern "C" {
 #include "access/xlog.h"
@@ -236,7 +237,7 @@ void check_workers(Checks& checks) {
             "worker slots", "error",
             psprintf("%d of our workers found no free slot; max_worker_processes is %d", missing, max_worker_processes),
             psprintf("Set max_worker_processes = %d in postgresql.conf and restart the server.",
-                     max_worker_processes + missing + 1));
+                     wanted_worker_processes()));
     else
         checks.put("worker slots", "ok", psprintf("max_worker_processes is %d", max_worker_processes), nullptr);
 
@@ -264,7 +265,8 @@ constexpr const char* version_hint = "Run ALTER EXTENSION pg_eventbus UPDATE.";
 void check_routes(Checks& checks) {
     run_query(
         "SELECT r.name, b.name, s.state, s.last_error, s.sender_pid, "
-        "coalesce(extract(epoch FROM s.lag)::bigint || ' s old', 'of unknown age') "
+        "CASE WHEN s.lag = interval '0' THEN NULL "
+        "ELSE coalesce(extract(epoch FROM s.lag)::bigint || ' s old', 'of unknown age') END "
         "FROM eventbus.route_status() s JOIN eventbus.route_config r ON r.id = s.route_id "
         "JOIN eventbus.broker_config b ON b.id = r.broker_id ORDER BY 1");
     for (uint64 i = 0; i < SPI_processed; ++i) {
@@ -275,10 +277,15 @@ void check_routes(Checks& checks) {
         if (error == nullptr) error = "no reason known";
         const char* lag = text_at(i, 6);
         if (strcmp(state, "active") == 0)
-            checks.put(name, "ok", psprintf("delivers to broker %s; the oldest undelivered event is %s", broker, lag),
+            checks.put(name, "ok",
+                       psprintf("delivers to broker %s; %s%s", broker,
+                                lag != nullptr ? "the oldest undelivered event is " : "nothing waits",
+                                lag != nullptr ? lag : ""),
                        nullptr);
         else if (strcmp(state, "paused") == 0)
-            checks.put(name, "warning", psprintf("paused; the oldest event that waits is %s", lag),
+            checks.put(name, "warning",
+                       psprintf("paused; %s%s", lag != nullptr ? "the oldest event that waits is " : "nothing waits",
+                                lag != nullptr ? lag : ""),
                        "eventbus.resume_route goes on with it.");
         else if (strcmp(state, "held") == 0)
             checks.put(
@@ -330,11 +337,14 @@ void check_lag(Checks& checks) {
 }
 
 void check_storage(Checks& checks) {
-    run_query("SELECT count(*), string_agg(DISTINCT route, ', ') FROM eventbus.dead_letter");
+    run_query("SELECT count(*), string_agg(DISTINCT route, ', '), bool_or(incomplete) FROM eventbus.dead_letter");
     int64 dead = int8_at(0, 1);
     if (dead > 0)
-        checks.put("dead letters", "warning", psprintf(INT64_FORMAT " dead letters on: %s", dead, text_at(0, 2)),
-                   "See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.");
+        checks.put("dead letters", "warning",
+                   psprintf(INT64_FORMAT " dead letter%s on: %s", dead, dead == 1 ? "" : "s", text_at(0, 2)),
+                   bool_at(0, 3) ? "See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard. What is "
+                                   "incomplete is not sent again: publish it anew, then eventbus.discard."
+                                 : "See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.");
     else
         checks.put("dead letters", "ok", "none", nullptr);
     Finding log = look_at_log();

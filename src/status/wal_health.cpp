@@ -25,6 +25,9 @@ Finding look_at_slot(uint64 row) {
     const char* wal_status = text_at(row, 3);
     const char* held_back = text_at(row, 4);
     const char* limit = text_at(row, 5);
+    if (slot == nullptr && bool_at(row, 6))
+        return {"error", "its replication slot is gone, and its routes are lost",
+                "Its routes show what was lost; eventbus.restart_route begins anew, with a new slot."};
     if (slot == nullptr)
         return {"warning", "it has no replication slot yet", "It is made by the broker's sender: see its routes."};
     if (strcmp(wal_status, "lost") == 0)
@@ -76,7 +79,9 @@ void look_at_wal(void (*put)(void* context, const char* name, const Finding& fin
     for (int i = 0; i < count; ++i) lines[i] = {text_at(i, 1), text_at(i, 2), text_at(i, 3)};
     run_query(
         "SELECT b.name, s.slot_name::text, s.wal_status, pg_size_pretty(pg_current_wal_lsn() - s.restart_lsn), "
-        "current_setting('max_slot_wal_keep_size') "
+        "current_setting('max_slot_wal_keep_size'), "
+        "(SELECT bool_and(c.wal_lost) FROM eventbus.cursor c JOIN eventbus.route_config r ON r.id = c.route_id "
+        "WHERE c.detour = 0 AND r.broker_id = b.id AND r.source = 'wal') "
         "FROM eventbus.broker_config b LEFT JOIN pg_replication_slots s ON s.slot_name = "
         "format('pg_eventbus_%s_%s', (SELECT oid FROM pg_database WHERE datname = current_database()), b.id) "
         "WHERE EXISTS (SELECT FROM eventbus.route_config r WHERE r.broker_id = b.id AND r.source = 'wal') ORDER BY 1");

@@ -6,6 +6,7 @@
 #include "postgres/query.hpp"
 #include "postgres/steady.hpp"
 #include "settings/settings.hpp"
+#include "status/worker_slots.hpp"
 #include "wal/slot.hpp"
 #include "worker/process.hpp"
 #include "worker/sleep.hpp"
@@ -191,6 +192,7 @@ SteadyTime tend_all(const Brokers& brokers) {
         senders = foreach_delete_current(senders, cell);
         pfree(sender);
     }
+    database->missing_workers = missing;
     if (missing > 0 && !warned_no_room) {
         char* names = starved_brokers(brokers);
         ereport(WARNING,
@@ -199,14 +201,13 @@ SteadyTime tend_all(const Brokers& brokers) {
                            "max_worker_processes is %d.",
                            brokers.database, names, max_worker_processes),
                  errhint("Set max_worker_processes to at least %d and restart the server.",
-                         max_worker_processes + missing)));
+                         status::wanted_worker_processes())));
         pfree(names);
     }
     if (missing == 0 && warned_no_room)
         ereport(LOG, (errmsg("pg_eventbus: all senders of database %s have found a background worker slot",
                              brokers.database)));
     warned_no_room = missing > 0;
-    database->missing_workers = missing;
     return next;
 }
 

@@ -16,6 +16,7 @@
 #include "postgres/query.hpp"
 #include "postgres/steady.hpp"
 #include "settings/settings.hpp"
+#include "status/worker_slots.hpp"
 #include "worker/process.hpp"
 #include "worker/sleep.hpp"
 
@@ -33,10 +34,12 @@ namespace {
 
 struct Keeper {
     Oid database;
+    NameData name;
     BackgroundWorkerHandle* handle;  // of the one we started, while it is not known to be gone
     bool looked;                     // by a keeper of ours, which found no extension
     bool must_run;
     bool warned;
+    bool has_extension;  // a keeper has said so
     SteadyTime started_at;
     SteadyTime retry_at;
     Backoff backoff{Backoff::Duration(1000), Backoff::Duration(60000)};
@@ -44,6 +47,20 @@ struct Keeper {
 
 List* keepers = NIL;
 constexpr int most_at_once = 2;  // keepers that are only looking
+
+Keeper* keeper_of(Oid database) {
+    ListCell* cell;
+    foreach (cell, keepers) {
+        auto* keeper = static_cast<Keeper*>(lfirst(cell));
+        if (keeper->database == database) return keeper;
+    }
+    MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+    auto* keeper = new (palloc0(sizeof(Keeper))) Keeper();
+    keeper->database = database;
+    keepers = lappend(keepers, keeper);
+    MemoryContextSwitchTo(before);
+    return keeper;
+}
 
 // The databases that take connections.
 List* list_databases() {
@@ -59,26 +76,13 @@ List* list_databases() {
         MemoryContext before = MemoryContextSwitchTo(keep);
         oids = lappend_oid(oids, database->oid);
         MemoryContextSwitchTo(before);
+        keeper_of(database->oid)->name = database->datname;  // it may have been renamed
     }
     table_endscan(scan);
     table_close(rel, AccessShareLock);
     CommitTransactionCommand();
     MemoryContextSwitchTo(keep);
     return oids;
-}
-
-Keeper* keeper_of(Oid database) {
-    ListCell* cell;
-    foreach (cell, keepers) {
-        auto* keeper = static_cast<Keeper*>(lfirst(cell));
-        if (keeper->database == database) return keeper;
-    }
-    MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
-    auto* keeper = new (palloc0(sizeof(Keeper))) Keeper();
-    keeper->database = database;
-    keepers = lappend(keepers, keeper);
-    MemoryContextSwitchTo(before);
-    return keeper;
 }
 
 void forget_dropped(List* databases) {
@@ -101,14 +105,15 @@ void forget_dropped(List* databases) {
 void warn_no_room(Keeper* keeper, status::Database* database) {
     database->missing_workers = 1;
     if (!keeper->warned)
-        ereport(WARNING, (errmsg("pg_eventbus cannot start a keeper for database %u: no background worker slot is free",
-                                 database->oid),
-                          errdetail("Its events wait in the log; it is tried again every 5 s. max_worker_processes "
-                                    "is %d.",
+        ereport(WARNING, (errmsg("pg_eventbus cannot start a keeper for database %s: no background worker slot is free",
+                                 NameStr(keeper->name)),
+                          errdetail("%s; it is tried again every 5 s. max_worker_processes is %d.",
+                                    keeper->has_extension ? "Its events wait in the log"
+                                                          : "If it has the extension, its events wait in the log",
                                     max_worker_processes),
                           errhint("Set max_worker_processes to at least %d (the launcher, and for each database a "
                                   "keeper and a sender for each broker) and restart the server.",
-                                  max_worker_processes + 2)));
+                                  status::wanted_worker_processes())));
     keeper->warned = true;
 }
 
@@ -160,6 +165,8 @@ SteadyTime tend(Oid oid, int* starting) {
     if (*starting >= most_at_once) return plus_ms(now, 50);
 
     database->look = false;
+    if (database->has_extension) keeper->has_extension = true;
+    if (database->no_extension) keeper->has_extension = false;
     database->has_extension = false;
     database->no_extension = false;
     keeper->started_at = now;

@@ -86,6 +86,34 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     SpinLockRelease(&shared->mutex);
 }
 
+// Whether an earlier sender of the broker has left all that it served in trouble. That one told of it, and ended before
+// it was over: alter_broker makes another one. It is for this one to say that it is.
+class Inherited {
+ public:
+    // A route's state as it was left.
+    void look_at(const status::Route* shared) {
+        if (shared == nullptr || shared->sender_pid == MyProcPid || shared->state[0] == '\0') return;
+        bool in_trouble = strcmp(shared->state, "held") == 0 || strcmp(shared->state, "retrying") == 0;
+        any_well_ = any_well_ || (!in_trouble && strcmp(shared->state, "paused") != 0);
+        any_in_trouble_ = any_in_trouble_ || in_trouble;
+    }
+    void tell_if_over() {
+        if (!any_in_trouble_) return;
+        broker::LinkState link = call_guest([&] { return sender.dispatcher->link(); });
+        if (link == broker::LinkState::connecting) return;
+        if (link == broker::LinkState::up && !any_well_)
+            ereport(LOG, (errmsg("pg_eventbus: broker \"%s\" is back: its new sender is connected; delivery goes on",
+                                 sender.broker_name)));
+        any_in_trouble_ = false;  // where the link is down, that is told, and its end will be
+    }
+
+ private:
+    bool any_in_trouble_ = false;
+    bool any_well_ = false;
+};
+
+Inherited inherited;
+
 // A route's own numbers and those of its dead letters on their way again.
 delivery::RouteStatus whole_status(SenderRoute* route) {
     delivery::RouteStatus status = status_of(static_cast<delivery::RouteId>(route->id));
@@ -215,8 +243,10 @@ void publish_status() {
         count(route, status);
         auto newly_delivered = static_cast<std::uint64_t>(route->stored.counters.delivered - before);
         sender.delivered_since_save += newly_delivered;
+        inherited.look_at(route->shared);
         show(route, status, status.in_flight, status.last_error, newly_delivered);
     }
+    inherited.tell_if_over();
 }
 
 }  // namespace eventbus::worker

@@ -52,7 +52,10 @@ void tell(const delivery::DeadLetter& letter) {
             (errmsg("pg_eventbus: route \"%s\" to broker \"%s\": event %s is a dead letter: %s", route->name,
                     sender.broker_name, id, words),
              errdetail("The route goes on with later events. Further dead letters of it are not logged for a minute."),
-             errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")));
+             letter.event->error.empty()
+                 ? errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")
+                 : errhint("It is incomplete, and not sent again. See eventbus.dead_letter; publish it anew, then "
+                           "eventbus.discard.")));
     }
 }
 

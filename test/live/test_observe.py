@@ -181,12 +181,36 @@ def test_no_free_worker_slot_is_told_once_by_name(redis_server, name):
         cluster.wait_log(refused, deadline=60)
         cluster.wait_log(rf"DETAIL:  Database {name}, brokers: .*(first|second|third)")
         [slots] = [row for row in db.health() if row["name"] == "worker slots"]
-        assert slots["level"] == "error" and "max_worker_processes" in slots["hint"]
+        assert slots["level"] == "error" and "max_worker_processes = 7" in slots["hint"]
+        eventually(lambda: "Set max_worker_processes to at least 7 " in cluster.log_text(), 60, "the same number")
         served = next(row["route"] for row in eventually(
             lambda: db.rows("SELECT route FROM eventbus.status WHERE sender_pid IS NOT NULL"), 60))
         for broker in {"first", "second", "third"} - {served}:
             db.run("SELECT eventbus.drop_broker(%s, true)", broker)
         cluster.wait_log(f"all senders of database {name} have found a background worker slot", deadline=60)
+
+
+def test_no_free_slot_for_a_keeper_names_the_database(name):
+    """Where nobody has looked yet, nothing is said of events that may not exist."""
+    with PostgresCluster(config={"max_worker_processes": 2}) as cluster:
+        cluster.wait_log("cannot start a keeper for database (postgres|template1): no background worker slot is free",
+                         deadline=60)
+        assert "DETAIL:  If it has the extension, its events wait in the log" in cluster.log_text()
+
+
+def test_a_broker_that_alter_broker_has_mended_is_told_to_be_back(db, redis_server, name, told):
+    """The sender that told of the trouble is not the one that works."""
+    db.broker("redis", redis_server.url.replace("redis://", "redis://nobody:wrong@"))
+    db.route("out", "redis", f"list:{name}")
+    db.publish("t", 1)
+    db.wait_state("out", "held")
+    db.run("SELECT eventbus.alter_broker('redis', %s)", redis_server.url)
+    db.wait_status("out", delivered=1)
+    eventually(lambda: told("LOG", 'broker "redis" is back: its new sender is connected'), 30, "it is told")
+    db.run("SELECT eventbus.alter_broker('redis', options => %s::jsonb)", '{"heartbeat": 20}')
+    db.publish("t", 2)
+    db.wait_status("out", delivered=2)
+    assert len(told("LOG", 'broker "redis" is back')) == 1, "there was no trouble the second time"
 
 
 def test_health_says_what_to_do(db, redis_server, frozen_redis, name):

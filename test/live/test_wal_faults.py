@@ -236,6 +236,8 @@ def test_a_dropped_slot_is_not_silently_made_anew(db, route, redis_server, name)
     drop_slot(db)
     db.wait_state("out", "lost", deadline=60)
     assert slot_of(db) is None
+    check = {row["name"]: row for row in db.health()}["WAL for broker redis"]
+    assert check["level"] == "error" and "restart_route" in check["hint"], "no sender makes a slot for a lost route"
 
 
 def test_a_slot_goes_with_its_last_route(db, route, redis_server, name):

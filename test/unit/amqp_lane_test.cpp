@@ -260,6 +260,16 @@ TEST_F(AmqpLane, ReturnsMeetTheirTicketByTheMessageId) {
     EXPECT_EQ(settlement(3).reason, "312 NO_ROUTE EITHER: exchange 'x', routing key 'k'");
 }
 
+TEST_F(AmqpLane, AReturnThroughTheDefaultExchangeSaysThatThereIsNoQueue) {
+    publish(1);
+    ASSERT_TRUE(lane_.return_started(312, "NO_ROUTE", "", "search"));
+    ASSERT_TRUE(lane_.return_header("1", 0));
+    ASSERT_TRUE(lane_.confirm(1, true, true, out_));
+    expect(1, Verdict::refused, Remedy::park);
+    EXPECT_EQ(settlement(1).reason,
+              "312 NO_ROUTE: exchange '', routing key 'search'; there is no such queue, declare it");
+}
+
 TEST_F(AmqpLane, ReturnsOfEventsFromTheWalMeetTheirTicket) {
     const EventId ids[] = {{0x16B3748, 3}, {0x16B3748, 4}, {(1ull << 32) | 0xFFFFFFFF, 1}, {0, 3}};
     for (std::uint64_t ticket = 1; ticket <= 4; ++ticket) publish_event(ticket, ids[ticket - 1]);

@@ -266,5 +266,26 @@ TEST(Route, OptionsThatDoNotFitTheKind) {
     EXPECT_THROW(Route(1, "q", "exchange:x", "#", R"({"routing_key":"{nope}"})", amqp()), BadInput);
 }
 
+// What stands in a destination besides placeholders is in every event's name.
+TEST(Route, LiteralPartsThatNoNameMayHave) {
+    auto with_rules = mqtt();
+    with_rules.never_in_names = "+#";
+    with_rules.longest_name = 20;
+    const auto refused = [&](const std::string& destination, const broker::Module& module) {
+        return error_of([&] { Route(1, "r", destination, "#", "{}", module); });
+    };
+    EXPECT_EQ(refused("topic:shop/+/x", with_rules).message(), "destination has a \"+\"");
+    for (const auto* text : {"topic:#", "topic:shop/{key}/+", "topic:{topic/}/#"}) {
+        const auto error = refused(text, with_rules);
+        EXPECT_NE(error.detail().find("mqtt"), std::string::npos) << text;
+        EXPECT_FALSE(error.hint().empty()) << text;
+    }
+    EXPECT_EQ(refused("topic:" + std::string(21, 't'), with_rules).detail(), "It is 21 bytes long.");
+    EXPECT_EQ(refused("topic:{key}" + std::string(21, 't'), with_rules).detail(),
+              "It is 21 bytes long, what its placeholders stand for not counted.");
+    EXPECT_NO_THROW(Route(1, "r", "topic:{header:a+#}" + std::string(20, 't'), "shop.#", "{}", with_rules));
+    EXPECT_NO_THROW(Route(1, "r", "stream:+#", "#", "{}", redis()));
+}
+
 }  // namespace
 }  // namespace eventbus::router

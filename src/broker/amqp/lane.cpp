@@ -151,8 +151,9 @@ bool Lane::return_started(unsigned code, std::string_view text, std::string_view
     if (return_) return false;
     passed_over_ = 0;
     const Remedy remedy = code == no_route || code == AMQP_CONTENT_TOO_LARGE ? Remedy::park : Remedy::unclear;
-    return_ = Return{remedy, words(code, text) + ": " + shown({exchange, routing_key}), std::string(exchange),
-                     std::string(routing_key)};
+    std::string reason = words(code, text) + ": " + shown({exchange, routing_key});
+    if (code == no_route && exchange.empty()) reason += "; there is no such queue, declare it";
+    return_ = Return{remedy, std::move(reason), std::string(exchange), std::string(routing_key)};
     return true;
 }
 

@@ -43,6 +43,7 @@ const Module module{.protocol = "amqp",
                     .route_options = route_options,
                     .broker_options = broker_options,
                     .longest_name = 255,  // AMQP 0-9-1, 4.2.5.3: short strings
+                    .never_in_names = {},
                     .check = check,
                     .find_idle = find_idle,
                     .connect = connect};

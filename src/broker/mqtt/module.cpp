@@ -59,6 +59,7 @@ const Module module{.protocol = "mqtt",
                     .route_options = route_options,
                     .broker_options = broker_options,
                     .longest_name = longest_string,
+                    .never_in_names = "+#",
                     .check = check,
                     .find_idle = find_idle,
                     .connect = connect};

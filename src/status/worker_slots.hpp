@@ -1,0 +1,22 @@
+// What it is: what to set max_worker_processes to, said with one number by the log and health().
+// Who calls it: the launcher and the keeper when they warn, health().
+// Never: counts slots; whoever finds none writes that down in Database::missing_workers.
+#pragma once
+
+#include "status/shared.hpp"
+
+extern "C" {
+#include "miscadmin.h"
+}
+
+namespace eventbus::status {
+
+// Those that are missing in all databases, and one with which the launcher looks at a database.
+inline int wanted_worker_processes() {
+    int missing = 0;
+    for (const Database& database : shared()->databases)
+        if (database.oid != InvalidOid) missing += database.missing_workers.load();
+    return max_worker_processes + missing + 1;
+}
+
+}  // namespace eventbus::status
