@@ -55,11 +55,17 @@ def route(db, redis_server, name):
     return make
 
 
-def test_a_row_whose_output_function_fails(ward, route, redis_server, name):
+def passes(db, cluster, begin):
+    """How often decoding of the database's WAL has begun."""
+    oid = db.one("SELECT oid FROM pg_database WHERE datname = current_database()")
+    return cluster.log_text(begin).count(f'starting logical decoding for slot "pg_eventbus_{oid}_')
+
+
+def test_a_row_whose_output_function_fails(ward, route, redis_server, name, cluster):
     route("all", "#")
     route("shop", "shop.#")
     route("some", "#", tables="public.item")
-    pid = ward.sender("all")
+    pid, begin = ward.sender("all"), cluster.log_size()
     ward.run("INSERT INTO item VALUES (1, 'x')")
     ward.run(INSERT_BAD, 1, 1)
     publish_wal(ward, "shop.n", {})
@@ -85,12 +91,27 @@ def test_a_row_whose_output_function_fails(ward, route, redis_server, name):
     assert ward.sender("all") == pid and ward.status("all")["state"] == "active"
     assert {row["name"]: row for row in ward.health()}["dead letters"]["level"] == "warning"
     assert ward.one("SELECT eventbus.redeliver()") == 0 and ward.one("SELECT eventbus.discard()") == 2
+    assert passes(ward, cluster, begin) == 0, "what is wrong with a table's first changes costs no second pass"
+
+
+def test_a_row_that_fails_behind_many_of_its_table(ward, route, redis_server, name, cluster):
+    """The pass begins anew, once: nothing is lost, and nothing comes twice."""
+    route("all", "#")
+    pid, begin = ward.sender("all"), cluster.log_size()
+    ward.run("INSERT INTO ward SELECT g, 'ok' FROM generate_series(1, 300) g")
+    ward.run("BEGIN")
+    ward.run("INSERT INTO ward SELECT g, 'ok' FROM generate_series(301, 400) g")
+    ward.run(INSERT_BAD, 401, 440)
+    ward.run("INSERT INTO ward SELECT g, 'ok' FROM generate_series(441, 500) g")
+    ward.run("COMMIT")
+    assert [e["key"] for e in arrived(redis_server, f"{name}-all", 460)] == [str(n) for n in [*range(1, 401), *range(441, 501)]]
+    assert [d["key"] for d in ward.wait_dead("all", 40)] == [str(n) for n in range(401, 441)]
+    assert ward.sender("all") == pid and passes(ward, cluster, begin) == 1
 
 
 def test_routes_that_do_not_want_a_table_never_meet_it(ward, route, redis_server, name, cluster):
     """Nor does one whose topics leave it out: its row's type has no entry in the catalog at all."""
     route("item", "public.item.#")
-    oid = ward.one("SELECT oid FROM pg_database WHERE datname = current_database()")
     ward.run("CREATE TABLE broken (id int PRIMARY KEY, what mood[])")
     ward.run("INSERT INTO broken VALUES (1, '{ok}')")
     ward.run("UPDATE pg_type SET typoutput = 0 WHERE oid = 'mood'::regtype")
@@ -98,7 +119,7 @@ def test_routes_that_do_not_want_a_table_never_meet_it(ward, route, redis_server
     ward.run("INSERT INTO item VALUES (1, 'x')")
     arrived(redis_server, f"{name}-item", 1)
     assert not ward.dead("item")
-    assert cluster.log_text().count(f'starting logical decoding for slot "pg_eventbus_{oid}_') == 1
+    assert passes(ward, cluster, 0) == 1
 
 
 def test_large_transactions(ward, route, redis_server, name):

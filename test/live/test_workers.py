@@ -5,25 +5,20 @@ import os
 
 import pytest
 
-from database import Database
 from servers import PostgresCluster, eventually
 
 
 @pytest.fixture(scope="module")
-def own_cluster():
+def cluster():
     with PostgresCluster(name="workers") as server:
         yield server
 
 
 @pytest.fixture
-def served(own_cluster, redis_server, name):
-    db = Database(own_cluster, name)
-    db.broker("redis", redis_server.url)
-    db.route("out", "redis", f"stream:{name}")
+def served(db, stream):
     db.publish("t", 0)
-    eventually(lambda: redis_server.client().xlen(name) == 1, why="the first event arrives")
-    yield db
-    db.drop()
+    stream(1)
+    return db
 
 
 def worker(db, kind):
@@ -70,9 +65,9 @@ def test_who_is_terminated_is_back_soon_however_often(served, redis_server, name
 
 @pytest.mark.parametrize("of", ["DATABASE {database}", "ROLE {role}", "ROLE {role} IN DATABASE {database}"])
 @pytest.mark.parametrize("setting", ["role", "session_authorization"])
-def test_workers_are_nobody_elses_role(served, own_cluster, redis_server, name, of, setting):
+def test_workers_are_nobody_elses_role(served, cluster, redis_server, name, of, setting):
     """ALTER DATABASE SET role is for sessions; workers need the rights of the superuser that they are."""
-    whose = of.format(database=f'"{served.name}"', role=own_cluster.superuser)
+    whose = of.format(database=f'"{served.name}"', role=cluster.superuser)
     weak = served.connect()
     cursor = weak.cursor()
     cursor.execute("DROP ROLE IF EXISTS weak")
@@ -89,19 +84,19 @@ def test_workers_are_nobody_elses_role(served, own_cluster, redis_server, name, 
         weak.close()
 
 
-def test_tables_are_restored_in_any_order(served, own_cluster, redis_server, name):
+def test_tables_are_restored_in_any_order(served, make_database, cluster, redis_server, name):
     """pg_restore -j loads route_config before broker_config, if it likes: the archive does not say which refers to which."""
     db = served
-    archive, listing = (os.path.join(own_cluster.directory, f"{name}.{part}") for part in ("dump", "list"))
-    own_cluster.program("pg_dump", "-Fc", "-f", archive, "-d", db.name)
-    lines = own_cluster.program("pg_restore", "-l", archive).splitlines()
+    archive, listing = (os.path.join(cluster.directory, f"{name}.{part}") for part in ("dump", "list"))
+    cluster.program("pg_dump", "-Fc", "-f", archive, "-d", db.name)
+    lines = cluster.program("pg_restore", "-l", archive).splitlines()
     of_routes, = [line for line in lines if "TABLE DATA eventbus route_config" in line]
     lines.remove(of_routes)
     at, = [at for at, line in enumerate(lines) if "TABLE DATA eventbus broker_config" in line]
     with open(listing, "w") as text:
         text.write("\n".join([*lines[:at], of_routes, *lines[at:]]))
-    restored = Database(own_cluster, f"{name}_restored", extension=False)
-    own_cluster.program("pg_restore", "-L", listing, "--exit-on-error", "-d", restored.name, archive)
+    restored = make_database("restored", extension=False)
+    cluster.program("pg_restore", "-L", listing, "--exit-on-error", "-d", restored.name, archive)
     restored.wait_state("out", "active")
     delivers(restored, redis_server, name)
     # What else the references are for, goes on.
@@ -110,4 +105,3 @@ def test_tables_are_restored_in_any_order(served, own_cluster, redis_server, nam
     restored.run("SELECT eventbus.drop_route('out')")
     assert restored.one("SELECT count(*) FROM eventbus.cursor") == 0
     restored.run("SELECT eventbus.drop_broker('redis')")
-    restored.drop()

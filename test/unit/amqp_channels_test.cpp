@@ -3,8 +3,7 @@
 // Never: needs a real broker.
 #include <set>
 
-#include "amqp_fake_broker.hpp"
-#include "amqp_harness.hpp"
+#include "amqp_conversation.hpp"
 
 namespace eventbus::broker::amqp {
 namespace {
@@ -12,19 +11,8 @@ namespace {
 const std::string too_many =
     "NOT_ALLOWED - number of channels opened for user 'u' has reached the maximum allowed user limit of (2)";
 
-// A broker that several connections are made to, one after the other.
-class AmqpLimits : public testing::Test {
+class AmqpLimits : public AmqpConversation {
  protected:
-    void start(std::vector<FakeBroker::Script> scripts) {
-        broker_.emplace(std::move(scripts));
-        connect();
-        for (int id = 0; id <= 40; ++id) events_.push_back(event_of(id));
-    }
-    void connect() {
-        driven_.emplace(settings_for(url_of(broker_->port())));
-        ASSERT_TRUE(driven_->until([&] { return driven_->link.state != LinkState::connecting; }));
-        ASSERT_NE(driven_->link.state, LinkState::down) << driven_->link.reason;
-    }
     bool offer(std::uint64_t ticket, std::uint32_t lane) {
         return driven_->offer(ticket, events_[ticket], to_exchange, "x", "k", lane);
     }
@@ -39,13 +27,6 @@ class AmqpLimits : public testing::Test {
                    (left.empty() && driven_->settlements.size() > last - first);
         }));
     }
-    void TearDown() override {
-        if (driven_) driven_->destroy();
-        broker_.reset();
-    }
-    std::optional<FakeBroker> broker_;
-    std::optional<Driven> driven_;
-    std::vector<Event> events_;
 };
 
 // Answers each message until the driver goes; says how many channels it has seen.
@@ -147,16 +128,12 @@ TEST_F(AmqpLimits, ALaneThatIsNeverIdleKeepsNobodyWaiting) {
 }
 
 TEST_F(AmqpLimits, AChannelThatIsNeverOpenedIsNotWaitedForForEver) {
-    broker_.emplace(std::vector<FakeBroker::Script>{[](Peer& peer) {
-        peer.login();
-        peer.expect(AMQP_CHANNEL_OPEN_METHOD);
-        peer.wait_for_end();
-    }});
-    BrokerSettings settings = settings_for(url_of(broker_->port()));
-    settings.options.connect_timeout_ms = 500;
-    driven_.emplace(settings);
-    events_.push_back(event_of(1));
-    ASSERT_TRUE(driven_->until_state(LinkState::up));
+    start({[](Peer& peer) {
+              peer.login();
+              peer.expect(AMQP_CHANNEL_OPEN_METHOD);
+              peer.wait_for_end();
+          }},
+          [](BrokerSettings& settings) { settings.options.connect_timeout_ms = 500; });
     EXPECT_FALSE(offer(0, 1));
     ASSERT_TRUE(driven_->until_state(LinkState::down));
     expect_down(driven_->link, Remedy::retry, "did not open a channel within 500 ms");

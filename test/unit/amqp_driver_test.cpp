@@ -1,27 +1,22 @@
 // What it is: the AMQP driver against a scripted broker: confirms, returns, failures.
 // Who calls it: make -C test/unit amqp.
 // Never: needs a real broker.
-#include "amqp_fake_broker.hpp"
-#include "amqp_harness.hpp"
+#include "amqp_conversation.hpp"
 
 namespace eventbus::broker::amqp {
 namespace {
 
 using std::chrono::milliseconds;
 
-// A driver at a broker that has let it in, and events 1, 2, 3 …
-class AmqpTalk : public testing::Test {
+class AmqpTalk : public AmqpConversation {
  protected:
     void start(FakeBroker::Script script, const std::string& rest = "", std::uint32_t window = 0,
                std::uint32_t confirm_timeout_s = 60) {
-        broker_.emplace(std::move(script));
-        BrokerSettings settings = settings_for(url_of(broker_->port(), rest));
-        settings.options.window = window;
-        settings.options.confirm_timeout_s = confirm_timeout_s;
-        driven_.emplace(settings);
-        for (int id = 0; id <= 10; ++id) events_.push_back(event_of(id));
-        ASSERT_TRUE(driven_->until([&] { return driven_->link.state != LinkState::connecting; }));
-        ASSERT_NE(driven_->link.state, LinkState::down) << driven_->link.reason;
+        const auto settle = [&](BrokerSettings& settings) {
+            settings.options.window = window;
+            settings.options.confirm_timeout_s = confirm_timeout_s;
+        };
+        AmqpConversation::start({std::move(script)}, settle, rest);
     }
     bool offer(std::uint64_t ticket, std::uint32_t lane = 1, std::string_view exchange = "x",
                std::string_view routing_key = "k") {
@@ -32,13 +27,6 @@ class AmqpTalk : public testing::Test {
                     std::string_view routing_key = "k") {
         return driven_->until([&] { return offer(ticket, lane, exchange, routing_key); });
     }
-    void TearDown() override {
-        if (driven_) driven_->destroy();
-        broker_.reset();
-    }
-    std::optional<FakeBroker> broker_;
-    std::optional<Driven> driven_;
-    std::vector<Event> events_;
     std::atomic<bool> unblock_ = false;
 };
 

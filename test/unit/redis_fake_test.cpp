@@ -2,9 +2,10 @@
 // Who calls it: make -C test/unit redis.
 // Never: needs a Redis.
 #include <gtest/gtest.h>
-#include <future>
 
 #include <atomic>
+#include <cerrno>
+#include <future>
 #include <string>
 
 #include "redis_support.hpp"
@@ -428,12 +429,39 @@ TEST(RedisFake, AnIdleConnectionThatIsClosedIsToldApart) {
     ASSERT_TRUE(used.down());
     EXPECT_FALSE(used.link().idle) << "it was used just now";
 
-    Server busy(after_login([](Socket& socket) { receive_commands(socket, "PUBLISH", 1); }));
-    Pump waiting("redis://" + busy.host().shown());
-    ASSERT_TRUE(waiting.up());
-    ASSERT_TRUE(waiting.offer("channel", "c", event_of(1, "x")));
-    ASSERT_TRUE(waiting.down());
-    EXPECT_FALSE(waiting.link().idle) << "an answer was owed";
+    for (const std::string kind : {"channel", "stream"}) {  // one of a stream waits until its past is known
+        const std::string command = kind == "channel" ? "PUBLISH" : "CLIENT\r\n$4\r\nLIST";
+        Server busy(after_login([&](Socket& socket) { receive_commands(socket, command, 1); }));
+        Pump waiting("redis://" + busy.host().shown());
+        ASSERT_TRUE(waiting.up());
+        ASSERT_TRUE(waiting.offer(kind, "c", event_of(1, "x")));
+        ASSERT_TRUE(eventually([&] {
+            link = waiting.driver().drive({true, true}, Clock::now() + 2s);
+            return link.state == LinkState::down;
+        }));
+        EXPECT_EQ(link.reason, "the server closed the connection");
+        EXPECT_FALSE(link.idle) << "an answer was owed";
+    }
+}
+
+// What the kernel has not sent by then could arrive behind the next connection's question of what is there.
+TEST(RedisFake, AConnectionEndsByAReset) {
+    std::promise<void> offered;
+    std::promise<int> end;
+    Server server(after_login([&](Socket& socket) {
+        offered.get_future().wait();
+        errno = 0;
+        socket.wait_for_end();
+        end.set_value(errno);
+    }));
+    {
+        Pump pump("redis://" + server.host().shown());
+        ASSERT_TRUE(pump.up());
+        for (int id = 1; id <= 100; ++id) ASSERT_TRUE(pump.offer("list", "l", event_of(id, "x")));
+        pump.step();
+    }
+    offered.set_value();
+    EXPECT_EQ(end.get_future().get(), ECONNRESET);
 }
 
 // What twemproxy does at a command that it does not know.
