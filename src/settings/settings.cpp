@@ -38,6 +38,7 @@ const char* source_name() {
 }
 
 // What is smaller than half a unit arrives here as 0, and no limit is not what it says.
+// NOLINTNEXTLINE(readability-non-const-parameter): a GucIntCheckHook
 static bool check_max_log_size(int* megabytes, void**, GucSource) {
     if (*megabytes != 0) return true;
     GUC_check_errdetail(
