@@ -65,6 +65,7 @@ def test_a_row_whose_output_function_fails(ward, route, redis_server, name, clus
     route("all", "#")
     route("shop", "shop.#")
     route("some", "#", tables="public.item")
+    route("topic", "public.item.#")
     pid, begin = ward.sender("all"), cluster.log_size()
     ward.run("INSERT INTO item VALUES (1, 'x')")
     ward.run(INSERT_BAD, 1, 1)
@@ -87,7 +88,8 @@ def test_a_row_whose_output_function_fails(ward, route, redis_server, name, clus
     assert all(d["error"] == f"a change of table public.ward cannot be decoded: invalid internal value for enum: {ward.bad}"
                for d in dead)
     assert dead[1]["message_id"].partition("-")[2] == "3"
-    assert not ward.dead("shop") and not ward.dead("some")
+    arrived(redis_server, f"{name}-topic", 3)
+    assert not ward.dead("shop") and not ward.dead("some") and not ward.dead("topic")
     assert ward.sender("all") == pid and ward.status("all")["state"] == "active"
     assert {row["name"]: row for row in ward.health()}["dead letters"]["level"] == "warning"
     assert ward.one("SELECT eventbus.redeliver()") == 0 and ward.one("SELECT eventbus.discard()") == 2
