@@ -276,16 +276,14 @@ void check_routes(Checks& checks) {
         const char* error = text_at(i, 4);
         if (error == nullptr) error = "no reason known";
         const char* lag = text_at(i, 6);
+        auto waits = [lag](const char* oldest) {
+            return lag == nullptr ? "nothing waits" : psprintf("%s is %s", oldest, lag);
+        };
         if (strcmp(state, "active") == 0)
-            checks.put(name, "ok",
-                       psprintf("delivers to broker %s; %s%s", broker,
-                                lag != nullptr ? "the oldest undelivered event is " : "nothing waits",
-                                lag != nullptr ? lag : ""),
+            checks.put(name, "ok", psprintf("delivers to broker %s; %s", broker, waits("the oldest undelivered event")),
                        nullptr);
         else if (strcmp(state, "paused") == 0)
-            checks.put(name, "warning",
-                       psprintf("paused; %s%s", lag != nullptr ? "the oldest event that waits is " : "nothing waits",
-                                lag != nullptr ? lag : ""),
+            checks.put(name, "warning", psprintf("paused; %s", waits("the oldest event that waits")),
                        "eventbus.resume_route goes on with it.");
         else if (strcmp(state, "held") == 0)
             checks.put(
@@ -342,9 +340,10 @@ void check_storage(Checks& checks) {
     if (dead > 0)
         checks.put("dead letters", "warning",
                    psprintf(INT64_FORMAT " dead letter%s on: %s", dead, dead == 1 ? "" : "s", text_at(0, 2)),
-                   bool_at(0, 3) ? "See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard. What is "
-                                   "incomplete is not sent again: publish it anew, then eventbus.discard."
-                                 : "See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.");
+                   psprintf("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.%s",
+                            bool_at(0, 3) ? " What is incomplete is not sent again: publish it anew, then "
+                                            "eventbus.discard."
+                                          : ""));
     else
         checks.put("dead letters", "ok", "none", nullptr);
     Finding log = look_at_log();

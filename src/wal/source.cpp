@@ -165,7 +165,8 @@ void give_room(Source* source, Size before) {
         source->spills = 0;
     } else if (XLogRecGetRmid(source->context->reader) == RM_HEAP_ID && ++source->spills == sure) {
         source->spills = 0;
-        set_room(std::min(2 * logical_decoding_work_mem, source->most_room));
+        if (logical_decoding_work_mem < source->most_room)
+            set_room(std::min(2 * logical_decoding_work_mem, source->most_room));
     }
 }
 

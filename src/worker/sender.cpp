@@ -284,6 +284,7 @@ extern "C" PGDLLEXPORT void eventbus_sender_main(Datum argument) {
     connect_to(sender.database);
     // What a crash undoes of our cursors is sent again; waiting for the disk would buy nothing.
     SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+    // Large transactions from the WAL wait in temporary files for their commit.
     SetConfigOption("temp_file_limit", "-1", PGC_SUSET, PGC_S_OVERRIDE);
 
     sender.memory = AllocSetContextCreate(TopMemoryContext, "pg_eventbus sender", ALLOCSET_DEFAULT_SIZES);
