@@ -33,15 +33,14 @@ void tell(const GuestError& error) {
     show_text(hint, sizeof hint, error.hint);
     const bool has_detail = detail[0] != '\0';
     copy_text(words, sizeof words,
-              psprintf("the broker's row in eventbus.broker_config cannot be used: %s%s%s", message,
-                       has_detail ? ": " : "", detail));
+              psprintf("the broker cannot be used: %s%s%s", message, has_detail ? ": " : "", detail));
     ereport(
         WARNING,
         (errmsg("pg_eventbus: broker \"%s\" is left out: %s", sender.broker_name, message),
          errdetail("%s%sIts routes are held, and their events wait; other brokers go on. It is tried again when its "
                    "row changes, and every 30 s.",
                    detail, has_detail ? " " : ""),
-         errhint("%s%sCorrect it with eventbus.alter_broker, or eventbus.drop_broker it.", hint,
+         errhint("%s%seventbus.alter_broker changes the broker, eventbus.drop_broker forgets it.", hint,
                  hint[0] != '\0' ? " " : "")));
 }
 

@@ -57,6 +57,7 @@ def start_anew(db):
     pid = db.sender("out")
     db.run("SELECT pg_terminate_backend(%s)", pid)
     row = db.wait_status("out", 60, state="held", last_error=lambda text: text and "cannot be used" in text)
+    assert "broker_config" not in row["last_error"], "its row is as it should be"
     assert row["sender_pid"] != pid
     return row["last_error"]
 
