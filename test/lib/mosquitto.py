@@ -137,6 +137,9 @@ class MosquittoServer(Broker):
     def subscriber(self, topics, **more):
         return Subscriber(self.port, topics, **{**self._login(), **more})
 
+    def recorder(self, topics, client_id):
+        return Recorder(self.port, topics, client_id, self._path(f"recorded.{client_id}"))
+
 
 @dataclass
 class Message:
@@ -151,11 +154,10 @@ class Message:
 
 class Subscriber:
     """An MQTT 5 client; messages: what it has got so far, in order. With a client id its session outlives its
-    connection, and a restart of the broker. user: (name, password). hear: gets each message, in place of messages."""
+    connection, and a restart of the broker. user: (name, password)."""
 
-    def __init__(self, port, topics, qos=1, client_id=None, user=None, hear=None, deadline=30):
+    def __init__(self, port, topics, qos=1, client_id=None, user=None, deadline=30):
         self.messages = []
-        self._hear = hear or self.messages.append
         self._topics, self._options = topics, SubscribeOptions(qos=qos, retainAsPublished=True)
         self._ready, self._persistent = threading.Event(), client_id is not None
         self._client = paho.Client(client_id=client_id or "", protocol=paho.MQTTv5)
@@ -182,9 +184,9 @@ class Subscriber:
 
     def _arrived(self, _client, _userdata, message):
         properties = message.properties.json() if message.properties else {}
-        self._hear(Message(message.topic, message.payload, message.qos, bool(message.retain),
-                           properties.pop("ContentType", None),
-                           [tuple(pair) for pair in properties.pop("UserProperty", [])], properties))
+        self.messages.append(Message(message.topic, message.payload, message.qos, bool(message.retain),
+                                     properties.pop("ContentType", None),
+                                     [tuple(pair) for pair in properties.pop("UserProperty", [])], properties))
 
     def bodies(self):
         return [message.payload for message in self.messages]
@@ -199,6 +201,38 @@ class Subscriber:
     def close(self):
         self._client.disconnect()
         self._client.loop_stop()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Recorder:
+    """mosquitto_sub, which keeps up with what this interpreter would not: QoS 2, a session that outlives connections and
+    restarts of the broker, and a file for what it gets."""
+
+    def __init__(self, port, topics, client_id, path):
+        self._path, self._read = path, 0
+        self._process = Process(["mosquitto_sub", "--quiet", "-V", "5", "-p", str(port), "-i", client_id, "-c", "-x", "3600",
+                                 "-q", "2", "-D", "connect", "receive-maximum", "1000", "-F", "%t\\t%P\\t%p",
+                                 *(word for topic in topics for word in ("-t", topic))], path)
+
+    def news(self):
+        """(topic, user properties as mosquitto_sub writes them, payload) of what came since the last call; payloads are
+        of one line."""
+        with open(self._path, "rb") as recorded:
+            recorded.seek(self._read)
+            for line in recorded:
+                if not line.endswith(b"\n"):
+                    break
+                self._read += len(line)
+                topic, user, payload = line[:-1].split(b"\t", 2)
+                yield topic.decode(), user.decode(), payload
+
+    def close(self):
+        self._process.end()
 
     def __enter__(self):
         return self

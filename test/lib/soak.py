@@ -114,8 +114,7 @@ class World:
             if self.checked:
                 self.beside = stack.enter_context(soak_checked.Beside(self.postgres))
             self.arrivals = soak_judge.Arrivals(self)
-            stack.enter_context(self.mosquitto.subscriber([*self.arrivals.by_topic, soak_judge.MARK], qos=2, client_id="soak",
-                                                          hear=self.arrivals.hear))
+            self.arrivals.listen(stack.enter_context(self.mosquitto.recorder(self.arrivals.topics(), "soak")))
             self._configure(servers)
             self.stack = stack.pop_all()
         return self

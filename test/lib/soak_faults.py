@@ -4,9 +4,6 @@
 import os
 import signal
 
-import paho.mqtt.publish as paho_publish
-
-import soak_judge
 from processes import eventually
 from soak_hands import hand
 
@@ -47,9 +44,7 @@ def drain(world):
     """Nobody publishes to mosquitto any more, and its subscriber has heard everything: what a session still has to get
     when mosquitto ends, 2.0 sends out of order afterwards."""
     world.proxies["mosquitto"].refuse()
-    mark = str(world.load.number())
-    paho_publish.single(soak_judge.MARK, mark, qos=2, port=world.mosquitto.port)
-    eventually(lambda: mark in world.arrivals.marks, 120, "mosquitto's subscriber has heard everything")
+    world.arrivals.mark()
 
 
 @hand(fault=True)

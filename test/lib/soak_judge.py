@@ -2,7 +2,13 @@
 # Who calls it: soak.py, when everything has come to rest.
 # Never: asks the extension what it has delivered.
 import json
+import re
+import time
 from collections import Counter
+
+from paho.mqtt import publish
+
+from processes import eventually
 
 DUPLICATES_A_FAULT = 12000  # cursors are written every 10 000 events at the latest; what is on its way comes on top
 
@@ -18,25 +24,47 @@ class Arrivals:
     """What each route's destination got, in order of arrival: (u, key, n, id), where a list has no ids."""
 
     def __init__(self, world):
-        self.world, self.by_topic = world, {"soak/qos1": [], "soak/qos2": [], "wal/qos1": [], "wal/qos2": []}
-        self.marks = []
+        self.world, self.recorder = world, None
+        self.by_topic = {topic: [] for topic in MQTT.values()}
+        self.distinct = {topic: set() for topic in MQTT.values()}
+        self.marks = set()
 
-    def hear(self, message):
-        if message.topic == MARK:
-            self.marks.append(message.payload.decode())
-            return
-        self.by_topic[message.topic].append((*parsed(message.payload), dict(message.user)["event-id"]))
+    def listen(self, recorder):
+        """recorder: mosquitto's subscriber, which stands when this returns."""
+        self.recorder = recorder
+        eventually(lambda: self.mark(deadline=1) or True, 30, "mosquitto's subscriber has heard something")
+
+    def mark(self, deadline=120):
+        """Until the subscriber has heard what mosquitto has by now."""
+        mark = f"{time.monotonic()}"
+        publish.single(MARK, mark, qos=2, port=self.world.mosquitto.port)
+        eventually(lambda: self.heard() or mark in self.marks, deadline, "mosquitto's subscriber has heard everything")
+
+    def topics(self):
+        return [*self.by_topic, MARK]
+
+    def heard(self):
+        """Takes in what the MQTT subscriber has got since."""
+        for topic, user, payload in self.recorder.news():
+            if topic == MARK:
+                self.marks.add(payload.decode())
+                continue
+            event = parsed(payload)
+            self.by_topic[topic].append((*event, EVENT_ID.search(user)[1]))
+            self.distinct[topic].add(event[0])
 
     def counts(self):
         """Of what can be counted without taking it, to see that nothing comes any more."""
         client = self.world.redis.client()
         counts = {route: client.xlen(key) if kind == "stream" else client.llen(key)
                   for route, (kind, key) in REDIS.items()}
-        counts |= {route: len(self.by_topic[topic]) for route, topic in MQTT.items()}
+        self.heard()
+        counts |= {route: len(self.distinct[topic]) for route, topic in MQTT.items()}
         return counts | {route: self.world.rabbit.depth(queue) for route, queue in AMQP.items()}
 
     def take(self):
         client = self.world.redis.client()
+        self.heard()
         taken = {route: self.by_topic[topic] for route, topic in MQTT.items()}
         for route, (kind, key) in REDIS.items():
             if kind == "stream":
@@ -60,7 +88,8 @@ def drained(channel, queue):
 
 REDIS = {"stream": ("stream", "s"), "list": ("list", "l"), "wal_stream": ("stream", "ws"), "wal_list": ("list", "wl")}
 AMQP = {"queue": "q", "wal_queue": "wq"}
-MARK = "soak/mark"  # what a hand sends by itself
+MARK = "soak/mark"  # what the soak sends by itself
+EVENT_ID = re.compile(r"event-id:(\S+)")
 MQTT = {"qos1": "soak/qos1", "qos2": "soak/qos2", "wal_qos1": "wal/qos1", "wal_qos2": "wal/qos2"}
 SOURCES = {False: {"l", "c"}, True: {"m", "c"}}  # of the log: publish and captured rows; of the WAL: messages and rows
 
