@@ -108,7 +108,7 @@ class World:
                                                                 initdb=initdb))
             self.redis = stack.enter_context(RedisServer.durable())
             self.rabbit = stack.enter_context(RabbitNode())
-            self.mosquitto = stack.enter_context(MosquittoServer(durable=True))
+            self.mosquitto = stack.enter_context(MosquittoServer({"max_inflight_messages": 1000}, durable=True))
             servers = {"redis": self.redis, "rabbit": self.rabbit, "mosquitto": self.mosquitto}
             self.proxies = {name: stack.enter_context(Proxy(server.port)) for name, server in servers.items()}
             if self.checked:

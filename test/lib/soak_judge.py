@@ -2,7 +2,6 @@
 # Who calls it: soak.py, when everything has come to rest.
 # Never: asks the extension what it has delivered.
 import json
-import re
 import time
 from collections import Counter
 
@@ -21,7 +20,7 @@ def parsed(payload):
 
 
 class Arrivals:
-    """What each route's destination got, in order of arrival: (u, key, n, id), where a list has no ids."""
+    """What each route's destination got, in order of arrival: (u, key, n, id), where lists and MQTT 3.1.1 have no ids."""
 
     def __init__(self, world):
         self.world, self.recorder = world, None
@@ -45,12 +44,12 @@ class Arrivals:
 
     def heard(self):
         """Takes in what the MQTT subscriber has got since."""
-        for topic, user, payload in self.recorder.news():
+        for topic, payload in self.recorder.news():
             if topic == MARK:
                 self.marks.add(payload.decode())
                 continue
             event = parsed(payload)
-            self.by_topic[topic].append((*event, EVENT_ID.search(user)[1]))
+            self.by_topic[topic].append((*event, None))
             self.distinct[topic].add(event[0])
 
     def counts(self):
@@ -89,7 +88,6 @@ def drained(channel, queue):
 REDIS = {"stream": ("stream", "s"), "list": ("list", "l"), "wal_stream": ("stream", "ws"), "wal_list": ("list", "wl")}
 AMQP = {"queue": "q", "wal_queue": "wq"}
 MARK = "soak/mark"  # what the soak sends by itself
-EVENT_ID = re.compile(r"event-id:(\S+)")
 MQTT = {"qos1": "soak/qos1", "qos2": "soak/qos2", "wal_qos1": "wal/qos1", "wal_qos2": "wal/qos2"}
 SOURCES = {False: {"l", "c"}, True: {"m", "c"}}  # of the log: publish and captured rows; of the WAL: messages and rows
 
