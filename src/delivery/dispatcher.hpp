@@ -133,6 +133,7 @@ struct DispatcherLimits {
     std::chrono::milliseconds longest_drive{5};      // of the real clock
     std::chrono::milliseconds detour_after{3000};    // refused for so long while others are delivered
     std::size_t detours = 32;                        // of a route; beyond that it is the route's trouble
+    std::chrono::milliseconds tell_refused{10000};   // a route that delivers nothing but is refused for so long
     std::chrono::milliseconds give_up_after{60000};  // forbidden or unclear for so long while others are delivered
     std::chrono::milliseconds consequence{1000};     // a link that breaks so soon after a refusal breaks because of it
 };

@@ -181,6 +181,8 @@ class RouteQueue {
     bool is_own(const Item& it) const;
     bool is_all_refused();
     bool is_given_up(const Item& it, Remedy remedy) const;
+    void nothing_passes(const Item& it, const std::string& words);
+    void passes(std::uint64_t number);
     std::string with_name(const Item& it, std::string_view words) const;
 
     bool is_blocked(const KeyLine& line, std::uint64_t number) const;
@@ -255,6 +257,8 @@ class RouteQueue {
     std::uint64_t probe_ = nobody;
     std::uint64_t probe_from_ = 0;    // the next one is not before it
     std::set<std::uint64_t> probes_;  // what was refused, while the route stands; some are stale
+    TimePoint refused_since_{};       // for the time being, and nothing was delivered since
+    TimePoint told_refused_{};        // that, as the log was told; until what waited is delivered
     std::size_t unsettled_ = 0;
     std::size_t refused_in_a_row_ = 0;  // forbidden or unclear, since evidence_ was
     std::uint64_t row_begun_ = 0;       // this

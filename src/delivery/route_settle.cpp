@@ -21,6 +21,7 @@ void RouteQueue::settle(std::uint64_t number, Settlement& settlement) {
     switch (settlement.verdict) {
         case Verdict::delivered:
             delivered(*it);
+            passes(number);
             if (auto* line = line_of(*it)) line->delivered();
             if (settlement.remedy == Remedy::fix_settings)
                 arrived_otherwise(number, settlement);
@@ -102,6 +103,7 @@ void RouteQueue::refused(std::uint64_t number, Settlement& settlement) {
         case Remedy::retry:
             if (was_probe) probe_failed();
             try_again(number, settlement.remedy);
+            if (!stands() && !detour_) nothing_passes(it, settlement.reason);
             wait(number, settlement.reason, settlement.remedy);
             break;
         case Remedy::forbidden:

@@ -89,6 +89,27 @@ bool RouteQueue::is_all_refused() {
     return (in_flight_ == 0 && !has_candidate()) || refused_in_a_row_ >= unsettled_;
 }
 
+// Refused for the time being, as everything is: it is the broker's trouble, or the route's, and may last.
+void RouteQueue::nothing_passes(const Item& it, const std::string& words) {
+    if (refused_since_ == TimePoint{}) refused_since_ = context_.now;
+    if (told_refused_ != TimePoint{} || context_.now - refused_since_ < context_.limits.tell_refused) return;
+    told_refused_ = refused_since_;
+    context_.notice(Notice::Level::warning,
+                    shown() + " delivers nothing for " + seconds_text(context_.now - refused_since_) +
+                        ": its events are refused for the time being: " + with_name(it, words) +
+                        "; trying again, at most " + seconds_text(context_.limits.event_most) +
+                        " apart, they stay in the log",
+                    "Look at the broker's memory and disk, and at the limits of what the route delivers to.");
+}
+
+void RouteQueue::passes(std::uint64_t number) {
+    refused_since_ = TimePoint{};
+    if (told_refused_ == TimePoint{} || (number != base_ && !has_waited(item(number)))) return;
+    context_.notice(Notice::Level::log,
+                    shown() + " delivers again after " + seconds_text(context_.now - told_refused_));
+    told_refused_ = TimePoint{};
+}
+
 // WRONGTYPE Operation against a key ... (event 42 to list "orders")
 std::string RouteQueue::with_name(const Item& it, std::string_view words) const {
     EventIdText id;

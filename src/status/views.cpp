@@ -262,13 +262,19 @@ const char* version_words() {
 
 constexpr const char* version_hint = "Run ALTER EXTENSION pg_eventbus UPDATE.";
 
+// An active route whose oldest event waits for longer than this, in seconds, and that has seen an error meanwhile.
+constexpr int longest_wait = 10;
+
 void check_routes(Checks& checks) {
     run_query(
         "SELECT r.name, b.name, s.state, s.last_error, s.sender_pid, "
         "CASE WHEN s.lag = interval '0' THEN NULL "
-        "ELSE coalesce(extract(epoch FROM s.lag)::bigint || ' s old', 'of unknown age') END "
+        "ELSE coalesce(extract(epoch FROM s.lag)::bigint || ' s old', 'of unknown age') END, "
+        "extract(epoch FROM s.lag) > $1 AND s.last_error_at > clock_timestamp() - s.lag, "
+        "s.last_delivered_at IS NULL OR s.last_delivered_at < s.last_error_at "
         "FROM eventbus.route_status() s JOIN eventbus.route_config r ON r.id = s.route_id "
-        "JOIN eventbus.broker_config b ON b.id = r.broker_id ORDER BY 1");
+        "JOIN eventbus.broker_config b ON b.id = r.broker_id ORDER BY 1",
+        {Argument::of(longest_wait)});
     for (uint64 i = 0; i < SPI_processed; ++i) {
         char* name = psprintf("route %s", text_at(i, 1));
         const char* broker = text_at(i, 2);
@@ -279,7 +285,18 @@ void check_routes(Checks& checks) {
         auto waits = [lag](const char* oldest) {
             return lag == nullptr ? "nothing waits" : psprintf("%s is %s", oldest, lag);
         };
-        if (strcmp(state, "active") == 0)
+        bool is_refused = lag != nullptr && bool_at(i, 7);
+        if (strcmp(state, "active") == 0 && is_refused)
+            checks.put(name, "warning",
+                       bool_at(i, 8)
+                           ? psprintf("refused for the time being by broker %s: %s; the oldest undelivered event is %s",
+                                      broker, error, lag)
+                           : psprintf("delivers to broker %s, but the oldest undelivered event is %s; the last error "
+                                      "was: %s",
+                                      broker, lag, error),
+                       "Mend what the broker complains of, such as its memory, its disk or the limits of a queue; what "
+                       "is refused is tried again by itself, at most 30 s apart.");
+        else if (strcmp(state, "active") == 0)
             checks.put(name, "ok", psprintf("delivers to broker %s; %s", broker, waits("the oldest undelivered event")),
                        nullptr);
         else if (strcmp(state, "paused") == 0)

@@ -241,9 +241,17 @@ class World:
             self.not_now[f"{name} (no connection)"] += 1
             self.postgres.wait_recovered()  # the last hand was not over yet
         except AssertionError as error:
-            self.wrong.append(f"hand {name}: {error}")
+            self.wrong.append(f"hand {name}: {error}; {self._who_waits()}")
             self.postgres.wait_recovered()
         act["seconds"] = time.monotonic() - act["at"]
+
+    def _who_waits(self):
+        try:
+            return "; ".join(f"{who}: {waits} ({query})" for who, waits, query in self.sql(
+                """SELECT coalesce(nullif(application_name, ''), backend_type), concat_ws('/', state, wait_event_type, wait_event),
+                    left(query, 100) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND wait_event IS NOT NULL"""))
+        except psycopg2.Error as error:
+            return f"nobody can be asked: {error}"
 
     def run(self, seconds):
         weights = [HANDS[name][0] for name in self.hands]

@@ -1,6 +1,8 @@
 # What it is: refused events: dead letters and what is done with them; routes that stand still; Redis out of memory.
 # Who calls it: pytest.
 # Never: accepts a refusal that ends in silence.
+import re
+
 import pytest
 
 from servers import eventually, stays
@@ -155,6 +157,27 @@ def test_redis_out_of_memory_is_tried_again(db, durable_redis, name):
     durable_redis.client().config_set("maxmemory", "0")
     eventually(lambda: durable_redis.client().xlen(name) == 5)
     assert [entry["payload"] for entry in durable_redis.stream(name)] == [b"1", b"2", b"3", b"4", b"5"]
+
+
+def test_what_is_refused_for_the_time_being_is_told_before_anybody_asks(db, durable_redis, name):
+    def health():
+        return next((row["level"], row["detail"], row["hint"]) for row in db.health() if row["name"] == "route out")
+    durable_redis.client().config_set("maxmemory-policy", "noeviction")
+    durable_redis.client().config_set("maxmemory", "1")
+    db.broker("redis", durable_redis.url)
+    db.route("out", "redis", f"stream:{name}")
+    event = db.publish("t", 1, "k")
+    db.wait_status("out", state="active", retries=lambda n: n >= 1)
+    level, detail, hint = eventually(lambda: (row := health())[0] == "warning" and row, 60, "health warns")
+    assert re.match("refused for the time being by broker redis: OOM .*; the oldest undelivered event is [0-9]+ s old$", detail)
+    assert "memory" in hint
+    begun = f'WARNING:.* route "out" to .* delivers nothing for [0-9.]+ s: .* refused for the time being: OOM.*event {event} to stream'
+    eventually(lambda: re.search(begun, db.cluster.log_text()), 60, "the log says so")
+    durable_redis.client().config_set("maxmemory", "0")
+    db.wait_status("out", 60, delivered=1)
+    assert health()[0] == "ok"
+    eventually(lambda: re.search('LOG:.* route "out" to .* delivers again after [0-9.]+ s', db.cluster.log_text()), 30, "and its end")
+    assert len(re.findall('route "out" to .* delivers ', db.cluster.log_text())) == 2, "one line a change of state"
 
 
 def test_max_age_ends_in_the_dead_letters(db, durable_redis, name):

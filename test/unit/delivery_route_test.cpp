@@ -84,6 +84,58 @@ TEST(Route, IsHeldProbedAndHealed) {
     EXPECT_EQ(w.status(1).last_error, "NOT_FOUND - no exchange 'x'");
 }
 
+// Out of memory, a full queue: nobody is held, nothing dies, and the log tells once that it is so, and once that it is
+// over.
+TEST(Route, WhatIsRefusedForTheTimeBeingIsToldWhenNothingPassesForLong) {
+    World w;
+    bool full = true;
+    w.broker.on_message = [&](const Sent&) -> std::optional<Answer> { return full ? retry("OOM") : Answer{}; };
+    w.add(1);
+    w.add(2, "none");
+    w.lend({Ev("a", "k"), Ev("a", "k"), Ev("a")});
+    w.run_for(9s);
+    EXPECT_TRUE(w.notices.empty()) << "it may pass by itself";
+    w.run_for(120s);
+    ASSERT_EQ(w.notices.size(), 1U) << "once";
+    EXPECT_EQ(w.notices[0].level, delivery::Notice::Level::warning);
+    EXPECT_EQ(w.notices[0].text.find("route \"r1\" to broker \"memory\" (memory://here) delivers nothing for 1"), 0U)
+        << w.notices[0].text;
+    EXPECT_EQ(w.told("refused for the time being: OOM (event "), 1U) << w.notices[0].text;
+    EXPECT_EQ(w.told("at most 30.0 s apart"), 1U) << w.notices[0].text;
+    EXPECT_FALSE(w.notices[0].hint.empty());
+    EXPECT_EQ(w.state(1), RouteState::active);
+
+    full = false;
+    w.run_for(60s);
+    EXPECT_EQ(w.status(1).delivered, 3U);
+    ASSERT_EQ(w.notices.size(), 2U) << "once";
+    EXPECT_EQ(w.notices[1].text.find("route \"r1\" to broker \"memory\" (memory://here) delivers again after 1"), 0U)
+        << w.notices[1].text;
+    EXPECT_EQ(w.notices[1].level, delivery::Notice::Level::log);
+    EXPECT_TRUE(w.dead.empty());
+
+    full = true;  // a while after a while
+    w.lend_many(1);
+    w.run_for(9s);
+    EXPECT_EQ(w.notices.size(), 2U);
+    w.run_for(60s);
+    EXPECT_EQ(w.told("refused for the time being"), 2U);
+}
+
+TEST(Route, WhatIsRefusedWhileOthersPassIsNotToldAsNothingPassing) {
+    World w;
+    w.broker.on_message = [&](const Sent& sent) -> std::optional<Answer> {
+        return sent.key == "full" ? retry("quota") : Answer{};
+    };
+    w.add(1);
+    w.lend({Ev("a", "full")});
+    for (int second = 0; second < 60; ++second) {
+        w.lend({Ev("a", "free")});
+        w.run_for(1s);
+    }
+    EXPECT_EQ(w.told("for the time being"), 0U);
+}
+
 // Delivered, but not as the options want it: QoS 1 instead of 2.
 TEST(Route, WhatArrivesOtherwiseThanWantedHoldsTheRouteUntilOneArrivesAsWanted) {
     World w;
