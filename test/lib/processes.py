@@ -120,6 +120,11 @@ class Process:
     def running(self):
         return self.child.poll() is None
 
+    def sockets(self):
+        """How many it has open."""
+        directory = f"/proc/{self.pid}/fd"
+        return sum(os.readlink(f"{directory}/{fd}").startswith("socket:") for fd in os.listdir(directory))
+
     def signal(self, number):
         """To the process and its group."""
         if self.running():

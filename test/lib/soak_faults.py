@@ -44,6 +44,9 @@ def drain(world):
     """Nobody publishes to mosquitto any more, and its subscriber has heard everything: what a session still has to get
     when mosquitto ends, 2.0 sends out of order afterwards."""
     world.proxies["mosquitto"].refuse()
+    world.arrivals.mark()  # it is connected
+    eventually(lambda: world.mosquitto.process.sockets() <= world.arrivals.sockets, 30,
+               "mosquitto has read what connections that were cut had sent")
     world.arrivals.mark()
 
 

@@ -27,11 +27,15 @@ class Arrivals:
         self.by_topic = {topic: [] for topic in MQTT.values()}
         self.distinct = {topic: set() for topic in MQTT.values()}
         self.marks = set()
+        self.sockets = 1000  # that mosquitto has when nobody but its subscriber is connected
 
     def listen(self, recorder):
         """recorder: mosquitto's subscriber, which stands when this returns."""
         self.recorder = recorder
         eventually(lambda: self.mark(deadline=1) or True, 30, "mosquitto's subscriber has heard something")
+        end = time.monotonic() + 1  # the connections that asked are closed by then
+        while time.monotonic() < end:
+            self.sockets = min(self.sockets, self.world.mosquitto.process.sockets())
 
     def mark(self, deadline=120):
         """Until the subscriber has heard what mosquitto has by now."""

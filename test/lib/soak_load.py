@@ -1,6 +1,7 @@
 # What it is: the publishers of the soak: transactions of every shape, and the truth about them, which stands in a table.
 # Who calls it: soak.py.
 # Never: takes a client's word for a commit; uses a number twice, whatever became of its transaction.
+import contextlib
 import random
 import threading
 import time
@@ -75,6 +76,11 @@ class Publisher(threading.Thread):
             connection.close()
         self.connection = self.other = None
 
+    def cancel(self):
+        """Asked by a clock: the connection may be gone by then."""
+        with contextlib.suppress(psycopg2.Error, AttributeError):
+            self.connection.cancel()
+
     # What a transaction is made of
 
     def one(self, cursor, key=None):
@@ -93,10 +99,11 @@ class Publisher(threading.Thread):
         """One whose key no other session wants, for what stays open."""
         self.one(cursor, 20 + self.number)
 
-    def bulk(self, cursor, least, most):
+    def bulk(self, cursor, least, most, key="bulk"):
+        """key: of what this session has under way once at a time, so that numbers rise with commits."""
         count = self.dice.randint(least, most)
         first = self.load.number(count)
-        cursor.execute(BULK, {"k": f"bulk{self.number}", "shape": self.shape, "first": first, "last": first + count - 1})
+        cursor.execute(BULK, {"k": f"{key}{self.number}", "shape": self.shape, "first": first, "last": first + count - 1})
 
 
 @shape(6)
@@ -182,7 +189,7 @@ def prepared(publisher, cursor):
         return False
     publisher.one(cursor, 60 + publisher.number)
     if publisher.dice.random() < 0.1:
-        publisher.bulk(cursor, 50, 500)
+        publisher.bulk(cursor, 50, 500, "prepared")
     publisher.load.prepared.begin(name)
     cursor.execute(f"PREPARE TRANSACTION '{name}'")
     publisher.load.prepared.end(name, publisher.dice.choice([0, 0, 0.5, 3]) * publisher.dice.random(),
@@ -219,7 +226,7 @@ def cancelled(publisher, cursor):
     if publisher.dice.random() < 0.5:
         cursor.execute(f"SET LOCAL statement_timeout = {publisher.dice.randint(1, 25)}")
     else:
-        timer = threading.Timer(publisher.dice.random() * 0.03, publisher.connection.cancel)
+        timer = threading.Timer(publisher.dice.random() * 0.03, publisher.cancel)
         timer.start()
     try:
         publisher.bulk(cursor, 100, 4000)
