@@ -130,6 +130,28 @@ void finish_slot(Source* source) {
     start_decoding(source);
 }
 
+void set_room(int kilobytes) {
+    char text[16];
+    snprintf(text, sizeof text, "%dkB", kilobytes);
+    SetConfigOption("logical_decoding_work_mem", text, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+// Before the record at hand is decoded. When all that is collected exceeds the limit, PostgreSQL writes the largest
+// transaction into a file, and each of its subtransactions into one of its own, in one stroke. Where they are small,
+// because there are many, that is a file for almost each change from then on: they get more memory before that.
+void give_room(Source* source) {
+    constexpr Size worth_a_file = 8 * 1024;
+    const ReorderBuffer* collected = source->context->reorder;
+    const Size to_come = collected->size + XLogRecGetTotalLen(source->context->reader);
+    auto room = [] { return static_cast<Size>(logical_decoding_work_mem) * 1024; };
+    if (to_come < small_room * Size{256} && logical_decoding_work_mem > small_room) set_room(small_room);
+    if (2 * to_come < room() || logical_decoding_work_mem >= source->most_room) return;
+    const auto transactions = static_cast<Size>(hash_get_num_entries(collected->by_txn));
+    if (transactions < collected->size / worth_a_file) return;
+    while (2 * to_come >= room() && logical_decoding_work_mem < source->most_room)
+        set_room(std::min(2 * logical_decoding_work_mem, source->most_room));
+}
+
 // One record of the time before the slot is complete; false where there is none for now.
 bool step_starting(Source* source) {
     if (!source->waiting && !read_record(source)) return false;
@@ -139,48 +161,22 @@ bool step_starting(Source* source) {
         say_awaited(source, xid);
         return false;
     }
+    give_room(source);
     LogicalDecodingProcessRecord(source->context, source->context->reader);
     if (DecodingContextReady(source->context)) finish_slot(source);
     return true;
 }
 
-void set_room(int kilobytes) {
-    char text[16];
-    snprintf(text, sizeof text, "%dkB", kilobytes);
-    SetConfigOption("logical_decoding_work_mem", text, PGC_SUSET, PGC_S_OVERRIDE);
-}
-
-// PostgreSQL writes the largest (sub)transaction into a file of its own when all together exceed the limit. Where even
-// the largest is small, because there are many, that is a file for each change from then on: they get more memory. It
-// is seen by changes that come, and leave what is collected where it was, just below the limit.
-void give_room(Source* source, Size before) {
-    constexpr Size worth_a_file = 8 * 1024;
-    constexpr int sure = 16;
-    const Size size = source->context->reorder->size;
-    const auto room = static_cast<Size>(logical_decoding_work_mem) * 1024;
-    if (size + worth_a_file < room) {
-        source->spills = 0;
-        if (size < small_room * Size{512} && room > small_room * Size{1024}) set_room(small_room);
-    } else if (size > before) {
-        source->spills = 0;
-    } else if (XLogRecGetRmid(source->context->reader) == RM_HEAP_ID && ++source->spills == sure) {
-        source->spills = 0;
-        if (logical_decoding_work_mem < source->most_room)
-            set_room(std::min(2 * logical_decoding_work_mem, source->most_room));
-    }
-}
-
 // A transaction that PostgreSQL has failed to decode again and again is passed over, and every taker gets word of it.
 void decode_record(Source* source) {
     XLogReaderState* reader = source->context->reader;
-    const Size before = source->context->reorder->size;
     bool give_up = source->failures->given_up == reader->ReadRecPtr;
     source->decoding = reader->ReadRecPtr;
+    give_room(source);
     source->context->fast_forward = give_up;  // it forgets what commits here, and knows what that did to the catalog
     LogicalDecodingProcessRecord(source->context, reader);
     source->context->fast_forward = false;
     source->decoding = InvalidXLogRecPtr;
-    give_room(source, before);
     if (give_up) give_up_transaction(source, reader->ReadRecPtr);
 }
 

@@ -54,7 +54,6 @@ struct Source {
     TimestampTz now;             // and when that was
     int64 decoded_txns;          // in this step, for pg_stat_replication_slots
     int64 decoded_bytes;
-    int spills;                          // of single changes, one after the other, by the looks of it
     int most_room;                       // kB that the server lets decoding take
     StringInfoData payload;              // of the event that is being made
     const decoder::RelationPlan* table;  // whose change that is; nullptr: nothing is being made
