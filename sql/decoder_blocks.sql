@@ -42,10 +42,12 @@ INSERT INTO item SELECT i, repeat('x', 100) FROM generate_series(8001, 10000) i;
 ROLLBACK TO s;
 TRUNCATE item;
 COMMIT;
+SELECT what, rows > 0 AS some FROM decoded('blocks', 'streaming', 'on');
+-- How much of a whole one is sent before it is seen that it was rolled back depends on what is cached.
 BEGIN;
 INSERT INTO item SELECT i, repeat('x', 100) FROM generate_series(1, 2000) i;
 ROLLBACK;
-SELECT what, rows > 0 AS some FROM decoded('blocks', 'streaming', 'on');
+SELECT what FROM decoded('blocks', 'streaming', 'on') WHERE what NOT IN ('c, no time yet', 'STREAM_ABORT');
 SELECT 'gone' FROM pg_drop_replication_slot('blocks');
 
 -- Two phases
