@@ -93,6 +93,91 @@ TEST(MqttSession, AReceivedMessageIsNotSentAgain) {
     pump.step();
 }
 
+// The session that is there may be one that the CONNECT without an answer has made.
+TEST(MqttSession, WhatWasReceivedGoesOutAnewWhereTheSessionIsInDoubt) {
+    FakeBroker broker({[](Peer& peer) {
+                           resume(peer);
+                           const Published first = peer.published();
+                           const Published second = peer.published();
+                           peer.answer(pubrec, second.id);
+                           EXPECT_EQ(peer.release(), second.id);
+                           EXPECT_EQ(first.id, 1u);
+                       },
+                       [](Peer& peer) { EXPECT_EQ(peer.hello().flags & clean_start, 0u); },
+                       [](Peer& peer) {
+                           EXPECT_EQ(resume(peer).flags & clean_start, 0u);
+                           EXPECT_EQ(peer.release(), 2u);
+                           peer.answer(pubcomp, 2);
+                           const Published first = peer.published();
+                           EXPECT_EQ(first.id, 1u);
+                           EXPECT_TRUE(first.again);
+                           const Published second = peer.published();
+                           EXPECT_EQ(second.payload, "second");
+                           EXPECT_FALSE(second.again);
+                           complete(peer, first.id);
+                           complete(peer, second.id);
+                       },
+                       [](Peer& peer) {  // the doubt is over
+                           resume(peer);
+                           peer.wait_for_end();
+                       }});
+    {
+        Pump pump(mqtt_settings(broker.url()));
+        ASSERT_TRUE(pump.up());
+        ASSERT_TRUE(pump.offer(1, event_of(1), "t", 2));
+        ASSERT_TRUE(pump.offer(2, event_of(2, "second"), "t", 2));
+        ASSERT_TRUE(pump.down());
+    }
+    {
+        Pump unanswered(mqtt_settings(broker.url()));
+        ASSERT_TRUE(unanswered.down());
+    }
+    {
+        Pump pump(mqtt_settings(broker.url()));
+        ASSERT_TRUE(pump.up());
+        ASSERT_TRUE(pump.offers(1, event_of(1), "t", 2));
+        ASSERT_TRUE(pump.offers(2, event_of(2, "second"), "t", 2));
+        ASSERT_TRUE(pump.settles(2));
+        for (const std::uint64_t ticket : {1, 2}) expect_settled(pump, ticket, Verdict::delivered);
+        ASSERT_TRUE(pump.down());
+    }
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up());
+}
+
+TEST(MqttSession, ALoginThatIsRefusedLeavesNoDoubt) {
+    FakeBroker broker({[](Peer& peer) {
+                           resume(peer);
+                           peer.answer(pubrec, peer.published().id);
+                           peer.release();
+                       },
+                       [](Peer& peer) {
+                           peer.hello();
+                           peer.connack(0x88, false);
+                       },
+                       [](Peer& peer) {
+                           resume(peer);
+                           const unsigned id = peer.release();
+                           EXPECT_EQ(id, 1u);
+                           peer.answer(pubcomp, id);
+                           EXPECT_EQ(peer.published().payload, "next");
+                           peer.wait_for_end();
+                       }});
+    offer_until_cut(broker, 1);
+    {
+        Pump refused(mqtt_settings(broker.url()));
+        ASSERT_TRUE(refused.down());
+        EXPECT_NE(refused.link.reason.find("login refused"), std::string::npos) << refused.link.reason;
+    }
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.offers(1, event_of(1), "t", 2));
+    ASSERT_TRUE(pump.settles(1));
+    expect_settled(pump, 1, Verdict::delivered);
+    ASSERT_TRUE(pump.offer(2, event_of(2, "next"), "t", 2));
+    pump.step();
+}
+
 TEST(MqttSession, ACompleteMessageCountsWhenItIsOffered) {
     std::atomic<bool> complete_now = false;
     FakeBroker broker({[](Peer& peer) {

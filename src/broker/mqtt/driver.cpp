@@ -107,6 +107,8 @@ bool MqttDriver::keeps_session() const {
 void MqttDriver::begin(TimePoint now) {
     phase_ = Phase::connack;
     clean_start_ = !keeps_session() || session_->host != host_.shown();
+    in_doubt_ = session_->in_doubt;
+    session_->in_doubt |= !clean_start_;
     append_connect(wire_->outbox(), {.version = limits_.version,
                                      .clean_start = clean_start_,
                                      .session_expiry_s = session_->exclusive ? settings_.options.session_expiry_s : 0,

@@ -78,6 +78,7 @@ class MqttDriver final : public Driver {
     void put_out(const std::string& words);
     void answers_only_3();
     void resume(bool session_present);
+    void give_back_received();
     void complete(std::uint16_t id, Flight& flight);
     void received(std::uint16_t id, Flight& flight);
     void abandon(std::uint16_t id);
@@ -124,6 +125,7 @@ class MqttDriver final : public Driver {
     std::size_t window_;
     std::uint32_t keep_alive_s_;
     bool clean_start_ = true;
+    bool in_doubt_ = false;  // whether the session that is there is the one that we know
     Session::Doubt doubt_;   // of the connections before this one
     bool probes_3_ = false;  // 3.1.1 is only asked whether it is answered
 

@@ -2,6 +2,7 @@
 // Who calls it: drive().
 // Never: trusts a packet that does not fit the moment.
 #include <algorithm>
+#include <utility>
 
 #include "broker/mqtt/driver.hpp"
 #include "broker/mqtt/reasons.hpp"
@@ -68,6 +69,7 @@ void MqttDriver::take(const Packet& packet) {
 void MqttDriver::take_connack(const Packet& packet) {
     const auto connack = read_connack(packet.body);
     if (!connack) return fail(Remedy::retry, "the broker sent a malformed answer to the login");
+    session_->in_doubt = in_doubt_;
     if (const std::uint8_t code = connack_code(connack->code); code != 0) {
         if (code == unsupported_version && may_fall_back()) return fall_back();
         if (probes_3_) session_->doubt[host_.shown()] = doubt_;
@@ -110,8 +112,8 @@ void MqttDriver::answers_only_3() {
 // The packet ids of the last connection, when the broker still knows them.
 void MqttDriver::resume(bool session_present) {
     if (!session_present) session_->lost();
+    if (std::exchange(session_->in_doubt, false)) give_back_received();
     if (keeps_session()) session_->host = host_.shown();
-    std::size_t highest = 0;
     for (const auto& [key, past] : session_->past) {
         if (past.stage == Session::Stage::complete) continue;
         const bool received = past.stage == Session::Stage::received;
@@ -119,7 +121,6 @@ void MqttDriver::resume(bool session_present) {
         known.state = received ? Flight::State::released : Flight::State::reserved;
         known.qos = 2;
         known.resumed = true;
-        highest = std::max<std::size_t>(highest, past.id);
         if (received) {
             append_release(wire_->outbox(), past.id);
             expect_answer(known);
@@ -128,10 +129,23 @@ void MqttDriver::resume(bool session_present) {
             ++reserved_;
         }
     }
-    for (std::size_t id = 1; id < highest; ++id) {
+    for (std::size_t id = 1; id < flights_.size(); ++id) {
         if (flights_[id].state == Flight::State::free) free_ids_.push_back(static_cast<std::uint16_t>(id));
     }
     if (reserved_ > 0) abandon_at_ = last_heard_ + reservation;
+}
+
+// A broker answers PUBREL with PUBCOMP also where it knows nothing of the message, as in a session that is another one
+// by now: these go out anew.
+void MqttDriver::give_back_received() {
+    std::erase_if(session_->past, [&](const auto& entry) {
+        const auto& [id, stage] = entry.second;
+        if (stage != Session::Stage::received) return false;
+        flight(id).resumed = true;
+        ++reserved_;
+        abandon(id);
+        return true;
+    });
 }
 
 // If the broker has the message, PUBREL completes it.

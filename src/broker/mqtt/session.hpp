@@ -50,6 +50,7 @@ struct Session {
     bool took_5 = false;                 // MQTT 5 has worked
     std::map<std::string, Doubt> doubt;  // by host
     std::string host;                    // which one has the session; empty: none
+    bool in_doubt = false;               // it was asked for and no answer came: a new one may be there in its place
     std::map<MessageKey, Past> past;
     std::size_t alone = 0;  // so many of the next messages go out one at a time: one of them ended the connection
     unsigned hang_ups = 0;  // in a row, each soon after the login: perhaps another client has our id
@@ -58,6 +59,7 @@ struct Session {
     // The broker knows nothing of us: what is not complete is sent anew.
     void lost() {
         host.clear();
+        in_doubt = false;
         std::erase_if(past, [](const auto& entry) { return entry.second.stage != Stage::complete; });
     }
     // The message of that packet id, if there is one that is not complete.
