@@ -1,6 +1,7 @@
 # What it is: private processes, their directories and ports, and how a test waits for something.
 # Who calls it: the servers beside it, the live tests, the demo.
 # Never: uses a default port, ends a process by its name, or leaves one behind.
+import contextlib
 import os
 import pwd
 import random
@@ -122,8 +123,11 @@ class Process:
 
     def sockets(self):
         """How many it has open."""
-        directory = f"/proc/{self.pid}/fd"
-        return sum(os.readlink(f"{directory}/{fd}").startswith("socket:") for fd in os.listdir(directory))
+        directory, count = f"/proc/{self.pid}/fd", 0
+        for fd in os.listdir(directory):
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                count += os.readlink(f"{directory}/{fd}").startswith("socket:")
+        return count
 
     def signal(self, number):
         """To the process and its group."""
