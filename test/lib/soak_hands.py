@@ -324,8 +324,9 @@ def alter_broker(world):
     broker = world.dice.choice(list(world.proxies))
     before = world.proxies[broker].connections
     world.loosen()
-    world.sql("SELECT eventbus.alter_broker(%s, options => %s::jsonb)", broker,
-              f'{{"connect_timeout": {world.dice.randint(3, 9)}}}')
+    options = world.sql("SELECT options FROM eventbus.broker WHERE name = %s", broker)[0][0]
+    seconds = world.dice.choice([n for n in range(3, 10) if n != options.get("connect_timeout")])  # it is another one
+    world.sql("SELECT eventbus.alter_broker(%s, options => %s::jsonb)", broker, f'{{"connect_timeout": {seconds}}}')
     eventually(lambda: world.proxies[broker].connections > before, 60, f"the sender of {broker} connects anew")
 
 
