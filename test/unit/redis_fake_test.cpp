@@ -258,6 +258,7 @@ TEST(RedisFake, AnswersOfTheWrongKindDeliverNothing) {
         Server server([&, command = command, good = good, odd = odd](Socket& socket) {
             let_in(socket);
             for (std::string text = socket.receive(); !text.empty(); text = socket.receive()) {
+                if (text.find("TIME\r\n") != std::string::npos) socket.send("*0\r\n");
                 if (text.find("LIST\r\n") != std::string::npos) socket.send("$0\r\n\r\n");
                 if (text.find("XREVRANGE\r\n") != std::string::npos) socket.send("*0\r\n");
                 for (std::size_t i = count_of(text, "\r\npoison\r\n"); i > 0; --i) socket.send(odd);

@@ -272,6 +272,48 @@ TEST_F(RedisPast, ManyStreams) {
     }
 }
 
+// Answers to TIME and CLIENT LIST.
+std::string time_and_nobody(std::int64_t us) {
+    const std::string seconds = std::to_string(us / 1'000'000), rest = std::to_string(us % 1'000'000);
+    return "*2\r\n$" + std::to_string(seconds.size()) + "\r\n" + seconds + "\r\n$" + std::to_string(rest.size()) +
+           "\r\n" + rest + "\r\n$0\r\n\r\n";
+}
+
+// How far back, in milliseconds from now, a stream is read for an event that was published now, with these answers.
+std::int64_t read_back(const std::string& answers) {
+    std::string asked;
+    Server server([&](Socket& socket) {
+        socket.receive();
+        socket.send("+PONG\r\n+OK\r\n");
+        socket.receive();
+        socket.send(answers);
+        asked = socket.receive();
+        socket.send("*0\r\n");
+        socket.receive();
+        socket.send("$3\r\n1-1\r\n");
+        socket.wait_for_end();
+    });
+    Event event = event_of(1, "x");
+    event.published_at = now_us();
+    Pump pump("redis://" + server.host().shown());
+    EXPECT_TRUE(pump.up());
+    expect_delivered(pump.send("stream", "s", event));
+    const std::size_t at = asked.find("$1\r\n+\r\n");  // XREVRANGE s + from COUNT n
+    const std::size_t from = asked.find("\r\n", at + 7) + 2;
+    return at == std::string::npos ? 0 : event.published_at / 1000 - std::stoll(asked.substr(from));
+}
+
+TEST(RedisPastFake, TheServersClockCounts) {
+    constexpr std::int64_t hour = 3600, us = 1'000'000, slack = 20'000;
+    for (const std::int64_t ahead : {-hour, std::int64_t{0}, hour})
+        EXPECT_NEAR(static_cast<double>(read_back(time_and_nobody(now_us() + ahead * us))),
+                    static_cast<double>(60'000 - ahead * 1000), slack)
+            << ahead;
+    for (const char* odd : {"-NOPERM no", ":5", "*0", "*2\r\n$1\r\nx\r\n$1\r\n1", "*2\r\n$1\r\n-\r\n$2\r\n-1",
+                            "*2\r\n$18\r\n999999999999999999\r\n$1\r\n0", "*3\r\n$1\r\n1\r\n$1\r\n1\r\n$1\r\n1"})
+        EXPECT_NEAR(static_cast<double>(read_back(std::string(odd) + "\r\n$0\r\n\r\n")), 60'000, slack) << odd;
+}
+
 // How often the server was asked for its connections before the past was read; an earlier one of ours is gone from the
 // answer of that number on.
 int questions_until(int gone_at) {
@@ -288,7 +330,8 @@ int questions_until(int gone_at) {
             } else if (text.find("LIST\r\n") != std::string::npos) {
                 const std::string line = "id=1 name=" + name + " age=1\n";
                 const std::string lines = line + "id=2 name=" + name + "x age=1\n" + (++asked < gone_at ? line : "");
-                socket.send("$" + std::to_string(lines.size()) + "\r\n" + lines + "\r\n");
+                const std::string time = text.find("TIME\r\n") != std::string::npos ? "*0\r\n" : "";
+                socket.send(time + "$" + std::to_string(lines.size()) + "\r\n" + lines + "\r\n");
             } else if (text.find("XREVRANGE\r\n") != std::string::npos) {
                 asked_before = asked;
                 socket.send("*0\r\n");
@@ -320,7 +363,7 @@ TEST(RedisPastFake, LossWhileAsking) {
             socket.receive();
             socket.send("+PONG\r\n+OK\r\n");
             socket.receive();
-            socket.send("$0\r\n\r\n");
+            socket.send("*0\r\n$0\r\n\r\n");
             socket.receive();
             socket.send(words);
             if (words.empty()) return;

@@ -13,7 +13,8 @@ namespace eventbus::broker::redis {
 
 namespace {
 
-constexpr std::int64_t clocks_differ_ms = 60'000;
+constexpr std::int64_t clocks_differ_ms =
+    60'000;  // while one of them is set, or where the server does not tell its own
 constexpr std::int64_t clock_steps_us = 1'000'000;
 
 // After a lost connection, what had been sent and not answered is uncertain. After a crash, so is what was sent since
@@ -119,9 +120,12 @@ void Past::forget_some() {
     for (auto at = tails_.begin(); at != tails_.end();) at = at->second.waiting() ? std::next(at) : tails_.erase(at);
 }
 
-void Past::ask_fence(std::string& outbox) {
+bool Past::ask_fence(std::string& outbox) {
+    const bool first = fence == Fence::unasked;
     fence = Fence::asked;
+    if (first) write_command(outbox, {"TIME"});
     write_command(outbox, {"CLIENT", "LIST"});
+    return first;
 }
 
 void Past::take_fence(std::string_view client_list, TimePoint now) {

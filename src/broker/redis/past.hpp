@@ -7,7 +7,8 @@
 // the clock back). For such events the driver
 //  1. waits until the server has done with our earlier connections (CLIENT LIST knows them by our name): what
 //     they sent may still be on its way into the stream;
-//  2. reads the stream backwards (XREVRANGE) from its end to the time when the event was published;
+//  2. reads the stream backwards (XREVRANGE) from its end to the time when the event was published, by the server's
+//     clock (TIME);
 //  3. takes an event whose id, time and source stand there for delivered, once for every copy. Of a message whose time
 //     the WAL does not know it takes id, payload and source.
 // A server that does not let us ask (ACL), or a consumer that has deleted the entry, leaves us at least once.
@@ -77,15 +78,17 @@ class Past {
         return (published < started_us_ || published > future_us_ || outgoing.event->is_timeless) &&
                outgoing.addressing->kind == "stream";
     }
-    // Not before then.
-    std::int64_t since(const Event& event) const { return std::min(event.published_at, started_us_); }
+    // Not before then, by the server's clock.
+    std::int64_t since(const Event& event) const { return std::min(event.published_at, started_us_) + ahead_us_; }
     Tail& tail(std::string_view stream);
 
     // The wait for our earlier connections to end.
     enum class Fence : std::uint8_t { unasked, asked, waiting, clear };
     Fence fence = Fence::unasked;
     TimePoint ask_again_at{};
-    void ask_fence(std::string& outbox);
+    // Asks for the server's time as well, the first time; its answer comes first.
+    bool ask_fence(std::string& outbox);
+    void take_time(std::int64_t servers_us, std::int64_t now_us) { ahead_us_ = servers_us - now_us; }
     void take_fence(std::string_view client_list, TimePoint now);
 
  private:
@@ -97,6 +100,7 @@ class Past {
 
     std::int64_t started_us_;
     std::int64_t future_us_ = INT64_MAX;
+    std::int64_t ahead_us_ = 0;  // the server's clock of ours
     std::string client_name_;
     TimePoint fence_deadline_ = TimePoint::max();
     std::unordered_map<std::string, Tail, Hash, std::equal_to<>> tails_;

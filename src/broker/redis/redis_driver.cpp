@@ -220,6 +220,8 @@ void RedisDriver::take_past(const OpenCommands::Open& asked, const Reply& reply)
             asked.tail->give_up();
         }
         if (asked.tail->ask_on(stream_.outbox())) await(OpenCommands::What::tail, asked.tail);
+    } else if (asked.what == OpenCommands::What::time) {
+        if (reply.kind == Reply::Kind::entries && reply.number > 0) past_.take_time(reply.number, wall_clock_us());
     } else {
         past_.take_fence(reply.kind == Reply::Kind::string ? reply.words : std::string_view(), now_);
         if (past_.fence != Past::Fence::clear) return;
@@ -243,7 +245,7 @@ void RedisDriver::ask_past(const Outgoing& outgoing) {
 }
 
 void RedisDriver::ask_fence() {
-    past_.ask_fence(stream_.outbox());
+    if (past_.ask_fence(stream_.outbox())) await(OpenCommands::What::time, nullptr);
     await(OpenCommands::What::fence, nullptr);
 }
 

@@ -21,7 +21,7 @@ unsigned database_number(const Url& url);
 // What the server has yet to answer, in the order of the commands.
 class OpenCommands {
  public:
-    enum class What : std::uint8_t { stream, list, channel, tail, fence };  // the first three are messages
+    enum class What : std::uint8_t { stream, list, channel, tail, fence, time };  // the first three are messages
     struct Open {
         std::uint64_t ticket = 0;
         std::size_t bytes = 0;  // of its command

@@ -31,6 +31,7 @@ void* ReplyReader::put(const redisReadTask* task, Reply::Kind kind, std::string_
         reply.kind = kind;
         reply.words.assign(words);
         reply.entries.clear();
+        if (kind != Reply::Kind::integer) reply.number = 0;
     } else if (kind == Reply::Kind::entries && !task->parent->parent) {
         reply.entries.emplace_back();
     }
@@ -39,7 +40,9 @@ void* ReplyReader::put(const redisReadTask* task, Reply::Kind kind, std::string_
 
 void* ReplyReader::put_text(const redisReadTask* task, char* text, std::size_t length) {
     if (task->parent && !task->parent->parent) {
-        put_in_map(*static_cast<Collected*>(task->privdata), {text, length});
+        auto& into = *static_cast<Collected*>(task->privdata);
+        put_in_map(into, {text, length});
+        put_in_time(into, task->idx, {text, length});
     } else if (task->parent) {
         auto& into = *static_cast<Collected*>(task->privdata);
         if (!into.reply.entries.empty()) put_in_entry(into, task, {text, length});
@@ -59,6 +62,21 @@ void ReplyReader::put_in_map(Collected& into, std::string_view text) {
     using Field = Collected::Field;
     if (into.field == Field::role) into.reply.words = text;
     into.field = text == "role" ? Field::role : Field::other;
+}
+
+// Of TIME's seconds and microseconds.
+void ReplyReader::put_in_time(Collected& into, int index, std::string_view text) {
+    constexpr std::int64_t million = 1'000'000;
+    std::int64_t part = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), part);
+    const bool is_number = error == std::errc() && end == text.data() + text.size() && part >= 0;
+    std::int64_t& number = into.reply.number;
+    if (index == 0 && is_number && part < 100'000 * million)
+        number = part * million;
+    else if (index == 1 && is_number && part < million && number > 0)
+        number += part;
+    else
+        number = 0;
 }
 
 void ReplyReader::put_in_entry(Collected& into, const redisReadTask* task, std::string_view text) {

@@ -41,8 +41,8 @@ struct StreamEntry {
 struct Reply {
     enum class Kind : std::uint8_t { status, integer, string, error, entries, other };
     Kind kind = Kind::other;
-    std::int64_t number = 0;           // of an integer
-    std::string words;                 // of an error, status or string; of HELLO's answer the role
+    std::int64_t number = 0;  // of an integer; of TIME's answer the microseconds since 1970, else of an array 0
+    std::string words;        // of an error, status or string; of HELLO's answer the role
     std::vector<StreamEntry> entries;  // of an array
 };
 
@@ -95,6 +95,7 @@ class ReplyReader {
     static void* put(const redisReadTask* task, Reply::Kind kind, std::string_view words = {});
     static void* put_text(const redisReadTask* task, char* text, std::size_t length);
     static void put_in_map(Collected& into, std::string_view text);
+    static void put_in_time(Collected& into, int index, std::string_view text);
     static void put_in_entry(Collected& into, const redisReadTask* task, std::string_view text);
     static void put_value(const Collected& into, StreamEntry& entry, std::string_view text);
 
