@@ -67,6 +67,7 @@ def anti_wraparound(world):
     count = ("SELECT sum(pg_stat_get_autovacuum_count(oid)) FROM pg_class "
              "WHERE relnamespace = 'eventbus'::regnamespace AND relname ~ '^log_[0-9]$'")
     world.loosen()  # what holds xmin back keeps the ids' age
+    world.sql("SELECT pg_reload_conf()")  # autovacuum plans anew: by a clock that was set back it may sleep for an hour
     route = world.dice.choice([name for name in world.routes if not name.startswith("wal_")])
     world.sql("SELECT eventbus.pause_route(%s)", route)
     try:
