@@ -2,6 +2,7 @@
 # Who calls it: soak.py, when everything has come to rest.
 # Never: asks the extension what it has delivered.
 import json
+import threading
 import time
 from collections import Counter
 
@@ -27,6 +28,7 @@ class Arrivals:
         self.by_topic = {topic: [] for topic in MQTT.values()}
         self.distinct = {topic: set() for topic in MQTT.values()}
         self.marks = set()
+        self.lock = threading.Lock()
         self.sockets = 1000  # that mosquitto has when nobody but its subscriber is connected
 
     def listen(self, recorder):
@@ -48,13 +50,14 @@ class Arrivals:
 
     def heard(self):
         """Takes in what the MQTT subscriber has got since."""
-        for topic, payload in self.recorder.news():
-            if topic == MARK:
-                self.marks.add(payload.decode())
-                continue
-            event = parsed(payload)
-            self.by_topic[topic].append((*event, None))
-            self.distinct[topic].add(event[0])
+        with self.lock:
+            for topic, payload in self.recorder.news():
+                if topic == MARK:
+                    self.marks.add(payload.decode())
+                    continue
+                event = parsed(payload)
+                self.by_topic[topic].append((*event, None))
+                self.distinct[topic].add(event[0])
 
     def counts(self):
         """Of what can be counted without taking it, to see that nothing comes any more."""
