@@ -43,7 +43,9 @@ ROLLBACK TO s;
 TRUNCATE item;
 COMMIT;
 SELECT what, rows > 0 AS some FROM decoded('blocks', 'streaming', 'on');
+SELECT 'gone' FROM pg_drop_replication_slot('blocks');
 -- How much of a whole one is sent before it is seen that it was rolled back depends on what is cached.
+SELECT 'ready' FROM pg_create_logical_replication_slot('blocks', 'pg_eventbus');
 BEGIN;
 INSERT INTO item SELECT i, repeat('x', 100) FROM generate_series(1, 2000) i;
 ROLLBACK;
@@ -80,5 +82,20 @@ COMMIT PREPARED 'fourth';
 SELECT data FROM pg_logical_slot_get_changes('phases', NULL, NULL, 'format-version', '2', 'tables', 'public.item',
                                              'skip-empty-xacts', '1');
 SELECT 'gone' FROM pg_drop_replication_slot('phases');
+-- What was being looked up when it was seen that the transaction had been rolled back is looked up anew.
+CREATE SCHEMA apart;
+CREATE TABLE apart.item (id integer PRIMARY KEY, name text);
+SELECT 'ready' FROM pg_create_logical_replication_slot('phases', 'pg_eventbus', false, true);
+INSERT INTO apart.item VALUES (1, 'looked up');
+GRANT USAGE ON SCHEMA apart TO public;
+BEGIN;
+INSERT INTO apart.item VALUES (2, 'prepared');
+PREPARE TRANSACTION 'fifth';
+ROLLBACK PREPARED 'fifth';
+INSERT INTO apart.item VALUES (3, 'looked up anew');
+SELECT d::json #>> '{after,name}' AS name FROM pg_logical_slot_get_changes('phases', NULL, NULL, 'tables', 'apart.*')
+    AS changes (lsn, xid, d) WHERE d::json ->> 'op' = 'c';
+SELECT 'gone' FROM pg_drop_replication_slot('phases');
+DROP SCHEMA apart CASCADE;
 DROP TABLE item;
 DROP FUNCTION decoded;

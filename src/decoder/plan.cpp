@@ -182,7 +182,8 @@ Plans* make_plans(MemoryContext memory, const Options* options, PreparePlan prep
 RelationPlan* plan_for(Plans* plans, Relation relation) {
     Oid oid = RelationGetRelid(relation);
     RelationPlan* last = plans->last;
-    if (last != nullptr && last->relation == oid && !last->stale) return last;
+    // One whose look-up ended by an error is not complete: PostgreSQL swallows that of a transaction that was aborted.
+    if (last != nullptr && last->relation == oid && last->complete && !last->stale) return last;
 
     bool known;
     auto* plan = static_cast<RelationPlan*>(hash_search(plans->table, &oid, HASH_ENTER, &known));
