@@ -102,6 +102,7 @@ void RouteQueue::nothing_passes(const Item& it, const std::string& words) {
                     "Look at the broker's memory and disk, and at the limits of what the route delivers to.");
 }
 
+// Delivered: what nothing_passes() told is over once it is the oldest, or one that was refused.
 void RouteQueue::passes(std::uint64_t number) {
     refused_since_ = TimePoint{};
     if (told_refused_ == TimePoint{} || (number != base_ && !has_waited(item(number)))) return;

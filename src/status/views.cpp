@@ -285,7 +285,7 @@ void check_routes(Checks& checks) {
         auto waits = [lag](const char* oldest) {
             return lag == nullptr ? "nothing waits" : psprintf("%s is %s", oldest, lag);
         };
-        bool is_refused = lag != nullptr && bool_at(i, 7);
+        bool is_refused = bool_at(i, 7);
         if (strcmp(state, "active") == 0 && is_refused)
             checks.put(name, "warning",
                        bool_at(i, 8)

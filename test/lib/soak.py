@@ -108,7 +108,9 @@ class World:
                                                                 initdb=initdb))
             self.redis = stack.enter_context(RedisServer.durable())
             self.rabbit = stack.enter_context(RabbitNode())
-            self.mosquitto = stack.enter_context(MosquittoServer({"max_inflight_messages": 1000}, durable=True))
+            self.mosquitto = stack.enter_context(MosquittoServer(
+                # Unlimited, packet ids would be used twice once a slow subscriber has 65 535 of them.
+                {"max_inflight_messages": 1000}, durable=True))
             servers = {"redis": self.redis, "rabbit": self.rabbit, "mosquitto": self.mosquitto}
             self.proxies = {name: stack.enter_context(Proxy(server.port)) for name, server in servers.items()}
             if self.checked:

@@ -34,6 +34,26 @@ void offer_until_cut(FakeBroker& broker, std::int64_t count) {
         expect_settled(pump, static_cast<std::uint64_t>(i), Verdict::unknown, Remedy::retry);
 }
 
+// PUBREL completes the message that an earlier connection has sent, and only the next one is published.
+void take_release_and_next(Peer& peer) {
+    resume(peer);
+    const unsigned id = peer.release();
+    EXPECT_EQ(id, 1u);
+    peer.answer(pubcomp, id);
+    EXPECT_EQ(peer.published().payload, "next");
+    peer.wait_for_end();
+}
+
+void offer_again_and_next(FakeBroker& broker) {
+    Pump pump(mqtt_settings(broker.url()));
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.offers(1, event_of(1), "t", 2));
+    ASSERT_TRUE(pump.settles(1));
+    expect_settled(pump, 1, Verdict::delivered);
+    ASSERT_TRUE(pump.offer(2, event_of(2, "next"), "t", 2));
+    pump.step();
+}
+
 }  // namespace
 
 TEST(MqttSession, AMessageComesAgainUnderItsId) {
@@ -75,22 +95,9 @@ TEST(MqttSession, AReceivedMessageIsNotSentAgain) {
                            peer.answer(pubrec, got.id);
                            EXPECT_EQ(peer.release(), got.id);
                        },
-                       [](Peer& peer) {
-                           resume(peer);
-                           const unsigned id = peer.release();
-                           EXPECT_EQ(id, 1u);
-                           peer.answer(pubcomp, id);
-                           EXPECT_EQ(peer.published().payload, "next");
-                           peer.wait_for_end();
-                       }});
+                       take_release_and_next});
     offer_until_cut(broker, 1);
-    Pump pump(mqtt_settings(broker.url()));
-    ASSERT_TRUE(pump.up());
-    ASSERT_TRUE(pump.offers(1, event_of(1), "t", 2));
-    ASSERT_TRUE(pump.settles(1));
-    expect_settled(pump, 1, Verdict::delivered);
-    ASSERT_TRUE(pump.offer(2, event_of(2, "next"), "t", 2));
-    pump.step();
+    offer_again_and_next(broker);
 }
 
 // The session that is there may be one that the CONNECT without an answer has made.
@@ -155,27 +162,14 @@ TEST(MqttSession, ALoginThatIsRefusedLeavesNoDoubt) {
                            peer.hello();
                            peer.connack(0x88, false);
                        },
-                       [](Peer& peer) {
-                           resume(peer);
-                           const unsigned id = peer.release();
-                           EXPECT_EQ(id, 1u);
-                           peer.answer(pubcomp, id);
-                           EXPECT_EQ(peer.published().payload, "next");
-                           peer.wait_for_end();
-                       }});
+                       take_release_and_next});
     offer_until_cut(broker, 1);
     {
         Pump refused(mqtt_settings(broker.url()));
         ASSERT_TRUE(refused.down());
         EXPECT_NE(refused.link.reason.find("login refused"), std::string::npos) << refused.link.reason;
     }
-    Pump pump(mqtt_settings(broker.url()));
-    ASSERT_TRUE(pump.up());
-    ASSERT_TRUE(pump.offers(1, event_of(1), "t", 2));
-    ASSERT_TRUE(pump.settles(1));
-    expect_settled(pump, 1, Verdict::delivered);
-    ASSERT_TRUE(pump.offer(2, event_of(2, "next"), "t", 2));
-    pump.step();
+    offer_again_and_next(broker);
 }
 
 TEST(MqttSession, ACompleteMessageCountsWhenItIsOffered) {

@@ -13,8 +13,8 @@ namespace eventbus::broker::redis {
 
 namespace {
 
-constexpr std::int64_t clocks_differ_ms =
-    60'000;  // while one of them is set, or where the server does not tell its own
+// While one of them is set, or where the server does not tell its own.
+constexpr std::int64_t clocks_differ_ms = 60'000;
 constexpr std::int64_t clock_steps_us = 1'000'000;
 
 // After a lost connection, what had been sent and not answered is uncertain. After a crash, so is what was sent since

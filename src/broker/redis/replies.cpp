@@ -39,12 +39,11 @@ void* ReplyReader::put(const redisReadTask* task, Reply::Kind kind, std::string_
 }
 
 void* ReplyReader::put_text(const redisReadTask* task, char* text, std::size_t length) {
+    auto& into = *static_cast<Collected*>(task->privdata);
     if (task->parent && !task->parent->parent) {
-        auto& into = *static_cast<Collected*>(task->privdata);
         put_in_map(into, {text, length});
         put_in_time(into, task->idx, {text, length});
     } else if (task->parent) {
-        auto& into = *static_cast<Collected*>(task->privdata);
         if (!into.reply.entries.empty()) put_in_entry(into, task, {text, length});
     }
     switch (task->type) {
