@@ -94,6 +94,12 @@ class Database:
     def wait_error(self, route, pattern, deadline=30):
         return self.wait_status(route, deadline, last_error=lambda text: text and re.search(pattern, text, re.I))
 
+    def wait_log_empty(self, deadline=60):
+        """By the segments' sizes: whoever keeps reading the log itself keeps its locks from rotation, which tries less
+        and less often."""
+        size = " + ".join(f"pg_relation_size('eventbus.log_{segment}')" for segment in range(4))
+        eventually(lambda: self.one(f"SELECT {size}") == 0, deadline, "the log is let go")
+
     def wait_dead(self, route, count=1, deadline=30):
         def there():
             rows = self.dead(route)

@@ -2,6 +2,7 @@
 # Who calls it: pytest.
 # Never: takes a route for healthy because it complains of nothing: arrivals are counted.
 import json
+import re
 import time
 from collections import Counter
 
@@ -96,28 +97,43 @@ def test_one_forbidden_routing_key_does_not_hold_the_route(db, rabbit, name, tol
 
 
 class Neighbours:
-    """Numbered events that are allowed, of 45 keys."""
+    """Numbered events that are allowed, of 45 keys, beside one that RabbitMQ forbids by its routing key, no.1."""
 
-    def __init__(self, db, heard):
-        self.db, self.heard, self.published = db, heard, 0
+    def __init__(self, db, rabbit, exchange, heard):
+        self.db, self.rabbit, self.heard, self.published = db, rabbit, heard, 0
+        self.refusal = rf"connection <[^>]+> \(127\.0\.0\.1:(\d+) -> .*\n.* access to topic 'no\.1' in exchange '{exchange}'"
 
-    def flow_for(self, retries):
-        """Until the route has tried what it is refused so many times more, and all have arrived. Their numbers."""
-        wanted = self.db.status("out")["retries"] + retries
+    def connection(self):
+        """The only connection that there is: the port on our side."""
+        def only_one():
+            rows = self.rabbit.control("list_connections", "--no-table-headers", "user", "peer_port").splitlines()
+            ports = [port for user, port in (row.split() for row in rows) if user == "limited"]
+            return ports[0] if len(ports) == 1 else None
+        return eventually(only_one, 60, "the broker has one connection of ours")
+
+    def refusals(self, connection):
+        """As RabbitMQ's log counts them, seconds later: status counts what is sent again beside the forbidden one too."""
+        with open(self.rabbit.log_path, encoding="utf-8", errors="replace") as log:
+            return re.findall(self.refusal, log.read()).count(connection)
+
+    def flow_until(self, done, why):
+        """All have arrived then. Their numbers."""
         first = self.published + 1
         deadline = time.monotonic() + 60
-        while self.db.status("out")["retries"] < wanted:
-            assert time.monotonic() < deadline, f"{retries} retries: {self.db.status('out')}"
+        while not done():
+            assert time.monotonic() < deadline, f"{why}: {self.db.status('out')}"
             self.db.run("SELECT eventbus.publish('ok.' || n, to_jsonb(n), 'k' || mod(n, 45)) "
                         "FROM generate_series(%s, %s) n", self.published + 1, self.published + 100)
             self.published += 100
             eventually(lambda: len(self.heard.messages) > self.published - 300)
-        return self.arrived(first)
-
-    def arrived(self, first):
         numbers = set(range(first, self.published + 1))
         eventually(lambda: numbers <= self.heard_numbers(), 60, "all neighbours arrive")
         return numbers
+
+    def flow_for(self, refusals, connection):
+        """Until so many more have been refused."""
+        wanted = self.refusals(connection) + refusals
+        return self.flow_until(lambda: self.refusals(connection) >= wanted, f"{refusals} refusals")
 
     def heard_numbers(self):
         return {int(body) for body in self.heard.bodies()}
@@ -125,8 +141,8 @@ class Neighbours:
 
 @pytest.mark.parametrize("most_channels", [None, 1], ids=["free", "one-channel"])
 def test_retries_of_a_forbidden_routing_key_repeat_no_neighbours(db, rabbit, name, told, most_channels):
-    """What is under way on the channel that RabbitMQ closes comes again: at the first refusal, and at no other one,
-    whichever event of that routing key it is. With one channel alone the forbidden one waits for its turn."""
+    """What is under way on the channel that RabbitMQ closes comes again: at a connection's first refusal, and at no
+    other one, whichever event of that routing key it is. With one channel alone the forbidden one waits for its turn."""
     exchange = f"allowed_{name}"
     rabbit.declare(name, exchange)
     rabbit.control("set_topic_permissions", "limited", exchange, r"^ok\.", ".*")
@@ -136,17 +152,18 @@ def test_retries_of_a_forbidden_routing_key_repeat_no_neighbours(db, rabbit, nam
     try:
         with rabbit.listener(name) as heard:
             db.route("out", "rabbit", f"exchange:{exchange}")
-            neighbours = Neighbours(db, heard)
+            neighbours = Neighbours(db, rabbit, exchange, heard)
             db.publish("no.1", 0, "forbidden")
-            neighbours.flow_for(retries=2)
             if most_channels:  # which is learned by one that is too many, and ends the connection
-                eventually(lambda: told("routes take turns on the 1 channel") or not neighbours.flow_for(retries=1), 60)
-                neighbours.flow_for(retries=1)
-            numbers = neighbours.flow_for(retries=4)
+                neighbours.flow_until(lambda: told("routes take turns on the 1 channel"), "the limit is told")
+            connection = neighbours.connection()
+            neighbours.flow_until(lambda: neighbours.refusals(connection) > 0, "the connection's first refusal")
+            numbers = neighbours.flow_for(4, connection)
             db.publish("no.1", -1, "another")
-            numbers |= neighbours.flow_for(retries=4)
+            numbers |= neighbours.flow_for(4, connection)
             times = Counter(int(body) for body in heard.bodies())
             assert not {n: times[n] for n in numbers if times[n] != 1}
+            assert neighbours.connection() == connection, "it stays"
             rabbit.control("clear_topic_permissions", "limited")
             eventually(lambda: {0, -1} <= neighbours.heard_numbers(), 60, "they arrive once they may")
             db.wait_status("out", state="active", in_flight=0, dead=0)

@@ -36,7 +36,7 @@ def test_the_log_is_let_go_when_all_routes_have_passed(db, stream):
     for _ in range(5):
         db.run("SELECT eventbus.publish('t', to_jsonb(g)) FROM generate_series(1, 2000) g")
     stream(10000)
-    eventually(lambda: db.one(HELD) == 0, 60, "an empty log")
+    db.wait_log_empty()
 
 
 def test_retention_keeps_and_then_lets_go(db, stream, retention):
@@ -45,7 +45,7 @@ def test_retention_keeps_and_then_lets_go(db, stream, retention):
     stream(500)
     stays(lambda: db.one(HELD) == 500, 4, "retention keeps the events")
     retention("0")
-    eventually(lambda: db.one(HELD) == 0, 60, "an empty log")
+    db.wait_log_empty()
 
 
 def test_a_paused_route_keeps_its_events_in_the_log(db, stream):
@@ -55,7 +55,7 @@ def test_a_paused_route_keeps_its_events_in_the_log(db, stream):
     stays(lambda: db.one(HELD) == 500, 4, "nothing is let go that a route has not passed")
     db.run("SELECT eventbus.resume_route('out')")
     stream(500)
-    eventually(lambda: db.one(HELD) == 0, 60, "an empty log")
+    db.wait_log_empty()
 
 
 def test_the_log_keeps_what_one_route_behind_several_that_go_along_together_has_not_passed(db, redis_server, name):
@@ -84,7 +84,7 @@ def test_rotation_goes_on_beside_a_long_transaction(db, stream, redis_server):
     for _ in range(10):
         db.run("SELECT eventbus.publish('t', to_jsonb(g)) FROM generate_series(1, 2000) g")
     stream(20000)
-    eventually(lambda: db.one(HELD) == 0, 60, "the log is truncated under a held xmin")
+    db.wait_log_empty()
     assert dead_tuples(db) < 100, "dead tuples do not grow with the events"
     assert old.info.transaction_status != 0
     old.rollback()
@@ -107,7 +107,7 @@ def test_rotation_passes_an_old_writer_by(db, stream):
     late.commit()
     late.close()
     assert stream(published + 1)[-1]["payload"] == b"late"
-    eventually(lambda: db.one(HELD) == 0, 60, "an empty log")
+    db.wait_log_empty()
 
 
 def test_earliest_takes_what_the_log_still_holds(db, redis_server, name, retention):
