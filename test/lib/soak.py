@@ -198,6 +198,10 @@ class World:
         eventually(lambda: not self.sql("SELECT 1 FROM pg_stat_activity WHERE pid = ANY (%s)", [pid for pid, _ in gone]),
                    30, f"{like} obeys SIGTERM")
 
+    def await_launcher(self):
+        eventually(lambda: self.sql("SELECT 1 FROM pg_stat_activity WHERE backend_type = 'pg_eventbus launcher'"), 30,
+                   "the launcher is there again")
+
     def flows(self):
         """Delivery goes on."""
         client = self.redis.client()
@@ -232,7 +236,7 @@ class World:
     # The run
 
     def act(self, name):
-        act = {"hand": name, "from": self.load.last, "at": time.monotonic()}
+        act = {"hand": name, "from": self.load.last, "at": time.monotonic(), "wall": time.time()}
         self.acts.append(act)
         try:
             HANDS[name][2](self)
@@ -284,6 +288,7 @@ class World:
         taken = self.arrivals.take()
         faults = sum(count for name, count in self.done.items() if HANDS[name][1])
         routes, wrong = soak_judge.judge(committed, taken, faults, self.acts)
+        wrong += self.arrivals.repeated_in_streams(self.acts)
         wrong = self.wrong + late + wrong
         dead = self.sql("SELECT route, error, count(*) FROM eventbus.dead_letter GROUP BY 1, 2")
         wrong += [f"{route}: {count} dead letters: {error}" for route, error, count in dead]

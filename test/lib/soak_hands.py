@@ -296,6 +296,7 @@ def clock(world):
     if world.clock is None:
         raise NotNow("no clock")
     world.loosen()
+    world.await_launcher()  # which PostgreSQL starts again by that clock
     by = world.dice.choice([-3600, -3600, -60, -2, 2, 60, 3600])
     moment = world.sql("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0]
     world.clock.jump(by)

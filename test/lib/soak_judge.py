@@ -82,6 +82,21 @@ class Arrivals:
         return taken
 
 
+    def repeated_in_streams(self, acts):
+        """Where a stream has an event twice: when the copies came, and which hands acted then, as texts."""
+        wrong = []
+        for route, key in ((route, key) for route, (kind, key) in REDIS.items() if kind == "stream"):
+            came = {}
+            for entry, fields in self.world.redis.client().xrange(key):
+                came.setdefault(parsed(fields[b"payload"])[0], []).append(int(entry.split(b"-")[0]) / 1000)
+            for u, (first, *_, last) in [(u, times) for u, times in came.items() if len(times) > 1][:3]:
+                hands = [f"{act['hand']} at {act['wall'] - acts[0]['wall']:.1f} s" for act in acts
+                         if first - 8 < act["wall"] < last + 2]
+                wrong.append(f"{route}: {u} came at {first - acts[0]['wall']:.1f} s and at {last - acts[0]['wall']:.1f} s; "
+                             f"hands: {', '.join(hands[-30:])}")
+        return wrong
+
+
 def drained(channel, queue):
     """Everything in the queue; unlike take_until_idle it is not acknowledged one by one."""
     messages = []

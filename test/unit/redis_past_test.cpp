@@ -11,6 +11,7 @@
 
 using namespace eventbus;
 using namespace eventbus::test;
+using eventbus::broker::redis::Past;
 
 namespace {
 
@@ -389,7 +390,7 @@ TEST(RedisPastFake, LossWhileAsking) {
 
 TEST(RedisPastNames, TellBrokersApart) {
     BrokerSettings settings = redis_settings("redis://h");
-    const auto name = [&] { return redis::Past(settings, 0).client_name(); };
+    const auto name = [&] { return redis::Past(settings, 0, TimePoint{}).client_name(); };
     const std::string first = name();
     EXPECT_EQ(first, name());
     settings.name = "other";
@@ -397,4 +398,57 @@ TEST(RedisPastNames, TellBrokersApart) {
     settings.name = "cache";
     settings.source += "2";
     EXPECT_NE(first, name());
+}
+
+// A connection that begins at `began`, by a clock that is `offset` ahead of the steady one; the server's is not.
+class RedisPastClock : public ::testing::Test {
+ protected:
+    static constexpr std::int64_t hour = 3600'000'000, second = 1'000'000;
+    static constexpr std::int64_t began = 1'800'000'000 * second;
+
+    static TimePoint at(std::int64_t us) { return TimePoint(std::chrono::microseconds(us)); }
+    static Past past(std::int64_t offset) { return {redis_settings("redis://127.0.0.1:1"), began + offset, at(began)}; }
+    static bool concerns(const Past& past, std::int64_t published_us) {
+        Event event = event_of(1, "x");
+        event.published_at = published_us;
+        Addressing addressing;
+        addressing.kind = "stream";
+        Outgoing outgoing;
+        outgoing.event = &event;
+        outgoing.addressing = &addressing;
+        return past.concerns(outgoing);
+    }
+    static std::int64_t since(const Past& past, std::int64_t published_us) {
+        Event event = event_of(1, "x");
+        event.published_at = published_us;
+        return past.since(event);
+    }
+};
+
+TEST_F(RedisPastClock, OneThatIsSetBackBeforeTheServerHasToldItsTimeHidesNothing) {
+    Past connection = past(0);
+    connection.clock_is(began + second - hour, at(began + second));
+    connection.take_time(began + 2 * second, began + 2 * second - hour, at(began + 2 * second));
+    EXPECT_LE(since(connection, began - 5 * second), began + second) << "it may stand there since before it began";
+}
+
+TEST_F(RedisPastClock, OneThatIsSetBackAndForwardAgainLeavesNothingUnasked) {
+    Past connection = past(-hour);
+    connection.clock_is(began + second - hour, at(began + second));
+    EXPECT_TRUE(concerns(connection, began - second)) << "published before it was set back: from the future";
+    connection.clock_is(began + 2 * second, at(began + 2 * second));
+    EXPECT_TRUE(concerns(connection, began - second)) << "and now it is not any more";
+    connection.clock_is(began + 3 * second - hour, at(began + 3 * second));
+    EXPECT_TRUE(concerns(connection, began - second));
+    connection.clock_is(began + 4 * second, at(began + 4 * second));
+    EXPECT_FALSE(concerns(connection, began + 3 * second)) << "published on this connection";
+}
+
+TEST_F(RedisPastClock, WhatWasPublishedByAClockThatWasAheadIsLookedForSinceTheConnectionBegan) {
+    Past connection = past(0);
+    connection.clock_is(began + second, at(began + second));
+    connection.take_time(began + second, began + second, at(began + second));
+    EXPECT_TRUE(concerns(connection, began - second + hour));
+    EXPECT_LE(since(connection, began - second + hour), began + second);
+    EXPECT_EQ(since(connection, began - 20 * second), began - 20 * second);
 }

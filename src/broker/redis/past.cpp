@@ -33,6 +33,10 @@ bool is_copy(const EntryMark& mark, const Event& event) {
     return event.is_timeless ? mark.payload == payload_mark(event.payload) : mark.published_at == event.published_at;
 }
 
+std::int64_t steady_us(TimePoint at) {
+    return std::chrono::duration_cast<std::chrono::microseconds>(at.time_since_epoch()).count();
+}
+
 std::uint64_t fingerprint(std::string_view text, std::uint64_t state) {
     for (const char c : text) state = (state ^ static_cast<unsigned char>(c)) * 0x100000001b3;
     return state;
@@ -96,7 +100,11 @@ bool Tail::take_copy(const Event& event) {
     return true;
 }
 
-Past::Past(const BrokerSettings& settings, std::int64_t started_us) : started_us_(started_us + clock_steps_us) {
+Past::Past(const BrokerSettings& settings, std::int64_t started_us, TimePoint started)
+    : started_(started),
+      clock_us_(started_us - steady_us(started)),
+      started_us_(started_us + clock_steps_us),
+      servers_started_us_(started_us_) {
     std::uint64_t who = fingerprint(settings.source, 0xcbf29ce484222325);
     who = fingerprint(settings.name, fingerprint(std::string_view("\0", 1), who));
     std::array<char, 16> hex;
@@ -104,8 +112,15 @@ Past::Past(const BrokerSettings& settings, std::int64_t started_us) : started_us
     client_name_ = "pg_eventbus:" + std::string(hex.data(), static_cast<std::size_t>(end - hex.data()));
 }
 
-void Past::clock_is(std::int64_t now_us) {
+void Past::clock_is(std::int64_t now_us, TimePoint now) {
+    clock_us_ = std::max(clock_us_, now_us - steady_us(now));
+    started_us_ = steady_us(started_) + clock_us_ + clock_steps_us;
     future_us_ = now_us + clock_steps_us;
+}
+
+void Past::take_time(std::int64_t servers_us, std::int64_t now_us, TimePoint now) {
+    ahead_us_ = servers_us - now_us;
+    servers_started_us_ = servers_us - (steady_us(now) - steady_us(started_)) + clock_steps_us;
 }
 
 Tail& Past::tail(std::string_view stream) {

@@ -65,21 +65,25 @@ class Tail {
 class Past {
  public:
     // The connection is begun now; started_us is the wall clock.
-    Past(const BrokerSettings& settings, std::int64_t started_us);
+    Past(const BrokerSettings& settings, std::int64_t started_us, TimePoint started);
 
     // By this name the server knows the connections of one database's broker.
     const std::string& client_name() const { return client_name_; }
 
-    // Whether the event may have been sent before. One from the future was published before the clock was set back; of
-    // a timeless one nobody knows when.
-    void clock_is(std::int64_t now_us);
+    // The wall clock, which somebody may set while the connection lasts.
+    void clock_is(std::int64_t now_us, TimePoint now);
+    // Whether the event may have been sent before: it was published before the connection was begun, by one of the
+    // clocks that there have been since, or by one that was ahead of the present one. Of a timeless one nobody knows
+    // when.
     bool concerns(const Outgoing& outgoing) const {
         const auto published = outgoing.event->published_at;
         return (published < started_us_ || published > future_us_ || outgoing.event->is_timeless) &&
                outgoing.addressing->kind == "stream";
     }
-    // Not before then, by the server's clock.
-    std::int64_t since(const Event& event) const { return std::min(event.published_at, started_us_) + ahead_us_; }
+    // It was not sent before then, by the server's clock.
+    std::int64_t since(const Event& event) const {
+        return std::min(event.published_at + ahead_us_, servers_started_us_);
+    }
     Tail& tail(std::string_view stream);
 
     // The wait for our earlier connections to end.
@@ -88,7 +92,7 @@ class Past {
     TimePoint ask_again_at{};
     // Asks for the server's time as well, the first time; its answer comes first.
     bool ask_fence(std::string& outbox);
-    void take_time(std::int64_t servers_us, std::int64_t now_us) { ahead_us_ = servers_us - now_us; }
+    void take_time(std::int64_t servers_us, std::int64_t now_us, TimePoint now);
     void take_fence(std::string_view client_list, TimePoint now);
 
  private:
@@ -98,9 +102,12 @@ class Past {
     };
     void forget_some();
 
-    std::int64_t started_us_;
+    TimePoint started_;
+    std::int64_t clock_us_;            // the most that our clock has been ahead of the steady one since,
+    std::int64_t started_us_;          // by that one, with an allowance,
+    std::int64_t servers_started_us_;  // and by the server's
     std::int64_t future_us_ = INT64_MAX;
-    std::int64_t ahead_us_ = 0;  // the server's clock of ours
+    std::int64_t ahead_us_ = 0;  // the server's clock of ours, when it was asked
     std::string client_name_;
     TimePoint fence_deadline_ = TimePoint::max();
     std::unordered_map<std::string, Tail, Hash, std::equal_to<>> tails_;

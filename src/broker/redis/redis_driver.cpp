@@ -72,7 +72,7 @@ RedisDriver::RedisDriver(const BrokerSettings& settings, unsigned attempt, TimeP
       now_(now),
       used_at_(now),
       quiet_since_(now),
-      past_(settings, wall_clock_us()) {
+      past_(settings, wall_clock_us(), now) {
     stream_.drop_unsent_at_close();
     greet(settings);
 }
@@ -120,7 +120,7 @@ TimePoint RedisDriver::wake_at() const {
 Link RedisDriver::drive(Ready ready, TimePoint now) {
     if (link_.state == LinkState::down) return link_;
     now_ = now;
-    past_.clock_is(wall_clock_us());
+    past_.clock_is(wall_clock_us(), now);
     const bool moved = move_bytes(ready);
     const std::size_t unsent = stream_.unsent();
     read_replies();
@@ -221,7 +221,8 @@ void RedisDriver::take_past(const OpenCommands::Open& asked, const Reply& reply)
         }
         if (asked.tail->ask_on(stream_.outbox())) await(OpenCommands::What::tail, asked.tail);
     } else if (asked.what == OpenCommands::What::time) {
-        if (reply.kind == Reply::Kind::entries && reply.number > 0) past_.take_time(reply.number, wall_clock_us());
+        if (reply.kind == Reply::Kind::entries && reply.number > 0)
+            past_.take_time(reply.number, wall_clock_us(), now_);
     } else {
         past_.take_fence(reply.kind == Reply::Kind::string ? reply.words : std::string_view(), now_);
         if (past_.fence != Past::Fence::clear) return;
