@@ -217,19 +217,20 @@ class Recorder:
     def __init__(self, port, topics, client_id, path):
         self._path, self._read = path, 0
         self._process = Process(["mosquitto_sub", "--quiet", "-V", "311", "-p", str(port), "-i", client_id, "-c", "-q", "2",
-                                 "-F", "%t\\t%p",
+                                 "-F", "%t\\t%U\\t%p",
                                  *(word for topic in topics for word in ("-t", topic))], path)
 
     def news(self):
-        """(topic, payload) of what came since the last call; payloads are of one line."""
+        """(topic, payload, when it came, as time.time() says) of what came since the last call; payloads are of one
+        line."""
         with open(self._path, "rb") as recorded:
             recorded.seek(self._read)
             for line in recorded:
                 if not line.endswith(b"\n"):
                     break
                 self._read += len(line)
-                topic, payload = line[:-1].split(b"\t", 1)
-                yield topic.decode(), payload
+                topic, moment, payload = line[:-1].split(b"\t", 2)
+                yield topic.decode(), payload, float(moment)
 
     def close(self):
         self._process.end()

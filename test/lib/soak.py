@@ -287,8 +287,7 @@ class World:
         self.figures["until rest, s"] = round(time.monotonic() - begun)
         taken = self.arrivals.take()
         faults = sum(count for name, count in self.done.items() if HANDS[name][1])
-        routes, wrong = soak_judge.judge(committed, taken, faults, self.acts)
-        wrong += self.arrivals.repeated_in_streams(self.acts)
+        routes, wrong = soak_judge.judge(committed, taken, faults, self.acts, self.arrivals.moments)
         wrong = self.wrong + late + wrong
         dead = self.sql("SELECT route, error, count(*) FROM eventbus.dead_letter GROUP BY 1, 2")
         wrong += [f"{route}: {count} dead letters: {error}" for route, error, count in dead]

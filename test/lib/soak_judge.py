@@ -26,6 +26,7 @@ class Arrivals:
     def __init__(self, world):
         self.world, self.recorder = world, None
         self.by_topic = {topic: [] for topic in MQTT.values()}
+        self.moments = {}  # route -> when each came, as time.time() says, in the order in which it is taken
         self.distinct = {topic: set() for topic in MQTT.values()}
         self.marks = set()
         self.lock = threading.Lock()
@@ -51,12 +52,13 @@ class Arrivals:
     def heard(self):
         """Takes in what the MQTT subscriber has got since."""
         with self.lock:
-            for topic, payload in self.recorder.news():
+            for topic, payload, moment in self.recorder.news():
                 if topic == MARK:
                     self.marks.add(payload.decode())
                     continue
                 event = parsed(payload)
                 self.by_topic[topic].append((*event, None))
+                self.moments.setdefault(ROUTES[topic], []).append(moment)
                 self.distinct[topic].add(event[0])
 
     def counts(self):
@@ -74,27 +76,14 @@ class Arrivals:
         taken = {route: self.by_topic[topic] for route, topic in MQTT.items()}
         for route, (kind, key) in REDIS.items():
             if kind == "stream":
-                taken[route] = [(*parsed(entry["payload"]), entry["id"].decode()) for entry in self.world.redis.stream(key)]
+                entries = client.xrange(key)
+                taken[route] = [(*parsed(fields[b"payload"]), fields[b"id"].decode()) for _, fields in entries]
+                self.moments[route] = [int(place.split(b"-")[0]) / 1000 for place, _ in entries]
             else:
                 taken[route] = [(*parsed(element), None) for element in client.lrange(key, 0, -1)]
         for route, queue in AMQP.items():
             taken[route] = self.world.rabbit.do(lambda channel, queue=queue: drained(channel, queue))
         return taken
-
-
-    def repeated_in_streams(self, acts):
-        """Where a stream has an event twice: when the copies came, and which hands acted then, as texts."""
-        wrong = []
-        for route, key in ((route, key) for route, (kind, key) in REDIS.items() if kind == "stream"):
-            came = {}
-            for entry, fields in self.world.redis.client().xrange(key):
-                came.setdefault(parsed(fields[b"payload"])[0], []).append(int(entry.split(b"-")[0]) / 1000)
-            for u, (first, *_, last) in [(u, times) for u, times in came.items() if len(times) > 1][:3]:
-                hands = [f"{act['hand']} at {act['wall'] - acts[0]['wall']:.1f} s" for act in acts
-                         if first - 8 < act["wall"] < last + 2]
-                wrong.append(f"{route}: {u} came at {first - acts[0]['wall']:.1f} s and at {last - acts[0]['wall']:.1f} s; "
-                             f"hands: {', '.join(hands[-30:])}")
-        return wrong
 
 
 def drained(channel, queue):
@@ -111,6 +100,7 @@ REDIS = {"stream": ("stream", "s"), "list": ("list", "l"), "wal_stream": ("strea
 AMQP = {"queue": "q", "wal_queue": "wq"}
 MARK = "soak/mark"  # what the soak sends by itself
 MQTT = {"qos1": "soak/qos1", "qos2": "soak/qos2", "wal_qos1": "wal/qos1", "wal_qos2": "wal/qos2"}
+ROUTES = {topic: route for route, topic in MQTT.items()}
 SOURCES = {False: {"l", "c"}, True: {"m", "c"}}  # of the log: publish and captured rows; of the WAL: messages and rows
 
 
@@ -118,8 +108,8 @@ def expected(committed, route):
     return {u: row for u, row in committed.items() if row[0] in SOURCES[route.startswith("wal_")]}
 
 
-def judge(committed, taken, faults, acts, once=("stream", "wal_stream")):
-    """(a row of figures a route, what is wrong as texts)."""
+def judge(committed, taken, faults, acts, moments=None, once=("stream", "wal_stream")):
+    """(a row of figures a route, what is wrong as texts). moments: Arrivals.moments."""
     rows, wrong = [], []
     for route, arrived in taken.items():
         wanted = expected(committed, route)
@@ -138,9 +128,11 @@ def judge(committed, taken, faults, acts, once=("stream", "wal_stream")):
                               ("out of order", disordered)):
             if numbers:
                 wrong.append(f"{route}: {len(numbers)} {what}: {told(numbers, committed, acts)}")
+                wrong += came(route, numbers, arrived, acts, moments)
         if repeated > (0 if route in once else faults * DUPLICATES_A_FAULT):
             twice = {u for u, count in Counter(u for u, *_ in arrived).items() if count > 1}
             wrong.append(f"{route}: {repeated} duplicates after {faults} faults: {told(twice, committed, acts)}")
+            wrong += came(route, twice, arrived, acts, moments)
     return rows, wrong
 
 
@@ -164,3 +156,25 @@ def told(numbers, committed, acts):
         hands[before[-1]["hand"] if before else "none"] += 1
     return (f"such as {some[:5]}, of transactions {dict(shapes)}, hands that began last before they were published "
             f"{dict(hands.most_common(5))}")
+
+
+def came(route, numbers, arrived, acts, moments):
+    """When some of them came, what of their key came first, and which hands acted then."""
+    if not moments or route not in moments or not acts:
+        return []
+    begun, times, said = acts[0]["wall"], {}, []
+    for (u, key, n, _), moment in zip(arrived, moments[route]):
+        times.setdefault((key, u), []).append((moment - begun, n))
+    for u in sorted(numbers)[:: max(1, len(numbers) // 4)][:4]:
+        for (key, its), seen in times.items():
+            if its != u:
+                continue
+            first, n = seen[0]
+            later = sorted((when[0][0], other) for (its_key, other), when in times.items()
+                           if its_key == key and when[0][1] > n and when[0][0] <= first)
+            hands = [f"{act['hand']} {act['wall'] - begun:.1f}" for act in acts
+                     if (later[0][0] if later else first) - 15 < act["wall"] - begun < seen[-1][0] + 1]
+            said.append(f"{route}: {u} ({key}/{n}) came at {[round(moment, 2) for moment, _ in seen]} s; later ones of "
+                        f"its key from {[(round(when, 2), other) for when, other in later[:3]]} on; hands: "
+                        f"{', '.join(hands[-25:])}")
+    return said
