@@ -56,6 +56,43 @@ void offer_again_and_next(FakeBroker& broker) {
 
 }  // namespace
 
+// Which events commit first does not follow from their numbers.
+TEST(MqttSession, WhatWasReceivedIsReleasedInItsOrder) {
+    FakeBroker broker({[](Peer& peer) {
+                           resume(peer);
+                           for (unsigned id = 1; id <= 3; ++id) EXPECT_EQ(peer.published().id, id);
+                           for (unsigned id = 1; id <= 3; ++id) {
+                               peer.answer(pubrec, id);
+                               EXPECT_EQ(peer.release(), id);
+                           }
+                       },
+                       [](Peer& peer) {
+                           resume(peer);
+                           for (unsigned id = 1; id <= 3; ++id) EXPECT_EQ(peer.release(), id);
+                       },
+                       [](Peer& peer) {  // nor is it another one where the last connection was short
+                           resume(peer);
+                           for (unsigned id = 1; id <= 3; ++id) EXPECT_EQ(peer.release(), id);
+                           for (unsigned id = 1; id <= 3; ++id) peer.answer(pubcomp, id);
+                           peer.wait_for_end();
+                       }});
+    constexpr std::int64_t numbers[] = {9, 5, 7};
+    for (int connection = 1; connection <= 3; ++connection) {
+        Pump pump(mqtt_settings(broker.url()));
+        ASSERT_TRUE(pump.up()) << pump.link.reason;
+        std::uint64_t ticket = 0;
+        for (const std::int64_t number : numbers) ASSERT_TRUE(pump.offers(++ticket, event_of(number), "t", 2));
+        if (connection < 3) {
+            ASSERT_TRUE(pump.down());
+            continue;
+        }
+        for (ticket = 1; ticket <= 3; ++ticket) {
+            ASSERT_TRUE(pump.settles(ticket));
+            expect_settled(pump, ticket, Verdict::delivered);
+        }
+    }
+}
+
 TEST(MqttSession, AMessageComesAgainUnderItsId) {
     FakeBroker broker({[](Peer& peer) {
                            EXPECT_EQ(resume(peer).flags & clean_start, clean_start);

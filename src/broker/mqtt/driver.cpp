@@ -281,7 +281,8 @@ void MqttDriver::remember_flights() {
         if (flight.qos != 2 || !flight.has_ticket) continue;
         session_->past[{flight.event, flight.lane, std::string(flight.name)}] = {
             static_cast<std::uint16_t>(id),
-            flight.state == Flight::State::released ? Session::Stage::received : Session::Stage::published};
+            flight.state == Flight::State::released ? Session::Stage::received : Session::Stage::published,
+            flight.received};
     }
 }
 
@@ -333,7 +334,7 @@ bool MqttDriver::offer(const Outgoing& outgoing) {
 bool MqttDriver::offer_past(const Outgoing& outgoing, bool& taken) {
     const auto found = session_->past.find({outgoing.event->id, outgoing.lane, std::string(outgoing.name)});
     if (found == session_->past.end()) return false;
-    const auto [id, stage] = found->second;
+    const auto [id, stage, order] = found->second;
     const bool is_complete = stage == Session::Stage::complete;
     if (!is_complete && id < flights_.size() && flights_[id].silent) {
         // A message that was not answered goes out again under its id, which a connection may use once.

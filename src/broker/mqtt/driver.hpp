@@ -52,7 +52,8 @@ class MqttDriver final : public Driver {
         EventId shown_id;
         std::uint32_t lane = 0;
         std::string_view name;
-        TimePoint since;  // we wait for an answer
+        std::uint64_t received = 0;  // as the how-manieth, where PUBREC has come
+        TimePoint since;             // we wait for an answer
 
         // Its event is to be offered again.
         bool awaits_event() const { return state == State::reserved || (state == State::released && !has_ticket); }

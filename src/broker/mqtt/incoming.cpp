@@ -3,6 +3,7 @@
 // Never: trusts a packet that does not fit the moment.
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "broker/mqtt/driver.hpp"
 #include "broker/mqtt/reasons.hpp"
@@ -114,20 +115,28 @@ void MqttDriver::resume(bool session_present) {
     if (!session_present) session_->lost();
     if (std::exchange(session_->in_doubt, false)) give_back_received();
     if (keeps_session()) session_->host = host_.shown();
+    std::vector<const Session::Past*> received;
     for (const auto& [key, past] : session_->past) {
         if (past.stage == Session::Stage::complete) continue;
-        const bool received = past.stage == Session::Stage::received;
         Flight& known = flight(past.id);
-        known.state = received ? Flight::State::released : Flight::State::reserved;
         known.qos = 2;
         known.resumed = true;
-        if (received) {
-            append_release(wire_->outbox(), past.id);
-            expect_answer(known);
-            ++in_flight_;
-        } else {
-            ++reserved_;
+        if (past.stage == Session::Stage::received) {
+            received.push_back(&past);
+            continue;
         }
+        known.state = Flight::State::reserved;
+        ++reserved_;
+    }
+    // What the broker hands on when it is released is handed on in the order in which it came.
+    std::ranges::sort(received, {}, &Session::Past::order);
+    for (const Session::Past* past : received) {
+        Flight& known = flight(past->id);
+        known.state = Flight::State::released;
+        known.received = past->order;
+        append_release(wire_->outbox(), past->id);
+        expect_answer(known);
+        ++in_flight_;
     }
     for (std::size_t id = 1; id < flights_.size(); ++id) {
         if (flights_[id].state == Flight::State::free) free_ids_.push_back(static_cast<std::uint16_t>(id));
@@ -139,7 +148,7 @@ void MqttDriver::resume(bool session_present) {
 // by now: these go out anew.
 void MqttDriver::give_back_received() {
     std::erase_if(session_->past, [&](const auto& entry) {
-        const auto& [id, stage] = entry.second;
+        const auto& [id, stage, order] = entry.second;
         if (stage != Session::Stage::received) return false;
         flight(id).resumed = true;
         ++reserved_;
@@ -162,7 +171,7 @@ void MqttDriver::abandon_reserved() {
         if (flights_[id].state == Flight::State::reserved) abandon(static_cast<std::uint16_t>(id));
     }
     std::erase_if(session_->past, [&](const auto& entry) {
-        const auto& [id, stage] = entry.second;
+        const auto& [id, stage, order] = entry.second;
         return stage == Session::Stage::published && flights_[id].state == Flight::State::abandoned;
     });
 }
@@ -201,11 +210,13 @@ void MqttDriver::lower_qos(const char* why) {
 // PUBREC.
 void MqttDriver::received(std::uint16_t id, Flight& open) {
     open.state = Flight::State::released;
+    open.received = ++session_->received;
     append_release(wire_->outbox(), id);
     if (!open.silent) return expect_answer(open);
     Session::Past* past = session_->find(id);
     if (past == nullptr) return;  // its event goes out under another id
     past->stage = Session::Stage::received;
+    past->order = open.received;
     open.silent = false;
     --silent_;
     expect_answer(open);

@@ -37,6 +37,7 @@ struct Session {
     struct Past {
         std::uint16_t id = 0;
         Stage stage = Stage::published;
+        std::uint64_t order = 0;  // of those that were received: PUBRELs keep it (MQTT 5.0, 4.6)
     };
 
     // What speaks against MQTT 5: of the last connections in a row.
@@ -52,8 +53,9 @@ struct Session {
     std::string host;                    // which one has the session; empty: none
     bool in_doubt = false;               // it was asked for and no answer came: a new one may be there in its place
     std::map<MessageKey, Past> past;
-    std::size_t alone = 0;  // so many of the next messages go out one at a time: one of them ended the connection
-    unsigned hang_ups = 0;  // in a row, each soon after the login: perhaps another client has our id
+    std::uint64_t received = 0;  // PUBRECs so far
+    std::size_t alone = 0;       // so many of the next messages go out one at a time: one of them ended the connection
+    unsigned hang_ups = 0;       // in a row, each soon after the login: perhaps another client has our id
     std::chrono::milliseconds patience{0};  // of the last connection, which was given up for missing acknowledgements
 
     // The broker knows nothing of us: what is not complete is sent anew.
