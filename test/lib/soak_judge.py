@@ -159,22 +159,21 @@ def told(numbers, committed, acts):
 
 
 def came(route, numbers, arrived, acts, moments):
-    """When some of them came, what of their key came first, and which hands acted then."""
-    if not moments or route not in moments or not acts:
+    """When some of them came, what of their key came before them, and which hands acted then; nothing where that is not
+    known."""
+    if route not in (moments or {}) or not acts:
         return []
-    begun, times, said = acts[0]["wall"], {}, []
-    for (u, key, n, _), moment in zip(arrived, moments[route]):
-        times.setdefault((key, u), []).append((moment - begun, n))
+    begun, words = acts[0]["wall"], []
+    seconds = [round(moment - begun, 2) for moment in moments[route]]
     for u in sorted(numbers)[:: max(1, len(numbers) // 4)][:4]:
-        for (key, its), seen in times.items():
-            if its != u:
-                continue
-            first, n = seen[0]
-            later = sorted((when[0][0], other) for (its_key, other), when in times.items()
-                           if its_key == key and when[0][1] > n and when[0][0] <= first)
-            hands = [f"{act['hand']} {act['wall'] - begun:.1f}" for act in acts
-                     if (later[0][0] if later else first) - 15 < act["wall"] - begun < seen[-1][0] + 1]
-            said.append(f"{route}: {u} ({key}/{n}) came at {[round(moment, 2) for moment, _ in seen]} s; later ones of "
-                        f"its key from {[(round(when, 2), other) for when, other in later[:3]]} on; hands: "
-                        f"{', '.join(hands[-25:])}")
-    return said
+        at = [i for i, event in enumerate(arrived) if event[0] == u]
+        if not at:
+            continue
+        _, key, n, _ = arrived[at[0]]
+        overtook = [i for i in range(at[0]) if arrived[i][1] == key and arrived[i][2] > n]
+        since = seconds[overtook[0] if overtook else at[0]] - 15
+        hands = [f"{act['hand']} {act['wall'] - begun:.1f}" for act in acts
+                 if since < act["wall"] - begun < seconds[at[-1]] + 1]
+        words.append(f"{route}: {u} ({key}/{n}) came at {[seconds[i] for i in at]} s, behind later ones of its key: "
+                     f"{[(seconds[i], arrived[i][0]) for i in overtook[:3]]}; hands: {', '.join(hands[-25:])}")
+    return words
