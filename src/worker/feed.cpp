@@ -176,17 +176,40 @@ void give_back(const delivery::Report& report) {
     }
 }
 
+void note_refused_again(const delivery::DeadLetter& letter) {
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        const auto* route = static_cast<const SenderRoute*>(lfirst(cell));
+        if (route->redelivery == nullptr || route->redelivery->stream != letter.stream) continue;
+        route->redelivery->refused[letter.event - route->redelivery->events] = true;
+    }
+}
+
+// Those after last_id, in the order of their ids; and from the beginning again, for some before may have been refused
+// again and asked for once more meanwhile.
+static void take_requeued(SenderRoute* route) {
+    Redelivery* redelivery = route->redelivery;
+    for (;;) {
+        redelivery->count = catalog::take_requeued(route->id, redelivery->last_id, redelivered_at_a_time,
+                                                   &redelivery->events, redelivery->memory);
+        if (redelivery->count > 0 || redelivery->last_id == 0) break;
+        redelivery->last_id = 0;
+    }
+    redelivery->refused = static_cast<bool*>(
+        MemoryContextAllocZero(redelivery->memory, sizeof(bool) * static_cast<Size>(redelivery->count + 1)));
+}
+
 // Takes the next dead letters that are to be sent again; the ones before have arrived, or have been stored anew.
 void feed_redelivery(SenderRoute* route) {
     Redelivery* redelivery = route->redelivery;
     if (!begin_transaction_on_extension("sending dead letters again")) return;
     SPI_connect();
-    for (int i = 0; i < redelivery->count; ++i) catalog::forget_dead_letter(route->id, redelivery->events[i].id);
+    for (int i = 0; i < redelivery->count; ++i)
+        if (!redelivery->refused[i]) catalog::forget_dead_letter(route->id, redelivery->events[i].id);
     bool any_gone = redelivery->count > 0;
     if (redelivery->memory != nullptr) MemoryContextDelete(redelivery->memory);
     redelivery->memory = AllocSetContextCreate(sender.memory, "pg_eventbus redelivery", ALLOCSET_DEFAULT_SIZES);
-    redelivery->count = catalog::take_requeued(route->id, redelivery->last_id, redelivered_at_a_time,
-                                               &redelivery->events, redelivery->memory);
+    take_requeued(route);
     SPI_finish();
     commit_transaction();
     if (any_gone) status::stir_waiters(sender.database, 0);

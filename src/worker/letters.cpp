@@ -108,6 +108,7 @@ bool store_dead_letters() {
     waiting.backoff.reset();
     for (const delivery::DeadLetter& letter : sender.report->dead) {
         tell(letter);
+        note_refused_again(letter);
         status::stir_waiters(sender.database, letter.event->id);
     }
     sender.unsaved = true;

@@ -109,6 +109,7 @@ struct Redelivery {
     delivery::ChunkId next_chunk;
     MemoryContext memory;  // of the events under way
     Event* events;
+    bool* refused;  // again: those stay dead letters, and may be asked for once more while others are under way
     int count;
     int64 last_id;
 };
@@ -224,6 +225,7 @@ bool feed_streams();
 bool has_room(const LogStream* stream);  // it may be lent more
 void give_back(const delivery::Report& report);
 void feed_redelivery(SenderRoute* route);
+void note_refused_again(const delivery::DeadLetter& letter);
 
 // takers.cpp: which routes of a stream take what, for all of them at once.
 log::Filter filter_of(LogStream* stream);  // valid for one chunk

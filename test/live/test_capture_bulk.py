@@ -25,11 +25,15 @@ def item(db):
 
 def records_of_many(db, work):
     """How many WAL records of several tuples work() writes."""
-    begin = db.one("SELECT pg_current_wal_insert_lsn()")
-    work()
-    db.run("CHECKPOINT")  # all of it is readable then
-    return db.one("SELECT count(*) FROM pg_get_wal_records_info(%s, pg_current_wal_flush_lsn())"
-                  " WHERE resource_manager = 'Heap2' AND record_type LIKE 'MULTI_INSERT%%'", begin)
+    db.run("SELECT pg_create_physical_replication_slot('records_of_many', true)")  # what is written from here is kept
+    try:
+        begin = db.one("SELECT pg_current_wal_insert_lsn()")
+        work()
+        db.run("CHECKPOINT")  # all of it is readable then
+        return db.one("SELECT count(*) FROM pg_get_wal_records_info(%s, pg_current_wal_flush_lsn())"
+                      " WHERE resource_manager = 'Heap2' AND record_type LIKE 'MULTI_INSERT%%'", begin)
+    finally:
+        db.run("SELECT pg_drop_replication_slot('records_of_many')")
 
 
 def insert(db, first, last):

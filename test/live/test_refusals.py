@@ -71,6 +71,30 @@ def test_redelivered_and_refused_again_is_a_dead_letter_again(db, unroutable):
     assert [letter["event_id"] for letter in db.dead("out")] == unroutable
 
 
+def test_refused_again_and_asked_for_once_more_while_others_are_still_sent(db, rabbit, name):
+    """What is under way then is forgotten as it arrives; the one that was refused is not, and is sent without anybody
+    asking a third time."""
+    missing, full = f"{name}_missing", f"{name}_full"
+    db.broker("rabbit", rabbit.url)
+    db.route("out", "rabbit", "queue:{header:to}")
+    first = db.publish("t", 1, "a", {"to": missing})
+    second = db.publish("t", 2, "b", {"to": full})
+    db.wait_dead("out", 2)
+    rabbit.do(lambda channel: (
+        channel.queue_declare(full, durable=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}),
+        channel.basic_publish("", full, b"it is full")))
+    assert db.one("SELECT eventbus.redeliver()") == 2
+    db.wait_status("out", dead=3, retries=lambda n: n >= 1)
+    assert [(letter["event_id"], letter["attempts"]) for letter in db.dead("out")] == [(first, 2)]
+    rabbit.declare(missing)
+    assert db.one("SELECT eventbus.redeliver()") == 1
+    assert rabbit.depth(missing) == 0, "it waits for the others"
+    rabbit.do(lambda channel: channel.queue_purge(full))
+    assert [properties.message_id for properties, _, _ in rabbit.take(full, 1)] == [str(second)]
+    assert [properties.message_id for properties, _, _ in rabbit.take(missing, 1)] == [str(first)]
+    db.wait_dead("out", 0)
+
+
 def test_rolled_back_redelivery_sends_nothing(db, rabbit, unroutable, name):
     bind_everything(rabbit, name)
     db.run("BEGIN")

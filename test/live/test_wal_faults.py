@@ -427,6 +427,7 @@ if knows_setting("output_plugin_libraries"):  # servers before it let every plug
         # What has happened since it last could is counted from then on.
         libraries("pgoutput")
         db.run("SELECT eventbus.drop_route('second')")  # the slot is opened anew without it
+        db.wait_status("out", 60, state="failing")
         publish_wal(db, "shop.later", {})
         db.wait_status("out", 60, state="failing", lag=lambda lag: lag is not None and lag.total_seconds() >= 1)
         assert db.status("out")["lag"] < db.one("SELECT clock_timestamp()") - before
