@@ -116,7 +116,8 @@ class World:
             if self.checked:
                 self.beside = stack.enter_context(soak_checked.Beside(self.postgres))
             self.arrivals = soak_judge.Arrivals(self)
-            self.arrivals.listen(stack.enter_context(self.mosquitto.recorder(self.arrivals.topics(), "soak")))
+            self.arrivals.listen([stack.enter_context(self.mosquitto.recorder(topics, f"soak{qos}", qos))
+                                  for qos, topics in self.arrivals.topics().items()])
             self._configure(servers)
             self.stack = stack.pop_all()
         return self

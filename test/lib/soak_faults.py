@@ -41,7 +41,7 @@ def kill_rabbit(world):
 
 
 def drain(world):
-    """Nobody publishes to mosquitto any more, and its subscriber has heard everything, until refill(): what a session
+    """Nobody publishes to mosquitto any more, and its subscribers have heard everything, until refill(): what a session
     still has to get when mosquitto ends, or while its client comes back, 2.0 sends out of order."""
     world.proxies["mosquitto"].refuse()
     world.arrivals.mark()  # it is connected

@@ -24,37 +24,41 @@ class Arrivals:
     """What each route's destination got, in order of arrival: (u, key, n, id), where lists and MQTT 3.1.1 have no ids."""
 
     def __init__(self, world):
-        self.world, self.recorder = world, None
+        self.world, self.recorders = world, []
         self.by_topic = {topic: [] for topic in MQTT.values()}
         self.moments = {}  # route -> when each came, as time.time() says, in the order in which it is taken
         self.distinct = {topic: set() for topic in MQTT.values()}
         self.marks = set()
         self.lock = threading.Lock()
-        self.sockets = 1000  # that mosquitto has when nobody but its subscriber is connected
+        self.sockets = 1000  # that mosquitto has when nobody but its subscribers is connected
 
-    def listen(self, recorder):
-        """recorder: mosquitto's subscriber, which stands when this returns."""
-        self.recorder = recorder
-        eventually(lambda: self.mark(deadline=1) or True, 30, "mosquitto's subscriber has heard something")
+    def listen(self, recorders):
+        """recorders: mosquitto's subscribers, which stand when this returns."""
+        self.recorders = recorders
+        eventually(lambda: self.mark(deadline=1) or True, 30, "mosquitto's subscribers have heard something")
         end = time.monotonic() + 1  # the connections that asked are closed by then
         while time.monotonic() < end:
             self.sockets = min(self.sockets, self.world.mosquitto.process.sockets())
 
     def mark(self, deadline=120):
-        """Until the subscriber has heard what mosquitto has by now."""
+        """Until the subscribers have heard what mosquitto has by now."""
         mark = f"{time.monotonic()}"
         publish.single(MARK, mark, qos=2, port=self.world.mosquitto.port)
-        eventually(lambda: self.heard() or mark in self.marks, deadline, "mosquitto's subscriber has heard everything")
+        wanted = {(recorder, mark) for recorder in self.recorders}
+        eventually(lambda: self.heard() or wanted <= self.marks, deadline, "mosquitto's subscribers have heard everything")
 
-    def topics(self):
-        return [*self.by_topic, MARK]
+    @staticmethod
+    def topics():
+        """QoS -> topics."""
+        return {qos: [*(topic for topic in MQTT.values() if topic.endswith(str(qos))), MARK] for qos in (1, 2)}
 
     def heard(self):
-        """Takes in what the MQTT subscriber has got since."""
+        """Takes in what the MQTT subscribers have got since."""
         with self.lock:
-            for topic, payload, moment in self.recorder.news():
+            for recorder, (topic, payload, moment) in ((recorder, news) for recorder in self.recorders
+                                                       for news in recorder.news()):
                 if topic == MARK:
-                    self.marks.add(payload.decode())
+                    self.marks.add((recorder, payload.decode()))
                     continue
                 event = parsed(payload)
                 self.by_topic[topic].append((*event, None))

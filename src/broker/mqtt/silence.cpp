@@ -79,7 +79,8 @@ void MqttDriver::give_up(Flight& flight, std::uint16_t id) {
                   ", which does not belong to a message with QoS " + std::to_string(flight.qos);
     if (flight.qos == 2 && session_->host == host_.shown())
         session_->past[{flight.event, flight.lane, std::string(flight.name)}] = {
-            id, flight.state == Flight::State::released ? Session::Stage::received : Session::Stage::published};
+            id, flight.state == Flight::State::released ? Session::Stage::received : Session::Stage::published,
+            flight.received};
     settled({flight.ticket, Verdict::refused, Remedy::retry, std::move(reason)});
     flight.has_ticket = false;
     flight.name = {};
