@@ -211,6 +211,40 @@ TEST(MqttAnswers, AQoS2ThatIsNeverAnsweredComesAgainUnderItsId) {
     expect_settled(next, 3, Verdict::delivered);
 }
 
+TEST(MqttAnswers, WhatIsReceivedAndNeverCompletedIsReleasedInItsOrder) {
+    FakeBroker broker({[](Peer& peer) {
+                           peer.login();
+                           for (unsigned id = 1; id <= 2; ++id) EXPECT_EQ(peer.published().id, id);
+                           for (unsigned id = 1; id <= 2; ++id) {
+                               peer.answer(pubrec, id);
+                               EXPECT_EQ(peer.release(), id);
+                           }
+                           peer.wait_for_end();
+                       },
+                       [](Peer& peer) {
+                           peer.hello();
+                           peer.connack(0, true);
+                           for (unsigned id = 1; id <= 2; ++id) EXPECT_EQ(peer.release(), id);
+                           for (unsigned id = 1; id <= 2; ++id) peer.answer(pubcomp, id);
+                           peer.wait_for_end();
+                       }});
+    const BrokerSettings settings = mqtt_settings(broker.url(), R"({"confirm_timeout":1,"window":4})");
+    Pump pump(settings);
+    ASSERT_TRUE(pump.up());
+    ASSERT_TRUE(pump.offer(1, event_of(9), "t", 2));
+    ASSERT_TRUE(pump.offer(2, event_of(5), "t", 2));
+    ASSERT_TRUE(pump.down());
+    EXPECT_TRUE(has(pump.link.reason, "2 messages were not acknowledged")) << pump.link.reason;
+    Pump next(settings);
+    ASSERT_TRUE(next.up()) << next.link.reason;
+    ASSERT_TRUE(next.offers(3, event_of(9), "t", 2));
+    ASSERT_TRUE(next.offers(4, event_of(5), "t", 2));
+    for (const std::uint64_t ticket : {3, 4}) {
+        ASSERT_TRUE(next.settles(ticket - 2));
+        expect_settled(next, ticket, Verdict::delivered);
+    }
+}
+
 TEST(MqttAnswers, AQoS2ThatIsAnsweredLateCountsWhenItIsOffered) {
     std::atomic<bool> answer = false, done = false;
     FakeBroker broker({[&](Peer& peer) {
