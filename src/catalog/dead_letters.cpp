@@ -216,12 +216,16 @@ static std::string_view utf8_at(uint64 row, int column, MemoryContext memory, Ev
     return made;
 }
 
-int take_requeued(int32 route_id, int64 after_id, int most, Event** events, MemoryContext memory) {
+int take_requeued(int32 route_id, int64 after_id, int most, int64 most_bytes, Event** events, MemoryContext memory) {
     run_query(
         "SELECT event_id, published_at, topic, key, headers::text, content_type, payload_text, payload_bytes, lsn, "
-        "number FROM eventbus.dead_letter_store WHERE route_id = $1 AND event_id > $2 AND requeued "
-        "ORDER BY event_id LIMIT $3",
-        {Argument::of(route_id), Argument::of(after_id), Argument::of(static_cast<int64>(most))});
+        "number FROM (SELECT *, sum(bytes) OVER (ORDER BY event_id) - bytes AS before FROM (SELECT *, "
+        "coalesce(octet_length(payload_text), octet_length(payload_bytes), 0) + "
+        "coalesce(octet_length(headers::text), 0) AS bytes FROM eventbus.dead_letter_store "
+        "WHERE route_id = $1 AND event_id > $2 AND requeued ORDER BY event_id LIMIT $3) AS taken) AS sized "
+        "WHERE before < $4 ORDER BY event_id",
+        {Argument::of(route_id), Argument::of(after_id), Argument::of(static_cast<int64>(most)),
+         Argument::of(most_bytes)});
     auto count = static_cast<int>(SPI_processed);
     *events = static_cast<Event*>(MemoryContextAlloc(memory, sizeof(Event) * (count + 1)));
     for (int i = 0; i < count; ++i) {

@@ -23,8 +23,9 @@ struct DeadLetter {
 // Errors only where that fails, too: a shortage, or a table that is not ours any more.
 void store_dead_letters(const DeadLetter* letters, int count);
 
-// Dead letters that an operator wants sent again, in id order from behind after_id on; allocated in `memory`.
-int take_requeued(int32 route_id, int64 after_id, int most, Event** events, MemoryContext memory);
+// Dead letters that an operator wants sent again, in id order from behind after_id on; allocated in `memory`. The last
+// one may step over most_bytes, whatever its size.
+int take_requeued(int32 route_id, int64 after_id, int most, int64 most_bytes, Event** events, MemoryContext memory);
 
 // A redelivered one has arrived.
 void forget_dead_letter(int32 route_id, int64 event_id);

@@ -15,6 +15,7 @@ namespace {
 
 constexpr Size chunk_bytes = 2 * 1024 * 1024;  // said in eventbus.batch_events' description
 constexpr int redelivered_at_a_time = 100;
+constexpr int64 redelivered_bytes = 8 * 1024 * 1024;
 // All streams together. Beyond it only those that hold nothing are lent something, and little.
 constexpr Size most_lent = 32 * 1024 * 1024;
 constexpr Size kept_for_moving = most_lent / 2;  // the rest is not for those that stand still
@@ -191,7 +192,7 @@ static void take_requeued(SenderRoute* route) {
     Redelivery* redelivery = route->redelivery;
     for (;;) {
         redelivery->count = catalog::take_requeued(route->id, redelivery->last_id, redelivered_at_a_time,
-                                                   &redelivery->events, redelivery->memory);
+                                                   redelivered_bytes, &redelivery->events, redelivery->memory);
         if (redelivery->count > 0 || redelivery->last_id == 0) break;
         redelivery->last_id = 0;
     }

@@ -95,6 +95,36 @@ def test_refused_again_and_asked_for_once_more_while_others_are_still_sent(db, r
     db.wait_dead("out", 0)
 
 
+def test_memory_does_not_grow_with_what_is_sent_again(db, redis_server, name):
+    count, size = 40, 5_000_000
+
+    def most_so_far():
+        with open(f"/proc/{db.sender('out')}/status", encoding="utf-8") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+    client = redis_server.client()
+    client.set(name, "no stream")
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"stream:{name}")
+    db.run("SET eventbus.max_payload = '16MB'")
+    for n in range(count):
+        db.run("SELECT eventbus.publish_text('t', repeat(%s, %s), headers => jsonb_build_object('n', %s))",
+               chr(ord("a") + n % 26), size, n)
+    db.wait_dead("out", count, deadline=60)
+    client.delete(name)
+    pid = db.sender("out")
+    db.run("SELECT pg_terminate_backend(%s)", pid)
+    db.wait_status("out", sender_pid=lambda new: new not in (None, pid))
+    db.wait_state("out", "active")
+    before = most_so_far()
+    assert db.one("SELECT eventbus.redeliver()") == count
+    eventually(lambda: client.xlen(name) == count, 60, "all arrive")
+    assert [entry["payload"][:1] for entry in redis_server.stream(name)] == [b"%c" % (97 + n % 26) for n in range(count)]
+    grown = most_so_far() - before
+    client.delete(name)
+    assert grown < 80_000, f"{grown} kB for {count} dead letters of {size} bytes"
+
+
 def test_rolled_back_redelivery_sends_nothing(db, rabbit, unroutable, name):
     bind_everything(rabbit, name)
     db.run("BEGIN")
