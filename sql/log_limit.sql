@@ -14,11 +14,11 @@ SET eventbus.lag_warning = '1h';
 \set VERBOSITY sqlstate
 ALTER SYSTEM SET eventbus.max_log_size = '-2';
 ALTER SYSTEM SET eventbus.lag_warning = '-1';
+ALTER SYSTEM SET eventbus.rotation_period = '400ms';
+ALTER SYSTEM SET eventbus.segment_size = '500B';
 \set VERBOSITY default
 ALTER SYSTEM SET eventbus.max_log_size = 0;
 ALTER SYSTEM SET eventbus.max_log_size = '500kB';
-ALTER SYSTEM SET eventbus.rotation_period = '400ms';
-ALTER SYSTEM SET eventbus.segment_size = '500B';
 ALTER SYSTEM SET eventbus.max_log_size = '1 parsec';
 ALTER SYSTEM SET eventbus.max_log_size = '4000TB';
 ALTER SYSTEM SET eventbus.on_log_full = 'drop';
