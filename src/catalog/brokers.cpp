@@ -130,7 +130,7 @@ Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
     char* options = object_text(fcinfo, 2, nullptr, options_example);
 
     SPI_connect();
-    int32 id = find_broker(name, Hold::update);
+    int32 id = find_broker(name, Hold::change);
     run_query("SELECT coalesce($2, url), coalesce($3, options::text) FROM eventbus.broker_config WHERE id = $1",
               {Argument::of(id), Argument::of(static_cast<const char*>(url)),
                Argument::of(static_cast<const char*>(options))});
@@ -150,7 +150,7 @@ Datum eventbus_drop_broker(PG_FUNCTION_ARGS) {
     bool cascade = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 
     SPI_connect();
-    int32 id = find_broker(name, Hold::update);
+    int32 id = find_broker(name, Hold::removal);
     run_query("SELECT string_agg(name, ', ' ORDER BY name) FROM eventbus.route_config WHERE broker_id = $1",
               {Argument::of(id)});
     char* routes = text_at(0, 1);

@@ -39,6 +39,17 @@ int brokers_with_wal_routes(int32** ids, MemoryContext memory) {
     return read_ids("SELECT DISTINCT broker_id FROM eventbus.route_config WHERE source = 'wal'", ids, memory);
 }
 
+// Whoever makes a route has a lock on its broker, and what has been committed is looked at once we have one.
+bool hold_without_wal_routes(int32 id) {
+    bool locked =
+        run_query("SELECT FROM eventbus.broker_config WHERE id = $1 FOR UPDATE SKIP LOCKED", {Argument::of(id)}) > 0;
+    run_query(
+        "SELECT EXISTS (SELECT FROM eventbus.broker_config WHERE id = $1), "
+        "EXISTS (SELECT FROM eventbus.route_config WHERE broker_id = $1 AND source = 'wal')",
+        {Argument::of(id)});
+    return (locked || !bool_at(0, 1)) && !bool_at(0, 2);
+}
+
 bool read_broker(int32 id, Broker* broker, MemoryContext memory) {
     run_query("SELECT name, url, options::text, xmin::text FROM eventbus.broker_config WHERE id = $1",
               {Argument::of(id)}, true);

@@ -39,6 +39,9 @@ struct BrokerVersion {
 int brokers_with_routes(BrokerVersion** brokers, MemoryContext memory);
 // Of those, brokers that have routes from the WAL.
 int brokers_with_wal_routes(int32** ids, MemoryContext memory);
+// Keeps the broker from getting a route from the WAL until the transaction ends. False where it has one by now, or one
+// is being made.
+bool hold_without_wal_routes(int32 id);
 bool read_broker(int32 id, Broker* broker, MemoryContext memory);
 int read_routes(int32 broker_id, Route** routes, MemoryContext memory);
 

@@ -7,10 +7,21 @@
 
 namespace eventbus::catalog {
 
+static const char* lock_for(Hold hold) {
+    switch (hold) {
+        case Hold::share:
+            return "SHARE";
+        case Hold::change:
+            return "NO KEY UPDATE";
+        case Hold::removal:
+            break;
+    }
+    return "UPDATE";
+}
+
 static int32 find(const char* noun, const char* table, const char* name, Hold hold) {
-    run_query(
-        psprintf("SELECT id FROM eventbus.%s WHERE name = $1 FOR %s", table, hold == Hold::update ? "UPDATE" : "SHARE"),
-        {Argument::of(name)});
+    run_query(psprintf("SELECT id FROM eventbus.%s WHERE name = $1 FOR %s", table, lock_for(hold)),
+              {Argument::of(name)});
     if (SPI_processed == 1) return int4_at(0, 1);
     run_query(psprintf(
         "SELECT string_agg(name, ', ' ORDER BY name) FROM (SELECT name FROM eventbus.%s ORDER BY name LIMIT 20) n",

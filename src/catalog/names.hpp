@@ -11,8 +11,9 @@ extern "C" {
 
 namespace eventbus::catalog {
 
-// The rows are locked: what is found stays until the end of the transaction.
-enum class Hold : unsigned char { share, update };
+// The rows are locked: what is found stays until the end of the transaction. `change` lets senders refer to the row
+// meanwhile: they store dead letters while an operator's transaction is open.
+enum class Hold : unsigned char { share, change, removal };
 int32 find_broker(const char* name, Hold hold);
 int32 find_route(const char* name, Hold hold);
 

@@ -120,7 +120,7 @@ void set_paused(FunctionCallInfo fcinfo, const char* function, bool paused) {
     char* name = required_text(fcinfo, 0, function, "name");
     SPI_connect();
     run_query("UPDATE eventbus.route_config SET paused = $2 WHERE id = $1",
-              {Argument::of(find_route(name, Hold::update)), Argument::of(paused)});
+              {Argument::of(find_route(name, Hold::change)), Argument::of(paused)});
     SPI_finish();
 }
 
@@ -189,7 +189,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     char* options = object_text(fcinfo, 3, nullptr, options_example);
 
     SPI_connect();
-    int32 id = find_route(name, Hold::update);
+    int32 id = find_route(name, Hold::change);
     run_query(
         "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id, source, "
         "$4::jsonb -> 'start' <> coalesce(options -> 'start', 'null') "
@@ -227,7 +227,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
 Datum eventbus_drop_route(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "drop_route", "name");
     SPI_connect();
-    run_query("DELETE FROM eventbus.route_config WHERE id = $1", {Argument::of(find_route(name, Hold::update))});
+    run_query("DELETE FROM eventbus.route_config WHERE id = $1", {Argument::of(find_route(name, Hold::removal))});
     SPI_finish();
     PG_RETURN_VOID();
 }
@@ -245,7 +245,7 @@ Datum eventbus_resume_route(PG_FUNCTION_ARGS) {
 Datum eventbus_restart_route(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "restart_route", "name");
     SPI_connect();
-    log::restart_wal_cursor(find_route(name, Hold::update));
+    log::restart_wal_cursor(find_route(name, Hold::change));
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("route \"%s\" is not lost", name),
                         errdetail("Only a route from the WAL whose replication slot was lost begins anew."),

@@ -174,11 +174,13 @@ Outcome look(Wait* wait) {
     }
     if (wait->count < 0) choose_routes(wait, caller);
     Outcome outcome = Outcome::delivered;
+    bool any = false;
     for (uint64 row = 0; row < SPI_processed; ++row) {
         int32 id = int4_at(row, 1);
         WaitedRoute* end = wait->routes + wait->count;
         WaitedRoute* route = std::find_if(wait->routes, end, [&](const WaitedRoute& r) { return r.id == id; });
         if (route == end) continue;
+        any = true;
         bool is_dead = !is_null_at(row, 5);
         if (is_dead) route->answer = status::Answer::settled;
         if (route->answer == status::Answer::none) route->answer = answer_of_cursor(*wait, row);
@@ -188,6 +190,7 @@ Outcome look(Wait* wait) {
         }
         if (is_dead || route->answer == status::Answer::none) outcome = Outcome::pending;
     }
+    if (!any && wait->route_name != nullptr) refuse_route(wait->route_name);  // one that has its name is another one
     SPI_finish();
     return outcome;
 }

@@ -47,6 +47,10 @@ void at_end(XactEvent event, void*) {
             return;
     }
 
+    // First: whoever reads our events, or is told of them, finds the routes that we have made with them.
+    if (configuration && event == XACT_EVENT_COMMIT) {
+        if (status::Database* database = status::configuration_changed(MyDatabaseId)) database->log.forget();  // the extension may be another one now; the keeper will say
+    }
     bool published = log::appended_in_this_transaction() || (prepared.commits && prepared.events);
     if (event == XACT_EVENT_COMMIT && published) {
         if (status::Database* database = status::my_database()) status::count_commit(database);
@@ -61,12 +65,7 @@ void at_end(XactEvent event, void*) {
     prepared = {};
 
     if (configuration && event == XACT_EVENT_COMMIT) {
-        if (status::Database* database = status::find_database(MyDatabaseId, true)) {
-            database->log.forget();  // the extension may be another one now; the keeper will say
-            database->configuration.fetch_add(1);
-            database->look = true;
-            status::wake_workers_of(MyDatabaseId);
-        }
+        status::wake_workers_of(MyDatabaseId);
         status::stir_waiters(MyDatabaseId, 0);
         status::wake_launcher();
     }

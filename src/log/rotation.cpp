@@ -75,9 +75,10 @@ Cursors load_cursors() {
     return cursors;
 }
 
-int32 newest_route() {
-    run_query("SELECT coalesce(max(id), 0) FROM eventbus.route_config");  // sees what is committed by now
-    return int4_at(0, 1);
+// Which routes there are, as committed by now. Not the highest id: transactions commit in an order of their own.
+char* known_routes() {
+    run_query("SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM eventbus.route_config");
+    return text_at(0, 1);
 }
 
 // Whether every event of the segment is behind all cursors and, where `retain` says so, older than eventbus.retention.
@@ -191,7 +192,7 @@ void truncate_if_passed(Log* log, int64 generation, SharedPlace* place) {
     if (!begin_transaction_on_extension("rotating the event log")) return;
     SPI_connect();
     Oid oid = log->relations.segments[segment];
-    int32 newest = newest_route();
+    const char* routes = known_routes();
     Cursors cursors = load_cursors();
     XidSnapshot now = take_snapshot(GetActiveSnapshot(), CurrentMemoryContext);
     Seen seen;
@@ -204,7 +205,7 @@ void truncate_if_passed(Log* log, int64 generation, SharedPlace* place) {
         // create_route locks the segments before it decides what its route begins with: a route that is not
         // among the routes now will begin after this.
         rel = table_open(oid, NoLock);
-        truncated = is_unchanged(rel, seen) && newest_route() == newest;
+        truncated = is_unchanged(rel, seen) && strcmp(known_routes(), routes) == 0;
         table_close(rel, NoLock);
         if (truncated) {
             place->tails[segment] = InvalidBlockNumber;

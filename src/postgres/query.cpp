@@ -108,11 +108,15 @@ void begin_transaction(const char* activity) {
 }
 
 bool begin_transaction_on_extension(const char* activity) {
+    static Oid ours = InvalidOid;
     begin_transaction(activity);
     Oid extension = get_extension_oid("pg_eventbus", true);
-    if (OidIsValid(extension)) {
+    if (OidIsValid(extension) && (ours == extension || !OidIsValid(ours))) {
         LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
-        if (get_extension_oid("pg_eventbus", true) == extension) return true;
+        if (get_extension_oid("pg_eventbus", true) == extension) {
+            ours = extension;
+            return true;
+        }
     }
     commit_transaction();
     return false;

@@ -82,11 +82,10 @@ Shared* shared() {
     return state;
 }
 
-Database* find_database(Oid oid, bool create) {
-    if (state == nullptr) return nullptr;
+// With the lock held.
+static Database* find_place(Oid oid, bool create) {
     Database* found = nullptr;
     Database* free = nullptr;
-    LWLockAcquire(state->lock, create ? LW_EXCLUSIVE : LW_SHARED);
     for (Database& database : state->databases) {
         if (database.oid == oid) {
             found = &database;
@@ -119,14 +118,44 @@ Database* find_database(Oid oid, bool create) {
         free->oid = oid;
         found = free;
     }
+    return found;
+}
+
+Database* find_database(Oid oid, bool create) {
+    if (state == nullptr) return nullptr;
+    LWLockAcquire(state->lock, create ? LW_EXCLUSIVE : LW_SHARED);
+    Database* found = find_place(oid, create);
     LWLockRelease(state->lock);
     return found;
+}
+
+Database* configuration_changed(Oid oid) {
+    if (state == nullptr) return nullptr;
+    LWLockAcquire(state->lock, LW_EXCLUSIVE);
+    Database* database = find_place(oid, true);
+    if (database != nullptr) {
+        database->configuration.fetch_add(1);
+        database->look = true;
+    }
+    LWLockRelease(state->lock);
+    return database;
 }
 
 void free_database(Database* database) {
     LWLockAcquire(state->lock, LW_EXCLUSIVE);
     database->oid = InvalidOid;
     LWLockRelease(state->lock);
+}
+
+bool free_if_unwanted(Database* database) {
+    LWLockAcquire(state->lock, LW_EXCLUSIVE);
+    bool unwanted = !database->look &&
+                    std::none_of(std::begin(state->workers), std::end(state->workers), [&](const Worker& worker) {
+                        return worker.pid != 0 && worker.database == database->oid;
+                    });
+    if (unwanted) database->oid = InvalidOid;
+    LWLockRelease(state->lock);
+    return unwanted;
 }
 
 Database* my_database() {

@@ -111,6 +111,11 @@ Shared* shared();
 // The place of a database; with `create`, one is made. nullptr: none, or the array is full.
 Database* find_database(Oid oid, bool create);
 void free_database(Database* database);
+// The same, unless somebody wants it looked at by now, or works there still; returns whether.
+bool free_if_unwanted(Database* database);
+// Workers are to read the configuration anew, and the launcher is to see to it that there are some. The place cannot be
+// freed in between. Wakes nobody.
+Database* configuration_changed(Oid oid);
 Database* my_database();  // this backend's, cached; nullptr where nobody serves it
 
 // A worker's own place; freed by a callback at exit. nullptr: the array is full.

@@ -39,7 +39,8 @@ bool answer(Wanted* wanted, AnswerFor answer_for) {
 bool put_answer(Waiter* waiter, const Wanted& asked) {
     SpinLockAcquire(&waiter->mutex);
     Wanted& now = waiter->wanted;
-    bool same = now.event_id == asked.event_id && now.count == asked.count &&
+    // Copies of a database have the same ids; transactions' are the server's.
+    bool same = now.event_id == asked.event_id && now.place.xid == asked.place.xid && now.count == asked.count &&
                 std::equal(now.routes, now.routes + now.count, asked.routes);
     if (same) {
         now.settled |= asked.settled;

@@ -38,20 +38,27 @@ void drop_slot(const char* name) {
     ReplicationSlotDrop(name, true);
 }
 
-bool drop_slots_but(const int32* broker_ids, int count) {
+bool drop_slots_but(const int32* broker_ids, int count, bool (*may_drop)(int32 broker_id)) {
     run_query(
         "SELECT slot_name::text, active, substring(slot_name FROM '[0-9]+$')::bigint FROM pg_replication_slots "
         "WHERE datoid = $1::text::oid AND slot_name ~ ('^pg_eventbus_' || $1 || '_[0-9]+$')",
         {Argument::of(static_cast<const char*>(psprintf("%u", MyDatabaseId)))}, true);
+    struct Line {
+        char* slot;
+        bool active;
+        int32 broker_id;
+    };
+    auto lines = static_cast<int>(SPI_processed);
+    auto* found = static_cast<Line*>(palloc(sizeof(Line) * static_cast<Size>(lines + 1)));
+    for (int i = 0; i < lines; ++i) found[i] = {text_at(i, 1), bool_at(i, 2), static_cast<int32>(int8_at(i, 3))};
     bool all = true;
-    for (uint64 i = 0; i < SPI_processed; ++i) {
-        if (std::find(broker_ids, broker_ids + count, static_cast<int32>(int8_at(i, 3))) != broker_ids + count)
-            continue;
-        if (bool_at(i, 2)) {
+    for (int i = 0; i < lines; ++i) {
+        const Line& line = found[i];
+        if (std::find(broker_ids, broker_ids + count, line.broker_id) != broker_ids + count) continue;
+        if (line.active || (may_drop != nullptr && !may_drop(line.broker_id)))
             all = false;
-            continue;
-        }
-        drop_slot(text_at(i, 1));
+        else
+            drop_slot(line.slot);
     }
     return all;
 }

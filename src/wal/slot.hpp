@@ -27,7 +27,8 @@ void release_slot();
 // These run between SPI_connect and SPI_finish.
 SlotState look_up_slot(const char* name);
 void drop_slot(const char* name);
-// Drops this database's slots of ours whose brokers are not among those; false where one is still in use.
-bool drop_slots_but(const int32* broker_ids, int count);
+// Drops this database's slots of ours whose brokers are not among those, and of which may_drop (nullptr: all) says so;
+// false where one is still in use, or may not go.
+bool drop_slots_but(const int32* broker_ids, int count, bool (*may_drop)(int32 broker_id));
 
 }  // namespace eventbus::wal

@@ -171,11 +171,10 @@ void save_detours(SenderRoute* route) {
     ListCell* cell;
     foreach (cell, route->detours) {
         auto* detour = static_cast<SenderDetour*>(lfirst(cell));
-        if (detour->ended && !log::is_later(detour->behind, route->stored.cursor.done)) {
+        detour->going = detour->ended && !log::is_later(detour->behind, route->stored.cursor.done);
+        detour->saving = detour->saved;
+        if (detour->going) {
             if (detour->stored.exists) log::delete_cursor(detour->stored);
-            call_guest([&] { sender.dispatcher->remove_detour(id_of(detour), detour->number); });
-            route->detours = foreach_delete_current(route->detours, cell);
-            free_detour(detour);
             continue;
         }
         delivery::RouteStatus status =
@@ -187,8 +186,20 @@ void save_detours(SenderRoute* route) {
         SavedDetour now = said_by(detour->stored.cursor, events.settled);
         if (detour->stored.exists && detour->saved == now) continue;
         (void)log::save_cursor(&detour->stored, &events);
-        detour->saved = now;
+        detour->saving = now;
         forget_from(&detour->from, place);
+    }
+}
+
+void detours_saved(SenderRoute* route) {
+    ListCell* cell;
+    foreach (cell, route->detours) {
+        auto* detour = static_cast<SenderDetour*>(lfirst(cell));
+        detour->saved = detour->saving;
+        if (!detour->going) continue;
+        call_guest([&] { sender.dispatcher->remove_detour(id_of(detour), detour->number); });
+        route->detours = foreach_delete_current(route->detours, cell);
+        free_detour(detour);
     }
 }
 

@@ -119,6 +119,10 @@ bool feed_streams() {
     // which an older snapshot does not see.
     PopActiveSnapshot();
     PushActiveSnapshot(GetTransactionSnapshot());
+    if (!knows_configuration()) {
+        commit_transaction();
+        return true;
+    }
     log::XidSnapshot now = log::take_snapshot(GetActiveSnapshot(), CurTransactionContext);
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));

@@ -86,7 +86,7 @@ bool read_brokers(Brokers* brokers, MemoryContext memory) {
             brokers->count = catalog::brokers_with_routes(&brokers->items, memory);
             int32* readers;
             int count = catalog::brokers_with_wal_routes(&readers, memory);
-            brokers->slots_left = !wal::drop_slots_but(readers, count);
+            brokers->slots_left = !wal::drop_slots_but(readers, count, catalog::hold_without_wal_routes);
         }
         SPI_finish();
     }
@@ -99,7 +99,7 @@ void drop_all_slots() {
     for (bool all = false; !all && !stop_requested();) {
         begin_transaction("dropping replication slots");
         SPI_connect();
-        all = wal::drop_slots_but(nullptr, 0);
+        all = wal::drop_slots_but(nullptr, 0, nullptr);
         SPI_finish();
         commit_transaction();
         CHECK_FOR_INTERRUPTS();

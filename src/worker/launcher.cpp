@@ -157,8 +157,8 @@ SteadyTime tend(Oid oid, int* starting) {
     }
     bool look = database->look;
     if (!look && !keeper->must_run) {
+        if (!status::free_if_unwanted(database)) return plus_ms(now, 1000);
         keeper->looked = true;
-        status::free_database(database);
         return 0;
     }
     if (!look && now < keeper->retry_at) return keeper->retry_at;

@@ -6,10 +6,12 @@
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
+#include "worker/process.hpp"
 #include "worker/sender.hpp"
 #include "worker/wal_detours.hpp"
 
 extern "C" {
+#include "storage/proc.h"
 #include "utils/lsyscache.h"
 }
 
@@ -65,6 +67,10 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
         call_guest([&] { sender.dispatcher->take_latencies(static_cast<delivery::RouteId>(route->id), latencies); });
 
     SpinLockAcquire(&shared->mutex);
+    if (shared->database != sender.database || shared->route_id != route->id) {
+        SpinLockRelease(&shared->mutex);  // the extension is gone, and the place may be another route's
+        return;
+    }
     shared->sender_pid = MyProcPid;
     strlcpy(shared->state, name_of(status.state), sizeof shared->state);
     shared->delivered = counters.delivered;
@@ -142,29 +148,28 @@ log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled
     return log::place_of(stream->reader);
 }
 
-// Delivery does not wait for a lock that somebody else has on the table: it is tried again.
-static bool lock_cursors() {
+static void note_locked() {
     constexpr int long_ms = 1000;
     SteadyTime now = steady_now();
-    if (ConditionalLockRelationOid(get_relname_relid("cursor", log::relations().schema), RowExclusiveLock)) {
-        if (sender.lock_told)
-            ereport(LOG, (errmsg("pg_eventbus: cursors of broker \"%s\" are written again", sender.broker_name)));
-        sender.cursors_locked = sender.lock_told = false;
-        return true;
-    }
     if (!sender.cursors_locked) sender.locked_since = now;
     sender.cursors_locked = sender.unsaved = true;
     sender.delivered_since_save = 0;
     sender.saved_at = now;
-    if (sender.lock_told || !ms_have_passed(sender.locked_since, now, long_ms)) return false;
+    if (sender.lock_told || !ms_have_passed(sender.locked_since, now, long_ms)) return;
     sender.lock_told = true;
     ereport(WARNING,
-            (errmsg("pg_eventbus: cursors of broker \"%s\" cannot be written: table eventbus.cursor is locked",
+            (errmsg("pg_eventbus: cursors of broker \"%s\" cannot be written: table eventbus.cursor or a row of it is "
+                    "locked",
                     sender.broker_name),
              errdetail("Delivery goes on, and it is tried again all the time; after a crash, what was delivered "
                        "meanwhile is sent again."),
              errhint("pg_locks shows who has the lock; end that transaction.")));
-    return false;
+}
+
+static void note_unlocked() {
+    if (sender.lock_told)
+        ereport(LOG, (errmsg("pg_eventbus: cursors of broker \"%s\" are written again", sender.broker_name)));
+    sender.cursors_locked = sender.lock_told = false;
 }
 
 // Among many routes, one that has only seen others' events go by can wait: its row says little that is new.
@@ -175,25 +180,41 @@ static bool can_wait(const SenderRoute* route, SteadyTime now) {
     return route->saved == SavedRoute{route->stored.counters} && !ms_have_passed(route->saved_at, now, quiet_ms);
 }
 
-void save_cursors(bool all) {
-    if (letters_wait()) return;
-    if (!begin_transaction_on_extension("saving cursors")) return;
-    if (!lock_cursors()) {
+namespace {
+
+struct Saving {
+    bool all;
+    bool locked;     // somebody has the table
+    bool gone;       // the extension is
+    bool some_wait;  // routes that have little to say
+};
+
+// Delivery does not wait for a lock that somebody else has on the table or (drop_route) on a row: it is tried again.
+// What it is taken for in memory that something is written changes only once it is: it may be undone.
+void save(void* argument) {
+    constexpr int patience_ms = 10;
+    auto* saving = static_cast<Saving*>(argument);
+    saving->gone = !begin_transaction_on_extension("saving cursors");
+    if (saving->gone) return;
+    saving->locked =
+        !ConditionalLockRelationOid(get_relname_relid("cursor", log::relations().schema), RowExclusiveLock);
+    if (saving->locked) {
         commit_transaction();
         return;
     }
+    LockTimeout = patience_ms;
     SPI_connect();
-    bool some_wait = false;
     SteadyTime now = steady_now();
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         delivery::RouteStatus status = whole_status(route);
         log::StoredCursor& stored = route->stored;
+        route->written = false;
         if (stored.cursor.wal.lost) continue;
         count(route, status);
-        if (!all && can_wait(route, now)) {
-            some_wait = true;
+        if (!saving->all && can_wait(route, now)) {
+            saving->some_wait = true;
             continue;
         }
         log::Cursor place;
@@ -213,6 +234,7 @@ void save_cursors(bool all) {
         if (stored.counters.last_error == words) stored.counters.last_error = nullptr;
         route->saved = {stored.counters};
         route->saved_at = now;
+        route->written = true;
         if (route->wal != nullptr) {
             save_wal_detours(route);
         } else {
@@ -222,12 +244,35 @@ void save_cursors(bool all) {
     }
     SPI_finish();
     commit_transaction();
+}
+
+}  // namespace
+
+void save_cursors(bool all) {
+    if (letters_wait()) return;
+    Saving saving = {all, false, false, false};
+    ErrorData* error = survive(save, &saving);
+    LockTimeout = 0;
+    if (error != nullptr && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE) ReThrowError(error);
+    if (saving.gone) return;
+    ListCell* cell;
+    if (error != nullptr || saving.locked) {
+        foreach (cell, sender.routes) static_cast<SenderRoute*>(lfirst(cell))->saved_at = 0;  // none of them can wait
+        if (error != nullptr) FreeErrorData(error);
+        note_locked();
+        return;
+    }
+    note_unlocked();
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->wal != nullptr) wal_cursor_saved(route);
+        if (!route->written) continue;
+        if (route->wal != nullptr)
+            wal_cursor_saved(route);
+        else
+            detours_saved(route);
     }
     status::count_cursor_save(sender.place);
-    sender.unsaved = some_wait;
+    sender.unsaved = saving.some_wait;
     sender.delivered_since_save = 0;
     sender.saved_at = steady_now();
 }

@@ -14,6 +14,10 @@
 #include "worker/process.hpp"
 #include "worker/sender.hpp"
 
+extern "C" {
+#include "storage/proc.h"
+}
+
 namespace eventbus::worker {
 
 namespace {
@@ -60,7 +64,9 @@ void tell(const delivery::DeadLetter& letter) {
 }
 
 void store(void*) {
+    constexpr int patience_ms = 100;  // with who drops a route, or has locked the table
     if (!begin_transaction_on_extension("storing dead letters")) return;
+    LockTimeout = patience_ms;
     SPI_connect();
     auto count = static_cast<int>(sender.report->dead.size());
     auto* letters = static_cast<catalog::DeadLetter*>(palloc(sizeof(catalog::DeadLetter) * static_cast<Size>(count)));
@@ -76,7 +82,10 @@ void store(void*) {
 void wait(const ErrorData* error) {
     char before[sizeof waiting.words];
     strlcpy(before, waiting.words, sizeof before);
-    copy_text(waiting.words, sizeof waiting.words, error_words(error));
+    const bool locked = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+    copy_text(waiting.words, sizeof waiting.words,
+              locked ? "the table, or the route by drop_route in a transaction that goes on, is locked"
+                     : error_words(error));
     bool news = !waiting.any || strcmp(waiting.words, before) != 0;
     waiting.any = true;
     waiting.retry_at = plus_ms(steady_now(), waiting.backoff.next(static_cast<uint32>(MyProcPid)).count());
@@ -97,7 +106,9 @@ void wait(const ErrorData* error) {
 bool store_dead_letters() {
     if (sender.report->dead.empty()) return true;
     if (waiting.any && steady_now() < waiting.retry_at) return false;
-    if (ErrorData* error = survive(store, nullptr)) {
+    ErrorData* error = survive(store, nullptr);
+    LockTimeout = 0;
+    if (error != nullptr) {
         wait(error);
         FreeErrorData(error);
         return false;

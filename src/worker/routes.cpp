@@ -271,6 +271,10 @@ void follow_broker_first() {
     commit_transaction();
 }
 
+bool knows_configuration() {
+    return sender.place->configuration == sender.configuration;
+}
+
 void follow_configuration() {
     sender.configuration = sender.place->configuration;  // before reading: what changes meanwhile is read again
     if (!begin_transaction_on_extension("reading routes")) proc_exit(0);

@@ -196,7 +196,7 @@ broker::Ready sleep_until_work(long milliseconds) {
         if (stream->detour != nullptr || sender.segments_locked_ms > 0) continue;  // its route's tells
         if (stream->seen_commits != commits && has_room(stream)) milliseconds = 0;
     }
-    if (wal_has_more()) milliseconds = 0;
+    if (wal_has_more() || !knows_configuration()) milliseconds = 0;
     const char* wait_event = show_activity(milliseconds == 0);
     Readiness ready = sleep_on(interest.fd, interest.read, interest.write, milliseconds, wait_event);
     status::wake_up(sender.place, sender.worker);
@@ -232,7 +232,7 @@ void run() {
         if (stop_requested() || sender.begin_again) leave();
         CHECK_FOR_INTERRUPTS();
         reload_settings();
-        if (sender.place->configuration != sender.configuration) {
+        if (!knows_configuration()) {
             follow_configuration();
             publish_status();
         }

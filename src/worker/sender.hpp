@@ -101,6 +101,8 @@ struct SenderDetour {
     bool ended;               // the two have met, and the route has taken the key again; it goes when
     log::XidSnapshot behind;  // the route's cursor has passed this
     SavedDetour saved;        // a detour that stands still costs no writes
+    SavedDetour saving;       // what is being written,
+    bool going;               // or that it goes
 };
 
 // Dead letters that an operator wants sent again: a stream of their own, so that they delay nothing.
@@ -150,6 +152,7 @@ struct SenderRoute {
     bool idle;          // has delivered all it was lent, when streams.cpp last looked
     SavedRoute saved;
     SteadyTime saved_at;
+    bool written;            // by the save that goes on
     List* detours;           // of SenderDetour*, by number
     log::Counters base;      // what the counters stood at when this sender began
     int64 first_generation;  // what stands before it was left out
@@ -214,6 +217,9 @@ inline delivery::RouteId redelivery_route(int32 id) {
 // routes.cpp: reads broker and routes anew. Ends the process where there is nothing left to serve.
 void follow_broker_first();  // which broker it is
 void follow_configuration();
+// Whether the routes are as the configuration says by now. Asked once it is known what there is to read: an event that
+// is published after a change of the routes, or with it, is judged by them as they are then.
+bool knows_configuration();
 
 // feed.cpp: the sender leaves, and the next one begins with nothing but the cursors.
 void begin_again();
@@ -267,6 +273,7 @@ log::DetourEvents detour_events(const delivery::Detour* takes, delivery::RouteId
 LogStream* detour_to_read();  // or nullptr
 // Between SPI_connect and SPI_finish; the route's own cursor has been saved.
 void save_detours(SenderRoute* route);
+void detours_saved(SenderRoute* route);  // and that has been committed
 
 // ledger.cpp: what must be written down.
 log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled);

@@ -20,7 +20,10 @@ struct WalDetour {
     bool ended;            // it has caught up, and the route has taken the key again; it goes when
     wal::Position behind;  // the route's cursor has passed this
     wal::Position saved;
-    int saved_ahead;  // events that were settled though older ones were not
+    int saved_ahead;       // events that were settled though older ones were not
+    wal::Position saving;  // what is being written,
+    int saving_ahead;
+    bool going;  // or that it goes
 };
 
 namespace {
@@ -202,11 +205,11 @@ void save_wal_detours(SenderRoute* route) {
     ListCell* cell;
     foreach (cell, route->wal->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        if (detour->ended && routes >= detour->behind) {
+        detour->going = detour->ended && routes >= detour->behind;
+        detour->saving = detour->saved;
+        detour->saving_ahead = detour->saved_ahead;
+        if (detour->going) {
             if (detour->stored.exists) log::delete_cursor(detour->stored);
-            call_guest([&] { sender.dispatcher->remove_detour(id_of(detour), detour->number); });
-            route->wal->detours = foreach_delete_current(route->wal->detours, cell);
-            free_detour(detour);
             continue;
         }
         wal::Position place = place_of(detour);
@@ -217,8 +220,21 @@ void save_wal_detours(SenderRoute* route) {
         detour->stored.cursor.wal.lsn = place.lsn;
         detour->stored.cursor.wal.number = place.number;
         (void)log::save_cursor(&detour->stored, &events);
-        detour->saved = place;
-        detour->saved_ahead = events.settled.count;
+        detour->saving = place;
+        detour->saving_ahead = events.settled.count;
+    }
+}
+
+void wal_detours_saved(SenderRoute* route) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) {
+        auto* detour = static_cast<WalDetour*>(lfirst(cell));
+        detour->saved = detour->saving;
+        detour->saved_ahead = detour->saving_ahead;
+        if (!detour->going) continue;
+        call_guest([&] { sender.dispatcher->remove_detour(id_of(detour), detour->number); });
+        route->wal->detours = foreach_delete_current(route->wal->detours, cell);
+        free_detour(detour);
     }
 }
 

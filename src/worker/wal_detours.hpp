@@ -27,6 +27,7 @@ void reopen_wal_detours(SenderRoute* route, const wal::Position& handed);
 bool give_back_to_detours(SenderRoute* route, const delivery::Report::Finished& finished);
 // Between SPI_connect and SPI_finish; the route's own cursor has been saved.
 void save_wal_detours(SenderRoute* route);
+void wal_detours_saved(SenderRoute* route);  // and that has been committed
 // The place that the route's detours still need, where it is before `least`.
 wal::Position least_of_detours(const SenderRoute* route, const wal::Position& least);
 

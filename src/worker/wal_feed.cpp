@@ -120,6 +120,8 @@ bool all_is_visible() {
 
 void hand_on() {
     wal_now.unseen = !standbys_have(wal::read_by_now(wal_now.source)) || !all_is_visible();
+    // What was read for the routes as they were is read again where the change is theirs.
+    wal_now.unseen = wal_now.unseen || !knows_configuration();
     if (wal_now.unseen) return;
     wal::handed_on(wal_now.source);
     ListCell* cell;
@@ -265,6 +267,7 @@ void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::W
 
 void wal_cursor_saved(SenderRoute* route) {
     route->wal->saved = {route->stored.cursor.wal.lsn, route->stored.cursor.wal.number};
+    wal_detours_saved(route);
 }
 
 void confirm_wal() {

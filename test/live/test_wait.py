@@ -210,6 +210,18 @@ def test_route_dropped_while_somebody_waits(db, stream):
         there.answer()
 
 
+def test_another_route_of_the_same_name_is_another_one(db, stream, name):
+    db.run("SELECT eventbus.pause_route('out')")
+    db.wait_state("out", "paused")
+    waiting = Waiting(db, db.publish("t", 1), route="out")
+    waiting.sleeps(db)
+    db.run("BEGIN; SELECT eventbus.drop_route('out')")
+    db.route("out", "redis", f"stream:{name}")
+    db.run("COMMIT")
+    with pytest.raises(psycopg2.errors.UndefinedObject, match="does not exist"):
+        waiting.answer()
+
+
 def test_rotated_away_counts_as_delivered(db, stream):
     event = db.publish("t", 1)
     assert wait(db, event) is True
