@@ -49,7 +49,8 @@ void at_end(XactEvent event, void*) {
 
     // First: whoever reads our events, or is told of them, finds the routes that we have made with them.
     if (configuration && event == XACT_EVENT_COMMIT) {
-        if (status::Database* database = status::configuration_changed(MyDatabaseId)) database->log.forget();  // the extension may be another one now; the keeper will say
+        if (status::Database* database = status::configuration_changed(MyDatabaseId))
+            database->log.forget();  // the extension may be another one now; the keeper will say
     }
     bool published = log::appended_in_this_transaction() || (prepared.commits && prepared.events);
     if (event == XACT_EVENT_COMMIT && published) {

@@ -83,9 +83,9 @@ void wait(const ErrorData* error) {
     char before[sizeof waiting.words];
     strlcpy(before, waiting.words, sizeof before);
     const bool locked = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
-    copy_text(waiting.words, sizeof waiting.words,
-              locked ? "the table, or the route by drop_route in a transaction that goes on, is locked"
-                     : error_words(error));
+    copy_text(
+        waiting.words, sizeof waiting.words,
+        locked ? "the table, or the route by drop_route in a transaction that goes on, is locked" : error_words(error));
     bool news = !waiting.any || strcmp(waiting.words, before) != 0;
     waiting.any = true;
     waiting.retry_at = plus_ms(steady_now(), waiting.backoff.next(static_cast<uint32>(MyProcPid)).count());

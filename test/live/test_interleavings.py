@@ -113,7 +113,9 @@ def test_the_same_from_the_wal(db, wal_route, open_transaction, name):  # noqa: 
 
 
 def test_a_new_route_from_the_wal_gets_what_is_published_with_it(db, wal_route, open_transaction, name):  # noqa: F811
-    db.one("SELECT pg_sleep(2)")  # the slot's place has been confirmed, and may be again
+    here = db.one("SELECT pg_current_wal_lsn()")
+    eventually(lambda: db.one("SELECT confirmed_flush_lsn > %s FROM pg_replication_slots WHERE slot_name ~ "
+                              "'^pg_eventbus' AND database = current_database()", here), 60, "the slot's place is confirmed")
     with sender_that_reads_routes(db, open_transaction) as cursor:
         cursor.execute("SELECT eventbus.create_route('new', 'redis', %s, 'b', '{\"source\": \"wal\"}')", (f"list:{name}-new",))
         cursor.execute("SELECT eventbus.publish_wal('b', '2')")
