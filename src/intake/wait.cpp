@@ -155,19 +155,28 @@ void choose_routes(Wait* wait, MemoryContext memory) {
                         errhint("Leave out the route to wait for all routes that take the event.")));
 }
 
-void note_answers(Wait* wait) {
+// False where one is settled that was not before: its dead letter may have been stored since the tables were read.
+bool note_answers(Wait* wait) {
     status::Wanted answers = status::answers_of(wait->waiter);
+    bool known = true;
     for (int i = 0; i < wait->asked_count; ++i) {
-        if ((answers.settled >> i & 1) != 0) wait->asked[i]->answer = status::Answer::settled;
-        if ((answers.left_out >> i & 1) != 0) wait->asked[i]->answer = status::Answer::left_out;
+        status::Answer& answer = wait->asked[i]->answer;
+        if ((answers.settled >> i & 1) != 0) {
+            known = known && answer == status::Answer::settled;
+            answer = status::Answer::settled;
+        }
+        if ((answers.left_out >> i & 1) != 0) answer = status::Answer::left_out;
     }
+    return known;
 }
 
 Outcome look(Wait* wait) {
     MemoryContext caller = CurrentMemoryContext;
     SPI_connect();
+    (void)note_answers(wait);
     read_tables(*wait);
-    note_answers(wait);                            // after the tables: what they call left out may have been delivered
+    // Once more: what the tables call left out may have been delivered.
+    bool known = note_answers(wait);
     if (wait->event.fate == log::Fate::running) {  // after the answers: one may say that a rolled back event is behind
         wait->event.fate = log::fate_of(wait->event.xmin);
         check_fate(*wait);
@@ -192,7 +201,7 @@ Outcome look(Wait* wait) {
     }
     if (!any && wait->route_name != nullptr) refuse_route(wait->route_name);  // one that has its name is another one
     SPI_finish();
-    return outcome;
+    return known ? outcome : Outcome::pending;  // the answer has woken us: we look again at once
 }
 
 // Asks the senders for what is left, once they have answered what they were asked before.
