@@ -3,7 +3,6 @@
 // Never: keeps a transaction open while events are on their way.
 #include <algorithm>
 
-#include "catalog/dead_letters.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "settings/settings.hpp"
@@ -14,8 +13,6 @@ namespace eventbus::worker {
 namespace {
 
 constexpr Size chunk_bytes = 2 * 1024 * 1024;  // said in eventbus.batch_events' description
-constexpr int redelivered_at_a_time = 100;
-constexpr int64 redelivered_bytes = 8 * 1024 * 1024;
 // All streams together. Beyond it only those that hold nothing are lent something, and little.
 constexpr Size most_lent = 32 * 1024 * 1024;
 constexpr Size kept_for_moving = most_lent / 2;  // the rest is not for those that stand still
@@ -179,65 +176,6 @@ void give_back(const delivery::Report& report) {
             if (route->redelivery != nullptr && route->redelivery->stream == finished.stream) feed_redelivery(route);
         }
     }
-}
-
-void note_refused_again(const delivery::DeadLetter& letter) {
-    ListCell* cell;
-    foreach (cell, sender.routes) {
-        const auto* route = static_cast<const SenderRoute*>(lfirst(cell));
-        if (route->redelivery == nullptr || route->redelivery->stream != letter.stream) continue;
-        route->redelivery->refused[letter.event - route->redelivery->events] = true;
-    }
-}
-
-// Those after last_id, in the order of their ids; and from the beginning again, for some before may have been refused
-// again and asked for once more meanwhile.
-static void take_requeued(SenderRoute* route) {
-    Redelivery* redelivery = route->redelivery;
-    for (;;) {
-        redelivery->count = catalog::take_requeued(route->id, redelivery->last_id, redelivered_at_a_time,
-                                                   redelivered_bytes, &redelivery->events, redelivery->memory);
-        if (redelivery->count > 0 || redelivery->last_id == 0) break;
-        redelivery->last_id = 0;
-    }
-    redelivery->refused = static_cast<bool*>(
-        MemoryContextAllocZero(redelivery->memory, sizeof(bool) * static_cast<Size>(redelivery->count + 1)));
-}
-
-// Takes the next dead letters that are to be sent again; the ones before have arrived, or have been stored anew.
-void feed_redelivery(SenderRoute* route) {
-    Redelivery* redelivery = route->redelivery;
-    if (!begin_transaction_on_extension("sending dead letters again")) return;
-    SPI_connect();
-    for (int i = 0; i < redelivery->count; ++i)
-        if (!redelivery->refused[i]) catalog::forget_dead_letter(route->id, redelivery->events[i].id);
-    bool any_gone = redelivery->count > 0;
-    if (redelivery->memory != nullptr) MemoryContextDelete(redelivery->memory);
-    redelivery->memory = AllocSetContextCreate(sender.memory, "pg_eventbus redelivery", ALLOCSET_DEFAULT_SIZES);
-    take_requeued(route);
-    SPI_finish();
-    commit_transaction();
-    if (any_gone) status::stir_waiters(sender.database, 0);
-
-    if (redelivery->count == 0) {
-        delivery::RouteStatus counted =
-            call_guest([&] { return sender.dispatcher->status(redelivery_route(route->id)); });
-        route->base.delivered += static_cast<int64>(counted.delivered);
-        route->base.dead += static_cast<int64>(counted.dead);
-        route->base.retries += static_cast<int64>(counted.retries);
-        route->redelivered_at = std::max(route->redelivered_at, counted.last_delivered_at);
-        call_guest([&] { sender.dispatcher->remove_route(redelivery_route(route->id)); });
-        MemoryContextDelete(redelivery->memory);
-        pfree(redelivery);
-        route->redelivery = nullptr;
-        return;
-    }
-    redelivery->last_id = redelivery->events[redelivery->count - 1].id;
-    call_guest([&] {
-        sender.dispatcher->lend(
-            redelivery->stream,
-            {redelivery->next_chunk++, {redelivery->events, static_cast<std::size_t>(redelivery->count)}, 0});
-    });
 }
 
 }  // namespace eventbus::worker

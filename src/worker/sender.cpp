@@ -134,9 +134,9 @@ long show_if_due() {
 }
 
 // How long there is nothing to do, in milliseconds.
-long idle_time(long save_due, long show_due) {
+long idle_time(long save_due, long show_due, long again_due) {
     long most = settings::safety_poll;
-    for (long due : {save_due, show_due, wal_wait(), letters_due()})
+    for (long due : {save_due, show_due, wal_wait(), letters_due(), again_due})
         if (due >= 0) most = std::min(most, due);
     broker::TimePoint wake = call_guest([&] { return sender.dispatcher->wake_at(); });
     if (wake != broker::TimePoint::max()) {
@@ -246,9 +246,10 @@ void run() {
         arrange_streams();
         long show_due = show_if_due();
         long save_due = save_if_due();
+        long again_due = redeliveries_due();
         confirm_wal();
         more = more || (detour_to_read() != nullptr && sender.segments_locked_ms == 0);
-        ready = sleep_until_work(more ? 0 : idle_time(save_due, show_due));
+        ready = sleep_until_work(more ? 0 : idle_time(save_due, show_due, again_due));
     }
 }
 

@@ -114,6 +114,7 @@ struct Redelivery {
     bool* refused;  // again: those stay dead letters, and may be asked for once more while others are under way
     int count;
     int64 last_id;
+    SteadyTime retry_at;  // the next batch is tried again; 0: it need not be
 };
 
 struct GuestTexts {
@@ -230,8 +231,6 @@ void begin_again();
 bool feed_streams();
 bool has_room(const LogStream* stream);  // it may be lent more
 void give_back(const delivery::Report& report);
-void feed_redelivery(SenderRoute* route);
-void note_refused_again(const delivery::DeadLetter& letter);
 
 // takers.cpp: which routes of a stream take what, for all of them at once.
 log::Filter filter_of(LogStream* stream);  // valid for one chunk
@@ -274,6 +273,11 @@ LogStream* detour_to_read();  // or nullptr
 // Between SPI_connect and SPI_finish; the route's own cursor has been saved.
 void save_detours(SenderRoute* route);
 void detours_saved(SenderRoute* route);  // and that has been committed
+
+// redelivery.cpp: dead letters that are sent again.
+void feed_redelivery(SenderRoute* route);  // takes the next ones
+void note_refused_again(const delivery::DeadLetter& letter);
+long redeliveries_due();  // tries those again that were locked; in how many milliseconds the next one is due, or -1
 
 // ledger.cpp: what must be written down.
 log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled);

@@ -159,8 +159,7 @@ class RabbitNode(Broker):
                       "auth_mechanisms.1 = PLAIN", "auth_mechanisms.2 = EXTERNAL",
                       "ssl_cert_login_from = common_name"]
         if mqtt:
-            lines += [f"mqtt.listeners.tcp.1 = 127.0.0.1:{self.mqtt_port}", "mqtt.default_user = guest",
-                      "mqtt.default_pass = guest", "mqtt.exchange = amq.topic"]
+            lines += [f"mqtt.listeners.tcp.1 = 127.0.0.1:{self.mqtt_port}", "mqtt.exchange = amq.topic"]
         self._config = self._write("rabbitmq.conf", "\n".join(lines) + "\n")
         plugins = [name for name, wanted in [("rabbitmq_auth_mechanism_ssl", certificates), ("rabbitmq_mqtt", mqtt)]
                    if wanted]

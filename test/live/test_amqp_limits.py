@@ -200,8 +200,8 @@ def test_routes_take_turns_on_the_channels_that_a_user_may_have(db, rabbit, name
     for route in routes:
         db.wait_status(route, 60, delivered=2000, in_flight=0, dead=0)
     *late, line = told('broker "rabbit" (', "next attempt", "530 NOT_ALLOWED")
-    assert "530 NOT_ALLOWED - number of channels opened for user 'app' has reached the maximum allowed user limit of " \
-        "(3); routes take turns on the 3 channels that the broker lets us have" in line
+    assert re.search(r"530 NOT_ALLOWED - number of channels opened for user 'app' has reached the maximum allowed user limit "
+                     r"of \(?3\)?; routes take turns on the 3 channels that the broker lets us have", line), line
     assert all("routes take turns on the 4 channels" in more for more in late), "RabbitMQ counted late, twice"
     assert "number of channels" in db.status("r0")["last_error"]
     for route in routes:

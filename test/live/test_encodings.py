@@ -9,6 +9,7 @@ import pytest
 from database import Database
 from servers import PostgresCluster, eventually
 
+from test_interleavings import stopped
 from test_wal import WAL_SETTINGS, text_of
 
 BAD = {  # a text of the database that has no place in UTF-8, and the SQLSTATE that says so
@@ -132,8 +133,16 @@ def test_status_counts_for_nobody_what_cannot_be_read(encoded, redis_server, nam
     db.broker("redis", redis_server.url)
     db.route("out", "redis", f"stream:{name}")
     db.route("other", "redis", f"stream:{name}")
-    db.run("UPDATE eventbus.broker_config SET url = 'nonsense://'")
-    db.wait_state("out", "stopped", deadline=60)
+    sender = db.sender("out")
+    keeper = db.one("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = "
+                    "'pg_eventbus keeper'")
+    with stopped(keeper):  # it would start another one
+        db.run("SELECT pg_terminate_backend(%s)", sender)
+        db.wait_state("out", "stopped", deadline=60)
+        without_a_sender(db)
+
+
+def without_a_sender(db):
     segment = db.one("SELECT 'eventbus.log_' || last_value % 4 FROM eventbus.log_generation")
     db.run(f"INSERT INTO {segment} (id, xid, published_at, topic, payload_text, content_type) SELECT "
            "nextval('eventbus.event_id'), pg_current_xact_id(), now() - interval '1 h', chr(129), chr(129), 'text/plain'")

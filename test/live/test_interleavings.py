@@ -88,7 +88,7 @@ def test_what_is_published_with_a_change_of_topics_is_judged_by_the_new_ones(db,
         cursor.execute("SELECT eventbus.alter_route('out', topics => 'a, b')")
         cursor.execute("SELECT eventbus.publish('b', '2')")
     db.publish("a", 3)
-    eventually(lambda: len(redis_server.stream_ids(name)) >= 2)
+    eventually(lambda: len(redis_server.stream_ids(name)) == 3, why="all have come, the one with the change, too")
     assert [entry["topic"] for entry in redis_server.stream(name)] == [b"a", b"b", b"a"]
 
 
@@ -157,3 +157,24 @@ def test_a_route_that_is_being_changed_holds_up_no_other(db, stream, redis_serve
         stream(number + 1)
     holder.rollback()
     db.wait_dead("other", 6)
+
+
+def test_dead_letters_that_are_sent_again_wait_for_nobody(db, stream, redis_server, open_transaction, name):  # noqa: F811
+    """Their route is being dropped when they have arrived, and is not in the end."""
+    client = redis_server.client()
+    client.set(f"{name}:other", "no stream")
+    db.route("other", "redis", f"stream:{name}:other", "poison")
+    letters = [db.publish("poison", number) for number in range(3)]
+    db.wait_dead("other", 3)
+    client.delete(f"{name}:other")
+    stream(3)
+    with stopped(db.sender("other")):
+        assert db.one("SELECT eventbus.redeliver()") == 3
+        holder = open_transaction("SELECT eventbus.drop_route('other')")
+    eventually(lambda: redis_server.stream_ids(f"{name}:other") == letters, why="they arrive")
+    for number in range(3, 6):
+        db.publish("fine", number)
+        stream(number + 1)
+    holder.rollback()
+    eventually(lambda: db.one("SELECT count(*) FROM eventbus.dead_letter_store") == 0, why="they are forgotten")
+    assert redis_server.stream_ids(f"{name}:other") == letters

@@ -1,0 +1,128 @@
+// What it is: dead letters that an operator wants sent again: a batch of them after the other, on a stream of their own.
+// Who calls it: the sender's loop, and whoever gives back what has been delivered.
+// Never: forgets a dead letter that has not arrived; waits for an operator's transaction.
+#include <algorithm>
+
+#include "catalog/dead_letters.hpp"
+#include "postgres/guest.hpp"
+#include "postgres/query.hpp"
+#include "worker/process.hpp"
+#include "worker/sender.hpp"
+
+extern "C" {
+#include "storage/proc.h"
+}
+
+namespace eventbus::worker {
+
+namespace {
+
+constexpr int most_at_a_time = 100;
+constexpr int64 most_bytes = 8 * 1024 * 1024;
+
+bool some_wait;  // for locks
+
+// What takes the place of the batch that is through, once that is committed.
+struct Next {
+    SenderRoute* route;
+    MemoryContext memory;
+    Event* events;
+    int count;
+    bool gone;  // the extension is
+};
+
+// After last_id, in the order of ids; and from the beginning again, for some before may have been refused again and
+// asked for once more meanwhile.
+void take(void* argument) {
+    constexpr int patience_ms = 100;  // with who drops the route in a transaction that goes on
+    auto* next = static_cast<Next*>(argument);
+    const int32 route_id = next->route->id;
+    const Redelivery* through = next->route->redelivery;
+    next->gone = !begin_transaction_on_extension("sending dead letters again");
+    if (next->gone) return;
+    LockTimeout = patience_ms;
+    SPI_connect();
+    for (int i = 0; i < through->count; ++i)
+        if (!through->refused[i]) catalog::forget_dead_letter(route_id, through->events[i].id);
+    next->count = catalog::take_requeued(route_id, through->last_id, most_at_a_time, most_bytes, &next->events,
+                                         next->memory);
+    if (next->count == 0 && through->last_id != 0)
+        next->count = catalog::take_requeued(route_id, 0, most_at_a_time, most_bytes, &next->events, next->memory);
+    SPI_finish();
+    commit_transaction();
+}
+
+void end(SenderRoute* route) {
+    delivery::RouteStatus counted = call_guest([&] { return sender.dispatcher->status(redelivery_route(route->id)); });
+    route->base.delivered += static_cast<int64>(counted.delivered);
+    route->base.dead += static_cast<int64>(counted.dead);
+    route->base.retries += static_cast<int64>(counted.retries);
+    route->redelivered_at = std::max(route->redelivered_at, counted.last_delivered_at);
+    call_guest([&] { sender.dispatcher->remove_route(redelivery_route(route->id)); });
+    MemoryContextDelete(route->redelivery->memory);
+    pfree(route->redelivery);
+    route->redelivery = nullptr;
+}
+
+}  // namespace
+
+void note_refused_again(const delivery::DeadLetter& letter) {
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        const auto* route = static_cast<const SenderRoute*>(lfirst(cell));
+        if (route->redelivery == nullptr || route->redelivery->stream != letter.stream) continue;
+        route->redelivery->refused[letter.event - route->redelivery->events] = true;
+    }
+}
+
+// The ones before have arrived, or have been stored anew.
+void feed_redelivery(SenderRoute* route) {
+    constexpr int again_ms = 1000;
+    Redelivery* redelivery = route->redelivery;
+    Next next = {route, nullptr, nullptr, 0, false};
+    next.memory = AllocSetContextCreate(sender.memory, "pg_eventbus redelivery", ALLOCSET_DEFAULT_SIZES);
+    ErrorData* error = survive(take, &next);
+    LockTimeout = 0;
+    redelivery->retry_at = 0;
+    if (error != nullptr || next.gone) MemoryContextDelete(next.memory);
+    if (next.gone) return;
+    if (error != nullptr) {
+        if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE) ReThrowError(error);
+        FreeErrorData(error);
+        redelivery->retry_at = plus_ms(steady_now(), again_ms);
+        some_wait = true;
+        return;
+    }
+    if (redelivery->count > 0) status::stir_waiters(sender.database, 0);
+    if (redelivery->memory != nullptr) MemoryContextDelete(redelivery->memory);
+    redelivery->memory = next.memory;
+    redelivery->events = next.events;
+    redelivery->count = next.count;
+    redelivery->refused = static_cast<bool*>(
+        MemoryContextAllocZero(next.memory, sizeof(bool) * static_cast<Size>(next.count + 1)));
+    if (redelivery->count == 0) return end(route);
+    redelivery->last_id = redelivery->events[redelivery->count - 1].id;
+    call_guest([&] {
+        sender.dispatcher->lend(
+            redelivery->stream,
+            {redelivery->next_chunk++, {redelivery->events, static_cast<std::size_t>(redelivery->count)}, 0});
+    });
+}
+
+long redeliveries_due() {
+    long due = -1;
+    if (!some_wait) return due;
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->redelivery == nullptr || route->redelivery->retry_at == 0) continue;
+        if (steady_now() >= route->redelivery->retry_at) feed_redelivery(route);
+        if (route->redelivery == nullptr || route->redelivery->retry_at == 0) continue;
+        long ms = std::max<long>(1, ms_until(route->redelivery->retry_at));
+        due = due < 0 ? ms : std::min(due, ms);
+    }
+    some_wait = due >= 0;
+    return due;
+}
+
+}  // namespace eventbus::worker
