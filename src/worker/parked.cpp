@@ -64,10 +64,10 @@ void follow() {
     }
     SPI_finish();
     commit_transaction();
-    if (count == 0) proc_exit(0);
     ListCell* cell;
     foreach (cell, shown)
         if (!list_member_int(now, lfirst_int(cell))) status::free_route(sender.database, lfirst_int(cell));
+    if (count == 0) proc_exit(0);
     list_free(shown);
     shown = now;
 }

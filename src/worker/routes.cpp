@@ -217,8 +217,12 @@ void remove(SenderRoute* route) {
     pfree(route);
 }
 
+// Nobody after us would free the routes' places in shared memory.
 [[noreturn]] void leave_nothing_to_serve() {
     commit_transaction();
+    ListCell* cell;
+    foreach (cell, sender.routes)
+        status::free_route(sender.database, static_cast<const SenderRoute*>(lfirst(cell))->id);
     proc_exit(0);
 }
 
