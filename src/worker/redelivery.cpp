@@ -1,6 +1,6 @@
-// What it is: dead letters that an operator wants sent again: a batch of them after the other, on a stream of their own.
-// Who calls it: the sender's loop, and whoever gives back what has been delivered.
-// Never: forgets a dead letter that has not arrived; waits for an operator's transaction.
+// What it is: dead letters that an operator wants sent again: a batch of them after the other, on a stream of their
+// own. Who calls it: the sender's loop, and whoever gives back what has been delivered. Never: forgets a dead letter
+// that has not arrived; waits for an operator's transaction.
 #include <algorithm>
 
 #include "catalog/dead_letters.hpp"
@@ -44,8 +44,8 @@ void take(void* argument) {
     SPI_connect();
     for (int i = 0; i < through->count; ++i)
         if (!through->refused[i]) catalog::forget_dead_letter(route_id, through->events[i].id);
-    next->count = catalog::take_requeued(route_id, through->last_id, most_at_a_time, most_bytes, &next->events,
-                                         next->memory);
+    next->count =
+        catalog::take_requeued(route_id, through->last_id, most_at_a_time, most_bytes, &next->events, next->memory);
     if (next->count == 0 && through->last_id != 0)
         next->count = catalog::take_requeued(route_id, 0, most_at_a_time, most_bytes, &next->events, next->memory);
     SPI_finish();
@@ -98,8 +98,8 @@ void feed_redelivery(SenderRoute* route) {
     redelivery->memory = next.memory;
     redelivery->events = next.events;
     redelivery->count = next.count;
-    redelivery->refused = static_cast<bool*>(
-        MemoryContextAllocZero(next.memory, sizeof(bool) * static_cast<Size>(next.count + 1)));
+    redelivery->refused =
+        static_cast<bool*>(MemoryContextAllocZero(next.memory, sizeof(bool) * static_cast<Size>(next.count + 1)));
     if (redelivery->count == 0) return end(route);
     redelivery->last_id = redelivery->events[redelivery->count - 1].id;
     call_guest([&] {
