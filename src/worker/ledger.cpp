@@ -11,7 +11,6 @@
 #include "worker/wal_detours.hpp"
 
 extern "C" {
-#include "storage/proc.h"
 #include "utils/lsyscache.h"
 }
 
@@ -202,7 +201,7 @@ void save(void* argument) {
         commit_transaction();
         return;
     }
-    LockTimeout = patience_ms;
+    wait_for_locks(patience_ms);
     SPI_connect();
     SteadyTime now = steady_now();
     ListCell* cell;
@@ -252,7 +251,6 @@ void save_cursors(bool all) {
     if (letters_wait()) return;
     Saving saving = {all, false, false, false};
     ErrorData* error = survive(save, &saving);
-    LockTimeout = 0;
     if (error != nullptr && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE) ReThrowError(error);
     if (saving.gone) return;
     ListCell* cell;

@@ -14,10 +14,6 @@
 #include "worker/process.hpp"
 #include "worker/sender.hpp"
 
-extern "C" {
-#include "storage/proc.h"
-}
-
 namespace eventbus::worker {
 
 namespace {
@@ -66,7 +62,7 @@ void tell(const delivery::DeadLetter& letter) {
 void store(void*) {
     constexpr int patience_ms = 100;  // with who drops a route, or has locked the table
     if (!begin_transaction_on_extension("storing dead letters")) return;
-    LockTimeout = patience_ms;
+    wait_for_locks(patience_ms);
     SPI_connect();
     auto count = static_cast<int>(sender.report->dead.size());
     auto* letters = static_cast<catalog::DeadLetter*>(palloc(sizeof(catalog::DeadLetter) * static_cast<Size>(count)));
@@ -106,9 +102,7 @@ void wait(const ErrorData* error) {
 bool store_dead_letters() {
     if (sender.report->dead.empty()) return true;
     if (waiting.any && steady_now() < waiting.retry_at) return false;
-    ErrorData* error = survive(store, nullptr);
-    LockTimeout = 0;
-    if (error != nullptr) {
+    if (ErrorData* error = survive(store, nullptr)) {
         wait(error);
         FreeErrorData(error);
         return false;

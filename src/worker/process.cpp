@@ -166,8 +166,13 @@ ErrorData* survive(void (*work)(void*), void* argument) {
         use_search_path(SearchPath::own);
     }
     PG_END_TRY();
+    LockTimeout = 0;
     MemoryContextSwitchTo(before);
     return error;
+}
+
+void wait_for_locks(int milliseconds) {
+    LockTimeout = milliseconds;
 }
 
 static void fill(BackgroundWorker* worker, const char* function) {

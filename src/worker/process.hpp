@@ -37,6 +37,8 @@ void reload_if_requested();
 // Runs what may fail. nullptr: it went well. Otherwise whatever transaction was open is undone, and this is why; the
 // process goes on. The caller frees it.
 ErrorData* survive(void (*work)(void*), void* argument);
+// Within it, and to its end: who waits longer for a lock fails, by ERRCODE_LOCK_NOT_AVAILABLE.
+void wait_for_locks(int milliseconds);
 
 // Registers the static launcher; from _PG_init.
 void register_launcher();

@@ -1,6 +1,6 @@
-// What it is: dead letters that an operator wants sent again: a batch of them after the other, on a stream of their
-// own. Who calls it: the sender's loop, and whoever gives back what has been delivered. Never: forgets a dead letter
-// that has not arrived; waits for an operator's transaction.
+// What it is: dead letters that an operator wants sent again: batches of them, on a stream of their own.
+// Who calls it: the sender's loop, and whoever gives back what has been delivered.
+// Never: forgets a dead letter that has not arrived; waits for an operator's transaction.
 #include <algorithm>
 
 #include "catalog/dead_letters.hpp"
@@ -8,10 +8,6 @@
 #include "postgres/query.hpp"
 #include "worker/process.hpp"
 #include "worker/sender.hpp"
-
-extern "C" {
-#include "storage/proc.h"
-}
 
 namespace eventbus::worker {
 
@@ -40,7 +36,7 @@ void take(void* argument) {
     const Redelivery* through = next->route->redelivery;
     next->gone = !begin_transaction_on_extension("sending dead letters again");
     if (next->gone) return;
-    LockTimeout = patience_ms;
+    wait_for_locks(patience_ms);
     SPI_connect();
     for (int i = 0; i < through->count; ++i)
         if (!through->refused[i]) catalog::forget_dead_letter(route_id, through->events[i].id);
@@ -82,7 +78,6 @@ void feed_redelivery(SenderRoute* route) {
     Next next = {route, nullptr, nullptr, 0, false};
     next.memory = AllocSetContextCreate(sender.memory, "pg_eventbus redelivery", ALLOCSET_DEFAULT_SIZES);
     ErrorData* error = survive(take, &next);
-    LockTimeout = 0;
     redelivery->retry_at = 0;
     if (error != nullptr || next.gone) MemoryContextDelete(next.memory);
     if (next.gone) return;
