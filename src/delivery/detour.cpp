@@ -98,7 +98,6 @@ Detour RouteQueue::part() {
                             "; they are tried again beside the route, which goes on without them",
                         "Mend what the broker complains of; the events of a key keep their order.");
     }
-    pop_done();
     context_.report.moved = true;
     return detour;
 }
@@ -107,6 +106,7 @@ void RouteQueue::pass_over(const Detour& detour) {
     ++detours_;
     beside_.add(detour);
     seek();
+    pop_done();  // what it has parted with
 }
 
 void RouteQueue::take_again(const Detour& detour) {
@@ -126,6 +126,7 @@ void RouteQueue::absorb(const RouteQueue& detour) {
     }
     if (--detours_ <= context_.limits.detours / 2) told_enough_ = false;
     if (detours_ > 0) return;
+    if (stands()) go_on_if_empty();
     context_.notice(
         Notice::Level::log,
         shown() + " has nothing beside it any more" +

@@ -75,6 +75,7 @@ class RouteQueue {
     void new_drive() {
         window_full_ = false;
         items_.give_back_if_empty();
+        if (detours_ > 0 && stands()) look_beside();
     }
 
     // Suspects of breaking links.
@@ -174,6 +175,7 @@ class RouteQueue {
     void probe_failed();
     void begin_standing();
     void go_on_if_empty();
+    void look_beside();
 
     // What a refusal tells (route_trial.cpp)
     std::uint64_t whose(const Item& of) const;

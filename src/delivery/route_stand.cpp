@@ -88,10 +88,16 @@ void RouteQueue::heal() {
     go_on(" delivers again after ");
 }
 
-// What it stood for has gone: dropped by a change, too old, or left out.
+// What it stood for has gone: dropped by a change, too old, or left out. What went on a detour is refused there.
 void RouteQueue::go_on_if_empty() {
-    if (items_.empty() && next_event_ == nullptr && !removed_ && !stands_empty_)
+    const bool has_more = next_event_ != nullptr || (detours_ > 0 && stand_ != Stand::settings);
+    if (items_.empty() && !has_more && !removed_ && !stands_empty_)
         go_on(" has nothing left of what was refused; it goes on after ");
+}
+
+// A detour delivers: not everything of the route is refused.
+void RouteQueue::look_beside() {
+    if (stand_ != Stand::settings && evidence_->delivered_after(stand_begun_)) heal();
 }
 
 // In turn: of what is ready and the oldest of its key the first behind the last probe; then what is new; then again

@@ -100,7 +100,14 @@ class PostgresCluster:
 
     def reload(self, **changes):
         self.write_config(**changes)
+        self.read_config()
+
+    def read_config(self):
+        """Until every process has been told; a worker takes it in its next round."""
+        loaded = "SELECT pg_conf_load_time()"
+        before = self.execute(loaded)
         os.kill(self.process.pid, signal.SIGHUP)
+        eventually(lambda: self.execute(loaded) > before, 60, "the configuration is read again")
 
     def start(self, wait=True, options=()):
         # A postmaster that was asked to go quickly leaves its children to themselves: SIGQUIT tells them.

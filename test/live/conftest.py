@@ -64,12 +64,12 @@ def setting(cluster):
     def change(name, value):
         changed.add(name)
         cluster.execute(f"ALTER SYSTEM SET {name} = %s", value)
-        cluster.execute("SELECT pg_reload_conf()")
+        cluster.read_config()
 
     yield change
     for name in changed:
         cluster.execute(f"ALTER SYSTEM RESET {name}")
-    cluster.execute("SELECT pg_reload_conf()")
+    cluster.read_config()
 
 
 @pytest.fixture

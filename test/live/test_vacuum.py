@@ -15,12 +15,11 @@ def setting_here(cluster):
     names = {"eventbus.rotation_period": "1h", "eventbus.segment_size": "64MB", "eventbus.retention": "1h"}
     for name, value in names.items():
         cluster.execute(f"ALTER SYSTEM SET {name} = %s", value)
-    cluster.execute("SELECT pg_reload_conf()")
-    eventually(lambda: cluster.execute("SHOW eventbus.retention")[0][0] == "1h")
+    cluster.read_config()
     yield
     for name in names:
         cluster.execute(f"ALTER SYSTEM RESET {name}")
-    cluster.execute("SELECT pg_reload_conf()")
+    cluster.read_config()
 
 
 class Log:

@@ -39,7 +39,7 @@ def promoted(durable_redis, name):
             eventually(lambda: standby.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", end)[0][0], 60,
                        "it has come along")
             standby.execute("ALTER SYSTEM SET primary_conninfo = ''")
-            standby.execute("SELECT pg_reload_conf()")
+            standby.read_config()
             eventually(lambda: not standby.execute("SELECT 1 FROM pg_stat_wal_receiver"), 60, "it is cut off")
             for n in range(EARLY):
                 db.run("SELECT eventbus.publish_wal('m.early', to_jsonb(%s), 'k')", n)

@@ -113,6 +113,34 @@ TEST(Trial, WhereAllNamesAreForbiddenTheRouteIsHeldAndProbedInTurn) {
     EXPECT_TRUE(w.dead.empty());
 }
 
+// The sender always has more: what waits behind a refused key fills all that may be lent.
+TEST(Trial, WhereAllNamesAreForbiddenTheRouteIsHeldUnderLoad) {
+    for (const unsigned keys : {0U, 5U, 21U, 100U}) {
+        Names w;
+        w.add_named(1, "{}", "#");
+        unsigned n = 0;
+        const auto load = [&](std::chrono::milliseconds time) {
+            for (auto passed = 0ms; passed < time; passed += 10ms) {
+                std::vector<Ev> events;
+                for (unsigned i = 0; i < 21; ++i, ++n)
+                    events.emplace_back("a", keys == 0 ? "" : "k" + std::to_string(n % keys));
+                if (w.dispatcher.hungry(1)) w.lend(events);
+                w.run_for(10ms);
+            }
+        };
+        load(1s);
+        w.everything = forbidden();
+        load(30s);
+        EXPECT_EQ(w.state(1), RouteState::held) << keys << " keys";
+        EXPECT_EQ(w.told("is held"), 1U) << keys << " keys";
+        w.everything.reset();
+        load(31s);
+        EXPECT_EQ(w.state(1), RouteState::active) << keys << " keys";
+        EXPECT_TRUE(w.dead.empty()) << keys << " keys";
+        w.expect_order();
+    }
+}
+
 TEST(Trial, AHeldRouteTriesWhatIsNewAtOnce) {
     Names w;
     w.refused["secret"] = forbidden();
@@ -430,6 +458,47 @@ TEST(Trial, MuchThatIsForbiddenStaysWithinTheLimits) {
     few.lend_keys("secret", 100, 1);
     few.run_for(1s);
     EXPECT_TRUE(few.dispatcher.stuck()) << "one key fills all that may be lent: others have had no chance";
+}
+
+// Keys fill all that may be lent, go on detours, and nothing is left on the route itself.
+TEST(Trial, ARouteIsHeldAsLongAsWhatIsBesideItIsRefused) {
+    for (const bool mended : {true, false}) {
+        delivery::DispatcherLimits limits;
+        limits.events = 100;
+        Names w(limits);
+        w.everything = forbidden();
+        w.add_named(1, R"({"max_age":"300 s"})");
+        for (const unsigned key : {1U, 2U}) {
+            std::vector<Ev> events(100, Ev{"secret", "k" + std::to_string(key)});
+            w.lend(events);
+            w.run_for(1s);
+            ASSERT_TRUE(w.dispatcher.stuck());
+            w.dispatcher.begin_detour(1, key, key + 1);
+            for (unsigned i = 0; i < 100; ++i) events[i].id = (key - 1) * 100 + i + 1;
+            w.lend(events, key + 1);
+        }
+        w.run_for(200s);
+        EXPECT_EQ(w.state(1), RouteState::held) << "both detours are refused all that they have";
+        EXPECT_TRUE(w.dead.empty());
+        if (mended) {
+            w.everything.reset();
+            w.run_for(31s);
+            EXPECT_EQ(w.arrived(), 200U);
+            EXPECT_EQ(w.told("delivers again after"), 1U);
+        } else {
+            w.run_for(150s);
+            EXPECT_EQ(w.dead.size(), 200U) << "too old";
+            for (const unsigned key : {1U, 2U}) {
+                w.dispatcher.end_detour(1, key);
+                w.dispatcher.remove_detour(1, key);
+            }
+            w.take_report();
+            EXPECT_EQ(w.told("has nothing left of what was refused"), 1U);
+        }
+        EXPECT_EQ(w.state(1), RouteState::active);
+        EXPECT_EQ(w.told("is held"), 1U);
+        w.expect_order();
+    }
 }
 
 }  // namespace
