@@ -77,12 +77,22 @@ class Consumer(threading.Thread):
         super().__init__(daemon=True)
         self.who, self.shop, self.receive = who, shop, receive
         self.ready, self.heard, self.stopping = threading.Event(), [], threading.Event()
+        self.fault = None
 
     def run(self):
         while not self.stopping.is_set():
-            with contextlib.suppress(pika.exceptions.AMQPError, OSError):
+            try:
                 self.receive(self)
+            except (pika.exceptions.AMQPError, OSError):
+                pass
+            except Exception as error:  # the demo's own: not to be taken for events that are lost
+                self.fault = f"the consumer \"{self.who}\" is broken: {error!r}"
+                return
             self.stopping.wait(0.2)
+
+    def works(self):
+        assert self.fault is None, self.fault
+        return True
 
     def hear(self, body, where):
         arrived = time.time()
@@ -166,6 +176,7 @@ def all_arrived(shop, consumers, deadline):
         eventually(lambda: all(set(consumer.heard) >= set(expected) for consumer in consumers), deadline)
     fine = True
     for consumer in consumers:
+        consumer.works()
         heard = list(dict.fromkeys(consumer.heard))
         lost = [sku for sku in expected if sku not in heard]
         phantom = [sku for sku in heard if sku not in shop.committed]
@@ -188,7 +199,8 @@ def play(database, redis, rabbit, mosquitto, stack):
         consumer.start()
         stack.callback(consumer.join, 5)
         stack.callback(consumer.stopping.set)
-        consumer.ready.wait(10)
+        eventually(lambda consumer=consumer: consumer.ready.is_set() and consumer.works(), 10,
+                   f"the consumer \"{consumer.who}\" listens")
     for route in ("cache-refresh", "search-index", "shelf-labels"):
         database.wait_state(route, "active")
 

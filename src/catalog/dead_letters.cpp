@@ -172,8 +172,8 @@ int64 change(FunctionCallInfo fcinfo, const char* statement, bool whole_ones) {
     SPI_connect();
     Argument route_id = route == nullptr ? Argument::null_of(INT4OID) : Argument::of(find_route(route, Hold::share));
     uint64 count = run_query(
-        psprintf("%s WHERE NOT requeued AND ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)%s",
-                 statement, whole_ones ? " AND NOT incomplete" : ""),
+        psprintf("%s WHERE ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)%s", statement,
+                 whole_ones ? " AND NOT requeued AND NOT incomplete" : ""),
         {route_id, id});
     if (whole_ones) tell_of_incomplete(route_id, id);
     SPI_finish();

@@ -106,6 +106,7 @@ static Database* find_place(Oid oid, bool create) {
         free->log.forget();
         free->room.wanted = 0;
         free->room.look_at = 0;
+        free->room.tight = false;
         free->room.skip_before = 0;
         free->room.skipper = 0;
         free->room.none = false;

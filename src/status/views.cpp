@@ -352,11 +352,15 @@ void check_lag(Checks& checks) {
 }
 
 void check_storage(Checks& checks) {
-    run_query("SELECT count(*), string_agg(DISTINCT route, ', '), bool_or(incomplete) FROM eventbus.dead_letter");
+    run_query(
+        "SELECT count(*), string_agg(DISTINCT route, ', '), bool_or(incomplete), count(*) FILTER (WHERE requeued) "
+        "FROM eventbus.dead_letter");
     int64 dead = int8_at(0, 1);
+    int64 requeued = int8_at(0, 4);
     if (dead > 0)
         checks.put("dead letters", "warning",
-                   psprintf(INT64_FORMAT " dead letter%s on: %s", dead, dead == 1 ? "" : "s", text_at(0, 2)),
+                   psprintf(INT64_FORMAT " dead letter%s on: %s%s", dead, dead == 1 ? "" : "s", text_at(0, 2),
+                            requeued > 0 ? psprintf("; " INT64_FORMAT " to be sent again", requeued) : ""),
                    psprintf("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.%s",
                             bool_at(0, 3) ? " What is incomplete is not sent again: publish it anew, then "
                                             "eventbus.discard."

@@ -116,7 +116,8 @@ void take_report() {
 long save_if_due() {
     if (!sender.unsaved || letters_wait()) return -1;
     long since = ms_between(sender.saved_at, steady_now());
-    long wait = sender.delivered_since_save > 0 ? save_after_ms : save_quietly_after_ms;
+    bool soon = sender.delivered_since_save > 0 || sender.place->room.tight;
+    long wait = soon ? save_after_ms : save_quietly_after_ms;
     if (sender.delivered_since_save < save_after_events && since < wait) return wait - since;
     if (sender.unshown) publish_status();  // it counts what was delivered since it was last published
     save_cursors(sender.place->keeper_waits);

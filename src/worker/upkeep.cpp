@@ -154,6 +154,7 @@ SteadyTime Upkeep::run_if_due() {
     else if (limit == 0 || (!result.full && result.bytes < limit - limit / 20))
         full_since_ = 0;
     near_full_ = limit > 0 && result.bytes > limit / 2;
+    if (!database_->room.tight.exchange(near_full_) && near_full_) status::wake_senders_of(database_->oid);
     database_->room.look_at = result.bytes + limit / 8;
     skip(result);
     tell_publishers(now);

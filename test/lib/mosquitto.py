@@ -154,10 +154,10 @@ class Message:
 
 class Subscriber:
     """An MQTT 5 client; messages: what it has got so far, in order. With a client id its session outlives its
-    connection, and a restart of the broker. user: (name, password)."""
+    connection, and a restart of the broker. user: (name, password). hear: called with each message as it comes."""
 
-    def __init__(self, port, topics, qos=1, client_id=None, user=None, deadline=30):
-        self.messages = []
+    def __init__(self, port, topics, qos=1, client_id=None, user=None, deadline=30, hear=None):
+        self.messages, self._hear = [], hear
         self._topics, self._options = topics, SubscribeOptions(qos=qos, retainAsPublished=True)
         self._ready, self._persistent = threading.Event(), client_id is not None
         self._client = paho.Client(client_id=client_id or "", protocol=paho.MQTTv5)
@@ -187,6 +187,8 @@ class Subscriber:
         self.messages.append(Message(message.topic, message.payload, message.qos, bool(message.retain),
                                      properties.pop("ContentType", None),
                                      [tuple(pair) for pair in properties.pop("UserProperty", [])], properties))
+        if self._hear:
+            self._hear(self.messages[-1])
 
     def bodies(self):
         return [message.payload for message in self.messages]

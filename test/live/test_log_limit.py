@@ -47,6 +47,15 @@ def level(db, check):
     return {row["name"]: row["level"] for row in db.health()}.get(check)
 
 
+def test_routes_that_take_none_of_it_let_all_of_it_go(db, redis_server, limit):
+    """As fast as one session can publish; their senders write what they have passed as soon as the log needs room."""
+    db.broker("redis", redis_server.url)
+    for n in range(5):
+        db.route(f"other {n}", "redis", "stream:unused", "other.#")
+        db.wait_state(f"other {n}", "active")
+    assert fill(db, 48) is None
+
+
 def test_publishers_are_refused_while_the_broker_is_down_and_go_on_when_it_is_back(db, durable_redis, name, limit):
     db.broker("redis", durable_redis.url)
     db.route("out", "redis", f"stream:{name}")
