@@ -26,16 +26,18 @@ SET timezone = 'UTC';
 SELECT * FROM eventbus.dead_letter ORDER BY event_id, route;
 SELECT level, detail, hint FROM eventbus.health() WHERE name = 'dead letters';
 
--- Put back: no longer among the dead; not twice
+-- Put back: no longer among the dead; not twice; counted until it is delivered, and discarded where it was a mistake
 BEGIN;
 SELECT eventbus.redeliver('one', 102);
 SELECT eventbus.redeliver('one', 102);
-SELECT eventbus.discard('one', 102);
 SELECT event_id, route FROM eventbus.dead_letter ORDER BY event_id, route;
+SELECT level, detail, hint FROM eventbus.health() WHERE name = 'dead letters';
+SELECT eventbus.discard('one', 102);
 SELECT eventbus.redeliver(event_id => 101);
 SELECT eventbus.redeliver('one');
 SELECT eventbus.redeliver();
 SELECT count(*) FROM eventbus.dead_letter;
+SELECT level, detail, hint FROM eventbus.health() WHERE name = 'dead letters';
 ROLLBACK;
 SELECT count(*) FROM eventbus.dead_letter;
 

@@ -74,9 +74,10 @@ void make_room(const log::NewEvent& event, status::Database* database) {
     ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("the event log is full"),
                     errdetail("It takes %s of eventbus.max_log_size (%s) on disk; this event takes %s.", pretty(size),
                               pretty(limit), pretty(bytes)),
-                    errhint("It shrinks by itself when the routes that lag have delivered: eventbus.status and "
-                            "eventbus.health() show which they are. Mend what holds them, drop_route what is not "
-                            "needed, raise eventbus.max_log_size, or set eventbus.on_log_full to skip.")));
+                    errhint("It shrinks by itself when the routes that lag have delivered, and the transactions that "
+                            "have published have ended: eventbus.status and eventbus.health() show which they are. "
+                            "Mend what holds them, drop_route what is not needed, raise eventbus.max_log_size, or set "
+                            "eventbus.on_log_full to skip.")));
 }
 
 }  // namespace eventbus::intake

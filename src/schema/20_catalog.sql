@@ -147,8 +147,9 @@ CREATE VIEW eventbus.dead_letter AS
     SELECT d.event_id, r.name AS route, d.topic, d.key,
            coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
            d.headers, d.error, d.attempts, d.failed_at,
-           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id, d.incomplete, d.requeued
-    FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id;
+           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id, d.incomplete
+    FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id
+    WHERE NOT d.requeued;
 COMMENT ON VIEW eventbus.dead_letter IS 'events that a broker refused for good, a row an event and route; see eventbus.redeliver and eventbus.discard';
 COMMENT ON COLUMN eventbus.dead_letter.event_id IS 'event id, which redeliver and discard want; of an event from the WAL a number that is unique on its route, message_id is what the log and last_error name';
 COMMENT ON COLUMN eventbus.dead_letter.message_id IS 'event id as the message carries it: the same, or <commit LSN>-<n> of an event from the WAL';
@@ -159,7 +160,6 @@ COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; w
 COMMENT ON COLUMN eventbus.dead_letter.headers IS 'the event''s headers';
 COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
 COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
-COMMENT ON COLUMN eventbus.dead_letter.requeued IS 'whether eventbus.redeliver has put it back: it leaves the table when the broker has taken it, and is false again when that refuses it again; eventbus.discard still takes it out';
 COMMENT ON COLUMN eventbus.dead_letter.attempts IS 'how often it was offered to the broker';
 COMMENT ON COLUMN eventbus.dead_letter.failed_at IS 'when it was refused for good';
 

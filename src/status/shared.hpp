@@ -28,8 +28,8 @@ struct Room {
     std::atomic<std::int64_t> wanted;   // most that a publisher has missed since the keeper last looked, in bytes
     std::atomic<std::int64_t> look_at;  // size of the log at which the keeper wants to be woken to look
     std::atomic<bool> none;             // the keeper has looked, and nothing can be freed for now
-    std::atomic<bool> tight;            // the log is more than half full: senders write cursors soon, whatever they pass
-    ConditionVariable looked;           // the keeper has
+    std::atomic<bool> tight;   // the log is more than half full: senders write cursors soon, whatever they pass
+    ConditionVariable looked;  // the keeper has
     // Routes are to leave out what they have not delivered of segments before this generation; 0: nothing.
     std::atomic<std::int64_t> skip_before;
     // The keeper's process id while it leaves events out for routes that nobody serves: senders that begin wait for

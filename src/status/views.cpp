@@ -9,6 +9,7 @@
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
+#include "postgres/version.hpp"
 #include "router/route.hpp"
 #include "settings/settings.hpp"
 #include "status/log_health.hpp"
@@ -249,19 +250,6 @@ void check_workers(Checks& checks) {
         checks.put("keeper", "ok", psprintf("process %d", keeper), nullptr);
 }
 
-// The library may be newer than the extension: after a restart, and before ALTER EXTENSION. Then what reads its tables
-// would not find what it looks for.
-bool is_our_version() {
-    return strcmp(extension_version(), EVENTBUS_VERSION) == 0;
-}
-
-const char* version_words() {
-    return psprintf("the extension of this database is version %s, the server's library %s: events wait",
-                    extension_version(), EVENTBUS_VERSION);
-}
-
-constexpr const char* version_hint = "Run ALTER EXTENSION pg_eventbus UPDATE.";
-
 // An active route whose oldest event waits for longer than this, in seconds, and that has seen an error meanwhile.
 constexpr int longest_wait = 10;
 
@@ -353,20 +341,27 @@ void check_lag(Checks& checks) {
 
 void check_storage(Checks& checks) {
     run_query(
-        "SELECT count(*), string_agg(DISTINCT route, ', '), bool_or(incomplete), count(*) FILTER (WHERE requeued) "
-        "FROM eventbus.dead_letter");
+        "SELECT count(*) FILTER (WHERE NOT d.requeued), "
+        "string_agg(DISTINCT r.name, ', ') FILTER (WHERE NOT d.requeued), bool_or(d.incomplete), "
+        "count(*) FILTER (WHERE d.requeued), string_agg(DISTINCT r.name, ', ') FILTER (WHERE d.requeued) "
+        "FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id");
     int64 dead = int8_at(0, 1);
-    int64 requeued = int8_at(0, 4);
+    int64 put_back = int8_at(0, 4);
+    const char* told = "none";
+    if (dead > 0) told = psprintf(INT64_FORMAT " dead letter%s on: %s", dead, dead == 1 ? "" : "s", text_at(0, 2));
+    if (put_back > 0)
+        told = psprintf("%s; put back, and not delivered yet, " INT64_FORMAT " on: %s", told, put_back, text_at(0, 5));
     if (dead > 0)
-        checks.put("dead letters", "warning",
-                   psprintf(INT64_FORMAT " dead letter%s on: %s%s", dead, dead == 1 ? "" : "s", text_at(0, 2),
-                            requeued > 0 ? psprintf("; " INT64_FORMAT " to be sent again", requeued) : ""),
+        checks.put("dead letters", "warning", told,
                    psprintf("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.%s",
                             bool_at(0, 3) ? " What is incomplete is not sent again: publish it anew, then "
                                             "eventbus.discard."
                                           : ""));
+    else if (put_back > 0)
+        checks.put("dead letters", "warning", told,
+                   "They go out when their route does; eventbus.discard deletes them, too.");
     else
-        checks.put("dead letters", "ok", "none", nullptr);
+        checks.put("dead letters", "ok", told, nullptr);
     Finding log = look_at_log();
     checks.put("log", log.level, log.detail, log.hint);
     if (RecoveryInProgress()) return;
@@ -393,10 +388,7 @@ Datum eventbus_route_status(PG_FUNCTION_ARGS) {
     InitMaterializedSRF(fcinfo, 0);
     auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
     SPI_connect();
-    if (!is_our_version())
-        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                        errmsg("pg_eventbus cannot show the status of routes before its update"),
-                        errdetail("%s.", version_words()), errhint(version_hint)));
+    need_our_version("show the status of routes");
     run_query("SELECT id, paused, topics, source = 'wal' FROM eventbus.route_config ORDER BY id");
     auto count = static_cast<int>(SPI_processed);
     auto* lines = static_cast<RouteLine*>(palloc(sizeof(RouteLine) * (count + 1)));

@@ -3,6 +3,8 @@
 // Never: see preflight.hpp.
 #include "wal/preflight.hpp"
 
+#include <algorithm>
+
 #include "decoder/options.hpp"
 #include "postgres/query.hpp"
 #include "wal/slot.hpp"
@@ -32,6 +34,12 @@ bool lists(const char* names, const char* name) {
     return false;
 }
 
+char* without_quotes(const char* names) {
+    char* made = pstrdup(names);
+    made[std::remove(made, made + strlen(made), '"') - made] = '\0';
+    return made;
+}
+
 // The publications of the selection, as name[]; null where it names none.
 Argument names_in(const decoder::Options& options) {
     if (!options.by_publication) return Argument::null_of(NAMEARRAYOID);
@@ -56,10 +64,16 @@ Need missing_setting(bool slot_exists) {
     if (wal_level < WAL_LEVEL_LOGICAL)
         return {"wal_level is not logical: changes cannot be read from the WAL", line(restart, "wal_level = logical")};
     const char* libraries = GetConfigOption(libraries_setting, true, false);
-    if (libraries != nullptr && !lists(libraries, plugin))
-        return {"output_plugin_libraries does not list pg_eventbus: no slot can be decoded by it",
-                line(reload, psprintf("output_plugin_libraries = '%s%s%s'", libraries, *libraries != '\0' ? ", " : "",
-                                      plugin))};
+    if (libraries != nullptr && !lists(libraries, plugin)) {
+        constexpr const char* words = "output_plugin_libraries does not list pg_eventbus: no slot can be decoded by it";
+        const char* names = without_quotes(libraries);
+        if (lists(names, plugin))
+            return {words, psprintf("What ALTER SYSTEM is given in quotes is one name. Run ALTER SYSTEM SET "
+                                    "output_plugin_libraries = %s; and SELECT pg_reload_conf();",
+                                    names)};
+        return {words, line(reload, psprintf("output_plugin_libraries = '%s%s%s'", libraries,
+                                             *libraries != '\0' ? ", " : "", plugin))};
+    }
     if (slot_exists) return {};
     run_query("SELECT count(*) FROM pg_replication_slots", {}, true);
     if (int8_at(0, 1) >= max_replication_slots)

@@ -104,9 +104,10 @@ def test_a_newer_library_waits_for_the_update(old, redis_server, name):
     db.run("SELECT eventbus.wake_workers()")
     [check] = [row for row in db.health() if row["name"] == "version"]
     assert check["level"] == "error" and "ALTER EXTENSION pg_eventbus UPDATE" in check["hint"]
-    with pytest.raises(psycopg2.Error, match="before its update") as error:
-        db.status("out")
-    assert "ALTER EXTENSION pg_eventbus UPDATE" in error.value.diag.message_hint
+    for what in ("* FROM eventbus.status", "eventbus.redeliver()", "eventbus.discard()"):
+        with pytest.raises(psycopg2.Error, match="before its update") as error:
+            db.run(f"SELECT {what}")
+        assert "ALTER EXTENSION pg_eventbus UPDATE" in error.value.diag.message_hint
     only_keeper = lambda: [kind for (kind,) in old.execute(  # noqa: E731
         "SELECT backend_type FROM pg_stat_activity WHERE datname = %s AND backend_type LIKE 'pg_eventbus%%'", name)]
     stays(lambda: only_keeper() == ["pg_eventbus keeper"], 2, "the keeper stays, and no sender comes")

@@ -414,6 +414,18 @@ if knows_setting("output_plugin_libraries"):  # servers before it let every plug
         db.wait_state("out", "active")
         assert len(told("stand still")) == 1 and len(told("go on")) == 1
 
+    def test_a_list_that_alter_system_was_given_in_quotes(db, redis_server, name, setting):
+        db.broker("redis", redis_server.url)
+        setting("output_plugin_libraries", "pgoutput, pg_eventbus")  # makes one name of it
+        with pytest.raises(psycopg2.Error) as error:
+            db.route("out", "redis", f"stream:{name}", source="wal")
+        hint = error.value.diag.message_hint
+        assert hint.startswith("What ALTER SYSTEM is given in quotes is one name.")
+        command = re.search("ALTER SYSTEM [^;]*;", hint).group(0)
+        db.run(command)
+        db.cluster.read_config()
+        db.route("out", "redis", f"stream:{name}", source="wal")
+
     def test_lag_where_the_wal_cannot_be_read(db, route, libraries, name):
         db.route("second", "redis", f"stream:{name}-2", "second", source="wal")
         db.wait_state("second", "active", deadline=60)

@@ -286,6 +286,12 @@ TEST(RedisFake, SilenceWhileConnecting) {
     expect_down(pump, Remedy::retry, "no answer to the login within 0.15 s");
     EXPECT_GE(Clock::now() - begin, 140ms);
     EXPECT_LT(Clock::now() - begin, 5s);
+    settings = redis_settings("rediss://" + server.host().shown());
+    settings.options.connect_timeout_ms = 150;
+    Pump secret(settings);
+    expect_down(secret, Remedy::retry,
+                server.host().shown() +
+                    " took the connection, but does not answer the TLS handshake (it may not speak TLS) within 0.15 s");
 }
 
 TEST(RedisFake, SilenceWithTicketsOpen) {

@@ -129,7 +129,7 @@ void AmqpDriver::flush(TimePoint now) {
 void AmqpDriver::keep_time(TimePoint now) {
     if (phase_ != Phase::up && now >= deadline_) {
         const std::string limit = " within " + seconds(client_.connect_timeout_ms);
-        if (phase_ == Phase::stream) return fail(Remedy::retry, "could not connect" + limit);
+        if (phase_ == Phase::stream) return fail(Remedy::retry, stream_.missing() + limit);
         if (phase_ == Phase::start) return fail(Remedy::retry, "the broker did not greet" + limit);
         return fail(Remedy::retry, "the broker did not finish the login" + limit);
     }

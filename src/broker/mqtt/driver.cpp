@@ -168,7 +168,7 @@ void MqttDriver::keep_time(TimePoint now) {
 
 std::string MqttDriver::no_answer() const {
     const std::string limit = " within " + seconds_text(settings_.options.connect_timeout_ms);
-    if (phase_ == Phase::wire) return "could not connect to " + host_.shown() + limit;
+    if (phase_ == Phase::wire) return wire_->missing() + limit;
     const bool may_be_too_new = limits_.version == MqttVersion::v5 && !session_->took_5;
     return "the broker did not answer the login" + limit +
            (may_be_too_new ? " (to MQTT 5; for one that only knows MQTT 3.1.1 set the broker option version to "

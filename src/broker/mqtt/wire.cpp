@@ -45,6 +45,11 @@ Wire::Wire(const Host& host, const BrokerSettings& settings)
       websocket_(is_websocket(settings.url.scheme)),
       stream_(host, tls_settings(settings, is_tls(settings.url.scheme))) {}
 
+std::string Wire::missing() const {
+    if (stream_.state() != Stream::State::open) return stream_.missing();
+    return host_.shown() + " took the connection, but does not answer the request for a WebSocket";
+}
+
 Stream::State Wire::state() const {
     if (!error_.empty()) return Stream::State::closed;
     const auto state = stream_.state();

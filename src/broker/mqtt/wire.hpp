@@ -21,6 +21,7 @@ class Wire {
     Interest interest() const { return stream_.interest(); }
     const std::string& error() const { return error_.empty() ? stream_.error() : error_; }
     bool is_settings_error() const { return stream_.is_settings_error() || refused_; }
+    std::string missing() const;  // as a stream's
 
     std::string& outbox() { return websocket_ ? plain_out_ : stream_.outbox(); }
     void flush();

@@ -270,9 +270,8 @@ void RedisDriver::release_held() {
 void RedisDriver::watch(bool moved, TimePoint now) {
     if (link_.state == LinkState::connecting && now >= connect_deadline_) {
         const bool connected = stream_.state() == Stream::State::open;
-        go_down(Remedy::retry,
-                (connected ? "no answer to the login within " : "no connection to " + host_.shown() + " within ") +
-                    seconds_text(connect_timeout_));
+        go_down(Remedy::retry, (connected ? "no answer to the login" : stream_.missing()) + " within " +
+                                   seconds_text(connect_timeout_));
     }
     if (link_.state != LinkState::up) return;
     if (moved || !watching_) quiet_since_ = now;

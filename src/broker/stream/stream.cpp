@@ -301,6 +301,18 @@ Stream::State Stream::state() const {
     }
 }
 
+std::string Stream::missing() const {
+    const std::string host = impl_->host.shown();
+    switch (impl_->phase) {
+        case Impl::Phase::resolving:
+            return "no answer to the look-up of " + host;
+        case Impl::Phase::handshaking:
+            return host + " took the connection, but does not answer the TLS handshake (it may not speak TLS)";
+        default:
+            return "could not connect to " + host;
+    }
+}
+
 Interest Stream::interest() const {
     switch (impl_->phase) {
         case Impl::Phase::resolving:

@@ -39,6 +39,8 @@ class Stream {
     Interest interest() const;         // fd and what to wait for, write included only while bytes are queued
     const std::string& error() const;  // why it is closed: "connection refused", "certificate has expired" …
     bool is_settings_error() const;    // certificate or key trouble rather than the network's
+    // While it connects: what has not come yet, in words that " within 10 s" goes on from.
+    std::string missing() const;
 
     // Moves things on: connect, handshake, flush what is queued, read what has come. Returns state().
     State drive(Ready ready);

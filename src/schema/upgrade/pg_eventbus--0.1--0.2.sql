@@ -27,13 +27,13 @@ CREATE OR REPLACE VIEW eventbus.dead_letter AS
     SELECT d.event_id, r.name AS route, d.topic, d.key,
            coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
            d.headers, d.error, d.attempts, d.failed_at,
-           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id, d.incomplete, d.requeued
-    FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id;
+           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id, d.incomplete
+    FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id
+    WHERE NOT d.requeued;
 COMMENT ON COLUMN eventbus.dead_letter.event_id IS 'event id, which redeliver and discard want; of an event from the WAL a number that is unique on its route, message_id is what the log and last_error name';
 COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; what was published as bytes, text or not, is shown in base64';
 COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
 COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
-COMMENT ON COLUMN eventbus.dead_letter.requeued IS 'whether eventbus.redeliver has put it back: it leaves the table when the broker has taken it, and is false again when that refuses it again; eventbus.discard still takes it out';
 
 -- Comments in ASCII: databases of any encoding can read them.
 COMMENT ON FUNCTION eventbus.publish_change() IS
@@ -45,3 +45,5 @@ COMMENT ON FUNCTION eventbus.create_route(text, text, text, text, jsonb) IS
     'sends events to a destination. destination: kind:template (exchange:, queue: | topic: | channel:, topic:, stream:, list:) with {topic}, {topic/}, {key}, {header:NAME}; topics: comma-separated patterns, * is one word, # zero or more; options: order, max_attempts, max_age, start, and what the broker''s protocol knows (routing_key, persistent | qos, retain | maxlen); "source": "wal" takes changes and messages from the WAL instead of the log, with tables, publication, operations, messages and format (debezium, wal2json, row), and wants the attribute REPLICATION. Takes every event that becomes visible from now on; "start": "earliest" takes what the log still holds as well';
 COMMENT ON COLUMN eventbus.status.state IS 'active | connecting | retrying (the broker is down, or a proxy answers in its place; we try again) | blocked (the broker asked us to wait) | held (refused until settings are mended, tried again slowly) | paused | starting (from the WAL: the slot is being made, last_error says whom it waits for) | failing (from the WAL: it cannot be read, or standbys that must have it first lag; we try again) | lost (from the WAL: the slot is gone, see restart_route) | stopped (no sender runs)';
 COMMENT ON COLUMN eventbus.status.dead IS 'how often events became dead letters; not lowered by redeliver or discard: eventbus.dead_letter and health() have what is there now';
+
+COMMENT ON EXTENSION pg_eventbus IS 'delivers committed events to AMQP, MQTT and Redis brokers, at least once, in order per key';
