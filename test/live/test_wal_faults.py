@@ -9,9 +9,7 @@ import time
 import psycopg2
 import pytest
 
-from database import Database
 from faults import kill_postmaster, kill_sender, terminate_sender
-from postgres import knows_setting
 from servers import PostgresCluster, eventually
 
 from test_wal import WAL_SETTINGS, publish_wal, text_of  # noqa: E402
@@ -387,66 +385,6 @@ def test_lag_of_a_route_that_stands_still(db, route, cluster, setting, name):
     assert finding("lag")[0] == "ok"
 
 
-@pytest.fixture
-def libraries(cluster):
-    """By the file: ALTER SYSTEM would make one name of a quoted list."""
-    before = cluster.config["output_plugin_libraries"]
-    yield lambda names: cluster.reload(output_plugin_libraries=f"'{names}'")
-    cluster.reload(output_plugin_libraries=before)
-
-
-if knows_setting("output_plugin_libraries"):  # servers before it let every plugin decode
-    def test_what_cannot_be_decoded_is_tried_again_and_holds_up_nothing_else(db, route, redis_server, name, libraries, told):
-        db.route("log", "redis", f"stream:{name}-log")
-        libraries("pgoutput")
-        terminate_sender(db)
-        db.wait_status("out", 60, state="failing", last_error=lambda text: text and "output_plugin_libraries" in text)
-        check = {row["name"]: row for row in db.health()}
-        assert check["route out"]["level"] == check["WAL"]["level"] == "error"
-        assert "output_plugin_libraries = 'pgoutput, pg_eventbus'" in check["WAL"]["hint"]
-        with pytest.raises(psycopg2.Error, match="output_plugin_libraries"):
-            db.route("another", "redis", f"stream:{name}", source="wal")
-        db.publish("shop.log", {})
-        publish_wal(db, "shop.later", {})
-        eventually(lambda: redis_server.client().xlen(f"{name}-log") == 1, 60, "the log's route goes on")
-        libraries("pgoutput, pg_eventbus")
-        eventually(lambda: redis_server.client().xlen(name) == 1, 60, "the event arrives once it can be read")
-        db.wait_state("out", "active")
-        assert len(told("stand still")) == 1 and len(told("go on")) == 1
-
-    def test_a_list_that_alter_system_was_given_in_quotes(db, redis_server, name, setting):
-        db.broker("redis", redis_server.url)
-        setting("output_plugin_libraries", "pgoutput, pg_eventbus")  # makes one name of it
-        with pytest.raises(psycopg2.Error) as error:
-            db.route("out", "redis", f"stream:{name}", source="wal")
-        hint = error.value.diag.message_hint
-        assert hint.startswith("What ALTER SYSTEM is given in quotes is one name.")
-        command = re.search("ALTER SYSTEM [^;]*;", hint).group(0)
-        db.run(command)
-        db.cluster.read_config()
-        db.route("out", "redis", f"stream:{name}", source="wal")
-
-    def test_lag_where_the_wal_cannot_be_read(db, route, libraries, name):
-        db.route("second", "redis", f"stream:{name}-2", "second", source="wal")
-        db.wait_state("second", "active", deadline=60)
-        libraries("pgoutput")
-        before = db.one("SELECT clock_timestamp()")
-        terminate_sender(db)
-        publish_wal(db, "shop.later", {})
-        db.wait_status("out", 60, state="failing", lag=None)
-        libraries("pgoutput, pg_eventbus")
-        db.wait_status("out", 60, state="active", delivered=1, lag=lambda lag: lag is not None and not lag)
-        # What has happened since it last could is counted from then on.
-        libraries("pgoutput")
-        db.run("SELECT eventbus.drop_route('second')")  # the slot is opened anew without it
-        db.wait_status("out", 60, state="failing")
-        publish_wal(db, "shop.later", {})
-        db.wait_status("out", 60, state="failing", lag=lambda lag: lag is not None and lag.total_seconds() >= 1)
-        assert db.status("out")["lag"] < db.one("SELECT clock_timestamp()") - before
-        libraries("pgoutput, pg_eventbus")
-        db.wait_status("out", 60, state="active", delivered=2, lag=lambda lag: lag is not None and not lag)
-
-
 def test_a_change_that_cannot_be_decoded_is_a_dead_letter(db, route, redis_server, name, cluster, told):
     """By a type whose output function takes its values for something else."""
     db.run("CREATE TYPE sick")
@@ -513,50 +451,6 @@ def test_many_subtransactions_are_no_files_of_their_own(db, route, redis_server,
         publisher.commit()
     eventually(lambda: redis_server.client().xlen(name) == 27502, 120, "all arrive")
     assert db.one("SELECT spill_txns FROM pg_stat_replication_slots") < 100
-
-
-def test_a_server_that_is_not_set_up_says_so(name, redis_server):
-    with PostgresCluster(config={"wal_level": "replica"}) as cluster:
-        db = Database(cluster, name)
-        db.broker("redis", redis_server.url)
-        with pytest.raises(psycopg2.Error, match="(?s)wal_level is not logical.*: wal_level = logical"):
-            db.route("out", "redis", f"stream:{name}", source="wal")
-        for function in ("publish_wal", "publish_now"):
-            with pytest.raises(psycopg2.Error, match="wal_level = logical"):
-                publish_wal(db, "shop.n", 1, function=function)
-        db.connection.close()
-    config = dict(WAL_SETTINGS, max_replication_slots=1)
-    with PostgresCluster(config=config) as cluster:
-        db = Database(cluster, name)
-        db.broker("redis", redis_server.url)
-        db.run("SELECT pg_create_logical_replication_slot('other', 'test_decoding')")
-        with pytest.raises(psycopg2.Error, match="(?s)no replication slot is free.*max_replication_slots = 5"):
-            db.route("out", "redis", f"stream:{name}", source="wal")
-        # Somebody is quicker than the sender.
-        db.run("SELECT pg_drop_replication_slot('other')")
-        db.run("BEGIN")
-        db.route("out", "redis", f"stream:{name}", source="wal")
-        cluster.execute("SELECT pg_create_physical_replication_slot('other')")
-        db.run("COMMIT")
-        db.wait_status("out", 60, state="failing", last_error="no replication slot is free: all 1 are in use")
-        check = {row["name"]: row for row in db.health()}["WAL"]
-        assert (check["level"], check["detail"]) == ("error", "no replication slot is free: all 1 are in use")
-        assert check["hint"] == ("Put this line into postgresql.conf and restart the server: max_replication_slots = 5")
-        cluster.write_config(max_replication_slots=5)
-        cluster.restart()
-        db.reconnect()
-        db.wait_state("out", "active", deadline=60)
-        assert {row["name"]: row for row in db.health()}["WAL"]["level"] == "ok"
-        # With a slot the server would not start on such a level.
-        drop_slot(db)
-        db.wait_state("out", "lost", deadline=60)
-        cluster.write_config(wal_level="replica")
-        cluster.restart()
-        db.reconnect()
-        check = {row["name"]: row for row in db.health()}["WAL"]
-        assert (check["level"], check["hint"]) == (
-            "error", "Put this line into postgresql.conf and restart the server: wal_level = logical")
-        db.connection.close()
 
 
 def test_no_event_arrives_before_its_row_can_be_seen(db, route, redis_server, name, setting):
