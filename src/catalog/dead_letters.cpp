@@ -247,6 +247,14 @@ int take_requeued(int32 route_id, int64 after_id, int most, int64 most_bytes, Ev
     return count;
 }
 
+int64 count_requeued(int32 route_id, const char* ids) {
+    run_query(
+        "SELECT count(*) FROM eventbus.dead_letter_store WHERE route_id = $1 AND event_id = ANY ($2::bigint[]) "
+        "AND requeued",
+        {Argument::of(route_id), Argument::of(ids)});
+    return int8_at(0, 1);
+}
+
 void forget_dead_letter(int32 route_id, int64 event_id) {
     run_query("DELETE FROM eventbus.dead_letter_store WHERE route_id = $1 AND event_id = $2 AND requeued",
               {Argument::of(route_id), Argument::of(event_id)});
@@ -266,5 +274,7 @@ Datum eventbus_redeliver(PG_FUNCTION_ARGS) {
 }
 
 Datum eventbus_discard(PG_FUNCTION_ARGS) {
-    PG_RETURN_INT64(eventbus::catalog::change(fcinfo, "DELETE FROM eventbus.dead_letter_store", false));
+    int64 count = eventbus::catalog::change(fcinfo, "DELETE FROM eventbus.dead_letter_store", false);
+    if (count > 0) eventbus::intake::configuration_changed();  // a sender may have them
+    PG_RETURN_INT64(count);
 }

@@ -27,6 +27,9 @@ void store_dead_letters(const DeadLetter* letters, int count);
 // one may step over most_bytes, whatever its size.
 int take_requeued(int32 route_id, int64 after_id, int most, int64 most_bytes, Event** events, MemoryContext memory);
 
+// How many of them still wait; `ids` is a bigint[] as text.
+int64 count_requeued(int32 route_id, const char* ids);
+
 // A redelivered one has arrived.
 void forget_dead_letter(int32 route_id, int64 event_id);
 

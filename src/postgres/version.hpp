@@ -12,7 +12,8 @@ namespace eventbus {
 bool is_our_version();
 const char* version_words();
 inline constexpr const char* version_hint = "Run ALTER EXTENSION pg_eventbus UPDATE.";
-// Raises an error (55000, object_not_in_prerequisite_state) where it is not: "pg_eventbus cannot ... before its update".
+// Raises an error (55000, object_not_in_prerequisite_state) where it is not: "pg_eventbus cannot ... before its
+// update".
 void need_our_version(const char* to_do);
 
 }  // namespace eventbus

@@ -60,7 +60,53 @@ void end(SenderRoute* route) {
     route->redelivery = nullptr;
 }
 
+// Whether some that the sender has are there no more. Then those that have arrived are forgotten: the others go again.
+struct Look {
+    SenderRoute* route;
+    bool discarded;
+};
+
+void look(void* argument) {
+    constexpr int patience_ms = 100;
+    auto* look = static_cast<Look*>(argument);
+    const SenderRoute* route = look->route;
+    const Redelivery* has = route->redelivery;
+    if (!begin_transaction_on_extension("looking for dead letters that were discarded")) return;
+    wait_for_locks(patience_ms);
+    SPI_connect();
+    StringInfoData ids;
+    initStringInfo(&ids);
+    List* arrived = NIL;
+    int64 waiting = 0;
+    for (int i = 0; i < has->count; ++i) {
+        if (has->refused[i]) continue;
+        const delivery::Position at{has->next_chunk - 1, static_cast<std::uint32_t>(i)};
+        if (call_guest([&] { return sender.dispatcher->is_settled(redelivery_route(route->id), at); }))
+            arrived = lappend_int(arrived, i);
+        else
+            appendStringInfo(&ids, "%s" INT64_FORMAT, waiting++ > 0 ? "," : "{", has->events[i].id);
+    }
+    appendStringInfoChar(&ids, '}');
+    look->discarded = waiting > 0 && catalog::count_requeued(route->id, ids.data) < waiting;
+    ListCell* cell;
+    if (look->discarded)
+        foreach (cell, arrived) catalog::forget_dead_letter(route->id, has->events[lfirst_int(cell)].id);
+    SPI_finish();
+    commit_transaction();
+}
+
 }  // namespace
+
+void end_if_discarded(SenderRoute* route) {
+    if (route->redelivery == nullptr || route->redelivery->count == 0) return;
+    Look looked = {route, false};
+    if (ErrorData* error = survive(look, &looked)) {
+        if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE) ReThrowError(error);
+        FreeErrorData(error);
+        return;
+    }
+    if (looked.discarded) end(route);
+}
 
 void note_refused_again(const delivery::DeadLetter& letter) {
     ListCell* cell;

@@ -320,7 +320,7 @@ void follow_configuration() {
     for (int i = 0; i < count; ++i) {
         SenderRoute* route = find_route(routes[i].id);
         if (route == nullptr) continue;  // it cannot be used
-        if (routes[i].dead_letters_to_send > 0 && route->redelivery == nullptr) to_send = lappend(to_send, route);
+        if (routes[i].dead_letters_to_send > 0) to_send = lappend(to_send, route);
     }
     foreach (cell, list_copy(sender.routes)) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -331,6 +331,7 @@ void follow_configuration() {
 
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        end_if_discarded(route);
         if (route->redelivery != nullptr || !list_member_ptr(to_send, route)) continue;
         begin_redelivery(route);
         feed_redelivery(route);

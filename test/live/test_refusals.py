@@ -95,6 +95,26 @@ def test_refused_again_and_asked_for_once_more_while_others_are_still_sent(db, r
     db.wait_dead("out", 0)
 
 
+def test_what_was_put_back_by_mistake_can_be_discarded(db, rabbit, unroutable, name):
+    """The sender has them already; what is left of them goes out when the route does."""
+    def found():
+        [row] = [row for row in db.health() if row["name"] == "dead letters"]
+        return row["level"], row["detail"]
+
+    db.run("SELECT eventbus.pause_route('out')")
+    db.wait_state("out", "paused")
+    assert db.one("SELECT eventbus.redeliver('out')") == 2
+    assert db.dead("out") == [] and found() == ("warning", "none; put back, and not delivered yet, 2 on: out")
+    eventually(lambda: db.one("SELECT eventbus.wait_for_delivery(%s, '0')", unroutable[0]) is False)
+    assert db.one("SELECT eventbus.discard('out', %s)", unroutable[0]) == 1
+    assert found() == ("warning", "none; put back, and not delivered yet, 1 on: out")
+    bind_everything(rabbit, name)
+    db.run("SELECT eventbus.resume_route('out')")
+    assert [properties.message_id for properties, _, _ in rabbit.take(name, 1)] == [str(unroutable[1])]
+    eventually(lambda: found() == ("ok", "none"), why="it has been delivered")
+    assert rabbit.take_until_idle(name) == []
+
+
 def test_memory_does_not_grow_with_what_is_sent_again(db, redis_server, name):
     count, size = 40, 5_000_000
 
