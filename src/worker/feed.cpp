@@ -156,6 +156,7 @@ void give_back(const delivery::Report& report) {
     call_guest([&] { sender.dispatcher->release(report.finished); });
     for (const delivery::Report::Finished& finished : report.finished) {
         give_back_wal(finished);
+        give_back_given_up(finished.stream);
         ListCell* cell;
         foreach (cell, sender.streams) {
             auto* stream = static_cast<LogStream*>(lfirst(cell));

@@ -15,8 +15,16 @@ namespace {
 
 constexpr int most_at_a_time = 100;
 constexpr int64 most_bytes = 8 * 1024 * 1024;
+constexpr int patience_ms = 100;  // with who drops the route in a transaction that goes on
 
 bool some_wait;  // for locks
+
+// A batch that was given up, until the dispatcher has done with its events.
+struct GivenUp {
+    delivery::StreamId stream;
+    MemoryContext memory;
+};
+List* given_up;
 
 // What takes the place of the batch that is through, once that is committed.
 struct Next {
@@ -30,7 +38,6 @@ struct Next {
 // After last_id, in the order of ids; and from the beginning again, for some before may have been refused again and
 // asked for once more meanwhile.
 void take(void* argument) {
-    constexpr int patience_ms = 100;  // with who drops the route in a transaction that goes on
     auto* next = static_cast<Next*>(argument);
     const int32 route_id = next->route->id;
     const Redelivery* through = next->route->redelivery;
@@ -55,7 +62,15 @@ void end(SenderRoute* route) {
     route->base.retries += static_cast<int64>(counted.retries);
     route->redelivered_at = std::max(route->redelivered_at, counted.last_delivered_at);
     call_guest([&] { sender.dispatcher->remove_route(redelivery_route(route->id)); });
-    MemoryContextDelete(route->redelivery->memory);
+    if (route->redelivery->count == 0) {
+        MemoryContextDelete(route->redelivery->memory);
+    } else {
+        MemoryContext before = MemoryContextSwitchTo(sender.memory);
+        auto* batch = static_cast<GivenUp*>(palloc(sizeof(GivenUp)));
+        *batch = {route->redelivery->stream, route->redelivery->memory};
+        given_up = lappend(given_up, batch);
+        MemoryContextSwitchTo(before);
+    }
     pfree(route->redelivery);
     route->redelivery = nullptr;
 }
@@ -67,7 +82,6 @@ struct Look {
 };
 
 void look(void* argument) {
-    constexpr int patience_ms = 100;
     auto* look = static_cast<Look*>(argument);
     const SenderRoute* route = look->route;
     const Redelivery* has = route->redelivery;
@@ -98,7 +112,9 @@ void look(void* argument) {
 }  // namespace
 
 void end_if_discarded(SenderRoute* route) {
-    if (route->redelivery == nullptr || route->redelivery->count == 0) return;
+    if (route->redelivery == nullptr || route->redelivery->count == 0 || letters_wait()) return;
+    // What is under way would go twice.
+    if (call_guest([&] { return sender.dispatcher->status(redelivery_route(route->id)).in_flight; }) > 0) return;
     Look looked = {route, false};
     if (ErrorData* error = survive(look, &looked)) {
         if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE) ReThrowError(error);
@@ -106,6 +122,17 @@ void end_if_discarded(SenderRoute* route) {
         return;
     }
     if (looked.discarded) end(route);
+}
+
+void give_back_given_up(delivery::StreamId stream) {
+    ListCell* cell;
+    foreach (cell, given_up) {
+        auto* batch = static_cast<GivenUp*>(lfirst(cell));
+        if (batch->stream != stream) continue;
+        given_up = foreach_delete_current(given_up, cell);
+        MemoryContextDelete(batch->memory);
+        pfree(batch);
+    }
 }
 
 void note_refused_again(const delivery::DeadLetter& letter) {

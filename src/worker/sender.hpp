@@ -277,8 +277,10 @@ void detours_saved(SenderRoute* route);  // and that has been committed
 // redelivery.cpp: dead letters that are sent again.
 void feed_redelivery(SenderRoute* route);  // takes the next ones
 void note_refused_again(const delivery::DeadLetter& letter);
-// Ends it, where some of what it has were discarded; what is left is begun anew.
+// Ends it, where some of what it has were discarded and nothing is under way; what is left is begun anew.
 void end_if_discarded(SenderRoute* route);
+// All that was lent on that stream has come back.
+void give_back_given_up(delivery::StreamId stream);
 long redeliveries_due();  // tries those again that were locked; in how many milliseconds the next one is due, or -1
 
 // ledger.cpp: what must be written down.

@@ -115,6 +115,27 @@ def test_what_was_put_back_by_mistake_can_be_discarded(db, rabbit, unroutable, n
     assert rabbit.take_until_idle(name) == []
 
 
+def test_a_dead_letter_that_is_discarded_on_its_way_makes_no_other_come_twice(db, frozen_redis, name):
+    count, client = 40, frozen_redis.client()
+    client.set(name, "no stream")
+    db.broker("redis", frozen_redis.url)
+    db.route("out", "redis", f"stream:{name}")
+    ids = [db.publish("t", "x" * 200_000) for _ in range(count)]
+    db.wait_dead("out", count, deadline=60)
+    client.delete(name)
+    pid = db.sender("out")
+    frozen_redis.freeze()
+    assert db.one("SELECT eventbus.redeliver()") == count
+    eventually(lambda: db.one("SELECT query FROM pg_stat_activity WHERE pid = %s", pid).endswith("acknowledgements"), 30)
+    assert db.one("SELECT eventbus.discard('out', %s)", ids[-1]) == 1
+    eventually(lambda: db.one("SELECT query FROM pg_stat_activity WHERE pid = %s", pid).endswith("acknowledgements"), 30)
+    frozen_redis.thaw()
+    eventually(lambda: {row["name"]: row["detail"] for row in db.health()}["dead letters"] == "none", 60, "all are through")
+    arrived = frozen_redis.stream_ids(name)
+    assert len(arrived) == len(set(arrived)) and set(ids[:-1]) <= set(arrived) <= set(ids)
+    assert db.sender("out") == pid
+
+
 def test_memory_does_not_grow_with_what_is_sent_again(db, redis_server, name):
     count, size = 40, 5_000_000
 
