@@ -90,11 +90,27 @@ void forget(void* gone) {
         }
 }
 
+// The columns of an index, counted from FirstLowInvalidHeapAttributeNumber on; nullptr: there is none. Without the lock
+// that RelationGetIndexAttrBitmap() takes on all of a table's indexes: somebody who changes the table has it, and the
+// catalog is that of the change's time, in which nobody changes anything.
+Bitmapset* columns_of(Oid index_oid) {
+    if (!OidIsValid(index_oid)) return nullptr;
+    Relation index = RelationIdGetRelation(index_oid);
+    if (!RelationIsValid(index)) return nullptr;
+    Bitmapset* columns = nullptr;
+    for (int i = 0; i < index->rd_index->indnkeyatts; ++i) {
+        const AttrNumber column = index->rd_index->indkey.values[i];
+        if (column != 0) columns = bms_add_member(columns, column - FirstLowInvalidHeapAttributeNumber);
+    }
+    RelationClose(index);
+    return columns;
+}
+
 // The columns of `published` that are shown; their values stand in `relation`'s rows, which may have another order.
 void look_up_columns(RelationPlan* plan, Relation relation, Relation published, const Bitmapset* shown) {
     TupleDesc row = RelationGetDescr(published);
-    Bitmapset* identity = RelationGetIndexAttrBitmap(relation, INDEX_ATTR_BITMAP_IDENTITY_KEY);
-    Bitmapset* primary = RelationGetIndexAttrBitmap(relation, INDEX_ATTR_BITMAP_PRIMARY_KEY);
+    Bitmapset* identity = columns_of(relation->rd_replidindex);
+    Bitmapset* primary = columns_of(relation->rd_pkindex);
     plan->whole_identity = identity == nullptr;
     plan->columns = static_cast<Column*>(palloc0(sizeof(Column) * static_cast<Size>(row->natts + 1)));
     for (int i = 0; i < row->natts; ++i) {

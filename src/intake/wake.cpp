@@ -57,6 +57,7 @@ void at_end(XactEvent event, void*) {
         if (status::Database* database = status::my_database()) status::count_commit(database);
     }
     if (event == XACT_EVENT_COMMIT) tell_wal_readers();
+    status::wal_has_grown(ProcLastRecPtr);  // decoders of other databases keep up
     // Somebody may wait for an event that will never be.
     bool undone =
         event == XACT_EVENT_ABORT ? log::appended_in_this_transaction() : prepared.rolls_back && prepared.events;

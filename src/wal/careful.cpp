@@ -26,12 +26,17 @@ bool is_enough(int attempts, SteadyTime since, int sqlstate) {
     return attempts >= enough_attempts && (!is_passing(sqlstate) || ms_have_passed(since, steady_now(), enough_ms));
 }
 
-// A shortage that never ends is the change's own. What somebody else is about to end is not.
+// A shortage that never ends may be the change's own. What somebody else is about to end, a lock too, never is.
+bool may_be_its_own(int sqlstate) {
+    const int category = ERRCODE_TO_CATEGORY(sqlstate);
+    return category != ERRCODE_TRANSACTION_ROLLBACK && category != ERRCODE_OPERATOR_INTERVENTION &&
+           sqlstate != ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
 bool is_its_own(const Source* source, const ErrorData* error) {
     if (!is_passing(error->sqlerrcode)) return true;
-    int category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
     return source->failures->condemned && source->failures->change == source->change &&
-           category != ERRCODE_TRANSACTION_ROLLBACK && category != ERRCODE_OPERATOR_INTERVENTION;
+           may_be_its_own(error->sqlerrcode);
 }
 
 // What is known of a change that could not be made an event: its topic and key, if it came so far.
@@ -132,7 +137,8 @@ bool note_change(Source* source, const ErrorData* error) {
         failures->since = steady_now();
         failures->condemned = false;
     }
-    failures->condemned = is_enough(++failures->attempts, failures->since, error->sqlerrcode);
+    failures->condemned =
+        is_enough(++failures->attempts, failures->since, error->sqlerrcode) && may_be_its_own(error->sqlerrcode);
     return failures->condemned;
 }
 
@@ -204,11 +210,10 @@ void give_up_transaction(Source* source, XLogRecPtr commit) {
     event.is_bytes = true;
     event.error = shown_text(psprintf("transaction %u cannot be decoded, and no further change of it is delivered: %s",
                                       xid, source->failures->words));
-    ListCell* cell;
-    foreach (cell, source->takers) {
-        auto* taker = static_cast<Taker*>(lfirst(cell));
+    for (int i = 0; i < list_length(source->takers); ++i) {
+        auto* taker = static_cast<Taker*>(list_nth(source->takers, i));
         event.number = taker->from.lsn == commit ? taker->from.number + 1 : 1;
-        give(source, taker, event);
+        give(source, i, event);
     }
     MemoryContextSwitchTo(before);
     MemoryContextReset(source->scratch);

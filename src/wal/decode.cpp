@@ -23,6 +23,7 @@ void write_streamed_gap(Streamed* streamed) {
 }  // namespace
 
 Found::Found(Source* source, XLogRecPtr change) : source_(source) {
+    source->leave_if_told();
     Counting& counting = source->streaming != nullptr ? source->streaming->counting : source->counting;
     counting.in_record = counting.change == change ? counting.in_record + 1 : 0;
     counting.change = change;
@@ -42,7 +43,7 @@ void Found::give(int taker, Event* event) {
             event->published_at = to_unix_us(source_->committed_at);
             event->is_timeless = source_->is_timeless;
         }
-        wal::give(source_, static_cast<Taker*>(list_nth(source_->takers, taker)), *event);
+        wal::give(source_, taker, *event);
     }
     given_ = true;
 }
@@ -98,7 +99,6 @@ struct Shown {
 };
 
 void on_change(LogicalDecodingContext* context, ReorderBufferTXN* txn, Relation relation, ReorderBufferChange* change) {
-    note_table(relation);
     Shown shown = {context, txn, relation, change};
     auto show = [](void* argument) {
         auto* it = static_cast<Shown*>(argument);
@@ -114,7 +114,6 @@ void on_truncate(LogicalDecodingContext* context, ReorderBufferTXN* txn, int cou
         decoder::write_truncate(it->context, it->txn, 1, &it->relation, it->change);
     };
     for (int i = 0; i < count; ++i) {
-        note_table(relations[i]);
         Shown shown = {context, txn, relations[i], change};
         show_change(source_of(context), change->lsn, relations[i], decoder::Operation::truncate, show, &shown);
     }
@@ -212,21 +211,11 @@ void forget_streamed(Source* source, Streamed* streamed) {
     hash_search(source->streamed, &xid, HASH_REMOVE, nullptr);
 }
 
-void give(Source* source, Taker* taker, const Event& event) {
-    if (id_of(event) <= taker->from) {
-        taker->past(taker->context, event);
-        return;
-    }
-    if (taker->to_file) {
-        if (taker->file == nullptr) {
-            taker->file = make_spool(taker->memory);
-            taker->read = {event.lsn, event.number - 1};
-        }
-        write_event(taker->file, {}, event);
-        return;
-    }
-    if (taker->building == nullptr) taker->building = make_chunk(taker->memory);
-    add_event(taker->building, copy_event(taker->building, event), source->committed_at);
+void give(Source* source, int taker, const Event& event) {
+    const auto* asked = static_cast<const Taker*>(list_nth(source->takers, taker));
+    const bool past = id_of(event) <= asked->from;
+    if (past && id_of(event) <= asked->past_from) return;
+    add(source->batch, taker, past, event, source->committed_at);
 }
 
 }  // namespace eventbus::wal

@@ -6,6 +6,7 @@
 #include "decoder/envelope.hpp"
 #include "postgres/compat.hpp"
 #include "wal/source.hpp"
+#include "wal/spool.hpp"
 
 extern "C" {
 #include "access/xlogutils.h"
@@ -43,6 +44,8 @@ struct Source {
     State state;
     char words[256];
     List* takers;
+    Batch* batch;
+    void (*leave_if_told)();
     List* shapes;         // of Shape*: what takers with the same selection have in common
     Failures* failures;   // the sender's
     Oid looked_at;        // the table whose change is being made an event, and may fail for it; InvalidOid: none
@@ -62,6 +65,7 @@ struct Source {
     ReadLocalXLogPageNoWaitPrivate end_of_wal;
     XLogRecPtr next;     // the next record
     XLogRecPtr flushed;  // the WAL is on disk up to there, at least
+    XLogRecPtr place;    // the last record of running transactions: the slot's restart_lsn may go there
     bool waiting;        // the current one waits for transactions to end before it is decoded
 
     // The transaction that is decoded, or handed on from its spool.
@@ -77,11 +81,10 @@ struct Source {
     Streamed* streaming;  // whose block is being decoded, or nullptr
     Streamed* handing;    // which has committed, and is being handed on, or nullptr
 
-    TransactionId* unseen;  // transactions that were found since what was found was last handed on
+    TransactionId* unseen;  // transactions that were found and that somebody may not see yet
     int unseen_count;
     int unseen_room;
-    Position found;   // everything before it is with the takers,
-    Position handed;  // and has been handed on
+    Position found;  // everything before it is in the batches
 };
 
 // What stands in an envelope for the time of a commit that is not known yet: as many digits.
@@ -95,12 +98,8 @@ void make_shapes(Source* source);
 void read_selection(const Selection& selection, decoder::Options* options);
 void take_callbacks(Source* source);
 void forget_streamed(Source* source, Streamed* streamed);
-// Gives the taker the event, which is numbered, unless it is the taker's already.
-void give(Source* source, Taker* taker, const Event& event);
-
-// own_tables.cpp
-void note_table(Relation table);
-void forget_tables();
+// Gives the taker with that number the event, which is numbered, unless it is the taker's already.
+void give(Source* source, int taker, const Event& event);
 
 // careful.cpp: makes a change of a row an event for each shape, and gives it to the takers.
 void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, void (*show)(void*),
@@ -111,10 +110,5 @@ void give_up_transaction(Source* source, XLogRecPtr commit);
 // held.cpp: true where the record that has been read is a message that waits for its commit.
 void make_held(Source* source);
 bool hold_record(Source* source);
-
-inline bool is_full(const Taker* taker, const Limits& limits) {
-    return taker->building != nullptr &&
-           (taker->building->count >= limits.events || taker->building->bytes >= limits.bytes);
-}
 
 }  // namespace eventbus::wal

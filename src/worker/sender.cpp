@@ -11,7 +11,6 @@
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "settings/settings.hpp"
-#include "wal/slot.hpp"
 #include "worker/parked.hpp"
 #include "worker/process.hpp"
 #include "worker/sleep.hpp"
@@ -159,7 +158,7 @@ bool commits_are_many() {
     static bool many = false;
     SteadyTime now = steady_now();
     if (now - since < measured_over_us) return many;
-    std::uint64_t now_commits = sender.place->commits + sender.place->wal_commits;
+    std::uint64_t now_commits = sender.place->commits;
     many = (now_commits - commits) * USECS_PER_SEC > many_a_second * static_cast<std::uint64_t>(now - since);
     since = now;
     commits = now_commits;
@@ -280,13 +279,11 @@ extern "C" PGDLLEXPORT void eventbus_sender_main(Datum argument) {
     sender.worker = status::attach_worker(status::WorkerKind::sender, sender.database, sender.broker_id);
     if (sender.worker == nullptr && status::pid_of_sender(sender.database, sender.broker_id) != 0) proc_exit(0);
     if (sender.worker == nullptr) refuse_for_lack_of_room();
-    // Before it counts as gone: DROP DATABASE waits for that, and refuses while a slot is in use.
-    before_shmem_exit([](int, Datum) { wal::release_slot(); }, 0);
     if (sender.place->suspended_by != 0) proc_exit(0);
     connect_to(sender.database);
     // What a crash undoes of our cursors is sent again; waiting for the disk would buy nothing.
     SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
-    // Large transactions from the WAL wait in temporary files for their commit.
+    // What routes from the WAL have no room for in memory waits in temporary files.
     SetConfigOption("temp_file_limit", "-1", PGC_SUSET, PGC_S_OVERRIDE);
 
     sender.memory = AllocSetContextCreate(TopMemoryContext, "pg_eventbus sender", ALLOCSET_DEFAULT_SIZES);

@@ -28,6 +28,8 @@ bool give_back_to_detours(SenderRoute* route, const delivery::Report::Finished& 
 // Between SPI_connect and SPI_finish; the route's own cursor has been saved.
 void save_wal_detours(SenderRoute* route);
 void wal_detours_saved(SenderRoute* route);  // and that has been committed
+// Where the first of them begins that may still want what the route is past; `from` where there is none.
+wal::Position first_of_detours(const SenderRoute* route, const wal::Position& from);
 // The place that the route's detours still need, where it is before `least`.
 wal::Position least_of_detours(const SenderRoute* route, const wal::Position& least);
 
