@@ -22,8 +22,8 @@ struct Batch {
 Batch* make_batch(MemoryContext memory);
 // Also gives back what a large event has taken.
 void clear(Batch* batch);
-// The taker with that number gets the event; `past`: only for its detours. What the event before points to, and this one
-// as well, is not repeated.
+// The taker with that number gets the event; `past`: only for its detours. What the event before points to, and this
+// one as well, is not repeated.
 void add(Batch* batch, int taker, bool past, const Event& event, TimestampTz committed_at);
 
 struct BatchReader {

@@ -96,6 +96,16 @@ void remember_table(Failures* failures, Oid table) {
     MemoryContextSwitchTo(before);
 }
 
+// What a large event has taken is not kept for the next ones.
+void let_go_of_large(StringInfo text) {
+    constexpr int most_kept = 1024 * 1024;
+    if (text->maxlen <= most_kept) return;
+    MemoryContext before = MemoryContextSwitchTo(GetMemoryChunkContext(text->data));
+    pfree(text->data);
+    initStringInfo(text);
+    MemoryContextSwitchTo(before);
+}
+
 // Makes the change an event for one shape; false where it is none.
 bool look(Source* source, Shape* shape, Relation relation, decoder::Operation operation, bool careful,
           void (*show)(void*), void* argument) {
@@ -186,6 +196,7 @@ void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Ope
     source->context->output_plugin_private = plugins;
     source->made = nullptr;
     found.done();
+    let_go_of_large(&source->payload);
 }
 
 bool note_failure(Source* source, const ErrorData* error) {

@@ -212,9 +212,22 @@ void forget_streamed(Source* source, Streamed* streamed) {
 }
 
 void give(Source* source, int taker, const Event& event) {
+    constexpr Size most_at_once = 8 * 1024 * 1024;
     const auto* asked = static_cast<const Taker*>(list_nth(source->takers, taker));
-    const bool past = id_of(event) <= asked->from;
-    if (past && id_of(event) <= asked->past_from) return;
+    const Position id = id_of(event);
+    const bool past = id <= asked->from;
+    if (past && id <= asked->past_from) return;
+    const bool same_change = id == source->given;
+    source->given = id;
+    if (!source->emptying && source->overflow == nullptr && source->batch->length >= most_at_once && !same_change) {
+        source->overflow = make_spool(source->memory);
+        source->found = source->last_given;
+    }
+    if (!source->emptying && source->overflow != nullptr) {
+        write_event(source->overflow, {InvalidTransactionId, taker, 0, same_change, false}, event);
+        return;
+    }
+    source->last_given = id;
     add(source->batch, taker, past, event, source->committed_at);
 }
 

@@ -223,6 +223,42 @@ bool hand_on_streamed(Source* source, Size bytes, SteadyTime until) {
     return false;
 }
 
+// The same for what one record has found; false when all of it has been handed on.
+bool hand_on_overflow(Source* source, Size bytes, SteadyTime until) {
+    Chunk* passing = make_chunk(source->reading);
+    source->emptying = true;
+    for (uint32 looks = 0;; ++looks) {
+        if (!source->has_next_head) source->has_next_head = read_head(source->overflow, &source->next_head);
+        if (!source->has_next_head) break;
+        if (!source->next_head.same_change && (passing->bytes > bytes || source->batch->length >= bytes ||
+                                               (looks % records_between_looks == 0 && steady_now() > until))) {
+            source->emptying = false;
+            source->found = source->last_given;
+            return true;
+        }
+        source->has_next_head = false;
+        Event event = read_event(source->overflow, passing);
+        give(source, source->next_head.taker, event);
+    }
+    source->emptying = false;
+    free_spool(source->overflow);
+    source->overflow = nullptr;
+    source->found = {source->next, 0};
+    return false;
+}
+
+// The reader's buffer for records that lie on several pages grows with the largest; a record that has been read has
+// been copied out of it.
+void let_go_of_large_record(XLogReaderState* reader) {
+    constexpr uint32 most_kept = 1024 * 1024;
+    constexpr uint32 first_room = 5 * XLOG_BLCKSZ;  // XLogReaderAllocate()'s; it takes for granted that a page fits in
+    if (reader->readRecordBufSize <= most_kept) return;
+    MemoryContext memory = GetMemoryChunkContext(reader->readRecordBuf);
+    pfree(reader->readRecordBuf);
+    reader->readRecordBuf = static_cast<char*>(MemoryContextAlloc(memory, first_room));
+    reader->readRecordBufSize = first_room;
+}
+
 void tell_statistics(Source* source) {
     if (source->decoded_txns == 0) return;
     source->context->reorder->totalTxns += std::exchange(source->decoded_txns, 0);
@@ -287,17 +323,23 @@ bool step(Source* source, Size bytes) {
             more = step_starting(source);
         } else if (source->handing != nullptr) {
             if (hand_on_streamed(source, bytes, until)) break;
+        } else if (source->overflow != nullptr) {
+            if (source->batch->length >= bytes || hand_on_overflow(source, bytes, until)) break;
         } else if (source->batch->length >= bytes) {
             break;
         } else if (!read_record(source)) {
             more = false;
         } else {
             if (!hold_record(source)) decode_record(source);
-            if (source->handing == nullptr) source->found = {source->next, 0};
+            if (source->overflow != nullptr)
+                release(source->overflow);
+            else if (source->handing == nullptr)
+                source->found = {source->next, 0};
         }
         if (records % records_between_looks == 0 && steady_now() > until) break;
     }
     tell_statistics(source);
+    let_go_of_large_record(source->context->reader);
     MemoryContextSwitchTo(source->memory);
     MemoryContextReset(source->reading);
     return more;
@@ -308,7 +350,7 @@ XLogRecPtr read_by_now(const Source* source) {
 }
 
 bool is_handing_on(const Source* source) {
-    return source->handing != nullptr;
+    return source->handing != nullptr || source->overflow != nullptr;
 }
 
 char* failed_table(const Source* source) {

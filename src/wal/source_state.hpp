@@ -81,6 +81,15 @@ struct Source {
     Streamed* streaming;  // whose block is being decoded, or nullptr
     Streamed* handing;    // which has committed, and is being handed on, or nullptr
 
+    // What one record has found beyond what is sent at once: a transaction that began before confirmed_flush_lsn is
+    // decoded as a whole when it commits.
+    Spool* overflow;      // or nullptr
+    SpoolHead next_head;  // read from there,
+    bool has_next_head;   // where there is one
+    bool emptying;        // what comes from there is given
+    Position given;       // the change that was given last,
+    Position last_given;  // and the one that is in a batch
+
     TransactionId* unseen;  // transactions that were found and that somebody may not see yet
     int unseen_count;
     int unseen_room;

@@ -34,10 +34,10 @@ namespace eventbus::worker {
 namespace {
 
 constexpr Size batch_bytes = 128 * 1024;
-constexpr long starting_ms = 50;         // between looks while a slot is made
-constexpr long unseen_ms = 10;           // and while what was found cannot be seen yet; its commit wakes us earlier
-constexpr long nothing_new_ms = 100;     // a batch without events waits so long for others
-constexpr int lock_patience_ms = 500;    // of what a type's output function locks
+constexpr long starting_ms = 50;       // between looks while a slot is made
+constexpr long unseen_ms = 10;         // and while what was found cannot be seen yet; its commit wakes us earlier
+constexpr long nothing_new_ms = 100;   // a batch without events waits so long for others
+constexpr int lock_patience_ms = 500;  // of what a type's output function locks
 constexpr long standbys_patience_ms = 1000;
 constexpr long linger_us = 500;
 
@@ -50,14 +50,15 @@ struct Decoder {
     Task task;
     wal::Source* source;
     wal::Batch* batch;
-    TimestampTz since;  // when the reading began of which the batch is what was found
-    bool more;          // the last step did not come to the end of what there is
-    bool unsent;        // something was read since the last message,
-    BatchHead told;     // which said this,
-    SteadyTime sent_at;  // then
+    TimestampTz since;          // when the reading began of which the batch is what was found
+    bool more;                  // the last step did not come to the end of what there is
+    bool unsent;                // something was read since the last message,
+    BatchHead told;             // which said this,
+    SteadyTime sent_at;         // then
     SteadyTime standbys_since;  // since when standbys are waited for; 0: they are not
     bool told_standbys;
     std::uint64_t confirmed;  // what was asked for last
+    bool failed;              // nothing but telling why is left to do
 };
 
 Decoder decoder;
@@ -87,8 +88,26 @@ void read_task() {
     MemoryContextSwitchTo(before);
 }
 
+// Lets go of what the sender needs no more. A promoted standby would have the slot without the cursors and dead letters
+// that it has been moved for.
+void confirm() {
+    const std::uint64_t wanted = decoder.head->confirm;
+    if (wanted == decoder.confirmed || !compat::standbys_have(decoder.head->written)) return;
+    decoder.confirmed = wanted;
+    wal::confirm(decoder.source, wanted);
+}
+
+// The sender has no room for more. It may have others' places to let go of.
+void wait_for_room() {
+    constexpr long look_ms = 1000;
+    leave_if_told();
+    CHECK_FOR_INTERRUPTS();
+    if (!decoder.failed) confirm();
+    sleep_on_latch(look_ms, "EventbusDecoderFull");
+}
+
 void tell(const void* head, Size head_bytes, const void* body, Size body_bytes) {
-    if (!send(decoder.queue, head, head_bytes, body, body_bytes)) proc_exit(0);
+    if (!send(decoder.queue, head, head_bytes, body, body_bytes, wait_for_room)) proc_exit(0);
 }
 
 void tell_words(bool starting, const char* words, const char* hint) {
@@ -157,15 +176,6 @@ bool all_is_visible() {
     return visible;
 }
 
-// Lets go of what the sender needs no more. A promoted standby would have the slot without the cursors and dead letters
-// that it has been moved for.
-void confirm() {
-    const std::uint64_t wanted = decoder.head->confirm;
-    if (wanted == decoder.confirmed || !compat::standbys_have(decoder.head->written)) return;
-    decoder.confirmed = wanted;
-    wal::confirm(decoder.source, wanted);
-}
-
 // What was committed without waiting for the disk is flushed here: decoding reads nothing else.
 void flush_wanted() {
     const XLogRecPtr wanted = decoder.place->wal_end;
@@ -197,8 +207,9 @@ bool commits_are_many() {
 std::uint64_t bound() {
     constexpr std::uint64_t mb = 1024 * 1024;
     const auto segment = static_cast<std::uint64_t>(wal_segment_size);
-    return max_slot_wal_keep_size_mb > 0 ? std::min(segment, static_cast<std::uint64_t>(max_slot_wal_keep_size_mb) * mb / 2)
-                                         : segment;
+    return max_slot_wal_keep_size_mb > 0
+               ? std::min(segment, static_cast<std::uint64_t>(max_slot_wal_keep_size_mb) * mb / 2)
+               : segment;
 }
 
 // The slot's restart_lsn moves from one record of running transactions to the next. The server writes one every 15 s,
@@ -340,6 +351,7 @@ extern "C" PGDLLEXPORT void eventbus_decoder_main(Datum argument) {
     read_task();
     ErrorData* error = survive(decode, nullptr);
     MemoryContextSwitchTo(decoder.memory);
+    decoder.failed = true;
     if (error != nullptr) tell_failure(error);
     proc_exit(0);
 }

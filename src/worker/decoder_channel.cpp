@@ -97,19 +97,33 @@ void read_description(const char* bytes, Size length, Task* task) {
     }
 }
 
-bool send(shm_mq_handle* queue, const void* head, Size head_bytes, const void* body, Size body_bytes) {
+static bool send_part(shm_mq_handle* queue, shm_mq_iovec* pieces, int count, void (*meanwhile)()) {
+    for (;;) switch (shm_mq_sendv(queue, pieces, count, true, true)) {
+            case SHM_MQ_SUCCESS:
+                return true;
+            case SHM_MQ_DETACHED:
+                return false;
+            case SHM_MQ_WOULD_BLOCK:
+                meanwhile();
+                break;
+        }
+}
+
+bool send(shm_mq_handle* queue, const void* head, Size head_bytes, const void* body, Size body_bytes,
+          void (*meanwhile)()) {
     Size total = head_bytes + body_bytes;
     const auto* rest = static_cast<const char*>(body);
-    Size first = std::min(body_bytes, part_bytes);
-    shm_mq_iovec pieces[] = {{reinterpret_cast<const char*>(&total), sizeof total},
-                             {static_cast<const char*>(head), head_bytes},
-                             {rest, first}};
-    if (shm_mq_sendv(queue, pieces, body_bytes > 0 ? 3 : 2, false, true) != SHM_MQ_SUCCESS) return false;
-    while (first < body_bytes) {
-        rest += first;
-        body_bytes -= first;
-        first = std::min(body_bytes, part_bytes);
-        if (shm_mq_send(queue, first, rest, false, true) != SHM_MQ_SUCCESS) return false;
+    Size part = std::min(body_bytes, part_bytes);
+    shm_mq_iovec first[] = {{reinterpret_cast<const char*>(&total), sizeof total},
+                            {static_cast<const char*>(head), head_bytes},
+                            {rest, part}};
+    if (!send_part(queue, first, body_bytes > 0 ? 3 : 2, meanwhile)) return false;
+    while (part < body_bytes) {
+        rest += part;
+        body_bytes -= part;
+        part = std::min(body_bytes, part_bytes);
+        shm_mq_iovec next = {rest, part};
+        if (!send_part(queue, &next, 1, meanwhile)) return false;
     }
     return true;
 }

@@ -77,8 +77,9 @@ struct FailedHead {
     char hint[256];
 };
 
-// False where the other end is gone.
-bool send(shm_mq_handle* queue, const void* head, Size head_bytes, const void* body, Size body_bytes);
+// False where the other end is gone. While the queue is full it calls meanwhile(), which waits for the latch.
+bool send(shm_mq_handle* queue, const void* head, Size head_bytes, const void* body, Size body_bytes,
+          void (*meanwhile)());
 
 struct Inbox {
     shm_mq_handle* queue;

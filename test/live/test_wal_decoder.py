@@ -259,3 +259,54 @@ def test_a_table_that_changes_on_the_backlog(db, route, redis_server):
     assert all(f'"a":"text {n}"' in rows[n] and '"c":7' in rows[n] for n in range(401, 501))
     db.run("INSERT INTO ward VALUES (501, 'x', 'good', 8)")
     eventually(lambda: len(wards()) == 500 and client.xlen(f"{route}-second") == 1, 60, "both get what comes")
+
+
+def own_memory(pid):
+    """In megabytes, without what is shared."""
+    with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1024
+
+
+def test_a_large_event_leaves_no_memory_behind(db, route, redis_server):
+    client = redis_server.client()
+    db.run("CREATE TABLE large (id int PRIMARY KEY, words text)")
+    db.run("ALTER TABLE large ALTER words SET STORAGE EXTERNAL")
+    db.run("INSERT INTO large VALUES (1, repeat('x', 1000000))")
+    eventually(lambda: client.xlen(route) == 1, 60, "a small one")
+    wait_confirmed(db)
+    pids = {"decoder": wait_decoder(db), "sender": db.sender("out")}
+    before = {kind: own_memory(pid) for kind, pid in pids.items()}
+    db.run("INSERT INTO large VALUES (2, repeat('x', 150000000))")
+    db.run("SELECT eventbus.publish_wal('shop.large', to_jsonb(repeat('x', 16000000)))")
+    eventually(lambda: client.xlen(route) == 3, 120, "the large ones")
+    db.wait_status("out", 60, delivered=3, in_flight=0)
+    assert pids == {"decoder": wait_decoder(db), "sender": db.sender("out")}, "the same processes"
+    for kind, pid in pids.items():
+        eventually(lambda kind=kind, pid=pid: own_memory(pid) < before[kind] + 15, 30,
+                   f"{kind} gives it back: {own_memory(pid)} MB, {before[kind]} before")
+
+
+def test_a_large_transaction_that_goes_on_in_its_middle_fits_into_memory(db, route, redis_server):
+    """It lies before the slot's confirmed_flush_lsn, where PostgreSQL streams nothing, and is decoded in one stroke."""
+    client, rows = redis_server.client(), 150000
+    db.run("INSERT INTO item SELECT g, repeat('x', 900) FROM generate_series(1, %s) g", rows)
+    eventually(lambda: client.xlen(route) > 20000, 60, "a part of it arrives")
+    db.run("SELECT eventbus.pause_route('out')")
+    db.wait_status("out", 60, state="paused", in_flight=0)
+    there = client.xlen(route)
+    assert there < rows, "too late to show anything"
+    end = db.one("SELECT split_part(%s, '-', 1)::pg_lsn", text_of(redis_server.stream(route)[-1])["id"])
+    eventually(lambda: db.one("SELECT confirmed_flush_lsn >= %s FROM pg_replication_slots WHERE slot_name = %s", end,
+                              slot_of(db)["slot_name"]), 60, "its beginning is confirmed")
+    pid = wait_decoder(db)
+    terminate_sender(db)
+    db.run("SELECT eventbus.resume_route('out')")
+    largest, decoding = 0, wait_decoder(db, but=pid)
+
+    def all_there():
+        nonlocal largest
+        largest = max(largest, own_memory(decoding))
+        return client.xlen(route) == rows
+    eventually(all_there, 120, "all of it")
+    assert keys(redis_server, route) == [str(n) for n in range(1, rows + 1)]
+    assert largest < 100, f"{largest} MB for a transaction of {rows * 900 / 1e6} MB"
