@@ -26,6 +26,7 @@ struct Selection {
     const char* operations;
     const char* messages;
     const char* format;  // also "row": the payload is the row alone
+    bool local_only;     // not what replication has written
 };
 // Errors where it cannot be read.
 void check_selection(const Selection& selection);
