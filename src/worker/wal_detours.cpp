@@ -238,6 +238,17 @@ void wal_detours_saved(SenderRoute* route) {
     }
 }
 
+wal::Position settled_on_detours(const SenderRoute* route, const wal::Position& handed, const wal::Position& settled) {
+    wal::Position found = settled;
+    ListCell* cell;
+    foreach (cell, route->wal->detours) {
+        auto* detour = static_cast<WalDetour*>(lfirst(cell));
+        // What the route is past it may not have been shown again yet.
+        found = std::min(found, handed < detour->until ? detour->saved : place_of(detour));
+    }
+    return found;
+}
+
 wal::Position least_of_detours(const SenderRoute* route, const wal::Position& least) {
     wal::Position found = least;
     ListCell* cell;

@@ -28,6 +28,8 @@ bool give_back_to_detours(SenderRoute* route, const delivery::Report::Finished& 
 // Between SPI_connect and SPI_finish; the route's own cursor has been saved.
 void save_wal_detours(SenderRoute* route);
 void wal_detours_saved(SenderRoute* route);  // and that has been committed
+// What commits before it is settled on the route, as far as `settled`, and on its detours.
+wal::Position settled_on_detours(const SenderRoute* route, const wal::Position& handed, const wal::Position& settled);
 // The place that the route's detours still need, where it is before `least`.
 wal::Position least_of_detours(const SenderRoute* route, const wal::Position& least);
 
