@@ -110,7 +110,7 @@ def test_whoever_stands_still_is_waited_for(db, out, cluster):
     assert wait(db) is True and wait(db, before) is True
 
 
-def test_all_routes_or_one_of_them(db, redis_server, frozen_redis, name):
+def test_all_routes_from_the_wal_or_one_of_them(db, redis_server, frozen_redis, name):
     """A broker that does not answer; a route of the log does not count. What was before it has been settled."""
     db.broker("well", redis_server.url)
     db.broker("ill", frozen_redis.url, heartbeat=0)
