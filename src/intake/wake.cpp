@@ -4,10 +4,10 @@
 #include "intake/wake.hpp"
 
 #include "log/log.hpp"
+#include "postgres/wal_end.hpp"
 #include "status/shared.hpp"
 
 extern "C" {
-#include "access/xlog.h"
 #include "executor/executor.h"
 }
 
@@ -30,7 +30,7 @@ void tell_wal_readers() {
     if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
         status::tell_wal_readers(database, XactLastCommitEnd);
     else if (prepared.commits)
-        status::tell_wal_readers(database, GetXLogInsertRecPtr());
+        status::tell_wal_readers(database, end_of_wal());
 }
 
 void at_end(XactEvent event, void*) {

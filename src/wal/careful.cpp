@@ -174,15 +174,17 @@ bool note_record(Source* source, const ErrorData* error) {
 
 }  // namespace
 
-void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, void (*show)(void*),
-                 void* argument) {
+void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, bool replicated,
+                 void (*show)(void*), void* argument) {
     Found found(source, lsn);
+    replicated = replicated || (source->streaming == nullptr && source->replicated);
     source->change = found.id();
     bool careful = wants_care(source, RelationGetRelid(relation));
     void* plugins = source->context->output_plugin_private;
     ListCell* cell;
     foreach (cell, source->shapes) {
         auto* shape = static_cast<Shape*>(lfirst(cell));
+        if (replicated && shape->selection.local_only) continue;
         Made made = {};
         source->made = &made;
         shape->decoder.context = source->context;

@@ -6,6 +6,10 @@
 
 #include "wal/events.hpp"
 
+extern "C" {
+#include "replication/origin.h"
+}
+
 namespace eventbus::wal {
 
 namespace {
@@ -69,10 +73,12 @@ void remember(Source* source, TransactionId xid) {
     source->unseen[source->unseen_count++] = xid;
 }
 
+// The record that has been read is the commit's, or that of a message without a transaction.
 void begin(Source* source, uint64 commit, TimestampTz committed_at) {
     source->commit = commit;
     source->committed_at = committed_at;
     source->is_timeless = false;
+    source->replicated = XLogRecGetOrigin(source->context->reader) != InvalidRepOriginId;
     source->number = 0;
     source->counting = {};
 }
@@ -90,6 +96,10 @@ void on_commit(LogicalDecodingContext* context, ReorderBufferTXN*, XLogRecPtr) {
     source->decoded_bytes += std::exchange(context->reorder->totalBytes, 0);
 }
 
+bool is_replicated(const ReorderBufferChange* change) {
+    return change->origin_id != InvalidRepOriginId;
+}
+
 // What PostgreSQL hands the callbacks of a change.
 struct Shown {
     LogicalDecodingContext* context;
@@ -104,7 +114,8 @@ void on_change(LogicalDecodingContext* context, ReorderBufferTXN* txn, Relation 
         auto* it = static_cast<Shown*>(argument);
         decoder::write_change(it->context, it->txn, it->relation, it->change);
     };
-    show_change(source_of(context), change->lsn, relation, decoder::operation_of(change), show, &shown);
+    show_change(source_of(context), change->lsn, relation, decoder::operation_of(change), is_replicated(change), show,
+                &shown);
 }
 
 void on_truncate(LogicalDecodingContext* context, ReorderBufferTXN* txn, int count, Relation relations[],
@@ -115,7 +126,8 @@ void on_truncate(LogicalDecodingContext* context, ReorderBufferTXN* txn, int cou
     };
     for (int i = 0; i < count; ++i) {
         Shown shown = {context, txn, relations[i], change};
-        show_change(source_of(context), change->lsn, relations[i], decoder::Operation::truncate, show, &shown);
+        show_change(source_of(context), change->lsn, relations[i], decoder::Operation::truncate, is_replicated(change),
+                    show, &shown);
     }
 }
 
@@ -214,6 +226,7 @@ void forget_streamed(Source* source, Streamed* streamed) {
 void give(Source* source, int taker, const Event& event) {
     constexpr Size most_at_once = 8 * 1024 * 1024;
     const auto* asked = static_cast<const Taker*>(list_nth(source->takers, taker));
+    if (source->replicated && asked->selection.local_only) return;
     const Position id = id_of(event);
     const bool past = id <= asked->from;
     if (past && id <= asked->past_from) return;

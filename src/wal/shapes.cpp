@@ -155,7 +155,7 @@ bool is_row(const Selection& selection) {
 
 bool same(const Selection& a, const Selection& b) {
     return same_text(a.format, b.format) && same_text(a.tables, b.tables) && same_text(a.publication, b.publication) &&
-           same_text(a.operations, b.operations) && same_text(a.messages, b.messages);
+           same_text(a.operations, b.operations) && same_text(a.messages, b.messages) && a.local_only == b.local_only;
 }
 
 decoder::Piece source_names() {

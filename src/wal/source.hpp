@@ -25,6 +25,7 @@ struct Selection {
     const char* operations;
     const char* messages;
     const char* format;  // also "row": the payload is the row alone
+    bool local_only;     // not what replication has written
 };
 inline constexpr const char* Selection::*selection_texts[] = {
     &Selection::tables, &Selection::publication, &Selection::operations, &Selection::messages, &Selection::format};

@@ -72,6 +72,7 @@ struct Source {
     uint64 commit;
     TimestampTz committed_at;
     bool is_timeless;         // committed_at is the time of reading
+    bool replicated;          // its commit record has a replication origin
     TimestampTz last_commit;  // the same, of transactions alone
     int64 number;             // of its last change
     Counting counting;
@@ -107,12 +108,14 @@ void make_shapes(Source* source);
 void read_selection(const Selection& selection, decoder::Options* options);
 void take_callbacks(Source* source);
 void forget_streamed(Source* source, Streamed* streamed);
-// Gives the taker with that number the event, which is numbered, unless it is the taker's already.
+// Gives the taker with that number the event, which is numbered, unless it is the taker's already, or no matter of the
+// taker's for its transaction's origin, which a streamed one shows at its end.
 void give(Source* source, int taker, const Event& event);
 
 // careful.cpp: makes a change of a row an event for each shape, and gives it to the takers.
-void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, void (*show)(void*),
-                 void* argument);
+// replicated: its record has a replication origin, whatever that of the commit has.
+void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, bool replicated,
+                 void (*show)(void*), void* argument);
 // Gives every taker word of a transaction that PostgreSQL cannot decode.
 void give_up_transaction(Source* source, XLogRecPtr commit);
 

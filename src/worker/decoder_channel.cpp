@@ -66,6 +66,7 @@ void describe(const Task& task, char** bytes, Size* length) {
         put(&out, &taker->from, sizeof taker->from);
         put(&out, &taker->past_from, sizeof taker->past_from);
         for (auto text : wal::selection_texts) put_text(&out, taker->selection.*text);
+        put(&out, &taker->selection.local_only, sizeof taker->selection.local_only);
         put_text(&out, static_cast<const char*>(list_nth(task.topics, i)));
     }
     *bytes = out.data;
@@ -92,6 +93,7 @@ void read_description(const char* bytes, Size length, Task* task) {
         in.get(&taker->from, sizeof taker->from);
         in.get(&taker->past_from, sizeof taker->past_from);
         for (auto text : wal::selection_texts) taker->selection.*text = in.get_text();
+        in.get(&taker->selection.local_only, sizeof taker->selection.local_only);
         task->takers = lappend(task->takers, taker);
         task->topics = lappend(task->topics, in.get_text());
     }

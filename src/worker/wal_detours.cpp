@@ -241,6 +241,13 @@ wal::Position first_of_detours(const SenderRoute* route, const wal::Position& fr
     return found;
 }
 
+wal::Position settled_on_detours(const SenderRoute* route, const wal::Position& settled) {
+    wal::Position found = settled;
+    ListCell* cell;
+    foreach (cell, route->wal->detours) found = std::min(found, place_of(static_cast<WalDetour*>(lfirst(cell))));
+    return found;
+}
+
 wal::Position least_of_detours(const SenderRoute* route, const wal::Position& least) {
     wal::Position found = least;
     ListCell* cell;

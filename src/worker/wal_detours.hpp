@@ -30,6 +30,8 @@ void save_wal_detours(SenderRoute* route);
 void wal_detours_saved(SenderRoute* route);  // and that has been committed
 // Where the first of them begins that may still want what the route is past; `from` where there is none.
 wal::Position first_of_detours(const SenderRoute* route, const wal::Position& from);
+// What commits before it is settled on the route, as far as `settled`, and on its detours.
+wal::Position settled_on_detours(const SenderRoute* route, const wal::Position& settled);
 // The place that the route's detours still need, where it is before `least`.
 wal::Position least_of_detours(const SenderRoute* route, const wal::Position& least);
 

@@ -207,6 +207,10 @@ static wal::Position place_of(const SenderRoute* route, const delivery::Position
     return first_unsettled(route->wal, settled, &at) ? at : lent_by_now(route);
 }
 
+wal::Position settled_by_now(const SenderRoute* route) {
+    return settled_on_detours(route, place_of(route, status_of(route).settled));
+}
+
 void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::WalPlace* place) {
     wal::Position at = place_of(route, settled);
     place->lsn = at.lsn;

@@ -64,6 +64,8 @@ bool first_unsettled(const WalFeed* feed, const delivery::Position& settled, wal
 wal::Position handed_by_now();
 // Everything before it has been lent to the route.
 wal::Position lent_by_now(const SenderRoute* route);
+// What commits before it is settled, on the route's detours, too.
+wal::Position settled_by_now(const SenderRoute* route);
 // Whether something has come that nobody has read yet.
 bool wal_has_more();
 // In how many milliseconds to look again; negative: when woken.
