@@ -172,7 +172,6 @@ void decode_record(Source* source) {
     XLogReaderState* reader = source->context->reader;
     bool give_up = source->failures->given_up == reader->ReadRecPtr;
     source->decoding = reader->ReadRecPtr;
-    give_room(source);
     source->context->fast_forward = give_up;  // it forgets what commits here, and knows what that did to the catalog
     LogicalDecodingProcessRecord(source->context, reader);
     source->context->fast_forward = false;
@@ -327,6 +326,7 @@ bool step(Source* source, const Limits& limits) {
         } else if (!read_record(source)) {
             more = false;
         } else {
+            give_room(source);
             if (!hold_record(source)) decode_record(source);
             if (source->handing == nullptr) source->found = {source->next, 0};
         }
