@@ -131,12 +131,9 @@ void on_truncate(LogicalDecodingContext* context, ReorderBufferTXN* txn, int cou
     }
 }
 
-void on_message(LogicalDecodingContext* context, ReorderBufferTXN*, XLogRecPtr lsn, bool transactional,
-                const char* prefix, Size size, const char* content) {
-    if (!transactional) {
-        begin(source_of(context), lsn, GetCurrentTimestamp());
-        source_of(context)->is_timeless = true;
-    }
+// Those that are no transaction's do not come this way; see held.cpp.
+void on_message(LogicalDecodingContext* context, ReorderBufferTXN*, XLogRecPtr lsn, bool, const char* prefix, Size size,
+                const char* content) {
     found_message(source_of(context), lsn, prefix, {content, size});
 }
 
@@ -194,6 +191,12 @@ void begin_transaction(Source* source, TransactionId xid, uint64 commit, Timesta
     begin(source, commit, committed_at);
     source->last_commit = committed_at;
     remember(source, xid);
+}
+
+void found_lone_message(Source* source, XLogRecPtr lsn, const char* prefix, std::string_view content) {
+    begin(source, lsn, GetCurrentTimestamp());
+    source->is_timeless = true;
+    found_message(source, lsn, prefix, content);
 }
 
 void take_callbacks(Source* source) {

@@ -163,7 +163,6 @@ void decode_record(Source* source) {
     bool give_up = source->failures->given_up == reader->ReadRecPtr;
     source->decoding = reader->ReadRecPtr;
     if (is_running_xacts(reader)) source->place = reader->ReadRecPtr;
-    give_room(source);
     source->context->fast_forward = give_up;  // it forgets what commits here, and knows what that did to the catalog
     LogicalDecodingProcessRecord(source->context, reader);
     source->context->fast_forward = false;
@@ -330,6 +329,7 @@ bool step(Source* source, Size bytes) {
         } else if (!read_record(source)) {
             more = false;
         } else {
+            give_room(source);
             if (!hold_record(source)) decode_record(source);
             if (source->overflow != nullptr)
                 release(source->overflow);

@@ -77,7 +77,7 @@ struct Source {
     int64 number;             // of its last change
     Counting counting;
 
-    HTAB* held;           // messages of transactions that have nothing else; see held.cpp
+    HTAB* held;           // messages of transactions that have nothing else, with subtransactions; see held.cpp
     HTAB* streamed;       // of Streamed
     Streamed* streaming;  // whose block is being decoded, or nullptr
     Streamed* handing;    // which has committed, and is being handed on, or nullptr
@@ -104,6 +104,8 @@ inline constexpr int64 commit_not_known = 1000000000000;
 // What is found next belongs to a transaction that commits there.
 void begin_transaction(Source* source, TransactionId xid, uint64 commit, TimestampTz committed_at);
 void found_message(Source* source, XLogRecPtr lsn, const char* prefix, std::string_view content);
+// One that is no transaction's.
+void found_lone_message(Source* source, XLogRecPtr lsn, const char* prefix, std::string_view content);
 void make_shapes(Source* source);
 void read_selection(const Selection& selection, decoder::Options* options);
 void take_callbacks(Source* source);
@@ -119,7 +121,7 @@ void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Ope
 // Gives every taker word of a transaction that PostgreSQL cannot decode.
 void give_up_transaction(Source* source, XLogRecPtr commit);
 
-// held.cpp: true where the record that has been read is a message that waits for its commit.
+// held.cpp: true where the record that has been read is a message: PostgreSQL's decoder need not see it.
 void make_held(Source* source);
 bool hold_record(Source* source);
 
