@@ -155,6 +155,14 @@ SET client_min_messages = warning;
 SELECT eventbus.create_route('changes', 'away', 'list:l', 'wait.#', '{"source": "wal", "tables": "none.*"}');
 RESET client_min_messages;
 SELECT eventbus.wait_for_delivery('0/1'::pg_lsn), eventbus.wait_for_delivery('0/1'::pg_lsn, route => 'changes');
+-- What commits before its slot is made is not the route's.
+DO $$
+BEGIN
+    FOR i IN 1 .. 600 LOOP
+        EXIT WHEN (SELECT state NOT IN ('starting', 'stopped', 'failing') FROM eventbus.status WHERE route = 'changes');
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$;
 SELECT eventbus.publish_wal('wait.some', '1') IS NOT NULL AS published;
 SELECT pg_current_wal_insert_lsn() AS lsn \gset
 SELECT eventbus.wait_for_delivery(:'lsn', '0 s'), eventbus.wait_for_delivery(:'lsn'::pg_lsn, '-1 month'), eventbus.wait_for_delivery(:'lsn', '100 ms', 'changes');
