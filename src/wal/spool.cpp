@@ -105,6 +105,11 @@ void release(Spool* spool) {
     spool->readable = written(spool);
 }
 
+void take_back(Spool* spool) {
+    stand(spool, false);
+    spool->written = spool->readable;
+}
+
 bool is_read(const Spool* spool) {
     return read_by_now(spool) == spool->readable;
 }

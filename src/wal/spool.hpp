@@ -26,6 +26,8 @@ void write_event(Spool* spool, const SpoolHead& head, const Event& event);
 void write_gap(Spool* spool, const SpoolHead& head);
 // What has been written by now may be read.
 void release(Spool* spool);
+// What has been written since is forgotten.
+void take_back(Spool* spool);
 // Nothing is left that may be read, or that has been written.
 bool is_read(const Spool* spool);
 bool is_empty(const Spool* spool);

@@ -105,6 +105,7 @@ void begin_wal_detour(SenderRoute* route) {
         for (uint32 i = first; i < lent->chunk->count; ++i)
             if (takes(detour, lent->chunk->events[i])) put_into_wal_file(&detour->feed, lent->chunk->events[i]);
     }
+    keep_what_came(&detour->feed);
     sender.unsaved = true;
 }
 
@@ -139,14 +140,22 @@ void forget_wal_detours(SenderRoute* route) {
     route->wal->detours = NIL;
 }
 
-void show_to_detours(SenderRoute* route, const Event* events, uint32 count) {
+void show_to_detours(SenderRoute* route, const Event& event) {
     ListCell* cell;
     foreach (cell, route->wal->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        if (detour->ended) continue;
-        for (uint32 i = 0; i < count; ++i)
-            if (takes(detour, events[i])) put_into_wal_file(&detour->feed, events[i]);
+        if (!detour->ended && takes(detour, event)) put_into_wal_file(&detour->feed, event);
     }
+}
+
+void keep_what_came_to_detours(const SenderRoute* route) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) keep_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed);
+}
+
+void take_back_what_came_to_detours(const SenderRoute* route) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) take_back_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed);
 }
 
 void show_past_to_detours(SenderRoute* route, const Event& event) {

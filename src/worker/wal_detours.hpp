@@ -14,10 +14,13 @@ void begin_wal_detour(SenderRoute* route);
 // Those of earlier times; the route has been added to the dispatcher, and nothing has been lent to it.
 void load_wal_detours(SenderRoute* route);
 void forget_wal_detours(SenderRoute* route);
-// Events that are about to be lent to the route.
-void show_to_detours(SenderRoute* route, const Event* events, uint32 count);
+// One that is about to be lent to the route.
+void show_to_detours(SenderRoute* route, const Event& event);
 // One that the route is past; its detours may not be.
 void show_past_to_detours(SenderRoute* route, const Event& event);
+// What they were shown since is there to stay, or is taken back.
+void keep_what_came_to_detours(const SenderRoute* route);
+void take_back_what_came_to_detours(const SenderRoute* route);
 // Detours get what there is room for, and end where they have caught up. Everything before `handed` is with the routes.
 void feed_wal_detours(SenderRoute* route, const wal::Position& handed);
 // Whether one could be given more at once.

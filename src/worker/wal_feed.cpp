@@ -43,11 +43,6 @@ bool hungry(const WalFeed* feed) {
     return call_guest([&] { return sender.dispatcher->hungry(feed->stream); });
 }
 
-void lend_to_route(SenderRoute* route, wal::Chunk* chunk) {
-    show_to_detours(route, chunk->events, chunk->count);
-    lend_wal(route->wal, chunk);
-}
-
 // Routes that had no room in memory get from their files what there is room for now.
 void lend_from_files() {
     ListCell* cell;
@@ -57,7 +52,11 @@ void lend_from_files() {
         if (feed == nullptr) continue;
         feed_wal_detours(route, handed_by_now());
         if (feed->file == nullptr || !hungry(feed)) continue;
-        if (wal::Chunk* chunk = read_wal_file(feed, limits())) lend_to_route(route, chunk);
+        wal::Chunk* chunk = read_wal_file(feed, limits());
+        if (chunk == nullptr) continue;
+        for (uint32 i = 0; i < chunk->count; ++i) show_to_detours(route, chunk->events[i]);
+        keep_what_came_to_detours(route);
+        lend_wal(feed, chunk);
     }
 }
 
@@ -106,7 +105,8 @@ void lend_what_came() {
         if (route->wal == nullptr || route->wal->building == nullptr) continue;
         wal::Chunk* chunk = route->wal->building;
         route->wal->building = nullptr;
-        lend_to_route(route, chunk);
+        route->wal->kept = 0;
+        lend_wal(route->wal, chunk);
     }
 }
 
@@ -120,6 +120,7 @@ void take_wal_event(SenderRoute* route, const wal::BatchReader& found) {
         put_into_wal_file(feed, found.event);
     } else {
         if (feed->building == nullptr) feed->building = wal::make_chunk(sender.memory);
+        show_to_detours(route, found.event);
         wal::add_event(feed->building, wal::copy_event(feed->building, found.event), found.committed_at);
     }
 }

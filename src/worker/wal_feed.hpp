@@ -26,6 +26,7 @@ struct WalFeed {
     bool begun;            // a decoder has read for it
     bool to_file;          // what comes goes to the file: the route has no room in memory
     wal::Chunk* building;  // what has come, and is about to be lent; nullptr: nothing
+    uint32 kept;           // how much of it stays if the message at hand cannot be taken as a whole
     wal::Spool* file;      // or nullptr
     wal::Position read;    // up to where what was in the file has been taken out of it
     delivery::StreamId stream;
@@ -55,6 +56,9 @@ struct WalLimits {
 };
 wal::Chunk* read_wal_file(WalFeed* feed, const WalLimits& limits);
 void put_into_wal_file(WalFeed* feed, const Event& event);
+// What has come since is there to stay, or is taken back.
+void keep_what_came(WalFeed* feed);
+void take_back_what_came(WalFeed* feed);
 // The route or detour is gone; what it was lent stays until the dispatcher gives it back.
 void leave_wal_lent(WalFeed* feed);
 bool give_back_wal_lent(WalFeed* feed, const delivery::Report::Finished& finished);

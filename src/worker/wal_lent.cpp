@@ -28,7 +28,29 @@ void put_into_wal_file(WalFeed* feed, const Event& event) {
         feed->read = {event.lsn, event.number - 1};
     }
     wal::write_event(feed->file, {}, event);
-    wal::release(feed->file);
+}
+
+void keep_what_came(WalFeed* feed) {
+    if (feed->file != nullptr) wal::release(feed->file);
+    feed->kept = feed->building != nullptr ? feed->building->count : 0;
+}
+
+static void end_file_if_empty(WalFeed* feed) {
+    if (!wal::is_empty(feed->file)) return;
+    wal::free_spool(feed->file);
+    feed->file = nullptr;
+}
+
+void take_back_what_came(WalFeed* feed) {
+    if (feed->file != nullptr) {
+        wal::take_back(feed->file);
+        end_file_if_empty(feed);
+    }
+    if (feed->building == nullptr) return;
+    feed->building->count = feed->kept;
+    if (feed->kept > 0) return;
+    wal::free_chunk(feed->building);
+    feed->building = nullptr;
 }
 
 wal::Chunk* read_wal_file(WalFeed* feed, const WalLimits& limits) {
@@ -40,10 +62,7 @@ wal::Chunk* read_wal_file(WalFeed* feed, const WalLimits& limits) {
         feed->read = id_of(event);
         wal::add_event(chunk, event, from_unix_us(event.published_at));
     }
-    if (wal::is_empty(feed->file)) {
-        wal::free_spool(feed->file);
-        feed->file = nullptr;
-    }
+    end_file_if_empty(feed);
     return chunk;
 }
 

@@ -207,14 +207,41 @@ void began() {
     sender.saved_at = 0;
 }
 
-void take_batch(const char* message, Size length) {
-    BatchHead head;
-    memcpy(&head, message, sizeof head);
-    if (wal_now.state == wal::State::starting) began();
+struct Message {
+    const char* bytes;
+    Size length;
+};
+
+void take_events(void* argument) {
+    const auto* message = static_cast<const Message*>(argument);
     wal::BatchReader found = {};
-    found.at = message + sizeof head;
-    found.end = message + length;
+    found.at = message->bytes + sizeof(BatchHead);
+    found.end = message->bytes + message->length;
     while (wal::next(&found)) take_wal_event(wal_now.takers[found.taker], found);
+}
+
+// All of it, or, where a file cannot be written, nothing.
+bool take_all_events(Message message) {
+    ErrorData* error = survive(take_events, &message);
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal == nullptr) continue;
+        (error == nullptr ? keep_what_came : take_back_what_came)(route->wal);
+        (error == nullptr ? keep_what_came_to_detours : take_back_what_came_to_detours)(route);
+    }
+    if (error == nullptr) return true;
+    close_decoder();
+    show_trouble(error_words(error), error->hint);
+    FreeErrorData(error);
+    return false;
+}
+
+void take_batch(const Message& message) {
+    BatchHead head;
+    memcpy(&head, message.bytes, sizeof head);
+    if (wal_now.state == wal::State::starting) began();
+    if (message.length > sizeof head && !take_all_events(message)) return;
     wal_now.handed = head.found;
     wal_now.read = head.read;
     wal_now.handing = head.handing;
@@ -334,7 +361,8 @@ bool receive_from_decoder(const WalLimits& limits) {
         }
         switch (static_cast<MessageKind>(*message)) {
             case MessageKind::batch:
-                take_batch(message, length);
+                take_batch({message, length});
+                if (is_closed()) return false;
                 break;
             case MessageKind::words:
                 take_words(message);
