@@ -33,8 +33,9 @@ void check_broker(const char* name, const char* url, const char* options) {
         bool names_files;
         IdleOptions idle;
     };
+    std::string_view utf8_options = to_utf8(options);
     Checked checked = call_guest([&] {
-        BrokerSettings settings = broker::read_broker(name, url, options, module_directory());
+        BrokerSettings settings = broker::read_broker(name, url, utf8_options, module_directory());
         const BrokerOptions& o = settings.options;
         return Checked{!(o.password_file.empty() && o.ca_file.empty() && o.cert_file.empty() && o.key_file.empty()),
                        broker::idle_options(settings, module_directory())};
@@ -75,7 +76,7 @@ void check_routes(int32 broker_id, const char* url) {
         const char* name = text_at(i, 1);
         const char* destination = text_at(i, 2);
         const char* topics = text_at(i, 3);
-        const char* options = text_at(i, 4);
+        std::string_view options = to_utf8_or_marks(text_at(i, 4));
         call_guest([&] {
             const broker::Module* module = broker::load_module(url_scheme(url), module_directory());
             try {

@@ -3,14 +3,16 @@
 // Never: see wal_selection.hpp.
 #include "catalog/wal_selection.hpp"
 
+#include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "router/route.hpp"
 
 namespace eventbus::catalog {
 
 wal::Selection wal_selection(const char* options, const broker::Module& module) {
-    auto* read = call_guest([&] { return new router::RouteOptions(router::read_route_options(options, module)); });
-    auto text = [](const std::optional<std::string>& given) { return given ? pstrdup(given->c_str()) : nullptr; };
+    std::string_view utf8 = to_utf8_or_marks(options);
+    auto* read = call_guest([&] { return new router::RouteOptions(router::read_route_options(utf8, module)); });
+    auto text = [](const std::optional<std::string>& given) { return given ? from_utf8(*given) : nullptr; };
     const router::WalOptions& wal = read->wal;
     wal::Selection selection = {text(wal.tables),   text(wal.publication), text(wal.operations),
                                 text(wal.messages), text(wal.format),      wal.local_only};

@@ -3,6 +3,7 @@
 // Never: see wal_message.hpp.
 #include "core/wal_message.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -12,6 +13,10 @@ namespace {
 
 constexpr char version = 1;
 constexpr std::uint16_t no_key = 0xFFFF;
+
+// Years that have four digits, in microseconds since 1970.
+constexpr std::int64_t first_time = -62135596800000000;
+constexpr std::int64_t behind_last_time = 253402300800000000;
 
 // Written and read on one machine, so in its own byte order. The payload is what remains.
 struct Head {
@@ -57,9 +62,13 @@ bool read_wal_message(std::string_view content, Event& event) {
     Head head{};
     if (content.size() < sizeof head) return false;
     std::memcpy(&head, content.data(), sizeof head);
+    unsigned char is_bytes;  // what is neither 0 nor 1 is no bool
+    std::memcpy(&is_bytes, content.data() + offsetof(Head, is_bytes), sizeof is_bytes);
     content.remove_prefix(sizeof head);
     const std::size_t key = head.key == no_key ? 0 : head.key;
-    if (head.version != version || content.size() < std::size_t{head.topic} + key + head.content_type + head.headers)
+    if (head.version != version || is_bytes > 1 || head.published_at < first_time ||
+        head.published_at >= behind_last_time ||
+        content.size() < std::size_t{head.topic} + key + head.content_type + head.headers)
         return false;
     const auto take = [&content](std::size_t size) {
         const auto text = content.substr(0, size);

@@ -16,7 +16,8 @@ inline constexpr const char* wal_message_prefix = "pg_eventbus";
 // Everything but ids. Texts are UTF-8.
 std::size_t wal_message_size(const Event& event);
 void write_wal_message(const Event& event, char* to);
-// False where the content is none of ours.
+// False where the content is none of ours: anybody may use the prefix. That texts are UTF-8, and neither too long nor
+// anything but what they should be (a topic, a JSON object), is not looked at.
 bool read_wal_message(std::string_view content, Event& event);
 
 }  // namespace eventbus

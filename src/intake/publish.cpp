@@ -3,6 +3,7 @@
 // Never: talks to a broker, or does anything that a rollback would not undo (ids excepted).
 #include "intake/publish.hpp"
 
+#include "core/topic.hpp"
 #include "intake/allowed.hpp"
 #include "intake/characters.hpp"
 #include "intake/room.hpp"
@@ -23,18 +24,6 @@ namespace eventbus::intake {
 namespace {
 
 constexpr const char* topic_hint = "A topic is 1 to 255 bytes long: words joined by dots, such as shop.order.created.";
-
-// The rule of router::check_topic, by hand for the hot path; what fails here is explained there.
-bool topic_is_plain(std::string_view topic) {
-    if (topic.empty() || topic.size() > 255) return false;
-    char before = '.';
-    for (char c : topic) {
-        if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7f || c == '*' || c == '#' || c == '+') return false;
-        if (c == '.' && before == '.') return false;
-        before = c;
-    }
-    return before != '.';
-}
 
 [[noreturn]] void refuse_null(const char* function, const char* argument) {
     ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", argument),
@@ -96,7 +85,7 @@ log::NewEvent read_event(FunctionCallInfo fcinfo, const char* function, log::Col
     log::NewEvent event = {};
     event.topic = PG_GETARG_TEXT_PP(argument_topic);
     std::string_view topic = text_view(event.topic);
-    if (!topic_is_plain(topic)) call_guest([&] { router::check_topic(topic); });
+    if (!is_topic(topic)) call_guest([&] { router::check_topic(topic); });
     check_allowed(topic);
 
     // Detoasted but in their packed form: what is stored is what came.

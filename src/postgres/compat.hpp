@@ -13,7 +13,6 @@ extern "C" {
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "commands/sequence.h"
-#include "common/jsonapi.h"
 #include "common/relpath.h"
 #include "mb/pg_wchar.h"
 #include "nodes/nodeFuncs.h"
@@ -243,16 +242,6 @@ inline XLogRecPtr log_message(const char* prefix, const char* content, Size size
 #else
     return LogLogicalMessage(prefix, content, size, transactional);
 #endif
-}
-
-inline bool is_json(const char* text, int length) {
-#if PG_VERSION_NUM >= 170000
-    JsonLexContext* lexer =
-        makeJsonLexContextCstringLen(nullptr, const_cast<char*>(text), length, GetDatabaseEncoding(), false);
-#else
-    JsonLexContext* lexer = makeJsonLexContextCstringLen(const_cast<char*>(text), length, GetDatabaseEncoding(), false);
-#endif
-    return pg_parse_json(lexer, &nullSemAction) == JSON_SUCCESS;
 }
 
 }  // namespace eventbus::compat

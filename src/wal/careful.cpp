@@ -1,5 +1,5 @@
 // What it is: changes of rows and what becomes of errors in them: a change that fails is given as what is left of it.
-// Who calls it: the callbacks in decode.cpp; the source, where PostgreSQL's own decoding fails.
+// Who calls it: the callbacks in decode.cpp; messages.cpp; the source, where PostgreSQL's own decoding fails.
 // Never: lets a change be given to some of its takers and fail for others: all is made before anything is given.
 //
 // A subtransaction around each conversion would cost every change something. So only the first changes of a table are
@@ -12,6 +12,7 @@
 
 extern "C" {
 #include "access/rmgr.h"
+#include "catalog/pg_class.h"
 #include "utils/lsyscache.h"
 }
 
@@ -129,6 +130,9 @@ bool look(Source* source, Shape* shape, Relation relation, decoder::Operation op
     return source->made->done;
 }
 
+// Stands for messages among the tables of which one has failed: it has no changes that are shown.
+constexpr Oid all_messages = RelationRelationId;
+
 bool is_commit(XLogReaderState* reader) {
     if (XLogRecGetRmid(reader) != RM_XACT_ID) return false;
     uint8 info = XLogRecGetInfo(reader) & XLOG_XACT_OPMASK;
@@ -199,6 +203,23 @@ void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Ope
     source->made = nullptr;
     found.done();
     let_go_of_large(&source->payload);
+}
+
+bool messages_want_care(const Source* source) {
+    return source->failures->tables != NIL && list_member_oid(source->failures->tables, all_messages);
+}
+
+const char* make_message(Source* source, void (*make)(void*), void* argument) {
+    const char* words = nullptr;
+    source->looked_at = all_messages;
+    if (!messages_want_care(source)) {
+        make(argument);
+    } else if (ErrorData* error = attempt_anything(make, argument)) {
+        if (!is_its_own(source, error)) ReThrowError(error);
+        words = error_words(error);
+    }
+    source->looked_at = InvalidOid;
+    return words;
 }
 
 bool note_failure(Source* source, const ErrorData* error) {

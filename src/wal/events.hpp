@@ -39,6 +39,11 @@ struct Made {
 const bool* takers_of_table(const Source* source, const Shape* shape, const char* schema, const char* table,
                             decoder::Operation operation, std::string_view* topic);
 
+// careful.cpp: makes a message an event. nullptr: it went well; otherwise why it cannot be made. Wants a transaction
+// where messages want care, as they do once one has failed.
+bool messages_want_care(const Source* source);
+const char* make_message(Source* source, void (*make)(void*), void* argument);
+
 // A change, and how it is given to those who take it.
 class Found {
  public:

@@ -1,69 +1,144 @@
 // What it is: messages in the WAL as events: our own, and anybody's.
 // Who calls it: the callbacks, and held.cpp.
-// Never: needs a transaction, where the database's encoding is UTF-8.
+// Never: looks at more than the topic of what nobody wants; needs a transaction, where the database is one of UTF-8.
 #include <algorithm>
 
+#include "core/json.hpp"
+#include "core/topic.hpp"
 #include "core/wal_message.hpp"
 #include "postgres/encoding.hpp"
+#include "postgres/rows.hpp"
 #include "wal/events.hpp"
 
 namespace eventbus::wal {
 
 namespace {
 
-// What a topic may not hold becomes an underscore.
-std::string_view topic_of_prefix(const char* prefix) {
-    constexpr Size longest = 255;
-    Size length = std::min(strlen(prefix), longest);
-    char* topic = pnstrdup(prefix, length);
+std::string_view cut_utf8(std::string_view text, Size most) {
+    if (text.size() <= most) return text;
+    auto length = static_cast<int>(text.size());
+    return text.substr(0,
+                       static_cast<Size>(pg_encoding_mbcliplen(PG_UTF8, text.data(), length, static_cast<int>(most))));
+}
+
+// What a topic may not hold becomes an underscore, what UTF-8 does not have a question mark.
+std::string_view topic_of_prefix(std::string_view prefix) {
+    constexpr Size enough = 4 * longest_topic;  // no character becomes as much shorter
+    std::string_view text = cut_utf8(to_utf8_or_marks(prefix.substr(0, enough)), longest_topic);
+    if (text.empty()) return "_";
+    if (is_topic(text)) return text;
+    char* topic = pnstrdup(text.data(), text.size());
     for (char* c = topic; *c != '\0'; ++c) {
         bool empty_word = *c == '.' && (c == topic || c[-1] == '.' || c[1] == '\0');
         bool refused = static_cast<unsigned char>(*c) <= 0x20 || *c == 0x7f || strchr("*#+", *c) != nullptr;
         if (empty_word || refused) *c = '_';
     }
-    return length > 0 ? std::string_view(topic, strlen(topic)) : "_";
+    return {topic, text.size()};
 }
 
-// Somebody's own message: the prefix is the topic, the content the payload: bytes where it is no text of the database,
-// or none that UTF-8 has.
-Event foreign_message(const char* prefix, std::string_view content) {
-    Event event;
-    event.topic = to_utf8_or_marks(topic_of_prefix(prefix));
-    auto length = static_cast<int>(content.size());
-    event.is_bytes =
-        !pg_verify_mbstr(GetDatabaseEncoding(), content.data(), length, true) || convertible(content) != content.size();
-    if (event.is_bytes) {
-        event.payload = content;
-        event.content_type = "application/octet-stream";
-        return event;
+// Where even a conversion fails.
+const char* with_marks(const char* text) {
+    char* shown = pstrdup(text);
+    for (char* c = shown; *c != '\0'; ++c)
+        if (IS_HIGHBIT_SET(*c)) *c = '?';
+    return shown;
+}
+
+// Whether it is text that can be converted, in one piece of memory.
+bool is_text(std::string_view content) {
+    return pg_verify_mbstr(GetDatabaseEncoding(), content.data(), static_cast<int>(content.size()), true) &&
+           (database_is_utf8() || content.size() < MaxAllocSize / MAX_CONVERSION_GROWTH) &&
+           convertible(content) == content.size();
+}
+
+// The payload of somebody's own message: bytes where it is no text of the database, or none that UTF-8 has.
+void read_foreign_message(std::string_view content, Event* event) {
+    event->is_bytes = !is_text(content);
+    if (event->is_bytes) {
+        event->payload = content;
+        event->content_type = "application/octet-stream";
+        return;
     }
-    event.payload = to_utf8(content);
-    event.content_type = compat::is_json(content.data(), length) ? "application/json" : "text/plain";
-    return event;
+    event->payload = to_utf8(content);
+    event->content_type = is_json(event->payload) ? "application/json" : "text/plain";
 }
 
 bool is_utf8(std::string_view text) {
     return pg_verify_mbstr(PG_UTF8, text.data(), static_cast<int>(text.size()), true);
 }
 
-// A name that the database could not keep is not what publish_wal has written.
-bool is_own_name(std::string_view name) {
+// What the database could not keep is not what publish_wal has written.
+bool is_own_name(std::string_view name, Size longest) {
     bool whole = is_utf8(name);
-    if (whole && !database_is_utf8()) (void)from_utf8(name, &whole);
-    return whole;
+    Size length = name.size();
+    if (whole && !database_is_utf8()) length = strlen(from_utf8(name, &whole));
+    return whole && length <= longest;
 }
 
-// What publish_wal has written is valid; but anybody may use its prefix.
-bool read_own_message(std::string_view content, Event& event) {
-    if (!read_wal_message(content, event)) return false;
-    return !event.topic.empty() && is_own_name(event.topic) && (!event.key || is_own_name(*event.key)) &&
-           is_utf8(event.content_type) && is_utf8(event.headers) && (event.is_bytes || is_utf8(event.payload));
+bool is_own_topic(std::string_view topic) {
+    if (is_topic(topic)) return is_own_name(topic, longest_topic);
+    // In another encoding it may have been short enough.
+    return !database_is_utf8() && is_own_name(topic, longest_topic) && is_topic(from_utf8(topic));
 }
 
-Event read_message(const char* prefix, std::string_view content) {
+bool is_content_type(std::string_view type) {
+    constexpr Size longest = 255;
+    return !type.empty() && type.size() <= longest &&
+           std::all_of(type.begin(), type.end(), [](char c) { return c >= 0x20 && c < 0x7f; });
+}
+
+// Whether all but the topic is what publish_wal writes.
+bool is_whole(const Event& event) {
+    return (!event.key || is_own_name(*event.key, longest_key)) && is_content_type(event.content_type) &&
+           (event.headers.empty() || (is_utf8(event.headers) && is_json_object(event.headers))) &&
+           (event.is_bytes || is_utf8(event.payload));
+}
+
+// Who wants it, by number; nullptr: nobody.
+const bool* takers_of(const Source* source, std::string_view topic) {
+    bool* wanted = nullptr;
+    const char* name = nullptr;
+    ListCell* cell;
+    foreach (cell, source->shapes) {
+        const auto* shape = static_cast<Shape*>(lfirst(cell));
+        // Patterns are in the database's encoding.
+        if (name == nullptr) name = from_utf8(topic);
+        if (!decoder::wants_message(shape->decoder.options, name)) continue;
+        for (int i = 0; i < shape->taker_count; ++i) {
+            if (!wants(source, shape->takers[i], topic)) continue;
+            if (wanted == nullptr)
+                wanted = static_cast<bool*>(palloc0(sizeof(bool) * static_cast<Size>(list_length(source->takers))));
+            wanted[shape->takers[i]] = true;
+        }
+    }
+    return wanted;
+}
+
+struct Message {
+    Source* source;
+    const char* prefix;
+    std::string_view content;
     Event event;
-    if (strcmp(prefix, wal_message_prefix) == 0 && read_own_message(content, event)) return event;
-    return foreign_message(prefix, content);
+    const bool* takers;
+};
+
+void read(void* argument) {
+    auto* message = static_cast<Message*>(argument);
+    Event own;
+    if (strcmp(message->prefix, wal_message_prefix) == 0 && read_wal_message(message->content, own) &&
+        is_own_topic(own.topic)) {
+        message->event.topic = own.topic;
+        message->takers = takers_of(message->source, own.topic);
+        // That nobody wants it is no reason to look whether it is what it says, unless somebody wants all that is not.
+        if (message->takers == nullptr && takers_of(message->source, wal_message_prefix) == nullptr) return;
+        if (is_whole(own)) {
+            message->event = own;
+            return;
+        }
+    }
+    message->event.topic = topic_of_prefix(message->prefix);
+    message->takers = takers_of(message->source, message->event.topic);
+    if (message->takers != nullptr) read_foreign_message(message->content, &message->event);
 }
 
 }  // namespace
@@ -71,21 +146,25 @@ Event read_message(const char* prefix, std::string_view content) {
 void found_message(Source* source, XLogRecPtr lsn, const char* prefix, std::string_view content) {
     MemoryContext before = MemoryContextSwitchTo(source->scratch);
     Found found(source, lsn);
+    source->change = found.id();
     // What is converted wants the catalog, and so a transaction, which there is not always.
-    bool own_transaction = !database_is_utf8() && !IsTransactionState();
+    bool own_transaction = (!database_is_utf8() || messages_want_care(source)) && !IsTransactionState();
     if (own_transaction) StartTransactionCommand();
     MemoryContextSwitchTo(source->scratch);
-    Event event = read_message(prefix, content);
+    Message message = {source, prefix, content, {}, nullptr};
+    if (const char* words = make_message(source, read, &message)) {
+        if (message.takers == nullptr) {
+            message.event.topic = topic_of_prefix(with_marks(prefix));
+            message.takers = takers_of(source, message.event.topic);
+        }
+        message.event.is_bytes = true;
+        message.event.content_type = "application/octet-stream";
+        message.event.error = to_utf8_or_marks(psprintf("a message cannot be decoded: %s", words));
+    }
     if (own_transaction) CommitTransactionCommand();
     MemoryContextSwitchTo(source->scratch);
-    const char* topic = pnstrdup(event.topic.data(), event.topic.size());
-    ListCell* cell;
-    foreach (cell, source->shapes) {
-        auto* shape = static_cast<Shape*>(lfirst(cell));
-        if (!decoder::wants_message(shape->decoder.options, topic)) continue;
-        for (int i = 0; i < shape->taker_count; ++i)
-            if (wants(source, shape->takers[i], event.topic)) found.give(shape->takers[i], &event);
-    }
+    for (int i = 0; message.takers != nullptr && i < list_length(source->takers); ++i)
+        if (message.takers[i]) found.give(i, &message.event);
     found.done();
     MemoryContextSwitchTo(before);
     MemoryContextReset(source->scratch);

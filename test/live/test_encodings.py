@@ -2,6 +2,7 @@
 # Who calls it: pytest.
 # Never: takes for granted that an event arrived because nothing complained.
 import json
+import re
 
 import psycopg2
 import pytest
@@ -122,6 +123,17 @@ def test_texts_of_routes_are_utf8_to_brokers(encoded, redis_server, name, encodi
     db.wait_state(f"r{character}", "active")
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP"])
+def test_options_are_texts_of_the_database(encoded, encoding):
+    db = encoded(encoding)
+    character = GOOD[encoding][1]
+    db.broker("mqtt", "mqtt://127.0.0.1:1", client_id=character)
+    db.route("out", "mqtt", "topic:t", source="wal", messages=f"{character}*")
+    db.run("SELECT eventbus.alter_broker('mqtt', 'mqtt://127.0.0.1:2')")
+    db.run("SELECT eventbus.alter_route('out', topics => 'x')")
+    assert db.one("SELECT options ->> 'messages' FROM eventbus.route") == f"{character}*"
+
+
 @pytest.mark.parametrize("encoding", ["WIN1252", "SQL_ASCII"])
 def test_an_event_of_an_old_log_is_a_dead_letter(encoded, out, encoding):
     """As 0.1 stored it: straight into the segment. A sender of its own, a restart and status survive it."""
@@ -230,3 +242,87 @@ def test_rows_and_messages_from_the_wal(encoded, out):
     assert (dead["topic"], dead["key"], dead["payload"]) == ("public.item.insert", "2", None)
     assert dead["error"].startswith("a change of table public.item cannot be decoded: character with byte sequence 0x81")
     assert db.sender("out") == pid
+
+
+# A character of the database that UTF-8 does not have, and what is shown of it.
+TEXTLESS = {"WIN1252": ("chr(129)", "?"), "SQL_ASCII": (r"E'a\303'", "a?"), "EUC_JP": (r"E'\251\241'", "?")}
+
+
+@pytest.mark.parametrize("encoding", TEXTLESS)
+def test_rows_without_text_in_utf8_block_nothing(encoded, out, redis_server, name, cluster, encoding):
+    """Wherever in a row it stands, the change is a dead letter with as much as there is of it; the others arrive. They are
+    not sent again, for they are not whole, and are discarded one by one."""
+    db = encoded(encoding)
+    bad, shown = TEXTLESS[encoding]
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    db.run("CREATE TABLE named (name text PRIMARY KEY, n int)")
+    db.run("CREATE TABLE whole (id int, words text)")
+    db.run("ALTER TABLE whole REPLICA IDENTITY FULL")
+    db.run(f"""DO $$ BEGIN EXECUTE format('CREATE TABLE %I (id int PRIMARY KEY)', {bad} || 't');
+        EXECUTE format('CREATE TABLE columned (id int PRIMARY KEY, %I int)', {bad} || 'c');
+        EXECUTE format('CREATE TYPE mood AS ENUM (''ok'', %L)', {bad} || 'e'); END $$""")
+    db.run("CREATE TABLE ward (id int PRIMARY KEY, patient mood)")
+    arrive = out(db, source="wal")
+    pid, begin = db.sender("out"), cluster.log_size()
+    ok = iter(range(1000, 2000))
+    good, expected = [], []
+
+    def run(sql, *dead):
+        """And a good one beside it."""
+        db.run("BEGIN")
+        db.run(sql.replace("BAD", f"({bad})"))
+        n = str(next(ok))
+        db.run("INSERT INTO item VALUES (%s, 'x')", int(n))
+        db.run("COMMIT")
+        good.append(n)
+        expected.extend(dead)
+
+    run("INSERT INTO item VALUES (1, BAD)", ("public.item.insert", "1"))
+    run("UPDATE item SET words = BAD || 'y' WHERE id = 1", ("public.item.update", "1"))
+    run("INSERT INTO named VALUES (BAD, 1)", ("public.named.insert", None))
+    run("UPDATE named SET n = 2", ("public.named.update", None))
+    run("DELETE FROM named", ("public.named.delete", None))
+    run("INSERT INTO whole VALUES (1, BAD)", ("public.whole.insert", None))
+    run("DELETE FROM whole", ("public.whole.delete", None))
+    table = f"EXECUTE format('%s %I %s', {{}}, {bad} || 't', {{}})"
+    run("DO $$ BEGIN " + table.format("'INSERT INTO'", "'VALUES (1)'") + "; END $$", (f"public.{shown}t.insert", "1"))
+    run("DO $$ BEGIN " + table.format("'TRUNCATE'", "''") + "; END $$", (f"public.{shown}t.truncate", None))
+    run("INSERT INTO columned VALUES (1, 1)", ("public.columned.insert", "1"))
+    run("INSERT INTO ward SELECT 1, enum_last(NULL::mood)", ("public.ward.insert", "1"))
+    dead = db.wait_dead("out", len(expected))
+    arrived = arrive(len(good))
+    assert [e["key"] for e in arrived] == good
+    assert [(d["topic"], d["key"]) for d in dead] == expected
+    assert all(d["incomplete"] and d["payload"] is None for d in dead)
+    assert all(re.match(r"a change of table public\.\S+ cannot be decoded: (character with byte sequence|invalid byte "
+                        "sequence)", d["error"]) for d in dead), [d["error"] for d in dead]
+    assert db.sender("out") == pid and db.status("out")["state"] == "active"
+    assert db.one("SELECT eventbus.redeliver()") == 0
+    for letter in dead[:3]:
+        assert db.one("SELECT eventbus.discard('out', %s)", letter["event_id"]) == 1
+    assert db.one("SELECT eventbus.discard('out')") == len(dead) - 3 and not db.dead("out")
+
+
+@pytest.mark.parametrize("encoding", TEXTLESS)
+def test_large_transactions_without_text_in_utf8(encoded, out, cluster, encoding):
+    """Streamed: many such rows of a table of which others came before, with messages and a savepoint."""
+    db = encoded(encoding)
+    bad, _ = TEXTLESS[encoding]
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    arrive = out(db, source="wal")
+    pid = db.sender("out")
+    db.run("INSERT INTO item SELECT g, 'x' FROM generate_series(1, 200) g")
+    db.run("BEGIN")
+    db.run(f"INSERT INTO item SELECT g, repeat('x', 2000) || {bad} FROM generate_series(201, 1700) g")
+    db.run(f"SELECT pg_logical_emit_message(true, 'shop.note', {bad})")
+    db.run("SAVEPOINT s")
+    db.run(f"INSERT INTO item SELECT g, repeat('x', 2000) || {bad} FROM generate_series(1701, 3200) g")
+    db.run("ROLLBACK TO s")
+    db.run("INSERT INTO item VALUES (3201, 'x')")
+    db.run("COMMIT")
+    entries = arrive(202)
+    assert [e.get("key") for e in entries] == [*map(str, range(1, 201)), None, "3201"]
+    assert [e["id"].partition("-")[2] for e in entries[200:]] == ["1501", "1502"]
+    dead = db.wait_dead("out", 1500)
+    assert [d["key"] for d in dead] == [str(n) for n in range(201, 1701)]
+    assert db.sender("out") == pid and db.one("SELECT eventbus.discard()") == 1500

@@ -3,6 +3,8 @@
 // Never: needs a server.
 #include <gtest/gtest.h>
 
+#include <limits>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -70,6 +72,41 @@ TEST(WalMessage, RefusesWhatIsNone) {
     auto other_version = content;
     other_version[0] = 2;
     EXPECT_FALSE(read_wal_message(other_version, read));
+    auto no_bool = content;
+    no_bool[1] = 2;
+    EXPECT_FALSE(read_wal_message(no_bool, read));
+}
+
+TEST(WalMessage, RefusesTimesThatNobodyCanWrite) {
+    Event read;
+    for (const std::int64_t time : {std::numeric_limits<std::int64_t>::min(), std::int64_t{-62135596800000001},
+                                    std::int64_t{253402300800000000}, std::numeric_limits<std::int64_t>::max()}) {
+        Event event = sample();
+        event.published_at = time;
+        EXPECT_FALSE(read_wal_message(write(event), read)) << time;
+    }
+    for (const std::int64_t time :
+         {std::int64_t{-62135596800000000}, std::int64_t{0}, std::int64_t{253402300799999999}}) {
+        Event event = sample();
+        event.published_at = time;
+        EXPECT_TRUE(read_wal_message(write(event), read)) << time;
+    }
+}
+
+// Whatever it is, it is read without reading beyond its end.
+TEST(WalMessage, AnyBytes) {
+    std::mt19937 random(1);
+    const auto whole = write(sample());
+    Event read;
+    for (int round = 0; round < 20000; ++round) {
+        std::vector<char> content(whole.begin(), whole.begin() + random() % (whole.size() + 1));
+        for (int changes = static_cast<int>(random() % 4); changes > 0 && !content.empty(); --changes)
+            content[random() % content.size()] = static_cast<char>(random());
+        if (!read_wal_message({content.data(), content.size()}, read)) continue;
+        const std::size_t taken = read.topic.size() + (read.key ? read.key->size() : 0) + read.content_type.size() +
+                                  read.headers.size() + read.payload.size();
+        EXPECT_LT(taken, content.size());
+    }
 }
 
 }  // namespace
