@@ -59,6 +59,7 @@ struct Source {
     const decoder::RelationPlan* table;  // whose change that is; nullptr: nothing is being made
 
     LogicalDecodingContext* context;
+    void* plugins;  // the output plugin's own state in it
     ReadLocalXLogPageNoWaitPrivate end_of_wal;
     XLogRecPtr next;     // the next record
     XLogRecPtr flushed;  // the WAL is on disk up to there, at least
@@ -105,6 +106,8 @@ void forget_tables();
 // careful.cpp: makes a change of a row an event for each shape, and gives it to the takers.
 void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, void (*show)(void*),
                  void* argument);
+// It is an event, or none, or an error has ended it.
+void forget_change(Source* source);
 // Gives every taker word of a transaction that PostgreSQL cannot decode.
 void give_up_transaction(Source* source, XLogRecPtr commit);
 
