@@ -59,14 +59,20 @@ void make_remains(Source* source, const Shape* shape, Relation relation, decoder
     made->stamped = false;
 }
 
-// How many changes of a table this process has seen.
+// How many changes of a table this process has seen, as far as it remembers: not of all tables that ever were.
 int count_change(Oid table) {
+    constexpr long most_tables = 10000;
     struct Seen {
         Oid table;
         int changes;
     };
     static HTAB* tables = nullptr;
     static Seen* last = nullptr;
+    if (tables != nullptr && hash_get_num_entries(tables) > most_tables) {
+        hash_destroy(tables);
+        tables = nullptr;
+        last = nullptr;
+    }
     if (tables == nullptr) {
         HASHCTL control = {};
         control.keysize = sizeof(Oid);
@@ -125,9 +131,9 @@ bool look(Source* source, Shape* shape, Relation relation, decoder::Operation op
         }
         MemoryContextSwitchTo(before);
     }
-    source->looked_at = InvalidOid;
-    source->table = nullptr;
-    return source->made->done;
+    bool done = source->made->done;
+    forget_change(source);
+    return done;
 }
 
 // Stands for messages among the tables of which one has failed: it has no changes that are shown.
@@ -178,13 +184,19 @@ bool note_record(Source* source, const ErrorData* error) {
 
 }  // namespace
 
+void forget_change(Source* source) {
+    source->looked_at = InvalidOid;
+    source->table = nullptr;
+    source->made = nullptr;
+    source->context->output_plugin_private = source->plugins;
+}
+
 void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, bool replicated,
                  void (*show)(void*), void* argument) {
     Found found(source, lsn);
     replicated = replicated || (source->streaming == nullptr && source->replicated);
     source->change = found.id();
     bool careful = wants_care(source, RelationGetRelid(relation));
-    void* plugins = source->context->output_plugin_private;
     ListCell* cell;
     foreach (cell, source->shapes) {
         auto* shape = static_cast<Shape*>(lfirst(cell));
@@ -199,8 +211,6 @@ void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Ope
             if (made.wanted == nullptr || made.wanted[i]) found.give(shape->takers[i], &made.event);
         MemoryContextReset(source->scratch);
     }
-    source->context->output_plugin_private = plugins;
-    source->made = nullptr;
     found.done();
     let_go_of_large(&source->payload);
 }

@@ -152,7 +152,9 @@ void on_stream_start(LogicalDecodingContext* context, ReorderBufferTXN* txn) {
     source->stamp.committed_at = commit_not_known;
 }
 
+// Also where an error has ended the block: PostgreSQL swallows that of a transaction that is rolled back meanwhile.
 void on_stream_stop(LogicalDecodingContext* context, ReorderBufferTXN*) {
+    forget_change(source_of(context));
     source_of(context)->streaming = nullptr;
 }
 
@@ -202,6 +204,7 @@ void found_lone_message(Source* source, XLogRecPtr lsn, const char* prefix, std:
 void take_callbacks(Source* source) {
     LogicalDecodingContext* context = source->context;
     context->output_writer_private = source;
+    source->plugins = context->output_plugin_private;
     OutputPluginCallbacks& callbacks = context->callbacks;
     callbacks.begin_cb = on_begin;
     callbacks.commit_cb = on_commit;

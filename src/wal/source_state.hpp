@@ -62,6 +62,7 @@ struct Source {
     const decoder::RelationPlan* table;  // whose change that is; nullptr: nothing is being made
 
     LogicalDecodingContext* context;
+    void* plugins;  // the output plugin's own state in it
     ReadLocalXLogPageNoWaitPrivate end_of_wal;
     XLogRecPtr next;     // the next record
     XLogRecPtr flushed;  // the WAL is on disk up to there, at least
@@ -118,6 +119,8 @@ void give(Source* source, int taker, const Event& event);
 // replicated: its record has a replication origin, whatever that of the commit has.
 void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, bool replicated,
                  void (*show)(void*), void* argument);
+// It is an event, or none, or an error has ended it.
+void forget_change(Source* source);
 // Gives every taker word of a transaction that PostgreSQL cannot decode.
 void give_up_transaction(Source* source, XLogRecPtr commit);
 
