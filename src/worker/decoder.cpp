@@ -39,7 +39,6 @@ constexpr long unseen_ms = 10;         // and while what was found cannot be see
 constexpr long nothing_new_ms = 100;   // a batch without events waits so long for others
 constexpr int lock_patience_ms = 500;  // of what a type's output function locks
 constexpr long standbys_patience_ms = 1000;
-constexpr long linger_us = 500;
 
 struct Decoder {
     status::Database* place;
@@ -187,22 +186,6 @@ bool something_has_come() {
            decoder.head->closed;
 }
 
-// Waking up for each of many commits costs those who commit more than it gains.
-bool commits_are_many() {
-    constexpr std::uint64_t many_a_second = 8000;
-    constexpr std::int64_t measured_over_us = 5000;
-    static SteadyTime since = 0;
-    static std::uint64_t commits = 0;
-    static bool many = false;
-    const SteadyTime now = steady_now();
-    if (now - since < measured_over_us) return many;
-    const std::uint64_t now_commits = decoder.place->wal_commits;
-    many = (now_commits - commits) * USECS_PER_SEC > many_a_second * static_cast<std::uint64_t>(now - since);
-    since = now;
-    commits = now_commits;
-    return many;
-}
-
 // How much WAL may be written by others before we look: a segment, or half of what the server keeps for a slot.
 std::uint64_t bound() {
     constexpr std::uint64_t mb = 1024 * 1024;
@@ -223,7 +206,8 @@ void make_place() {
 }
 
 void sleep_for(long milliseconds) {
-    if (milliseconds > unseen_ms && commits_are_many()) {
+    static Rush rush;
+    if (milliseconds > unseen_ms && rush.is_on(decoder.place->wal_commits)) {
         linger(linger_us);
         return;
     }
