@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from contextlib import closing
 
 import psycopg2
 
@@ -153,9 +154,11 @@ class Chaos:
     def connect(self):
         return self.db.connect()
 
-    def sql(self, statement, *arguments):
-        with self.connect() as connection, connection.cursor() as cursor:
-            cursor.execute(statement, arguments or None)
+    def sql(self, *statements, arguments=None):
+        """Each in a transaction of its own; the last one's rows."""
+        with closing(self.connect()) as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement, arguments)
             return cursor.fetchall() if cursor.description else []
 
     def run(self):
@@ -186,15 +189,16 @@ class Chaos:
             return False
 
     def _pids(self, kind):
-        return [pid for (pid,) in self.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = %s AND datname = %s", kind, self.db.name)]
+        return [pid for (pid,) in self.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = %s AND datname = %s",
+                                          arguments=(kind, self.db.name))]
 
     def end_sender(self):
         for pid in self._pids("pg_eventbus sender"):
-            self.sql("SELECT pg_terminate_backend(%s)", pid)
+            self.sql(f"SELECT pg_terminate_backend({pid})")
 
     def end_decoder(self):
         for pid in self._pids("pg_eventbus decoder"):
-            self.sql("SELECT pg_terminate_backend(%s)", pid)
+            self.sql(f"SELECT pg_terminate_backend({pid})")
 
     def _kill(self, pids):
         if not pids:
@@ -226,19 +230,15 @@ class Chaos:
             self.sql("SELECT eventbus.drop_route('passing')")
             return
         self.passing += 1
-        self.sql("SELECT eventbus.create_route('passing', 'first', %s, '#', '{\"source\": \"wal\", \"format\": \"wal2json\"}')",
-                 f"stream:{self.name}-passing-{self.passing}")
+        self.sql(f"SELECT eventbus.create_route('passing', 'first', 'stream:{self.name}-passing-{self.passing}', '#', "
+                 "'{\"source\": \"wal\", \"format\": \"wal2json\"}')")
 
     def checkpoint(self):
         self.sql("CHECKPOINT")
 
     def rewrite(self):
-        with self.connect() as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute("SET lock_timeout = '1s'")
-                cursor.execute(self.dice.choice(["VACUUM FULL eventbus.cursor", "VACUUM FULL plain", "VACUUM pg_class",
-                                                 "REINDEX TABLE wide"]))
+        self.sql("SET lock_timeout = '1s'", self.dice.choice(["VACUUM FULL eventbus.cursor", "VACUUM FULL plain",
+                                                              "VACUUM pg_class", "REINDEX TABLE wide"]))
 
 
 def expected(rows):
