@@ -328,7 +328,8 @@ bool step(Source* source, const Limits& limits) {
             more = false;
         } else {
             if (!hold_record(source)) decode_record(source);
-            if (source->handing == nullptr) source->found = {source->next, 0};
+            // Reading begins before what is confirmed.
+            if (source->handing == nullptr) source->found = std::max(source->found, Position{source->next, 0});
         }
         if (records % records_between_looks == 0 && steady_now() > until) break;
     }

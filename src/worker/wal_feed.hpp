@@ -22,9 +22,10 @@ struct WalFeed {
     wal::Taker taker;
     delivery::StreamId stream;
     delivery::ChunkId next_chunk;
-    List* lent;     // of WalLent*, oldest first
-    List* detours;  // of WalDetour*, by number
-    wal::Position saved;
+    List* lent;                  // of WalLent*, oldest first
+    List* detours;               // of WalDetour*, by number
+    wal::Position saved;         // as the row on disk has it,
+    bool saved_of_slot;          // which says that it is a place in the slot
     delivery::Position settled;  // and since when it stands there
     SteadyTime moved_at;
 };
