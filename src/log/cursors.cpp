@@ -84,7 +84,8 @@ Prepared* update_statement(Where where) {
                  "settled_id = $11, delivered = $12, dead = $13, retries = $14, last_delivered_at = $15, "
                  "last_error = coalesce($16, last_error), last_error_at = $17, settled_ids = $18, "
                  "first_generation = $20, skipped = $21, wal_slot = nullif($22, ''), wal_lsn = $23, "
-                 "wal_number = $24, wal_lost = $25, files = $26 WHERE route_id = $1 AND detour = $2 AND %s "
+                 "wal_number = $24, wal_lost = $25, files = $26, wal_system = nullif($27, 0) WHERE route_id = $1 AND "
+                 "detour = $2 AND %s "
                  "RETURNING ctid",
                  where == Where::at_place ? "ctid = $19" : "$19 IS NOT NULL"));
     return statement;
@@ -121,7 +122,8 @@ bool update(StoredCursor* stored, const DetourEvents* events, Where where) {
                                Argument{LSNOID, UInt64GetDatum(cursor.wal.lsn), false},
                                Argument::of(cursor.wal.number),
                                Argument::of(cursor.wal.lost),
-                               cursor.in_batch ? array_of({files, segment_count}) : Argument::null_of(INT8ARRAYOID)};
+                               cursor.in_batch ? array_of({files, segment_count}) : Argument::null_of(INT8ARRAYOID),
+                               Argument::of(cursor.wal.system)};
     Prepared* statement = update_statement(where);
     constexpr int count = sizeof params / sizeof *params;
     static_assert(count <= Prepared::most);
@@ -178,8 +180,8 @@ void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCurso
     run_query(
         "SELECT ctid, done::text, batch::text, start_generation, start_block, start_offset, end_generation, end_block, "
         "end_offset, settled_id, creator_xid::text, creator_id, delivered, dead, retries, last_delivered_at, "
-        "last_error, last_error_at, first_generation, skipped, wal_slot, wal_lsn, wal_number, wal_lost, files "
-        "FROM eventbus.cursor WHERE route_id = $1 AND detour = $2",
+        "last_error, last_error_at, first_generation, skipped, wal_slot, wal_lsn, wal_number, wal_lost, files, "
+        "wal_system FROM eventbus.cursor WHERE route_id = $1 AND detour = $2",
         {Argument::of(route_id), Argument::of(detour)}, true);
     if (SPI_processed == 0) {  // a restored dump has routes but no cursors: they begin with the log
         into->cursor.done = snapshot_from_text("1:1:", memory);
@@ -216,6 +218,7 @@ void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCurso
     Ids files = ids_at(0, 25, memory);
     for (int i = 0; i < std::min(files.count, segment_count); ++i)
         cursor.files[i] = static_cast<uint32>(files.first[i]);
+    cursor.wal.system = int8_at(0, 26);
     forget_result();
 }
 

@@ -27,6 +27,7 @@ struct WalPlace {
     uint64 lsn = 0;               // what commits before it is settled,
     int64 number = 0;             // and so many changes of what commits there
     bool lost = false;
+    int64 system = 0;  // identifier of the server whose slot and places these are; 0: it was not noted
 };
 
 // How far a route has got: everything that `done` sees is settled; of the running batch (what `batch` sees and

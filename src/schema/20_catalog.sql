@@ -63,6 +63,7 @@ CREATE TABLE eventbus.cursor (
     wal_lsn          pg_lsn      NOT NULL DEFAULT '0/0',
     wal_number       bigint      NOT NULL DEFAULT 0,
     wal_lost         boolean     NOT NULL DEFAULT false,
+    wal_system       bigint,
     delivered        bigint      NOT NULL DEFAULT 0,
     dead             bigint      NOT NULL DEFAULT 0,
     retries          bigint      NOT NULL DEFAULT 0,
@@ -77,6 +78,7 @@ COMMENT ON COLUMN eventbus.cursor.wal_slot IS 'of a route from the WAL: the repl
 COMMENT ON COLUMN eventbus.cursor.wal_lsn IS 'of a route from the WAL: what commits before it is settled';
 COMMENT ON COLUMN eventbus.cursor.wal_number IS 'of a route from the WAL: so many changes of what commits at wal_lsn are settled as well';
 COMMENT ON COLUMN eventbus.cursor.wal_lost IS 'of a route from the WAL: its slot is gone, and changes after wal_lsn with it; eventbus.restart_route begins anew';
+COMMENT ON COLUMN eventbus.cursor.wal_system IS 'of a route from the WAL: system identifier of the server that wrote wal_lsn, whose slot never stands behind it; NULL, or another server (before pg_upgrade): it may';
 COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_0 to log_3, in which start and end are places; where a segment has another one (VACUUM FULL, TRUNCATE), or with NULL, what the batch has in it begins again';
 COMMENT ON COLUMN eventbus.cursor.detour IS '0: the route itself; otherwise a key, or events without one, that the broker refuses for long, and that the route passes over';
 

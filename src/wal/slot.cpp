@@ -27,11 +27,11 @@ void release_slot() {
 
 SlotState look_up_slot(const char* name) {
     run_query(
-        "SELECT coalesce(wal_status = 'lost', false), active, (confirmed_flush_lsn - '0/0')::bigint "
-        "FROM pg_replication_slots WHERE slot_name = $1",
+        "SELECT coalesce(wal_status = 'lost', false), active, (confirmed_flush_lsn - '0/0')::bigint, "
+        "coalesce((to_jsonb(s) ->> 'synced')::boolean, false) FROM pg_replication_slots s WHERE slot_name = $1",
         {Argument::of(name)}, true);
     if (SPI_processed == 0) return {};
-    return {true, bool_at(0, 1), bool_at(0, 2), static_cast<XLogRecPtr>(int8_at(0, 3))};
+    return {true, bool_at(0, 1), bool_at(0, 2), bool_at(0, 4), static_cast<XLogRecPtr>(int8_at(0, 3))};
 }
 
 void drop_slot(const char* name) {

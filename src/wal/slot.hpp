@@ -18,6 +18,7 @@ struct SlotState {
     bool exists;
     bool lost;  // invalidated: WAL that it needed is gone
     bool active;
+    bool synced;  // it has come from another server, as a standby's
     XLogRecPtr confirmed;
 };
 

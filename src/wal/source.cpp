@@ -334,7 +334,8 @@ bool step(Source* source, Size bytes) {
             if (source->overflow != nullptr)
                 release(source->overflow);
             else if (source->handing == nullptr)
-                source->found = {source->next, 0};
+                source->found =
+                    std::max(source->found, Position{source->next, 0});  // it begins before what is confirmed
         }
         if (records % records_between_looks == 0 && steady_now() > until) break;
     }

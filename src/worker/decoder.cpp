@@ -196,13 +196,14 @@ std::uint64_t bound() {
 }
 
 // The slot's restart_lsn moves from one record of running transactions to the next. The server writes one every 15 s,
-// and may have written more WAL by then than it keeps.
-void make_place() {
+// and may have written more WAL by then than it keeps. Returns true where there is one to be read now.
+bool make_place() {
     static XLogRecPtr made_at = InvalidXLogRecPtr;
     const XLogRecPtr read = wal::read_by_now(decoder.source);
-    if (read - std::max(made_at, wal::place_by_now(decoder.source)) < bound()) return;
+    if (read - std::max(made_at, wal::place_by_now(decoder.source)) < bound()) return false;
     made_at = read;
-    (void)LogStandbySnapshot();
+    XLogFlush(LogStandbySnapshot());
+    return true;
 }
 
 void sleep_for(long milliseconds) {
@@ -246,8 +247,7 @@ long read_on() {
     decoder.unsent = decoder.unsent || news;
     decoder.since = since;
     decoder.more = more;
-    if (more || decoder.batch->length > 0) return 0;
-    make_place();
+    if (more || decoder.batch->length > 0 || make_place()) return 0;
     return decoder.unsent ? nothing_new_ms : settings::safety_poll;
 }
 

@@ -158,6 +158,11 @@ void take_back_what_came_to_detours(const SenderRoute* route) {
     foreach (cell, route->wal->detours) take_back_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed);
 }
 
+void drop_files_of_detours(const SenderRoute* route) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) drop_wal_file(&static_cast<WalDetour*>(lfirst(cell))->feed);
+}
+
 void show_past_to_detours(SenderRoute* route, const Event& event) {
     ListCell* cell;
     foreach (cell, route->wal->detours) {

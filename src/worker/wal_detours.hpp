@@ -21,6 +21,7 @@ void show_past_to_detours(SenderRoute* route, const Event& event);
 // What they were shown since is there to stay, or is taken back.
 void keep_what_came_to_detours(const SenderRoute* route);
 void take_back_what_came_to_detours(const SenderRoute* route);
+void drop_files_of_detours(const SenderRoute* route);
 // Detours get what there is room for, and end where they have caught up. Everything before `handed` is with the routes.
 void feed_wal_detours(SenderRoute* route, const wal::Position& handed);
 // Whether one could be given more at once.

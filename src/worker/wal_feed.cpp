@@ -130,6 +130,11 @@ bool is_full(const WalFeed* feed, const WalLimits& limits) {
            (feed->building->count >= limits.events || feed->building->bytes >= limits.bytes);
 }
 
+static bool is_of_slot(const log::WalPlace& place) {
+    static const char* slot = MemoryContextStrdup(TopMemoryContext, wal::slot_name(sender.database, sender.broker_id));
+    return place.system == static_cast<int64>(GetSystemIdentifier()) && strcmp(place.slot, slot) == 0;
+}
+
 // What the route's options ask of the decoder; the texts live with the sender, and options change rarely.
 static void select_wal(SenderRoute* route) {
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
@@ -151,6 +156,7 @@ void begin_wal_feed(SenderRoute* route) {
     select_wal(route);
     route->wal->begun = false;
     route->wal->from = route->wal->saved = {place.lsn, place.number};
+    route->wal->saved_of_slot = is_of_slot(place);
     wal_now.changed = true;
 }
 
@@ -220,7 +226,22 @@ void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::W
 
 void wal_cursor_saved(SenderRoute* route) {
     route->wal->saved = {route->stored.cursor.wal.lsn, route->stored.cursor.wal.number};
+    route->wal->saved_of_slot = is_of_slot(route->stored.cursor.wal);
     wal_detours_saved(route);
+}
+
+// The slot may not stand behind a cursor that is on disk, so that another one is told from it. A cursor that only
+// others' WAL goes by is written again when much has: what that writes is WAL, too, and must not be enough for the next
+// time.
+static bool much_has_gone_by() {
+    const uint64 much = 1024 * 1024 + 4096 * static_cast<uint64>(list_length(sender.routes));
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal == nullptr || is_lost(route) || !is_idle(route) || route->wal->file != nullptr) continue;
+        if (lent_by_now(route).lsn > route->wal->saved.lsn + much) return true;
+    }
+    return false;
 }
 
 void confirm_wal() {
@@ -229,14 +250,13 @@ void confirm_wal() {
     wal_now.confirm_waits = !ms_have_passed(wal_now.confirmed_at, steady_now(), far ? confirm_far_ms : confirm_ms);
     if (wal_now.confirm_waits) return;
     wal_now.confirmed_at = steady_now();
+    if (much_has_gone_by()) save_cursors();
     wal::Position least = handed_by_now();
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (route->wal == nullptr || is_lost(route)) continue;
-        // Where nothing was anybody's since the cursor was written, it need not be written again.
-        bool passed = !sender.unsaved && is_idle(route) && route->wal->file == nullptr;
-        least = least_of_detours(route, std::min(least, passed ? lent_by_now(route) : route->wal->saved));
+        least = least_of_detours(route, std::min(least, route->wal->saved));
     }
     if (least.lsn <= wal_now.confirmed) return;
     XLogFlush(XactLastCommitEnd);

@@ -31,9 +31,10 @@ struct WalFeed {
     wal::Position read;    // up to where what was in the file has been taken out of it
     delivery::StreamId stream;
     delivery::ChunkId next_chunk;
-    List* lent;     // of WalLent*, oldest first
-    List* detours;  // of WalDetour*, by number
-    wal::Position saved;
+    List* lent;                  // of WalLent*, oldest first
+    List* detours;               // of WalDetour*, by number
+    wal::Position saved;         // as the row on disk has it,
+    bool saved_of_slot;          // which says that it is a place in the slot
     delivery::Position settled;  // and since when it stands there
     SteadyTime moved_at;
 };
@@ -56,6 +57,8 @@ struct WalLimits {
 };
 wal::Chunk* read_wal_file(WalFeed* feed, const WalLimits& limits);
 void put_into_wal_file(WalFeed* feed, const Event& event);
+// What is in the file is nobody's any more.
+void drop_wal_file(WalFeed* feed);
 // What has come since is there to stay, or is taken back.
 void keep_what_came(WalFeed* feed);
 void take_back_what_came(WalFeed* feed);

@@ -66,8 +66,13 @@ wal::Chunk* read_wal_file(WalFeed* feed, const WalLimits& limits) {
     return chunk;
 }
 
-void leave_wal_lent(WalFeed* feed) {
+void drop_wal_file(WalFeed* feed) {
     if (feed->file != nullptr) wal::free_spool(feed->file);
+    feed->file = nullptr;
+}
+
+void leave_wal_lent(WalFeed* feed) {
+    drop_wal_file(feed);
     if (feed->building != nullptr) wal::free_chunk(feed->building);
     if (feed->lent == NIL) return;
     MemoryContext before = MemoryContextSwitchTo(sender.memory);

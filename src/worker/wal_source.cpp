@@ -55,14 +55,26 @@ void no_trouble() {
 void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
     log::WalPlace& place = route->stored.cursor.wal;
     place.lost = true;
+    drop_wal_file(route->wal);
+    drop_files_of_detours(route);
     (void)log::save_cursor(&route->stored, nullptr);
     ereport(WARNING,
             (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" has lost its place in the WAL", route->name,
                     sender.broker_name),
              errdetail("Replication slot \"%s\" %s; changes committed after %s are not delivered.", place.slot,
-                       slot.exists ? "was invalidated (max_slot_wal_keep_size)" : "does not exist any more",
+                       !slot.exists ? "does not exist any more"
+                       : slot.lost  ? "was invalidated (max_slot_wal_keep_size)"
+                                    : psprintf("was made anew or advanced by somebody, and begins at %s",
+                                               wal::lsn_text(slot.confirmed)),
                        wal::lsn_text(place.lsn)),
              errhint("Bring receivers up to date by other means, then eventbus.restart_route('%s').", route->name)));
+}
+
+// A slot has no time of creation, but ours is never moved beyond a cursor that is on disk (confirm_wal): one that
+// stands there is another one. That of before pg_upgrade says nothing of the slot that was made for it, nor does a
+// standby's of a slot that has come by another way than the cursor.
+bool is_another(const wal::SlotState& slot, const SenderRoute* route) {
+    return !slot.synced && route->wal->saved_of_slot && slot.confirmed > route->wal->saved.lsn;
 }
 
 // What there is of the slot, and which routes it has left behind. False where it cannot be used or made.
@@ -79,14 +91,15 @@ bool prepare(const char* name, bool* exists) {
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (route->wal == nullptr || is_lost(route)) continue;
-        if (!usable && strcmp(route->stored.cursor.wal.slot, name) == 0) {
+        if (usable ? is_another(slot, route) : strcmp(route->stored.cursor.wal.slot, name) == 0) {
             mark_lost(route, slot);
             lost_some = true;
             continue;
         }
         any = true;
     }
-    if (any && slot.lost) wal::drop_slot(name);
+    // One that nobody needs would keep WAL for ever.
+    if (any ? slot.lost : usable && lost_some && !slot.active) wal::drop_slot(name);
     if (need.what != nullptr) show_trouble(need.what, need.hint);
     SPI_finish();
     commit_transaction();
@@ -200,6 +213,7 @@ void began() {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (route->wal == nullptr || is_lost(route)) continue;
         strlcpy(route->stored.cursor.wal.slot, slot, sizeof route->stored.cursor.wal.slot);
+        route->stored.cursor.wal.system = static_cast<int64>(GetSystemIdentifier());
     }
     for (int i = 0; i < wal_now.taker_count; ++i) wal_now.takers[i]->wal->begun = true;
     // At once: a standby that is promoted must know that there was a slot.

@@ -6,6 +6,10 @@
 ALTER TABLE eventbus.cursor ADD COLUMN files bigint[];
 COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_0 to log_3, in which start and end are places; where a segment has another one (VACUUM FULL, TRUNCATE), or with NULL, what the batch has in it begins again';
 
+-- Slots that 0.1 has moved may stand behind its cursors.
+ALTER TABLE eventbus.cursor ADD COLUMN wal_system bigint;
+COMMENT ON COLUMN eventbus.cursor.wal_system IS 'of a route from the WAL: system identifier of the server that wrote wal_lsn, whose slot never stands behind it; NULL, or another server (before pg_upgrade): it may';
+
 -- Dead letters of events that cannot be read as a whole.
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN incomplete boolean NOT NULL DEFAULT false;
 
