@@ -76,11 +76,11 @@ bool is_readable(RelationPlan* plan, Oid type) {
 void note_unreadable(RelationPlan* plan, const char* column, const Options& options) {
     plan->any_unreadable = true;
     if (!options.leaves_out_unreadable) return;
-    ereport(WARNING, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                      errmsg("values of column \"%s\" of table \"%s\".\"%s\" are left out", column, plan->schema,
-                             plan->table),
-                      errdetail("The output function of their type is not written in C."),
-                      errhint("Add a column that holds them as text.")));
+    ereport(WARNING,
+            (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+             errmsg("values of column \"%s\" of table \"%s\".\"%s\" are left out", column, plan->schema, plan->table),
+             errdetail("The output function of their type is not written in C."),
+             errhint("Add a column that holds them as text.")));
 }
 
 void refuse_unreadable(const RelationPlan& plan, const Change& change) {

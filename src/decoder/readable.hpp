@@ -7,8 +7,8 @@
 
 namespace eventbus::decoder {
 
-// A type's output function, and those of what it is made of, run with the rights of the process that decodes, and under a
-// historic snapshot: in another language than C they could do anything, or look for tables that are not there. The
+// A type's output function, and those of what it is made of, run with the rights of the process that decodes, and under
+// a historic snapshot: in another language than C they could do anything, or look for tables that are not there. The
 // relations that the answer depends on are noted in the plan.
 bool is_readable(RelationPlan* plan, Oid type);
 

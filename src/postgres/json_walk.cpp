@@ -16,8 +16,8 @@ extern "C" {
 
 namespace eventbus {
 
-// Of an array the one type of its elements, of a row one a column. A type is looked up with its first value: the types of
-// a row may be many more than what a value has.
+// Of an array the one type of its elements, of a row one a column. A type is looked up with its first value: the types
+// of a row may be many more than what a value has.
 struct JsonParts {
     JsonType* types;
     bool* known;
