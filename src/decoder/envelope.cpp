@@ -7,12 +7,8 @@
 
 extern "C" {
 #include "access/transam.h"
-#include "catalog/pg_language_d.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type_d.h"
 #include "utils/datum.h"
-#include "utils/lsyscache.h"
-#include "utils/syscache.h"
 }
 
 namespace eventbus::decoder {
@@ -27,16 +23,6 @@ void append_number(StringInfo out, const char (&field)[size], int64 number) {
     char digits[MAXINT8LEN + 1];
     put(out, field);
     put(out, digits, pg_lltoa(number, digits));
-}
-
-// A conversion written in SQL or PL/pgSQL may look into tables, which decoding cannot; an error would stop the slot
-// for good. Those types go by their text.
-bool runs_anywhere(Oid function) {
-    HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-    if (!HeapTupleIsValid(tuple)) return false;
-    Oid language = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple))->prolang;
-    ReleaseSysCache(tuple);
-    return language == INTERNALlanguageId || language == ClanguageId;
 }
 
 // Where the value of a column stands in the buffer.
@@ -56,7 +42,7 @@ void append_value(StringInfo out, Column* column, const Row& row) {
         put(out, "null");
         return;
     }
-    if (is_untouched(*column, row)) {
+    if (is_unavailable(*column, row)) {
         put(out, unavailable);
         return;
     }
@@ -64,8 +50,16 @@ void append_value(StringInfo out, Column* column, const Row& row) {
     if (column->json.type == CHAROID && append_single_byte(out, value)) return;
     int begin = out->len;
     append_json(out, &column->json, value);
-    if (column->json.kind == JsonType::Kind::json || column->json.kind == JsonType::Kind::converted)
-        join_lines(out, begin);
+    switch (column->json.kind) {
+        case JsonType::Kind::json:
+        case JsonType::Kind::converted:
+        case JsonType::Kind::array:
+        case JsonType::Kind::row:
+            join_lines(out, begin);
+            return;
+        default:
+            return;
+    }
 }
 
 void append_name(StringInfo out, const Column& column, bool* first) {
@@ -93,8 +87,8 @@ void append_before(StringInfo out, const RelationPlan& plan, const Row& row, Spa
 bool is_same(const Column& column, const Change& change) {
     int i = column.index;
     if (change.before == nullptr || !column.in_identity) return false;
-    if (is_untouched(column, *change.before)) return false;
-    if (is_untouched(column, *change.after)) return true;
+    if (is_unavailable(column, *change.before)) return false;
+    if (is_unavailable(column, *change.after)) return true;
     if (change.before->nulls[i] || change.after->nulls[i]) return change.before->nulls[i] && change.after->nulls[i];
     return datum_image_eq(change.before->values[i], change.after->values[i], column.by_value, column.length);
 }
@@ -179,14 +173,7 @@ Stamp make_stamp(const ReorderBufferTXN* txn, bool committed, FullTransactionId 
 void prepare_envelope(RelationPlan* plan, Relation published, const Options& options) {
     for (int i = 0; i < plan->column_count; ++i) {
         Column* column = &plan->columns[i];
-        look_up_json_type(column->type, CurrentMemoryContext, &column->json);
-        if (column->json.kind == JsonType::Kind::converted && !runs_anywhere(column->json.function.fn_oid)) {
-            Oid output;
-            bool varlena;
-            getTypeOutputInfo(column->json.type, &output, &varlena);
-            fmgr_info(output, &column->json.function);
-            column->json.kind = JsonType::Kind::quoted;
-        }
+        if (!column->unreadable) look_up_json_type(column->type, &plan->walk, &column->json);
     }
     (void)published;
     StringInfoData source;

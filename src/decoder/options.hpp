@@ -44,6 +44,7 @@ struct Options {
     bool by_publication;
     bool local_only;  // origin = none
     bool skip_empty;
+    bool leaves_out_unreadable;  // what cannot be written, rather than failing at it; see readable.hpp
     bool actions[operation_count];
     List* filter_origins;  // of oids
     List* filter_tables;   // of SelectedTable*

@@ -4,6 +4,7 @@
 #include "decoder/plan.hpp"
 
 #include "decoder/publication.hpp"
+#include "decoder/readable.hpp"
 
 extern "C" {
 #include "access/sysattr.h"
@@ -26,7 +27,7 @@ class Plans {
     RelationPlan* last;
     RelationPlan* stale;         // the first of those
     RelationPlan* unfinished;    // which is being looked up, or the look-up was broken off by an error
-    bool under_ancestors;        // some plan has another table's name
+    bool interwoven;             // some plan depends on other relations than its table
     Publications* publications;  // nullptr: not asked for
     MemoryContextCallback gone;
     Plans* next;
@@ -53,10 +54,11 @@ void outdate(Plans* plans, Oid relation) {
     // What a default's text says of a sequence or function changes with those.
     if (plans->options->include_default) relation = InvalidOid;
     auto concerns = [relation](const RelationPlan* plan) {
-        return relation == InvalidOid || plan->relation == relation || plan->published == relation;
+        return relation == InvalidOid || plan->relation == relation || plan->published == relation ||
+               list_member_oid(plan->walk.relations, relation);
     };
     if (plans->unfinished != nullptr && concerns(plans->unfinished)) plans->unfinished->stale = true;
-    if (relation != InvalidOid && !plans->under_ancestors) {
+    if (relation != InvalidOid && !plans->interwoven) {
         auto* entry = static_cast<Entry*>(hash_search(plans->table, &relation, HASH_FIND, nullptr));
         if (entry != nullptr) outdate(plans, entry->plan);
         return;
@@ -136,7 +138,8 @@ Bitmapset* key_of_index(Oid index_oid) {
 }
 
 // The columns of `published` that are shown; their values stand in `relation`'s rows, which may have another order.
-void look_up_columns(RelationPlan* plan, Relation relation, Relation published, const Bitmapset* shown) {
+void look_up_columns(RelationPlan* plan, Relation relation, Relation published, const Bitmapset* shown,
+                     const Options& options) {
     TupleDesc row = RelationGetDescr(published);
     Bitmapset* identity = key_of_index(relation->rd_replidindex);
     Bitmapset* primary = key_of_index(relation->rd_pkindex);
@@ -159,11 +162,23 @@ void look_up_columns(RelationPlan* plan, Relation relation, Relation published, 
         column->length = attribute->attlen;
         column->in_identity = plan->whole_identity || bms_is_member(own - FirstLowInvalidHeapAttributeNumber, identity);
         column->in_primary_key = bms_is_member(own - FirstLowInvalidHeapAttributeNumber, primary);
+        column->unreadable = !is_readable(plan, column->type);
+        if (column->unreadable) note_unreadable(plan, NameStr(attribute->attname), options);
         StringInfoData name;
         initStringInfo(&name);
         append_json_string(&name, NameStr(attribute->attname));
         column->name = piece_of(name);
     }
+}
+
+// Whether it depends on other relations than its table, or will when it meets values.
+bool is_interwoven(const RelationPlan* plan) {
+    if (plan->under_ancestor || plan->walk.relations != NIL) return true;
+    for (int i = 0; i < plan->column_count; ++i) {
+        JsonType::Kind kind = plan->columns[i].json.kind;
+        if (kind == JsonType::Kind::array || kind == JsonType::Kind::row) return true;
+    }
+    return false;
 }
 
 void look_up(Plans* plans, RelationPlan* plan, Relation relation) {
@@ -189,16 +204,16 @@ void look_up(Plans* plans, RelationPlan* plan, Relation relation) {
     if (!RelationIsValid(published)) elog(ERROR, "could not open relation with OID %u", as);
     plan->under_ancestor = published != relation;
     plan->published = as;
-    if (plan->under_ancestor) plans->under_ancestors = true;
     plan->schema = get_namespace_name(RelationGetNamespace(published));
     plan->table = pstrdup(RelationGetRelationName(published));
     plan->wanted = plan->wanted && wants_table(options, plan->schema, plan->table) &&
                    (plans->ask.asks == nullptr || plans->ask.asks(plans->ask.context, plan));
     if (plan->wanted) {
-        look_up_columns(plan, relation, published, shown);
+        look_up_columns(plan, relation, published, shown, options);
         plan->before = make_row(RelationGetDescr(relation)->natts);
         plan->after = make_row(RelationGetDescr(relation)->natts);
         plans->prepare(plan, published, options);
+        if (is_interwoven(plan)) plans->interwoven = true;
     }
     if (published != relation) RelationClose(published);
 }
@@ -215,7 +230,7 @@ RelationPlan* make_plan(Plans* plans, Relation relation) {
         }
         MemoryContext memory = AllocSetContextCreate(plans->memory, "pg_eventbus decoded table", ALLOCSET_SMALL_SIZES);
         plan = static_cast<RelationPlan*>(MemoryContextAllocZero(memory, sizeof(RelationPlan)));
-        plan->memory = memory;
+        plan->memory = plan->walk.memory = memory;
         plan->relation = plan->published = RelationGetRelid(relation);
         plans->unfinished = plan;
         MemoryContext before = MemoryContextSwitchTo(memory);
@@ -268,13 +283,6 @@ Piece piece_of(const StringInfoData& text) {
 Row make_row(int count) {
     auto n = static_cast<Size>(count);
     return {static_cast<Datum*>(palloc0(sizeof(Datum) * n)), static_cast<bool*>(palloc0(sizeof(bool) * n))};
-}
-
-bool append_single_byte(StringInfo out, Datum value) {
-    auto byte = static_cast<unsigned char>(DatumGetChar(value));
-    if (!IS_HIGHBIT_SET(byte)) return false;
-    appendStringInfo(out, "\"\\\\%03o\"", byte);
-    return true;
 }
 
 void take_apart(HeapTuple tuple, Relation relation, Row* row) {

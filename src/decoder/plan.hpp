@@ -35,9 +35,10 @@ struct Column {
     int16 length;
     bool in_identity;
     bool in_primary_key;
-    Oid type;       // as declared
-    Piece name;     // as a JSON string
-    JsonType json;  // debezium
+    bool unreadable;  // no output function that may run here; see readable.hpp
+    Oid type;         // as declared
+    Piece name;       // as a JSON string
+    JsonType json;    // debezium
     // wal2json
     ValueWriter writer;
     Piece head;       // version 2: up to the value
@@ -64,7 +65,9 @@ struct RelationPlan {
     bool stale;            // not to be used for another change; its memory goes with the next look-up of a table
     RelationPlan* next;    // of the stale ones
     MemoryContext memory;  // of all of it
-    bool wanted;           // by the lists of tables and by publications
+    JsonWalk walk;         // debezium: and on which other relations it depends
+    bool any_unreadable;
+    bool wanted;  // by the lists of tables and by publications
     bool operations[operation_count];
     char* schema;  // as published: a partition may go under its ancestor's name
     char* table;
@@ -106,16 +109,15 @@ Piece piece_of(const StringInfoData& text);
 // Room for a row of so many columns; palloc'd.
 Row make_row(int count);
 
-// A "char" beyond ASCII is no text by itself; written as from PostgreSQL 16 on. False where it is within.
-bool append_single_byte(StringInfo out, Datum value);
-
 // Takes a row apart into `row`.
 void take_apart(HeapTuple tuple, Relation relation, Row* row);
 // Whether a varlena is a pointer to a TOASTed value that the UPDATE did not touch: there is nothing to write.
 inline bool is_untouched(const Row& row, int index) {
     return !row.nulls[index] && VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(row.values[index]));
 }
-inline bool is_untouched(const Column& column, const Row& row) {
+// Whether there is a value, and none that could be written.
+inline bool is_unavailable(const Column& column, const Row& row) {
+    if (column.unreadable) return !row.nulls[column.index];
     return column.varlena && is_untouched(row, column.index);
 }
 

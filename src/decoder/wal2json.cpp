@@ -98,6 +98,7 @@ void append_bytea(StringInfo out, Datum value) {
 void prepare_values(RelationPlan* plan, Relation, const Options& options) {
     for (int i = 0; i < plan->column_count; ++i) {
         Column* column = &plan->columns[i];
+        if (column->unreadable) continue;
         Oid type = type_of_values(*column, options);
         column->writer.kind = kind_of(type);
         Oid output;

@@ -87,7 +87,7 @@ struct Shown {
     bool has(const Column& column) const {
         if (by_index && !column.in_identity) return false;
         if (identity && row->nulls[column.index]) return false;
-        return !is_untouched(column, *row);
+        return !is_unavailable(column, *row);
     }
 };
 

@@ -118,7 +118,7 @@ void append_columns(StringInfo out, const RelationPlan& plan, const Row& row, bo
     bool first = true;
     for (int i = 0; i < plan.column_count; ++i) {
         Column* column = &plan.columns[i];
-        if ((identity && !column->in_identity) || is_untouched(*column, row)) continue;
+        if ((identity && !column->in_identity) || is_unavailable(*column, row)) continue;
         if (!first) put(out, ',');
         first = false;
         put(out, column->head);
@@ -137,7 +137,7 @@ void append_key(StringInfo out, const RelationPlan& plan, const Row& row) {
     bool first = true;
     for (int i = 0; i < plan.column_count; ++i) {
         const Column& column = plan.columns[i];
-        if (!column.in_primary_key || is_untouched(column, row)) continue;
+        if (!column.in_primary_key || is_unavailable(column, row)) continue;
         if (!first) put(out, ',');
         first = false;
         put(out, column.key);

@@ -2,10 +2,13 @@
 // Who calls it: see json.hpp.
 // Never: see json.hpp.
 #include "postgres/json_values.hpp"
+#include "postgres/json_walk.hpp"
 
 extern "C" {
 #include "access/transam.h"
 #include "catalog/pg_cast.h"
+#include "catalog/pg_language_d.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "utils/datetime.h"
@@ -30,6 +33,16 @@ Oid cast_to_json(Oid type) {
     Oid function = form->castmethod == COERCION_METHOD_FUNCTION ? form->castfunc : InvalidOid;
     ReleaseSysCache(cast);
     return function;
+}
+
+// In C, and for this type alone: what takes any type may look up its casts in turn.
+bool is_made_in_c(Oid function, Oid type) {
+    HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+    if (!HeapTupleIsValid(tuple)) return false;
+    auto* form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
+    bool is = form->prolang == ClanguageId && form->pronargs > 0 && form->proargtypes.values[0] == type;
+    ReleaseSysCache(tuple);
+    return is;
 }
 
 void use_output(JsonType* result, MemoryContext memory) {
@@ -81,11 +94,12 @@ void append_number(StringInfo out, const char* digits) {
     }
 }
 
-}  // namespace
-
-void look_up_json_type(Oid type, MemoryContext memory, JsonType* result) {
+// `walk` is nullptr where PostgreSQL is to walk arrays and rows.
+void look_up(Oid type, MemoryContext memory, JsonWalk* walk, JsonType* result) {
     using Kind = JsonType::Kind;
     result->type = getBaseType(type);
+    result->walk = walk;
+    result->parts = nullptr;
     switch (result->type) {
         case BOOLOID:
             result->kind = Kind::boolean;
@@ -117,21 +131,33 @@ void look_up_json_type(Oid type, MemoryContext memory, JsonType* result) {
         case BPCHAROID:
             result->kind = Kind::text;
             return;
-        default:
-            if (OidIsValid(get_element_type(result->type)) || result->type == RECORDARRAYOID ||
-                type_is_rowtype(result->type)) {
-                result->kind = Kind::converted;
-                use_to_json(result, memory);
+        default: {
+            bool array = OidIsValid(get_element_type(result->type)) || result->type == RECORDARRAYOID;
+            if (array || type_is_rowtype(result->type)) {
+                result->kind = walk == nullptr ? Kind::converted : array ? Kind::array : Kind::row;
+                if (walk == nullptr) use_to_json(result, memory);
                 return;
             }
-            if (Oid function = cast_to_json(result->type); OidIsValid(function)) {
+            Oid function = cast_to_json(result->type);
+            if (OidIsValid(function) && (walk == nullptr || is_made_in_c(function, result->type))) {
                 result->kind = Kind::converted;
                 fmgr_info_cxt(function, &result->function, memory);
                 return;
             }
             result->kind = Kind::quoted;
+        }
     }
     use_output(result, memory);
+}
+
+}  // namespace
+
+void look_up_json_type(Oid type, MemoryContext memory, JsonType* result) {
+    look_up(type, memory, nullptr, result);
+}
+
+void look_up_json_type(Oid type, JsonWalk* walk, JsonType* result) {
+    look_up(type, walk->memory, walk, result);
 }
 
 void append_json(StringInfo out, JsonType* type, Datum value) {
@@ -179,6 +205,12 @@ void append_json(StringInfo out, JsonType* type, Datum value) {
         case JsonType::Kind::jsonb:
             append_jsonb(out, value);
             return;
+        case JsonType::Kind::array:
+            append_json_array(out, type, value);
+            return;
+        case JsonType::Kind::row:
+            append_json_row(out, type, value);
+            return;
         case JsonType::Kind::text:
             append_datum_text(out, value);
             return;
@@ -192,6 +224,13 @@ void append_json(StringInfo out, JsonType* type, Datum value) {
             return;
         }
     }
+}
+
+bool append_single_byte(StringInfo out, Datum value) {
+    auto byte = static_cast<unsigned char>(DatumGetChar(value));
+    if (!IS_HIGHBIT_SET(byte)) return false;
+    appendStringInfo(out, "\"\\\\%03o\"", byte);
+    return true;
 }
 
 void append_json_string(StringInfo out, std::string_view text) {

@@ -1,6 +1,7 @@
 // What it is: changes of rows as events: which tables are asked for, their topics and keys, the payload.
 // Who calls it: the output plugin's decoder, as one of its formats.
 // Never: looks at anything but what the historic snapshot shows; locks a table or an index.
+#include "decoder/readable.hpp"
 #include "decoder/wal2json.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/envelope.hpp"
@@ -55,6 +56,7 @@ void prepare(decoder::RelationPlan* plan, Relation published, const decoder::Opt
             if (column->name.length != name.len ||
                 memcmp(column->name.text, name.data, static_cast<Size>(name.len)) != 0)
                 continue;
+            if (column->unreadable) break;  // there will be no event with a value of it
             Oid output;
             bool varlena;
             getTypeOutputInfo(column->type, &output, &varlena);
@@ -86,7 +88,7 @@ bool asks(void* context, decoder::RelationPlan* plan) {
 // is, PostgreSQL always logs the old row.
 const decoder::Row* row_with(const decoder::Column& column, const decoder::Change& change) {
     for (const decoder::Row* row : {change.after, change.before})
-        if (row != nullptr && !row->nulls[column.index] && !decoder::is_untouched(column, *row)) return row;
+        if (row != nullptr && !row->nulls[column.index] && !decoder::is_unavailable(column, *row)) return row;
     return nullptr;
 }
 
@@ -140,6 +142,7 @@ void found_change(decoder::Decoder* decoder, ReorderBufferTXN* txn, decoder::Rel
     Made* made = source->made;
     made->event.topic = words->topics[op];
     made->wanted = words->wanted[op];
+    if (plan->any_unreadable) decoder::refuse_unreadable(*plan, change);
     made->event.key = key_of(*words, change);
     // Under another name than its own nobody would know it.
     if (!database_is_utf8()) (void)to_utf8(psprintf("%s.%s", plan->schema, plan->table));

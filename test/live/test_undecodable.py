@@ -1,6 +1,7 @@
 # What it is: one event, change, row or dead letter that raises an error in our own code costs only itself.
 # Who calls it: pytest.
 # Never: breaks what is not its own database's.
+import json
 import os
 import statistics
 import threading
@@ -122,6 +123,77 @@ def test_routes_that_do_not_want_a_table_never_meet_it(ward, route, redis_server
     arrived(redis_server, f"{name}-item", 1)
     assert not ward.dead("item")
     assert passes(ward, cluster, 0) == 1
+
+
+@pytest.fixture
+def speaking(ward):
+    """A type whose output function is written in PL/pgSQL, and what is made of it."""
+    ward.run("CREATE TYPE pair AS (a int, m mood)")
+    ward.run("CREATE DOMAIN moods AS mood[]")
+    ward.run("CREATE TYPE span AS RANGE (subtype = mood)")
+    columns = ["m mood", "a mood[]", "p pair", "pp pair[]", "d moods", "r span"]
+    values = ["'ok'", "'{ok}'", "ROW(1, 'ok')", "ARRAY[ROW(1, 'ok')::pair]", "'{ok}'", "'[ok,ok]'"]
+    ward.run("CREATE FUNCTION said(mood) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'called'; RETURN 'x'; END $$")
+    for n, column in enumerate(columns):
+        ward.run(f"CREATE TABLE said_{n} (id int PRIMARY KEY, {column}, words text)")
+    ward.run("UPDATE pg_type SET typoutput = 'said'::regproc WHERE oid = 'mood'::regtype")
+
+    def insert():
+        for n, value in enumerate(values):
+            ward.run(f"INSERT INTO said_{n} VALUES (1, {value}, 'x'), (2, NULL, 'y')")
+        return len(values)
+
+    ward.insert = insert
+    return ward
+
+
+@pytest.mark.parametrize("format", ["debezium", "wal2json"])
+def test_output_functions_in_other_languages_are_not_called(speaking, route, redis_server, name, cluster, log_from_here, format):
+    route("all", "#", format=format)
+    count = speaking.insert()
+    assert [e["key"] for e in arrived(redis_server, f"{name}-all", count)] == ["2"] * count
+    dead = speaking.wait_dead("all", count)
+    assert all("is not written in C" in d["error"] and d["topic"].startswith("public.said_") for d in dead)
+    assert "called" not in cluster.log_text(log_from_here)
+
+
+@pytest.mark.parametrize("options, instead", [({}, "__debezium_unavailable_value"), ({"format-version": "1"}, None),
+                                              ({"format-version": "2"}, None)])
+def test_the_output_plugin_leaves_out_what_it_cannot_write(speaking, options, instead):
+    """An error would stop its slot for good."""
+    speaking.run("SELECT pg_create_logical_replication_slot('said', 'pg_eventbus')")
+    try:
+        count = speaking.insert()
+        del speaking.connection.notices[:]
+        rows = [json.loads(data) for data, in speaking.run(
+            "SELECT data FROM pg_logical_slot_peek_changes('said', NULL, NULL, VARIADIC %s::text[])",
+            [text for option in options.items() for text in option])]
+    finally:
+        speaking.run("SELECT pg_drop_replication_slot('said')")
+    if options.get("format-version") == "1":
+        rows = [dict(zip(c["columnnames"], c["columnvalues"])) for row in rows for c in row["change"]]
+    elif options:
+        rows = [{c["name"]: c["value"] for c in row["columns"]} for row in rows if row["action"] == "I"]
+    else:
+        rows = [row["after"] for row in rows]
+    names = ["m", "a", "p", "pp", "d", "r"]
+    assert rows == [row for name in names for row in (
+        {"id": 1, **({name: instead} if instead else {}), "words": "x"}, {"id": 2, name: None, "words": "y"})]
+    notices = "".join(speaking.connection.notices)
+    assert notices.count("are left out") == count and "called" not in notices
+
+
+def test_casts_to_json_in_c_are_called(db):
+    """hstore's, as PostgreSQL's to_json does, also within arrays."""
+    db.run("CREATE EXTENSION hstore")
+    db.run("CREATE TABLE stored (h hstore, a hstore[])")
+    db.run("SELECT pg_create_logical_replication_slot('stored', 'pg_eventbus')")
+    db.run("""INSERT INTO stored VALUES ('a=>1', ARRAY['b=>NULL'::hstore])""")
+    try:
+        data = db.one("SELECT data FROM pg_logical_slot_peek_changes('stored', NULL, NULL)")
+    finally:
+        db.run("SELECT pg_drop_replication_slot('stored')")
+    assert json.loads(data)["after"] == {"h": {"a": "1"}, "a": [{"b": None}]}
 
 
 def test_large_transactions(ward, route, redis_server, name):

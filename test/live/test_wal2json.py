@@ -1,6 +1,7 @@
 # What it is: our wal2json format against Debian's wal2json: random workloads and options on two slots of one database.
 # Who calls it: pytest. WAL2JSON_SEED changes what happens; WAL2JSON_PLUGIN=… compares with another build of wal2json.
 # Never: looks into what the two say: they say the same, byte for byte.
+import json
 import os
 import random
 import re
@@ -99,6 +100,77 @@ def without_optionals(rows):
             for lsn, xid, data in rows]
 
 
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null|[\s\S]')
+
+
+def assert_numbers_are_strings(theirs, ours):
+    """What numeric-data-types-as-string does, by wal2json's documentation: a column's number is a string, and what is no
+    number in JSON is not lost. All else is what it is without the option, byte for byte."""
+    key, last, strings = None, None, 0
+    theirs, ours = TOKEN.findall(theirs), TOKEN.findall(ours)
+    assert len(theirs) == len(ours)
+    for wanted, mine in zip(theirs, ours):
+        if wanted == ":":
+            key = last
+        last = wanted
+        values = key in ('"value"', '"columnvalues"', '"keyvalues"')
+        if values and re.match("-?[0-9]", wanted):
+            wanted = f'"{wanted}"'
+            strings += 1
+        if values and wanted == "null" and mine in ('"NaN"', '"Infinity"', '"-Infinity"'):
+            continue
+        assert mine == wanted, f"{key}: {mine} instead of {wanted}"
+    return strings
+
+
+def keys_of(rows):
+    """The tables of version 2's objects with their primary keys."""
+    changes = [json.loads(data) for _, _, data in rows]
+    return {(c["schema"], c["table"], tuple((column["name"], column["type"]) for column in c["pk"]))
+            for c in changes if c["action"] in "IUD"}
+
+
+def without_key(data, keys):
+    """A transaction in version 1 without its primary keys, each of which is among the keys."""
+    def pairs(found):
+        pk = dict(found).get("pk")
+        if pk is None:
+            return found
+        found = [pair for pair in found if pair[0] != "pk"]
+        pk = dict(pk)
+        columns = tuple(zip(pk["pknames"], pk["pktypes"]))
+        assert (dict(found)["schema"], dict(found)["table"], columns) in keys
+        seen.append(columns)
+        return found
+    seen = []
+    return json.loads(data, object_pairs_hook=pairs, parse_float=str), len(seen)
+
+
+def assert_what_is_newer(db, end):
+    """Options that 2.6 has, where theirs is 2.5 and has not: what they say without them is the rest of it."""
+    def both(theirs_options, ours_options):
+        theirs = decode(db.connection, "pg_logical_slot_peek_changes", "theirs", theirs_options, end)
+        ours = decode(db.connection, "pg_logical_slot_peek_changes", "ours", ours_options, end)
+        assert theirs[0] == ours[0] == "rows" and len(theirs[1]) == len(ours[1])
+        return without_optionals(without_comma(theirs[1])), ours[1]
+
+    strings = 0
+    for version in "1", "2":
+        for pretty in "0", "1":
+            options = [("format-version", version), ("pretty-print", pretty), ("include-type-oids", "1"),
+                       ("include-column-positions", "1"), ("include-xids", "1")]
+            for wanted, mine in zip(*both(options, [*options, ("numeric-data-types-as-string", "1")])):
+                assert wanted[:2] == mine[:2]
+                strings += assert_numbers_are_strings(wanted[2], mine[2])
+    with_keys, _ = both([("format-version", "2"), ("include-pk", "1")], [("format-version", "2"), ("include-pk", "1")])
+    keys, seen = keys_of(with_keys), 0
+    for wanted, mine in zip(*both([("format-version", "1")], [("format-version", "1"), ("include-pk", "1")])):
+        rest, count = without_key(mine[2], keys)
+        assert rest == without_key(wanted[2], keys)[0]
+        seen += count
+    return strings, seen
+
+
 @pytest.fixture
 def slots(db):
     """Both begin at the same place."""
@@ -150,6 +222,9 @@ def test_the_same_bytes_as_wal2json(cluster, db, slots):
             assert len(ours[1]) == len(theirs[1]), told
             assert ours[2] == theirs[2], told
         db.run("SET search_path = public")
+        if old:
+            numbers, primary_keys = assert_what_is_newer(db, end)
+            assert numbers > 100 and primary_keys > 20
         for name in "theirs", "ours":
             db.run("SELECT count(*) FROM pg_logical_slot_get_changes(%s, %s, NULL, 'format-version', '2')", name, end)
     beside.connection.close()
