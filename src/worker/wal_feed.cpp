@@ -224,6 +224,10 @@ void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::W
     place->number = at.number;
 }
 
+void put_wal_place_now(SenderRoute* route) {
+    put_wal_place(route, status_of(route).settled, &route->stored.cursor.wal);
+}
+
 void wal_cursor_saved(SenderRoute* route) {
     route->wal->saved = {route->stored.cursor.wal.lsn, route->stored.cursor.wal.number};
     route->wal->saved_of_slot = is_of_slot(route->stored.cursor.wal);

@@ -80,6 +80,7 @@ long wal_wait();
 void give_back_wal(const delivery::Report::Finished& finished);
 // Where the route stands that has settled what lies before `settled`; the cursor has been saved.
 void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::WalPlace* place);
+void put_wal_place_now(SenderRoute* route);
 void wal_cursor_saved(SenderRoute* route);
 // Lets go of WAL that no cursor needs any more.
 void confirm_wal();

@@ -54,6 +54,7 @@ void no_trouble() {
 
 void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
     log::WalPlace& place = route->stored.cursor.wal;
+    if (wal_now.ended_at != 0) put_wal_place_now(route);  // of what has been read some may have been delivered since
     place.lost = true;
     drop_wal_file(route->wal);
     drop_files_of_detours(route);

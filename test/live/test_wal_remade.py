@@ -115,7 +115,7 @@ def test_a_cursor_that_says_nothing_of_the_slot(db, out, system):
         db.run(f"UPDATE eventbus.cursor SET wal_system = {system}, wal_lsn = wal_lsn - 100000")
     db.wait_state("out", "active", deadline=60)
     publish_wal(db, "shop.next", {})
-    db.wait_status("out", delivered=2)
+    eventually(lambda: out()[-1] == "shop.next", 60)  # what lies between is found in the stream, where it is not confirmed
     assert db.one("SELECT wal_system = system_identifier FROM eventbus.cursor, pg_control_system()")
     for _ in range(3):
         terminate_sender(db)
