@@ -79,6 +79,16 @@ uninstall: uninstall-modules
 uninstall-modules:
 	rm -f $(MODULES_BUILT:%='$(DESTDIR)$(pkglibdir)/'%)
 
+# The library, with an error at one of its look-ups in the catalog: test/lib/catalog_faults.cpp says which and when.
+FAULTS = test/lib/catalog_faults.cpp
+FAULTY = build/faults/pg_eventbus.so
+.PHONY: faults
+faults: $(FAULTY)
+$(FAULTY): $(OBJS) $(FAULTS)
+	mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) $(CPPFLAGS) -shared -o $@ $^ $(LDFLAGS) $(SHLIB_LINK) \
+	  `sed -n 's/^FAULTY(\([a-zA-Z0-9_]*\),.*/-Wl,--wrap=\1/p' $(FAULTS)`
+
 endif
 
 .PHONY: demo bench format lint unit install-modules uninstall-modules

@@ -101,6 +101,23 @@ SELECT op, length(before ->> 't') AS t_before, length(after ->> 't') AS t, lengt
        CASE WHEN length(after ->> 'b') < 100 THEN after ->> 'b' END AS instead
 FROM decoded_rows();
 
+-- A key that is stored apart: an UPDATE of another column logs the old row, and nothing is unavailable.
+CREATE TABLE long_key (k text, part integer, n integer, PRIMARY KEY (k, part));
+ALTER TABLE long_key ALTER k SET STORAGE EXTERNAL;
+CREATE UNIQUE INDEX long_key_part ON long_key (part, k);
+INSERT INTO long_key VALUES (repeat('k', 2500), 1, 1);
+UPDATE long_key SET n = 2;
+ALTER TABLE long_key REPLICA IDENTITY USING INDEX long_key_part;
+UPDATE long_key SET n = 3;
+ALTER TABLE long_key REPLICA IDENTITY FULL;
+UPDATE long_key SET n = 4;
+ALTER TABLE long_key REPLICA IDENTITY NOTHING;
+UPDATE long_key SET n = 5;
+DELETE FROM long_key;
+SELECT op, length(before ->> 'k') AS k_before, length(after ->> 'k') AS k,
+       CASE WHEN length(after ->> 'k') < 100 THEN after ->> 'k' END AS instead
+FROM decoded_rows();
+
 -- Partitions
 CREATE TABLE parted (id integer PRIMARY KEY, t text) PARTITION BY LIST (id);
 CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);
@@ -156,7 +173,7 @@ SELECT count(*) FILTER (WHERE d ~ '"status":"END".*"event_count":0') > 0 AS empt
 
 SELECT 'gone' FROM pg_drop_replication_slot('decoder');
 DROP FUNCTION decoded_rows, decoded, decoded_raw;
-DROP TABLE item, keyless, by_index, whole, nothing, types, odd_table, lines, big, parted, only_ddl, more_ddl;
+DROP TABLE item, keyless, by_index, whole, nothing, types, odd_table, lines, big, long_key, parted, only_ddl, more_ddl;
 DROP CAST (odd AS json);
 DROP FUNCTION odd_json;
 DROP TYPE mood, pair, odd;

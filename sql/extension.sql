@@ -8,7 +8,7 @@ CREATE VIEW members AS
 
 -- Functions, as programs may call them
 SELECT proname, pg_get_function_identity_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result
-FROM members m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid ORDER BY proname COLLATE "C";
+FROM members m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid ORDER BY proname COLLATE "C", 2;
 SELECT p.oid::regprocedure AS function, provolatile, proparallel FROM members m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid
 WHERE provolatile <> 'v' OR proparallel <> 'u' ORDER BY 1;
 -- Those that run with their owner's rights have a search path of their own

@@ -122,7 +122,67 @@ SELECT eventbus.wait_for_delivery(:id, '0 s');
 RESET ROLE;
 
 DROP TABLE route_config;
+
+-- A place in the WAL: what commits before it, on routes from the WAL; there is none yet.
+SELECT eventbus.wait_for_delivery(pg_current_wal_insert_lsn()), eventbus.wait_for_delivery('0/0'::pg_lsn, '0 s'),
+       eventbus.wait_for_delivery(pg_current_wal_insert_lsn(), '1 h');
+SELECT eventbus.wait_for_delivery(NULL::pg_lsn);
+SELECT eventbus.wait_for_delivery(pg_current_wal_insert_lsn(), NULL);
+SELECT eventbus.wait_for_delivery(pg_current_wal_insert_lsn(), route => 'nowhere');
+SELECT eventbus.wait_for_delivery(pg_current_wal_insert_lsn(), route => 'waiting');
+DO $$
+BEGIN
+    PERFORM eventbus.wait_for_delivery('FFFFFFFF/FFFFFFFF'::pg_lsn);
+EXCEPTION WHEN invalid_parameter_value THEN
+    RAISE NOTICE '%', SQLERRM;
+END $$;
+
+-- A literal, and a parameter without a type, are texts: an id, or a place. Named, they are what the name says.
+SELECT eventbus.wait_for_delivery('0/1'), eventbus.wait_for_delivery('0/1', '0 s'), eventbus.wait_for_delivery(event_id => :'other', timeout => '0 s'),
+       eventbus.wait_for_delivery(lsn => '0/1', timeout => '0 s'), eventbus.wait_for_delivery(:'other', '0 s');
+PREPARE untyped AS SELECT eventbus.wait_for_delivery($1), eventbus.wait_for_delivery($1, $2), eventbus.wait_for_delivery($1, $2, $3);
+PREPARE named AS SELECT eventbus.wait_for_delivery(event_id => $1), eventbus.wait_for_delivery(lsn => $2);
+SELECT name, parameter_types FROM pg_prepared_statements ORDER BY 1;
+EXECUTE untyped('0/1', '0 s', NULL);
+EXECUTE untyped(:'other', '0 s', NULL);
+EXECUTE untyped('one', '0 s', NULL);
+EXECUTE untyped('1/one', '0 s', NULL);
+EXECUTE untyped(NULL, '0 s', NULL);
+DEALLOCATE ALL;
+
+-- A route from the WAL whose broker is away.
+SET client_min_messages = warning;
+SELECT eventbus.create_route('changes', 'away', 'list:l', 'wait.#', '{"source": "wal", "tables": "none.*"}');
+RESET client_min_messages;
+SELECT eventbus.wait_for_delivery('0/1'::pg_lsn), eventbus.wait_for_delivery('0/1'::pg_lsn, route => 'changes');
+-- What commits before its slot is made is not the route's.
+DO $$
+BEGIN
+    FOR i IN 1 .. 600 LOOP
+        EXIT WHEN (SELECT state NOT IN ('starting', 'stopped', 'failing') FROM eventbus.status WHERE route = 'changes');
+        PERFORM pg_sleep(0.05);
+    END LOOP;
+END $$;
+SELECT eventbus.publish_wal('wait.some', '1') IS NOT NULL AS published;
+SELECT pg_current_wal_insert_lsn() AS lsn \gset
+SELECT eventbus.wait_for_delivery(:'lsn', '0 s'), eventbus.wait_for_delivery(:'lsn'::pg_lsn, '-1 month'), eventbus.wait_for_delivery(:'lsn', '100 ms', 'changes');
+SET statement_timeout = '50ms';
+SELECT eventbus.wait_for_delivery(:'lsn', '1 hour');
+RESET statement_timeout;
+SELECT count(*) FROM (SELECT eventbus.wait_for_delivery(:'lsn'::pg_lsn, '0 s') FROM generate_series(1, 300)) AS calls;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT eventbus.wait_for_delivery(:'lsn', '10 ms');
+COMMIT;
+SET ROLE regress_eventbus_waiter;
+SELECT eventbus.wait_for_delivery(:'lsn'::pg_lsn, '0 s');
+SELECT eventbus.wait_for_delivery(:'lsn', '0 s');
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text), eventbus.wait_for_delivery(text, interval, text) TO regress_eventbus_waiter;
+SET ROLE regress_eventbus_waiter;
+SELECT eventbus.wait_for_delivery(:'lsn'::pg_lsn, '0 s'), eventbus.wait_for_delivery(:'lsn', '0 s');
+RESET ROLE;
 SELECT eventbus.drop_broker('away', true);
-REVOKE ALL ON FUNCTION eventbus.wait_for_delivery(bigint, interval, text) FROM regress_eventbus_waiter;
+REVOKE ALL ON FUNCTION eventbus.wait_for_delivery(bigint, interval, text), eventbus.wait_for_delivery(pg_lsn, interval, text),
+    eventbus.wait_for_delivery(text, interval, text) FROM regress_eventbus_waiter;
 REVOKE ALL ON SCHEMA eventbus FROM regress_eventbus_waiter;
 DROP ROLE regress_eventbus_waiter;

@@ -10,12 +10,17 @@ SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source
 SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "format": "xml"}');
 SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "format": 2}');
 SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"format": "wal2json"}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "origin": "local"}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "origin": null}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"origin": "none"}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "log", "origin": "any"}');
 SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "include-pk": true}');
 BEGIN;
 SELECT eventbus.create_route(format, 'wal_broker', 'stream:s',
                              options => jsonb_build_object('source', 'wal', 'format', format, 'tables', 'none.*'))
 FROM unnest('{debezium, wal2json, row}'::text[]) format;
 SELECT eventbus.alter_route('row', options => '{"source": "wal", "format": "wal2json", "tables": "none.*"}');
+SELECT eventbus.alter_route('row', options => '{"source": "wal", "origin": "none", "tables": "none.*"}');
 SELECT eventbus.alter_route('row', options => '{"source": "wal", "format": "wal2json2"}');
 ROLLBACK;
 

@@ -14,8 +14,8 @@ wal::Selection wal_selection(const char* options, const broker::Module& module) 
     auto* read = call_guest([&] { return new router::RouteOptions(router::read_route_options(utf8, module)); });
     auto text = [](const std::optional<std::string>& given) { return given ? from_utf8(*given) : nullptr; };
     const router::WalOptions& wal = read->wal;
-    wal::Selection selection = {text(wal.tables), text(wal.publication), text(wal.operations), text(wal.messages),
-                                text(wal.format)};
+    wal::Selection selection = {text(wal.tables),   text(wal.publication), text(wal.operations),
+                                text(wal.messages), text(wal.format),      wal.local_only};
     call_guest([&] { delete read; });
     return selection;
 }

@@ -44,9 +44,9 @@ void finish(Decoder* decoder, const ReorderBufferTXN* txn, TransactionId sub) {
 
 void change(Decoder* decoder, ReorderBufferTXN* txn, RelationPlan* plan, const Change& change) {
     ensure_begun(decoder, txn);
-    ++current_progress(decoder)->changes;
     begin_record(decoder);
     append_change(output_of(decoder), *plan, change, *decoder->stamp);
+    ++current_progress(decoder)->changes;  // not before it is there: PostgreSQL may swallow an error and go on
     finish(decoder, txn, change.sub);
 }
 

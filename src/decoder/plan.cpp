@@ -22,8 +22,11 @@ class Plans {
     const Options* options;
     PreparePlan prepare;
     AskForTable ask;
-    HTAB* table;
+    HTAB* table;  // of Entry
     RelationPlan* last;
+    RelationPlan* stale;         // the first of those
+    RelationPlan* unfinished;    // which is being looked up, or the look-up was broken off by an error
+    bool under_ancestors;        // some plan has another table's name
     Publications* publications;  // nullptr: not asked for
     MemoryContextCallback gone;
     Plans* next;
@@ -33,17 +36,45 @@ namespace {
 
 Plans* all_plans;  // whom invalidations have to tell
 
+// What is not stale is in the table of plans, and whole.
+struct Entry {
+    Oid relation;  // the hash key
+    RelationPlan* plan;
+};
+
+void outdate(Plans* plans, RelationPlan* plan) {
+    if (plan->stale) return;
+    plan->stale = true;
+    plan->next = plans->stale;
+    plans->stale = plan;
+}
+
 void outdate(Plans* plans, Oid relation) {
     // What a default's text says of a sequence or function changes with those.
     if (plans->options->include_default) relation = InvalidOid;
-    if (relation != InvalidOid) {
-        auto* plan = static_cast<RelationPlan*>(hash_search(plans->table, &relation, HASH_FIND, nullptr));
-        if (plan != nullptr) plan->stale = true;
+    auto concerns = [relation](const RelationPlan* plan) {
+        return relation == InvalidOid || plan->relation == relation || plan->published == relation;
+    };
+    if (plans->unfinished != nullptr && concerns(plans->unfinished)) plans->unfinished->stale = true;
+    if (relation != InvalidOid && !plans->under_ancestors) {
+        auto* entry = static_cast<Entry*>(hash_search(plans->table, &relation, HASH_FIND, nullptr));
+        if (entry != nullptr) outdate(plans, entry->plan);
         return;
     }
     HASH_SEQ_STATUS scan;
     hash_seq_init(&scan, plans->table);
-    while (auto* plan = static_cast<RelationPlan*>(hash_seq_search(&scan))) plan->stale = true;
+    while (auto* entry = static_cast<Entry*>(hash_seq_search(&scan)))
+        if (concerns(entry->plan)) outdate(plans, entry->plan);
+}
+
+// Tables that are dropped, and what plans were before tables changed. Nobody uses a plan meanwhile.
+void let_go_of_stale(Plans* plans) {
+    plans->last = nullptr;
+    while (RelationPlan* plan = plans->stale) {
+        plans->stale = plan->next;
+        (void)hash_search(plans->table, &plan->relation, HASH_REMOVE, nullptr);
+        MemoryContextDelete(plan->memory);
+    }
 }
 
 void table_changed(Datum, Oid relation) {
@@ -90,11 +121,25 @@ void forget(void* gone) {
         }
 }
 
+// The columns of an index that are its key, as a bitmap has them. Nothing is locked.
+Bitmapset* key_of_index(Oid index_oid) {
+    if (!OidIsValid(index_oid)) return nullptr;
+    Relation index = RelationIdGetRelation(index_oid);
+    if (!RelationIsValid(index)) elog(ERROR, "could not open relation with OID %u", index_oid);
+    Bitmapset* key = nullptr;
+    for (int i = 0; i < index->rd_index->indnkeyatts; ++i) {
+        AttrNumber number = index->rd_index->indkey.values[i];
+        if (number != InvalidAttrNumber) key = bms_add_member(key, number - FirstLowInvalidHeapAttributeNumber);
+    }
+    RelationClose(index);
+    return key;
+}
+
 // The columns of `published` that are shown; their values stand in `relation`'s rows, which may have another order.
 void look_up_columns(RelationPlan* plan, Relation relation, Relation published, const Bitmapset* shown) {
     TupleDesc row = RelationGetDescr(published);
-    Bitmapset* identity = RelationGetIndexAttrBitmap(relation, INDEX_ATTR_BITMAP_IDENTITY_KEY);
-    Bitmapset* primary = RelationGetIndexAttrBitmap(relation, INDEX_ATTR_BITMAP_PRIMARY_KEY);
+    Bitmapset* identity = key_of_index(relation->rd_replidindex);
+    Bitmapset* primary = key_of_index(relation->rd_pkindex);
     plan->whole_identity = identity == nullptr;
     plan->columns = static_cast<Column*>(palloc0(sizeof(Column) * static_cast<Size>(row->natts + 1)));
     for (int i = 0; i < row->natts; ++i) {
@@ -143,6 +188,8 @@ void look_up(Plans* plans, RelationPlan* plan, Relation relation) {
     Relation published = as == RelationGetRelid(relation) ? relation : RelationIdGetRelation(as);
     if (!RelationIsValid(published)) elog(ERROR, "could not open relation with OID %u", as);
     plan->under_ancestor = published != relation;
+    plan->published = as;
+    if (plan->under_ancestor) plans->under_ancestors = true;
     plan->schema = get_namespace_name(RelationGetNamespace(published));
     plan->table = pstrdup(RelationGetRelationName(published));
     plan->wanted = plan->wanted && wants_table(options, plan->schema, plan->table) &&
@@ -156,6 +203,30 @@ void look_up(Plans* plans, RelationPlan* plan, Relation relation) {
     if (published != relation) RelationClose(published);
 }
 
+// Whole, or none at all: PostgreSQL swallows the error of a transaction that is rolled back meanwhile, and goes on with
+// the next one. What the look-up had got by then is thrown away.
+RelationPlan* make_plan(Plans* plans, Relation relation) {
+    let_go_of_stale(plans);
+    RelationPlan* plan;
+    do {
+        if (RelationPlan* broken_off = plans->unfinished) {
+            plans->unfinished = nullptr;
+            MemoryContextDelete(broken_off->memory);
+        }
+        MemoryContext memory = AllocSetContextCreate(plans->memory, "pg_eventbus decoded table", ALLOCSET_SMALL_SIZES);
+        plan = static_cast<RelationPlan*>(MemoryContextAllocZero(memory, sizeof(RelationPlan)));
+        plan->memory = memory;
+        plan->relation = plan->published = RelationGetRelid(relation);
+        plans->unfinished = plan;
+        MemoryContext before = MemoryContextSwitchTo(memory);
+        look_up(plans, plan, relation);
+        MemoryContextSwitchTo(before);
+    } while (plan->stale);  // looking up may itself meet an invalidation
+    static_cast<Entry*>(hash_search(plans->table, &plan->relation, HASH_ENTER, nullptr))->plan = plan;
+    plans->unfinished = nullptr;
+    return plan;
+}
+
 }  // namespace
 
 Plans* make_plans(MemoryContext memory, const Options* options, PreparePlan prepare, AskForTable ask) {
@@ -167,7 +238,7 @@ Plans* make_plans(MemoryContext memory, const Options* options, PreparePlan prep
     plans->ask = ask;
     HASHCTL control = {};
     control.keysize = sizeof(Oid);
-    control.entrysize = sizeof(RelationPlan);
+    control.entrysize = sizeof(Entry);
     control.hcxt = memory;
     plans->table = hash_create("pg_eventbus decoded tables", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
     if (options->by_publication) plans->publications = make_publications(memory, options->publications);
@@ -182,31 +253,16 @@ Plans* make_plans(MemoryContext memory, const Options* options, PreparePlan prep
 RelationPlan* plan_for(Plans* plans, Relation relation) {
     Oid oid = RelationGetRelid(relation);
     RelationPlan* last = plans->last;
-    // One whose look-up ended by an error is not complete: PostgreSQL swallows that of a transaction that was aborted.
-    if (last != nullptr && last->relation == oid && last->complete && !last->stale) return last;
+    if (last != nullptr && last->relation == oid && !last->stale) return last;
+    auto* known = static_cast<Entry*>(hash_search(plans->table, &oid, HASH_FIND, nullptr));
+    plans->last = known != nullptr && !known->plan->stale ? known->plan : make_plan(plans, relation);
+    return plans->last;
+}
 
-    bool known;
-    auto* plan = static_cast<RelationPlan*>(hash_search(plans->table, &oid, HASH_ENTER, &known));
-    if (!known) {
-        *plan = {};
-        plan->relation = oid;
-    }
-    // Looking up may itself meet an invalidation; what was looked up before it is thrown away.
-    while (plan->stale || !plan->complete) {
-        MemoryContext memory = plan->memory;
-        if (memory == nullptr)
-            memory = AllocSetContextCreate(plans->memory, "pg_eventbus decoded table", ALLOCSET_SMALL_SIZES);
-        MemoryContextReset(memory);
-        *plan = {};
-        plan->relation = oid;
-        plan->memory = memory;
-        MemoryContext before = MemoryContextSwitchTo(memory);
-        look_up(plans, plan, relation);
-        MemoryContextSwitchTo(before);
-        plan->complete = true;
-    }
-    plans->last = plan;
-    return plan;
+Piece piece_of(const StringInfoData& text) {
+    Piece piece = {pnstrdup(text.data, static_cast<Size>(text.len)), text.len};
+    pfree(text.data);
+    return piece;
 }
 
 Row make_row(int count) {

@@ -59,10 +59,11 @@ struct Row {
 struct RowFilters;
 
 struct RelationPlan {
-    Oid relation;  // the hash key
-    bool stale;
-    bool complete;
-    MemoryContext memory;  // of what follows
+    Oid relation;
+    Oid published;         // whose name and columns it has: the table itself, or an ancestor
+    bool stale;            // not to be used for another change; its memory goes with the next look-up of a table
+    RelationPlan* next;    // of the stale ones
+    MemoryContext memory;  // of all of it
     bool wanted;           // by the lists of tables and by publications
     bool operations[operation_count];
     char* schema;  // as published: a partition may go under its ancestor's name
@@ -96,12 +97,11 @@ struct AskForTable {
 
 // One a decoding context; it lives in `memory`, and goes with it.
 Plans* make_plans(MemoryContext memory, const Options* options, PreparePlan prepare, AskForTable ask = {});
+// What it returns is there until the next call.
 RelationPlan* plan_for(Plans* plans, Relation relation);
 
-// A piece out of a buffer, which stays where it is.
-inline Piece piece_of(const StringInfoData& text) {
-    return {text.data, text.len};
-}
+// A piece out of a buffer, which is no longer there then.
+Piece piece_of(const StringInfoData& text);
 
 // Room for a row of so many columns; palloc'd.
 Row make_row(int count);

@@ -22,6 +22,7 @@ class Publications {
     List* names;
     List* found;  // of Publication*
     bool stale;
+    bool complete;  // not where looking them up was broken off by an error
 };
 
 inline constexpr int filtered_operations = 3;  // TRUNCATE has no rows
@@ -39,7 +40,8 @@ struct RowFilters {
 namespace {
 
 void load(Publications* publications) {
-    if (!publications->stale) return;
+    if (!publications->stale && publications->complete) return;
+    publications->complete = false;
     MemoryContextReset(publications->memory);
     MemoryContext before = MemoryContextSwitchTo(publications->memory);
     publications->found = NIL;
@@ -55,6 +57,7 @@ void load(Publications* publications) {
                               errhint("Changes made before a publication is created are not published by it.")));
     }
     MemoryContextSwitchTo(before);
+    publications->complete = true;
 }
 
 // Whether a publication has the table, and as what: itself or an ancestor, so many levels up.

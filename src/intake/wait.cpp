@@ -1,62 +1,29 @@
-// What it is: eventbus.wait_for_delivery.
+// What it is: eventbus.wait_for_delivery of an event of the log, and what all forms of it share.
 // Who calls it: applications, after the transaction that published.
 // Never: polls; shows anything of an event but whether it was delivered.
 //
 // The tables know what is written down: cursors that are past the event, dead letters. What has happened since, and
 // whether an event was delivered while an older one still waits, only the senders know; they answer through the place
 // that we have in shared memory. It is taken before the tables are read, so that no change goes by unseen.
+#include "intake/wait.hpp"
+
+#include <algorithm>
+
 #include "log/cursors.hpp"
-#include "log/find.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "router/route.hpp"
-#include "status/shared.hpp"
 
 extern "C" {
 #include "access/xlog.h"
 }
-
-#include <algorithm>
 
 namespace eventbus::intake {
 
 namespace {
 
 constexpr int64 longest_wait_us = INT64CONST(36500) * USECS_PER_DAY;
-
-struct WaitedRoute {
-    int32 id;
-    status::Answer answer;
-};
-
-struct Wait {
-    int64 event_id;
-    const char* route_name;  // or nullptr: all
-    SteadyTime until;
-    log::FoundEvent event;
-    status::Waiter* waiter;
-    WaitedRoute* routes;  // that take the event, in order of id
-    int count;            // of them; -1: not known yet
-    WaitedRoute* asked[status::most_wanted];
-    int asked_count;
-};
-
-enum class Outcome : unsigned char { delivered, not_delivered, pending };
-
-[[noreturn]] void refuse_null(const char* argument) {
-    ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", argument),
-                    errdetail("eventbus.wait_for_delivery was called with a null %s.", argument),
-                    errhint("\\df+ eventbus.wait_for_delivery describes the arguments.")));
-    pg_unreachable();
-}
-
-[[noreturn]] void refuse_route(const char* name) {
-    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("route \"%s\" does not exist", name),
-                    errhint("The view eventbus.route lists the routes; without a route the call waits for all that "
-                            "take the event.")));
-    pg_unreachable();
-}
 
 void check_server() {
     if (RecoveryInProgress())
@@ -155,22 +122,7 @@ void choose_routes(Wait* wait, MemoryContext memory) {
                         errhint("Leave out the route to wait for all routes that take the event.")));
 }
 
-// False where one is settled that was not before: its dead letter may have been stored since the tables were read.
-bool note_answers(Wait* wait) {
-    status::Wanted answers = status::answers_of(wait->waiter);
-    bool known = true;
-    for (int i = 0; i < wait->asked_count; ++i) {
-        status::Answer& answer = wait->asked[i]->answer;
-        if ((answers.settled >> i & 1) != 0) {
-            known = known && answer == status::Answer::settled;
-            answer = status::Answer::settled;
-        }
-        if ((answers.left_out >> i & 1) != 0) answer = status::Answer::left_out;
-    }
-    return known;
-}
-
-Outcome look(Wait* wait) {
+Outcome look_at_event(Wait* wait) {
     MemoryContext caller = CurrentMemoryContext;
     SPI_connect();
     (void)note_answers(wait);
@@ -218,7 +170,7 @@ void ask(Wait* wait) {
     if (wait->asked_count > 0) status::want(wait->waiter, ids, wait->asked_count);
 }
 
-bool wait_until_settled(Wait* wait) {
+bool look_and_sleep(Wait* wait, Outcome (*look)(Wait*)) {
     for (;;) {
         std::uint32_t seen = wait->waiter->changes;
         Outcome outcome = look(wait);
@@ -232,10 +184,49 @@ void give_place_back(int, Datum waiter) {
     status::free_waiter(reinterpret_cast<status::Waiter*>(DatumGetPointer(waiter)));
 }
 
-bool wait_for_delivery(Wait* wait) {
-    wait->event = log::find_event(wait->event_id);
-    check_fate(*wait);
-    wait->waiter = status::claim_waiter(wait->event_id, wait->event.place);
+}  // namespace
+
+[[noreturn]] void refuse_null(const char* argument) {
+    ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", argument),
+                    errdetail("eventbus.wait_for_delivery was called with a null %s.", argument),
+                    errhint("\\df+ eventbus.wait_for_delivery describes the arguments.")));
+    pg_unreachable();
+}
+
+[[noreturn]] void refuse_route(const char* name) {
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("route \"%s\" does not exist", name),
+                    errhint("The view eventbus.route lists the routes; without a route the call waits for all that "
+                            "take the event.")));
+    pg_unreachable();
+}
+
+Wait read_wait(FunctionCallInfo fcinfo, const char* what) {
+    if (PG_ARGISNULL(0)) refuse_null(what);
+    if (PG_ARGISNULL(1)) refuse_null("timeout");
+    Wait wait = {};
+    wait.until = steady_now() + microseconds(PG_GETARG_INTERVAL_P(1));
+    wait.route_name = PG_ARGISNULL(2) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(2));
+    wait.count = -1;
+    check_server();
+    return wait;
+}
+
+bool note_answers(Wait* wait) {
+    status::Wanted answers = status::answers_of(wait->waiter);
+    bool known = true;
+    for (int i = 0; i < wait->asked_count; ++i) {
+        status::Answer& answer = wait->asked[i]->answer;
+        if ((answers.settled >> i & 1) != 0) {
+            known = known && answer == status::Answer::settled;
+            answer = status::Answer::settled;
+        }
+        if ((answers.left_out >> i & 1) != 0) answer = status::Answer::left_out;
+    }
+    return known;
+}
+
+bool wait_until_settled(Wait* wait, Outcome (*look)(Wait*)) {
+    wait->waiter = status::claim_waiter(wait->event_id, wait->event.place, wait->lsn);
     if (wait->waiter == nullptr)
         ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
                         errmsg("too many sessions wait for the delivery of events"),
@@ -243,13 +234,17 @@ bool wait_for_delivery(Wait* wait) {
                         errhint("Try again later.")));
     bool delivered = false;
     PG_ENSURE_ERROR_CLEANUP(give_place_back, PointerGetDatum(wait->waiter));
-    { delivered = wait_until_settled(wait); }
+    { delivered = look_and_sleep(wait, look); }
     PG_END_ENSURE_ERROR_CLEANUP(give_place_back, PointerGetDatum(wait->waiter));
     status::free_waiter(wait->waiter);
     return delivered;
 }
 
-}  // namespace
+bool wait_for_event(Wait* wait) {
+    wait->event = log::find_event(wait->event_id);
+    check_fate(*wait);
+    return wait_until_settled(wait, look_at_event);
+}
 
 }  // namespace eventbus::intake
 
@@ -259,13 +254,7 @@ EVENTBUS_SQL_FUNCTION(eventbus_wait_for_delivery);
 
 Datum eventbus_wait_for_delivery(PG_FUNCTION_ARGS) {
     using namespace eventbus::intake;
-    if (PG_ARGISNULL(0)) refuse_null("event_id");
-    if (PG_ARGISNULL(1)) refuse_null("timeout");
-    Wait wait = {};
+    Wait wait = read_wait(fcinfo, "event_id");
     wait.event_id = PG_GETARG_INT64(0);
-    wait.until = eventbus::steady_now() + microseconds(PG_GETARG_INTERVAL_P(1));
-    wait.route_name = PG_ARGISNULL(2) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(2));
-    wait.count = -1;
-    check_server();
-    PG_RETURN_BOOL(wait_for_delivery(&wait));
+    PG_RETURN_BOOL(wait_for_event(&wait));
 }

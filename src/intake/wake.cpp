@@ -4,10 +4,10 @@
 #include "intake/wake.hpp"
 
 #include "log/log.hpp"
+#include "postgres/wal_end.hpp"
 #include "status/shared.hpp"
 
 extern "C" {
-#include "access/xlog.h"
 #include "executor/executor.h"
 }
 
@@ -30,7 +30,7 @@ void tell_wal_readers() {
     if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
         status::tell_wal_readers(database, XactLastCommitEnd);
     else if (prepared.commits)
-        status::tell_wal_readers(database, GetXLogInsertRecPtr());
+        status::tell_wal_readers(database, end_of_wal());
 }
 
 void at_end(XactEvent event, void*) {
@@ -57,6 +57,7 @@ void at_end(XactEvent event, void*) {
         if (status::Database* database = status::my_database()) status::count_commit(database);
     }
     if (event == XACT_EVENT_COMMIT) tell_wal_readers();
+    status::wal_has_grown(ProcLastRecPtr);  // decoders of other databases keep up
     // Somebody may wait for an event that will never be.
     bool undone =
         event == XACT_EVENT_ABORT ? log::appended_in_this_transaction() : prepared.rolls_back && prepared.events;

@@ -18,7 +18,8 @@ namespace {
 using nlohmann::json;
 
 constexpr std::array<std::string_view, 5> common_names = {"order", "max_attempts", "max_age", "start", "source"};
-constexpr std::array<std::string_view, 5> wal_names = {"tables", "publication", "operations", "messages", "format"};
+constexpr std::array<std::string_view, 6> wal_names = {"tables",   "publication", "operations",
+                                                       "messages", "format",      "origin"};
 constexpr std::array<std::string_view, 5> protocol_names = {"routing_key", "qos", "retain", "maxlen", "persistent"};
 
 template <typename List>
@@ -86,6 +87,11 @@ void take_wal(WalOptions& wal, std::string_view name, const json& value) {
         constexpr const char* hint = "It is \"debezium\", \"wal2json\" or \"row\".";
         wal.format = text_value(value, name, hint);
         if (*wal.format != "debezium" && *wal.format != "wal2json" && *wal.format != "row") bad_value(name, hint);
+    } else if (name == "origin") {
+        constexpr const char* hint = "It is \"any\" or \"none\".";
+        const auto text = text_value(value, name, hint);
+        if (text != "any" && text != "none") bad_value(name, hint);
+        wal.local_only = text == "none";
     }
 }
 
@@ -184,8 +190,10 @@ RouteOptions read_route_options(std::string_view options_json, const broker::Mod
         take(options, name, value);
     }
     if (wants_wal && !options.from_wal)
-        throw BadInput("route options tables, publication, operations, messages and format are for routes from the WAL",
-                       {}, "Add \"source\": \"wal\".");
+        throw BadInput(
+            "route options tables, publication, operations, messages, format and origin are for routes from "
+            "the WAL",
+            {}, "Add \"source\": \"wal\".");
     if (options.from_wal && options.earliest)
         throw BadInput("a route from the WAL cannot start with \"earliest\"",
                        "What was written before its slot was made cannot be decoded.", "Leave \"start\" out.");

@@ -27,6 +27,7 @@ struct WalOptions {
     std::optional<std::string> operations;
     std::optional<std::string> messages;
     std::optional<std::string> format;
+    bool local_only = false;  // "origin": "none"
 };
 
 struct RouteOptions {

@@ -43,6 +43,7 @@ void startup() {
     state = static_cast<Shared*>(memory);
     if (!found) {
         new (memory) Shared();
+        state->look_at = UINT64_MAX;
         state->lock = &GetNamedLWLockTranche("pg_eventbus")->lock;
         for (Route& route : state->routes) SpinLockInit(&route.mutex);
         init_waiters(&state->waiters);
@@ -64,6 +65,7 @@ void detach_worker(int, Datum) {
     if (my_worker->reads_wal)
         for (Database& database : state->databases)
             if (database.oid == my_worker->database) read_wal(&database, my_worker, false);
+    my_worker->look_at = 0;
     my_worker->pid = 0;
     my_worker = nullptr;
     LWLockRelease(state->lock);
@@ -116,6 +118,7 @@ static Database* find_place(Oid oid, bool create) {
         free->other_version = false;
         free->suspended_by = 0;
         free->missing_workers = 0;
+        free->missing_decoders = 0;
         free->oid = oid;
         found = free;
     }
@@ -187,6 +190,7 @@ Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id) {
         worker.parked = false;
         worker.sleeping = false;
         worker.sleeping_on_wal = false;
+        worker.look_at = 0;
         worker.pid = MyProcPid;
         my_worker = &worker;
         break;
@@ -230,6 +234,9 @@ bool left_when_asked(WorkerKind kind, Oid database, std::int32_t broker_id) {
 
 int pid_of_sender(Oid database, std::int32_t broker_id) {
     return pid_of(WorkerKind::sender, database, broker_id);
+}
+int pid_of_decoder(Oid database, std::int32_t broker_id) {
+    return pid_of(WorkerKind::decoder, database, broker_id);
 }
 int pid_of_keeper(Oid database) {
     return pid_of(WorkerKind::keeper, database, 0);
@@ -316,7 +323,9 @@ void wake_senders_of(Oid database) {
 void fall_asleep(Database* database, Worker* worker) {
     database->sleepers.fetch_add(1);
     worker->sleeping.store(true);
-    if (!worker->reads_wal) return;
+}
+
+void fall_asleep_on_wal(Database* database, Worker* worker) {
     database->wal_sleepers.fetch_add(1);
     worker->sleeping_on_wal.store(true);
 }
@@ -348,7 +357,7 @@ void read_wal(Database* database, Worker* worker, bool reads) {
 }
 
 void tell_wal_readers(Database* database, std::uint64_t end) {
-    if (my_worker != nullptr && my_worker->reads_wal) return;  // cursors are nobody's events, and wait for no disk
+    if (my_worker != nullptr) return;  // cursors are nobody's events, and wait for no disk
     std::uint64_t known = database->wal_end.load();
     while (known < end && !database->wal_end.compare_exchange_weak(known, end)) continue;
     database->wal_commits.fetch_add(1);
@@ -361,6 +370,29 @@ void tell_wal_readers(Database* database, std::uint64_t end) {
         database->wal_sleepers.fetch_sub(1);
         SetLatch(compat::latch_of(worker.proc_number));
     }
+}
+
+// Where two do this at the same time, the one that stores last has seen what the other has set.
+static void settle_look_at() {
+    std::uint64_t least = UINT64_MAX;
+    for (const Worker& worker : state->workers)
+        if (const std::uint64_t wanted = worker.look_at; wanted != 0) least = std::min(least, wanted);
+    state->look_at = least;
+}
+
+void wake_at(Worker* worker, std::uint64_t end) {
+    worker->look_at = end;
+    settle_look_at();
+}
+
+void wal_has_grown(std::uint64_t end) {
+    if (state == nullptr || end < state->look_at.load(std::memory_order_relaxed)) return;
+    for (Worker& worker : state->workers) {
+        std::uint64_t wanted = worker.look_at;
+        if (wanted == 0 || end < wanted || !worker.look_at.compare_exchange_strong(wanted, 0)) continue;
+        SetLatch(compat::latch_of(worker.proc_number));
+    }
+    settle_look_at();
 }
 
 void count_commit(Database* database) {

@@ -21,7 +21,7 @@ inline constexpr int max_databases = 512;
 inline constexpr int max_workers = 512;
 inline constexpr int max_routes = 2048;
 
-enum class WorkerKind : std::uint8_t { none, keeper, sender };
+enum class WorkerKind : std::uint8_t { none, keeper, sender, decoder };
 
 // What publishers and the keeper tell each other of a full log.
 struct Room {
@@ -42,7 +42,7 @@ struct Database {
     Oid oid;                                   // InvalidOid: free
     std::atomic<std::uint64_t> commits;        // commits that published something; senders compare it before they sleep
     std::atomic<int> sleepers;                 // senders that sleep: a commit looks for them only if there are any
-    std::atomic<int> wal_readers;              // senders with routes from the WAL
+    std::atomic<int> wal_readers;              // decoders
     std::atomic<int> wal_sleepers;             // those of them that sleep
     std::atomic<std::uint64_t> wal_commits;    // commits that they were told of,
     std::atomic<std::uint64_t> wal_end;        // and up to where the WAL holds something that may be theirs
@@ -51,15 +51,16 @@ struct Database {
     std::atomic<std::uint32_t> configuration;  // rises when brokers, routes or the extension change
     log::SharedPlace log;                      // where publishers append
     Room room;
-    std::atomic<bool> look;            // the launcher should start a keeper to look at it
-    std::atomic<bool> has_extension;   // as the last keeper found it: it has,
-    std::atomic<bool> no_extension;    // it has not; neither: it ended before it knew
-    std::atomic<bool> other_version;   // the same: not the library's, so that nobody delivers or frees anything
-    std::atomic<int> suspended_by;     // pid of a backend that needs the database to itself, or 0
-    std::atomic<int> missing_workers;  // workers that found no slot in max_worker_processes
+    std::atomic<bool> look;             // the launcher should start a keeper to look at it
+    std::atomic<bool> has_extension;    // as the last keeper found it: it has,
+    std::atomic<bool> no_extension;     // it has not; neither: it ended before it knew
+    std::atomic<bool> other_version;    // the same: not the library's, so that nobody delivers or frees anything
+    std::atomic<int> suspended_by;      // pid of a backend that needs the database to itself, or 0
+    std::atomic<int> missing_workers;   // keepers and senders that found no slot in max_worker_processes,
+    std::atomic<int> missing_decoders;  // and decoders
 };
 
-// A running keeper or sender.
+// A running keeper, sender or decoder.
 struct Worker {
     WorkerKind kind;
     Oid database;
@@ -71,6 +72,8 @@ struct Worker {
     std::atomic<bool> parked;           // a sender whose broker cannot be used: it moves no cursor
     std::atomic<bool> sleeping;         // counted in Database::sleepers; who unsets it takes it off there
     std::atomic<bool> sleeping_on_wal;  // the same in Database::wal_sleepers
+    // A decoder that sleeps wants to be woken when WAL has been written up to there, whoever writes it; 0: it does not.
+    std::atomic<std::uint64_t> look_at;
 };
 
 // There may be unsettled events, and nobody can tell how old they are.
@@ -95,7 +98,8 @@ struct Route {
 };
 
 struct Shared {
-    LWLock* lock;  // guards the allocation of the arrays' places
+    LWLock* lock;                        // guards the allocation of the arrays' places
+    std::atomic<std::uint64_t> look_at;  // no decoder wants to be woken before the WAL has come so far
     int launcher_pid;
     int launcher_proc_number;
     Database databases[max_databases];
@@ -124,6 +128,7 @@ Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id);
 // Calls visit for every running worker of the database; a copy is passed, no lock is held.
 int pids_of_workers(Oid database, int* pids, int most);
 int pid_of_sender(Oid database, std::int32_t broker_id);
+int pid_of_decoder(Oid database, std::int32_t broker_id);
 bool is_parked(Oid database, std::int32_t broker_id);  // its sender runs, and moves no cursor
 int pid_of_keeper(Oid database);
 // In a signal handler: this process has been asked to leave.
@@ -140,14 +145,18 @@ void wake_launcher();
 void wake_workers_of(Oid database);
 void wake_senders_of(Oid database);
 
-// A sender says that it is about to sleep, and that it is awake again.
+// A sender says that it is about to sleep, a decoder that it is, and both that they are awake again.
 void fall_asleep(Database* database, Worker* worker);
+void fall_asleep_on_wal(Database* database, Worker* worker);
 void wake_up(Database* database, Worker* worker);
 // Counts a commit and wakes the senders that sleep.
 void count_commit(Database* database);
-// Tells senders that read the WAL that there may be something for them before `end`.
+// Tells decoders that there may be something for them before `end`.
 void tell_wal_readers(Database* database, std::uint64_t end);
-// A sender begins or ends to read the WAL.
+// A decoder wants to be woken when the WAL has come so far. Whoever writes tells how far it has come.
+void wake_at(Worker* worker, std::uint64_t end);
+void wal_has_grown(std::uint64_t end);
+// A decoder begins or ends to read the WAL.
 void read_wal(Database* database, Worker* worker, bool reads);
 // False where no keeper runs.
 bool wake_keeper(Database* database);

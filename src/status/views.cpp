@@ -232,7 +232,7 @@ void check_workers(Checks& checks) {
         checks.put("launcher", "ok", psprintf("process %d", shared()->launcher_pid), nullptr);
 
     Database* database = find_database(MyDatabaseId, false);
-    int missing = database == nullptr ? 0 : database->missing_workers.load();
+    int missing = database == nullptr ? 0 : database->missing_workers + database->missing_decoders;
     if (missing > 0)
         checks.put(
             "worker slots", "error",

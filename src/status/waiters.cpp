@@ -39,8 +39,8 @@ bool answer(Wanted* wanted, AnswerFor answer_for) {
 bool put_answer(Waiter* waiter, const Wanted& asked) {
     SpinLockAcquire(&waiter->mutex);
     Wanted& now = waiter->wanted;
-    // Copies of a database have the same ids; transactions' are the server's.
-    bool same = now.event_id == asked.event_id && now.place.xid == asked.place.xid && now.count == asked.count &&
+    bool same = now.database == asked.database && now.event_id == asked.event_id && now.place.xid == asked.place.xid &&
+                now.lsn == asked.lsn && now.count == asked.count &&
                 std::equal(now.routes, now.routes + now.count, asked.routes);
     if (same) {
         now.settled |= asked.settled;
@@ -59,14 +59,14 @@ void init_waiters(Waiters* waiters) {
     }
 }
 
-Waiter* claim_waiter(std::int64_t event_id, const log::EventPlace& place) {
+Waiter* claim_waiter(std::int64_t event_id, const log::EventPlace& place, std::uint64_t lsn) {
     Waiter* claimed = nullptr;
     LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
     for (int i = 0; i < max_waiters && claimed == nullptr; ++i) {
         if (all().databases[i] != InvalidOid) continue;
         claimed = &all().places[i];
         SpinLockAcquire(&claimed->mutex);
-        claimed->wanted = {event_id, place, 0, {}, 0, 0};
+        claimed->wanted = {MyDatabaseId, event_id, place, lsn, 0, {}, 0, 0};
         SpinLockRelease(&claimed->mutex);
         all().databases[i] = MyDatabaseId;
         all().count.fetch_add(1);

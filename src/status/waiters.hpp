@@ -18,10 +18,12 @@ namespace eventbus::status {
 inline constexpr int max_waiters = 256;
 inline constexpr int most_wanted = 32;
 
-// What somebody waits for: routes that shall settle an event.
+// What somebody waits for: routes that shall settle an event, or all that commits before a place in the WAL.
 struct Wanted {
+    Oid database;
     std::int64_t event_id;
     log::EventPlace place;
+    std::uint64_t lsn;  // 0: it is the event
     int count;
     std::int32_t routes[most_wanted];
     std::uint32_t settled;   // a bit a route
@@ -45,7 +47,7 @@ struct Waiters {
 void init_waiters(Waiters* waiters);
 
 // The waiting side. nullptr: all places are taken.
-Waiter* claim_waiter(std::int64_t event_id, const log::EventPlace& place);
+Waiter* claim_waiter(std::int64_t event_id, const log::EventPlace& place, std::uint64_t lsn);
 void free_waiter(Waiter* waiter);
 // Names the routes, none of them answered for, and wakes the senders.
 void want(Waiter* waiter, const std::int32_t* routes, int count);

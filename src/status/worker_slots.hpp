@@ -1,6 +1,6 @@
 // What it is: what to set max_worker_processes to, said with one number by the log and health().
-// Who calls it: the launcher and the keeper when they warn, health().
-// Never: counts slots; whoever finds none writes that down in Database::missing_workers.
+// Who calls it: the launcher, the keeper and senders when they warn, health().
+// Never: counts slots; whoever finds none writes that down in Database.
 #pragma once
 
 #include "status/shared.hpp"
@@ -15,7 +15,7 @@ namespace eventbus::status {
 inline int wanted_worker_processes() {
     int missing = 0;
     for (const Database& database : shared()->databases)
-        if (database.oid != InvalidOid) missing += database.missing_workers.load();
+        if (database.oid != InvalidOid) missing += database.missing_workers + database.missing_decoders;
     return max_worker_processes + missing + 1;
 }
 

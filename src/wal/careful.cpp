@@ -27,12 +27,17 @@ bool is_enough(int attempts, SteadyTime since, int sqlstate) {
     return attempts >= enough_attempts && (!is_passing(sqlstate) || ms_have_passed(since, steady_now(), enough_ms));
 }
 
-// A shortage that never ends is the change's own. What somebody else is about to end is not.
+// A shortage that never ends may be the change's own. What somebody else is about to end, a lock too, never is.
+bool may_be_its_own(int sqlstate) {
+    const int category = ERRCODE_TO_CATEGORY(sqlstate);
+    return category != ERRCODE_TRANSACTION_ROLLBACK && category != ERRCODE_OPERATOR_INTERVENTION &&
+           sqlstate != ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
 bool is_its_own(const Source* source, const ErrorData* error) {
     if (!is_passing(error->sqlerrcode)) return true;
-    int category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
     return source->failures->condemned && source->failures->change == source->change &&
-           category != ERRCODE_TRANSACTION_ROLLBACK && category != ERRCODE_OPERATOR_INTERVENTION;
+           may_be_its_own(error->sqlerrcode);
 }
 
 // What is known of a change that could not be made an event: its topic and key, if it came so far.
@@ -54,14 +59,20 @@ void make_remains(Source* source, const Shape* shape, Relation relation, decoder
     made->stamped = false;
 }
 
-// How many changes of a table this process has seen.
+// How many changes of a table this process has seen, as far as it remembers: not of all tables that ever were.
 int count_change(Oid table) {
+    constexpr long most_tables = 10000;
     struct Seen {
         Oid table;
         int changes;
     };
     static HTAB* tables = nullptr;
     static Seen* last = nullptr;
+    if (tables != nullptr && hash_get_num_entries(tables) > most_tables) {
+        hash_destroy(tables);
+        tables = nullptr;
+        last = nullptr;
+    }
     if (tables == nullptr) {
         HASHCTL control = {};
         control.keysize = sizeof(Oid);
@@ -92,6 +103,16 @@ void remember_table(Failures* failures, Oid table) {
     MemoryContextSwitchTo(before);
 }
 
+// What a large event has taken is not kept for the next ones.
+void let_go_of_large(StringInfo text) {
+    constexpr int most_kept = 1024 * 1024;
+    if (text->maxlen <= most_kept) return;
+    MemoryContext before = MemoryContextSwitchTo(GetMemoryChunkContext(text->data));
+    pfree(text->data);
+    initStringInfo(text);
+    MemoryContextSwitchTo(before);
+}
+
 // Makes the change an event for one shape; false where it is none.
 bool look(Source* source, Shape* shape, Relation relation, decoder::Operation operation, bool careful,
           void (*show)(void*), void* argument) {
@@ -110,9 +131,9 @@ bool look(Source* source, Shape* shape, Relation relation, decoder::Operation op
         }
         MemoryContextSwitchTo(before);
     }
-    source->looked_at = InvalidOid;
-    source->table = nullptr;
-    return source->made->done;
+    bool done = source->made->done;
+    forget_change(source);
+    return done;
 }
 
 // Stands for messages among the tables of which one has failed: it has no changes that are shown.
@@ -136,7 +157,8 @@ bool note_change(Source* source, const ErrorData* error) {
         failures->since = steady_now();
         failures->condemned = false;
     }
-    failures->condemned = is_enough(++failures->attempts, failures->since, error->sqlerrcode);
+    failures->condemned =
+        is_enough(++failures->attempts, failures->since, error->sqlerrcode) && may_be_its_own(error->sqlerrcode);
     return failures->condemned;
 }
 
@@ -162,15 +184,23 @@ bool note_record(Source* source, const ErrorData* error) {
 
 }  // namespace
 
-void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, void (*show)(void*),
-                 void* argument) {
+void forget_change(Source* source) {
+    source->looked_at = InvalidOid;
+    source->table = nullptr;
+    source->made = nullptr;
+    source->context->output_plugin_private = source->plugins;
+}
+
+void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, bool replicated,
+                 void (*show)(void*), void* argument) {
     Found found(source, lsn);
+    replicated = replicated || (source->streaming == nullptr && source->replicated);
     source->change = found.id();
     bool careful = wants_care(source, RelationGetRelid(relation));
-    void* plugins = source->context->output_plugin_private;
     ListCell* cell;
     foreach (cell, source->shapes) {
         auto* shape = static_cast<Shape*>(lfirst(cell));
+        if (replicated && shape->selection.local_only) continue;
         Made made = {};
         source->made = &made;
         shape->decoder.context = source->context;
@@ -181,9 +211,8 @@ void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Ope
             if (made.wanted == nullptr || made.wanted[i]) found.give(shape->takers[i], &made.event);
         MemoryContextReset(source->scratch);
     }
-    source->context->output_plugin_private = plugins;
-    source->made = nullptr;
     found.done();
+    let_go_of_large(&source->payload);
 }
 
 bool messages_want_care(const Source* source) {
@@ -225,11 +254,10 @@ void give_up_transaction(Source* source, XLogRecPtr commit) {
     event.is_bytes = true;
     event.error = shown_text(psprintf("transaction %u cannot be decoded, and no further change of it is delivered: %s",
                                       xid, source->failures->words));
-    ListCell* cell;
-    foreach (cell, source->takers) {
-        auto* taker = static_cast<Taker*>(lfirst(cell));
+    for (int i = 0; i < list_length(source->takers); ++i) {
+        auto* taker = static_cast<Taker*>(list_nth(source->takers, i));
         event.number = taker->from.lsn == commit ? taker->from.number + 1 : 1;
-        give(source, taker, event);
+        give(source, i, event);
     }
     MemoryContextSwitchTo(before);
     MemoryContextReset(source->scratch);

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "wal/packed.hpp"
+
 namespace eventbus::wal {
 
 namespace {
@@ -53,23 +55,14 @@ void add_event(Chunk* chunk, const Event& event, TimestampTz committed_at) {
 }
 
 Event copy_event(Chunk* chunk, const Event& event) {
-    Size key = event.key ? event.key->size() : 0;
-    char* at = room_for(chunk, event.topic.size() + key + event.payload.size() + event.content_type.size() +
-                                   event.headers.size() + event.error.size());
-    auto keep = [&at](std::string_view text) {
+    Packed packed = pack(event);
+    char* texts = room_for(chunk, length_of_texts(packed));
+    char* at = texts;
+    put_texts(event, [&at](std::string_view text) {
         memcpy(at, text.data(), text.size());
-        std::string_view kept(at, text.size());
         at += text.size();
-        return kept;
-    };
-    Event copy = event;
-    copy.topic = keep(event.topic);
-    if (event.key) copy.key = keep(*event.key);
-    copy.payload = keep(event.payload);
-    copy.content_type = keep(event.content_type);
-    copy.headers = keep(event.headers);
-    copy.error = keep(event.error);
-    return copy;
+    });
+    return unpack(packed, texts);
 }
 
 }  // namespace eventbus::wal

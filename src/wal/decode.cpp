@@ -6,6 +6,10 @@
 
 #include "wal/events.hpp"
 
+extern "C" {
+#include "replication/origin.h"
+}
+
 namespace eventbus::wal {
 
 namespace {
@@ -23,6 +27,7 @@ void write_streamed_gap(Streamed* streamed) {
 }  // namespace
 
 Found::Found(Source* source, XLogRecPtr change) : source_(source) {
+    source->leave_if_told();
     Counting& counting = source->streaming != nullptr ? source->streaming->counting : source->counting;
     counting.in_record = counting.change == change ? counting.in_record + 1 : 0;
     counting.change = change;
@@ -42,7 +47,7 @@ void Found::give(int taker, Event* event) {
             event->published_at = to_unix_us(source_->committed_at);
             event->is_timeless = source_->is_timeless;
         }
-        wal::give(source_, static_cast<Taker*>(list_nth(source_->takers, taker)), *event);
+        wal::give(source_, taker, *event);
     }
     given_ = true;
 }
@@ -68,10 +73,12 @@ void remember(Source* source, TransactionId xid) {
     source->unseen[source->unseen_count++] = xid;
 }
 
+// The record that has been read is the commit's, or that of a message without a transaction.
 void begin(Source* source, uint64 commit, TimestampTz committed_at) {
     source->commit = commit;
     source->committed_at = committed_at;
     source->is_timeless = false;
+    source->replicated = XLogRecGetOrigin(source->context->reader) != InvalidRepOriginId;
     source->number = 0;
     source->counting = {};
 }
@@ -89,6 +96,10 @@ void on_commit(LogicalDecodingContext* context, ReorderBufferTXN*, XLogRecPtr) {
     source->decoded_bytes += std::exchange(context->reorder->totalBytes, 0);
 }
 
+bool is_replicated(const ReorderBufferChange* change) {
+    return change->origin_id != InvalidRepOriginId;
+}
+
 // What PostgreSQL hands the callbacks of a change.
 struct Shown {
     LogicalDecodingContext* context;
@@ -98,13 +109,13 @@ struct Shown {
 };
 
 void on_change(LogicalDecodingContext* context, ReorderBufferTXN* txn, Relation relation, ReorderBufferChange* change) {
-    note_table(relation);
     Shown shown = {context, txn, relation, change};
     auto show = [](void* argument) {
         auto* it = static_cast<Shown*>(argument);
         decoder::write_change(it->context, it->txn, it->relation, it->change);
     };
-    show_change(source_of(context), change->lsn, relation, decoder::operation_of(change), show, &shown);
+    show_change(source_of(context), change->lsn, relation, decoder::operation_of(change), is_replicated(change), show,
+                &shown);
 }
 
 void on_truncate(LogicalDecodingContext* context, ReorderBufferTXN* txn, int count, Relation relations[],
@@ -114,9 +125,9 @@ void on_truncate(LogicalDecodingContext* context, ReorderBufferTXN* txn, int cou
         decoder::write_truncate(it->context, it->txn, 1, &it->relation, it->change);
     };
     for (int i = 0; i < count; ++i) {
-        note_table(relations[i]);
         Shown shown = {context, txn, relations[i], change};
-        show_change(source_of(context), change->lsn, relations[i], decoder::Operation::truncate, show, &shown);
+        show_change(source_of(context), change->lsn, relations[i], decoder::Operation::truncate, is_replicated(change),
+                    show, &shown);
     }
 }
 
@@ -141,7 +152,9 @@ void on_stream_start(LogicalDecodingContext* context, ReorderBufferTXN* txn) {
     source->stamp.committed_at = commit_not_known;
 }
 
+// Also where an error has ended the block: PostgreSQL swallows that of a transaction that is rolled back meanwhile.
 void on_stream_stop(LogicalDecodingContext* context, ReorderBufferTXN*) {
+    forget_change(source_of(context));
     source_of(context)->streaming = nullptr;
 }
 
@@ -191,6 +204,7 @@ void found_lone_message(Source* source, XLogRecPtr lsn, const char* prefix, std:
 void take_callbacks(Source* source) {
     LogicalDecodingContext* context = source->context;
     context->output_writer_private = source;
+    source->plugins = context->output_plugin_private;
     OutputPluginCallbacks& callbacks = context->callbacks;
     callbacks.begin_cb = on_begin;
     callbacks.commit_cb = on_commit;
@@ -215,21 +229,25 @@ void forget_streamed(Source* source, Streamed* streamed) {
     hash_search(source->streamed, &xid, HASH_REMOVE, nullptr);
 }
 
-void give(Source* source, Taker* taker, const Event& event) {
-    if (id_of(event) <= taker->from) {
-        taker->past(taker->context, event);
+void give(Source* source, int taker, const Event& event) {
+    constexpr Size most_at_once = 8 * 1024 * 1024;
+    const auto* asked = static_cast<const Taker*>(list_nth(source->takers, taker));
+    if (source->replicated && asked->selection.local_only) return;
+    const Position id = id_of(event);
+    const bool past = id <= asked->from;
+    if (past && id <= asked->past_from) return;
+    const bool same_change = id == source->given;
+    source->given = id;
+    if (!source->emptying && source->overflow == nullptr && source->batch->length >= most_at_once && !same_change) {
+        source->overflow = make_spool(source->memory);
+        source->found = source->last_given;
+    }
+    if (!source->emptying && source->overflow != nullptr) {
+        write_event(source->overflow, {InvalidTransactionId, taker, 0, same_change, false}, event);
         return;
     }
-    if (taker->to_file) {
-        if (taker->file == nullptr) {
-            taker->file = make_spool(taker->memory);
-            taker->read = {event.lsn, event.number - 1};
-        }
-        write_event(taker->file, {}, event);
-        return;
-    }
-    if (taker->building == nullptr) taker->building = make_chunk(taker->memory);
-    add_event(taker->building, copy_event(taker->building, event), source->committed_at);
+    source->last_given = id;
+    add(source->batch, taker, past, event, source->committed_at);
 }
 
 }  // namespace eventbus::wal

@@ -82,9 +82,15 @@ bool asks(void* context, decoder::RelationPlan* plan) {
     return any;
 }
 
+// The new row's value, or the old one's where an UPDATE has not touched what is stored out of line: of an identity that
+// is, PostgreSQL always logs the old row.
+const decoder::Row* row_with(const decoder::Column& column, const decoder::Change& change) {
+    for (const decoder::Row* row : {change.after, change.before})
+        if (row != nullptr && !row->nulls[column.index] && !decoder::is_untouched(column, *row)) return row;
+    return nullptr;
+}
+
 std::optional<std::string_view> key_of(const TableWords& words, const decoder::Change& change) {
-    const decoder::Row* row = change.after != nullptr ? change.after : change.before;
-    if (row == nullptr || words.key_count == 0) return std::nullopt;
     StringInfoData out;
     initStringInfo(&out);
     out.len = VARHDRSZ;
@@ -92,7 +98,8 @@ std::optional<std::string_view> key_of(const TableWords& words, const decoder::C
     for (int i = 0; i < words.key_count; ++i) {
         const decoder::Column* column = words.key[i];
         if (i > 0) put(&out, '/');
-        if (row->nulls[column->index] || decoder::is_untouched(*column, *row)) continue;
+        const decoder::Row* row = row_with(*column, change);
+        if (row == nullptr) continue;
         any = true;
         append_key_part(&out, words.key_types[i], &words.key_output[i], row->values[column->index]);
     }
@@ -155,7 +162,7 @@ bool is_row(const Selection& selection) {
 
 bool same(const Selection& a, const Selection& b) {
     return same_text(a.format, b.format) && same_text(a.tables, b.tables) && same_text(a.publication, b.publication) &&
-           same_text(a.operations, b.operations) && same_text(a.messages, b.messages);
+           same_text(a.operations, b.operations) && same_text(a.messages, b.messages) && a.local_only == b.local_only;
 }
 
 decoder::Piece source_names() {

@@ -39,41 +39,27 @@ XLogReaderRoutine routine() {
 
 void begin_reading(Source* source) {
     source->context->reader->private_data = &source->end_of_wal;
-    source->next = MyReplicationSlot->data.restart_lsn;
+    source->next = source->place = MyReplicationSlot->data.restart_lsn;
     XLogBeginRead(source->context->reader, source->next);
-}
-
-// A process that makes a decoding context outside of a transaction is marked as one that writes nothing: its
-// transactions are left out of everybody's snapshots. Ours writes cursors, so it makes them inside of one.
-template <class Make>
-void make_context(Source* source, Make make) {
-    StartTransactionCommand();
-    MemoryContextSwitchTo(source->memory);
-    source->context = make();
-    CommitTransactionCommand();
-    MemoryContextSwitchTo(source->memory);
-    if ((MyProc->statusFlags & PROC_IN_LOGICAL_DECODING) != 0)
-        elog(ERROR, "a sender is marked as a process that writes nothing");
 }
 
 void start_slot(Source* source) {
     compat::create_logical_slot(source->slot);
     XLogReaderRoutine callbacks = routine();
-    make_context(source, [&] {
-        return CreateInitDecodingContext(plugin, NIL, false, InvalidXLogRecPtr, &callbacks, nullptr, nullptr, nullptr);
-    });
+    MemoryContextSwitchTo(source->memory);  // in which the context is made
+    source->context =
+        CreateInitDecodingContext(plugin, NIL, false, InvalidXLogRecPtr, &callbacks, nullptr, nullptr, nullptr);
     source->state = State::starting;
     begin_reading(source);
 }
 
 void start_decoding(Source* source) {
     XLogReaderRoutine callbacks = routine();
-    make_context(source, [&] {
-        return CreateDecodingContext(InvalidXLogRecPtr, NIL, false, &callbacks, nullptr, nullptr, nullptr);
-    });
+    MemoryContextSwitchTo(source->memory);
+    source->context = CreateDecodingContext(InvalidXLogRecPtr, NIL, false, &callbacks, nullptr, nullptr, nullptr);
     take_callbacks(source);
     source->state = State::running;
-    source->found = source->handed = {MyReplicationSlot->data.confirmed_flush, 0};
+    source->found = {MyReplicationSlot->data.confirmed_flush, 0};
     begin_reading(source);
 }
 
@@ -97,6 +83,10 @@ bool read_record(Source* source) {
     return true;
 }
 
+bool is_running_xacts(XLogReaderState* reader) {
+    return XLogRecGetRmid(reader) == RM_STANDBY_ID && (XLogRecGetInfo(reader) & ~XLR_INFO_MASK) == XLOG_RUNNING_XACTS;
+}
+
 // PostgreSQL would wait, within its decoder, for the transactions that run at the record where a slot begins, and once
 // more for those that run at the next one where it gets further (snapbuild.c: a snapshot is built, then full). Here the
 // record waits. Those of records in between run at that next one, too, where they have not ended by then. From a full
@@ -104,7 +94,7 @@ bool read_record(Source* source) {
 TransactionId awaited(Source* source) {
     XLogReaderState* reader = source->context->reader;
     if (SnapBuildCurrentState(source->context->snapshot_builder) >= SNAPBUILD_FULL_SNAPSHOT ||
-        XLogRecGetRmid(reader) != RM_STANDBY_ID || (XLogRecGetInfo(reader) & ~XLR_INFO_MASK) != XLOG_RUNNING_XACTS)
+        !is_running_xacts(reader))
         return InvalidTransactionId;
     auto* running = reinterpret_cast<xl_running_xacts*>(XLogRecGetData(reader));
     for (int i = 0; i < running->xcnt; ++i)
@@ -172,6 +162,7 @@ void decode_record(Source* source) {
     XLogReaderState* reader = source->context->reader;
     bool give_up = source->failures->given_up == reader->ReadRecPtr;
     source->decoding = reader->ReadRecPtr;
+    if (is_running_xacts(reader)) source->place = reader->ReadRecPtr;
     source->context->fast_forward = give_up;  // it forgets what commits here, and knows what that did to the catalog
     LogicalDecodingProcessRecord(source->context, reader);
     source->context->fast_forward = false;
@@ -182,13 +173,6 @@ void decode_record(Source* source) {
 bool is_undone(const Streamed* streamed) {
     return TransactionIdIsValid(streamed->head.xid) &&
            std::binary_search(streamed->undone, streamed->undone + streamed->undone_count, streamed->head.xid);
-}
-
-bool any_is_full(const Source* source, const Limits& limits) {
-    ListCell* cell;
-    foreach (cell, source->takers)
-        if (is_full(static_cast<Taker*>(lfirst(cell)), limits)) return true;
-    return false;
 }
 
 // Puts the time of the commit into an envelope that was made before it. What is looked for stands behind all values.
@@ -204,13 +188,13 @@ void stamp(std::string_view payload, TimestampTz committed_at) {
 }
 
 // Hands on a large transaction that has committed, whole changes at a time; false when that is done.
-bool hand_on_streamed(Source* source, const Limits& limits, SteadyTime until) {
+bool hand_on_streamed(Source* source, Size bytes, SteadyTime until) {
     Streamed* streamed = source->handing;
     Chunk* passing = make_chunk(source->reading);
     for (uint32 looks = 0;; ++looks) {
         if (!streamed->has_head) streamed->has_head = read_head(streamed->spool, &streamed->head);
         if (!streamed->has_head) break;
-        if (!streamed->head.same_change && (passing->bytes > limits.bytes || any_is_full(source, limits) ||
+        if (!streamed->head.same_change && (passing->bytes > bytes || source->batch->length >= bytes ||
                                             (looks % records_between_looks == 0 && steady_now() > until))) {
             source->found = {source->commit, source->number};
             return true;
@@ -230,12 +214,48 @@ bool hand_on_streamed(Source* source, const Limits& limits, SteadyTime until) {
         event.number = source->number;
         if (streamed->head.stamped) stamp(event.payload, source->committed_at);
         if (event.published_at == 0) event.published_at = to_unix_us(source->committed_at);
-        give(source, static_cast<Taker*>(list_nth(source->takers, streamed->head.taker)), event);
+        give(source, streamed->head.taker, event);
     }
     forget_streamed(source, streamed);
     source->handing = nullptr;
     source->found = {source->next, 0};
     return false;
+}
+
+// The same for what one record has found; false when all of it has been handed on.
+bool hand_on_overflow(Source* source, Size bytes, SteadyTime until) {
+    Chunk* passing = make_chunk(source->reading);
+    source->emptying = true;
+    for (uint32 looks = 0;; ++looks) {
+        if (!source->has_next_head) source->has_next_head = read_head(source->overflow, &source->next_head);
+        if (!source->has_next_head) break;
+        if (!source->next_head.same_change && (passing->bytes > bytes || source->batch->length >= bytes ||
+                                               (looks % records_between_looks == 0 && steady_now() > until))) {
+            source->emptying = false;
+            source->found = source->last_given;
+            return true;
+        }
+        source->has_next_head = false;
+        Event event = read_event(source->overflow, passing);
+        give(source, source->next_head.taker, event);
+    }
+    source->emptying = false;
+    free_spool(source->overflow);
+    source->overflow = nullptr;
+    source->found = {source->next, 0};
+    return false;
+}
+
+// The reader's buffer for records that lie on several pages grows with the largest; a record that has been read has
+// been copied out of it.
+void let_go_of_large_record(XLogReaderState* reader) {
+    constexpr uint32 most_kept = 1024 * 1024;
+    constexpr uint32 first_room = 5 * XLOG_BLCKSZ;  // XLogReaderAllocate()'s; it takes for granted that a page fits in
+    if (reader->readRecordBufSize <= most_kept) return;
+    MemoryContext memory = GetMemoryChunkContext(reader->readRecordBuf);
+    pfree(reader->readRecordBuf);
+    reader->readRecordBuf = static_cast<char*>(MemoryContextAlloc(memory, first_room));
+    reader->readRecordBufSize = first_room;
 }
 
 void tell_statistics(Source* source) {
@@ -247,8 +267,8 @@ void tell_statistics(Source* source) {
 
 }  // namespace
 
-void open_source(const char* slot, bool exists, List* takers, Failures* failures, MemoryContext memory,
-                 Source** opened) {
+Source* open_source(const char* slot, bool exists, List* takers, Failures* failures, Batch* batch, MemoryContext memory,
+                    void (*leave_if_told)()) {
     MemoryContext own = AllocSetContextCreate(memory, "pg_eventbus source", ALLOCSET_DEFAULT_SIZES);
     auto* source = static_cast<Source*>(MemoryContextAllocZero(own, sizeof(Source)));
     source->memory = own;
@@ -256,9 +276,10 @@ void open_source(const char* slot, bool exists, List* takers, Failures* failures
     source->reading = AllocSetContextCreate(own, "pg_eventbus reading WAL", ALLOCSET_DEFAULT_SIZES);
     strlcpy(source->slot, slot, sizeof source->slot);
     MemoryContext before = MemoryContextSwitchTo(own);
-    source->takers = list_copy(takers);
-    static const int servers_room = logical_decoding_work_mem;  // of the process, before it took less
-    source->most_room = std::max(servers_room, small_room);
+    source->takers = takers;
+    source->batch = batch;
+    source->leave_if_told = leave_if_told;
+    source->most_room = std::max(logical_decoding_work_mem, small_room);
     set_room(small_room);
     source->failures = failures;
     HASHCTL control = {};
@@ -267,7 +288,6 @@ void open_source(const char* slot, bool exists, List* takers, Failures* failures
     control.hcxt = own;
     source->streamed =
         hash_create("pg_eventbus large transactions", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-    *opened = source;
     make_shapes(source);
     make_held(source);
     CheckLogicalDecodingRequirements();
@@ -278,37 +298,18 @@ void open_source(const char* slot, bool exists, List* takers, Failures* failures
         start_slot(source);
     }
     MemoryContextSwitchTo(before);
-}
-
-void close_source(Source* source) {
-    forget_tables();
-    if (source != nullptr) {
-        HASH_SEQ_STATUS scan;
-        hash_seq_init(&scan, source->streamed);
-        while (auto* streamed = static_cast<Streamed*>(hash_seq_search(&scan))) free_spool(streamed->spool);
-        ListCell* cell;
-        foreach (cell, source->takers) {
-            auto* taker = static_cast<Taker*>(lfirst(cell));
-            if (taker->building != nullptr) free_chunk(taker->building);
-            taker->building = nullptr;
-            if (taker->file != nullptr) take_back(taker->file);
-            taker->from = std::max(taker->from, source->handed);
-        }
-        if (source->context != nullptr) FreeDecodingContext(source->context);
-        MemoryContextDelete(source->memory);
-    }
-    release_slot();
+    return source;
 }
 
 State state_of(const Source* source) {
-    return source == nullptr ? State::closed : source->state;
+    return source->state;
 }
 
 const char* words_of(const Source* source) {
     return source->words;
 }
 
-bool step(Source* source, const Limits& limits) {
+bool step(Source* source, Size bytes) {
     source->now = GetCurrentTimestamp();
     source->next_xid = ReadNextFullTransactionId();
     SteadyTime until = steady_now() + step_us;
@@ -320,20 +321,25 @@ bool step(Source* source, const Limits& limits) {
         if (source->state == State::starting) {
             more = step_starting(source);
         } else if (source->handing != nullptr) {
-            if (hand_on_streamed(source, limits, until)) break;
-        } else if (any_is_full(source, limits)) {
+            if (hand_on_streamed(source, bytes, until)) break;
+        } else if (source->overflow != nullptr) {
+            if (source->batch->length >= bytes || hand_on_overflow(source, bytes, until)) break;
+        } else if (source->batch->length >= bytes) {
             break;
         } else if (!read_record(source)) {
             more = false;
         } else {
             give_room(source);
             if (!hold_record(source)) decode_record(source);
-            if (source->handing == nullptr) source->found = {source->next, 0};
+            if (source->overflow != nullptr)
+                release(source->overflow);
+            else if (source->handing == nullptr)
+                source->found = {source->next, 0};
         }
         if (records % records_between_looks == 0 && steady_now() > until) break;
     }
-    forget_tables();
     tell_statistics(source);
+    let_go_of_large_record(source->context->reader);
     MemoryContextSwitchTo(source->memory);
     MemoryContextReset(source->reading);
     return more;
@@ -344,11 +350,19 @@ XLogRecPtr read_by_now(const Source* source) {
 }
 
 bool is_handing_on(const Source* source) {
-    return source->handing != nullptr;
+    return source->handing != nullptr || source->overflow != nullptr;
 }
 
 char* failed_table(const Source* source) {
     return source->table == nullptr ? nullptr : psprintf("%s.%s", source->table->schema, source->table->table);
+}
+
+XLogRecPtr place_by_now(const Source* source) {
+    return source->place;
+}
+
+Position found_by_now(const Source* source) {
+    return source->found;
 }
 
 TimestampTz committed_by_now(const Source* source) {
@@ -372,38 +386,10 @@ bool all_is_visible(Source* source) {
     return true;
 }
 
-void handed_on(Source* source) {
-    source->handed = source->found;
-    ListCell* cell;
-    foreach (cell, source->takers) {
-        auto* taker = static_cast<Taker*>(lfirst(cell));
-        if (taker->file != nullptr) release(taker->file);
-    }
-}
-
-Position handed_by_now(const Source* source) {
-    return source->handed;
-}
-
-Chunk* read_file(Taker* taker, const Limits& limits, MemoryContext memory) {
-    if (taker->file == nullptr || is_read(taker->file)) return nullptr;
-    Chunk* chunk = make_chunk(memory);
-    SpoolHead head;
-    while (chunk->count < limits.events && chunk->bytes < limits.bytes && read_head(taker->file, &head)) {
-        Event event = read_event(taker->file, chunk);
-        taker->read = id_of(event);
-        add_event(chunk, event, from_unix_us(event.published_at));
-    }
-    if (is_empty(taker->file)) {
-        free_spool(taker->file);
-        taker->file = nullptr;
-    }
-    return chunk;
-}
-
-void confirm(Source* source, XLogRecPtr lsn) {
+XLogRecPtr confirm(const Source* source, XLogRecPtr lsn) {
     if (source->state == State::running && lsn > MyReplicationSlot->data.confirmed_flush)
         LogicalConfirmReceivedLocation(lsn);
+    return MyReplicationSlot->data.confirmed_flush;
 }
 
 }  // namespace eventbus::wal

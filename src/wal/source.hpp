@@ -1,12 +1,11 @@
 // What it is: a replication slot as a source of events: decoded in this process, a few milliseconds at a time.
-// Who calls it: the sender, for its routes from the WAL.
+// Who calls it: the decoder of a broker, for its routes from the WAL.
 // Never: waits, or leaves a transaction open between calls; hands on what a reader of the database cannot see yet.
 #pragma once
 
 #include "core/event_id.hpp"
 #include "postgres/steady.hpp"
-#include "wal/chunk.hpp"
-#include "wal/spool.hpp"
+#include "wal/batch.hpp"
 
 extern "C" {
 #include "access/xlogdefs.h"
@@ -26,22 +25,20 @@ struct Selection {
     const char* operations;
     const char* messages;
     const char* format;  // also "row": the payload is the row alone
+    bool local_only;     // not what replication has written
 };
+inline constexpr const char* Selection::*selection_texts[] = {
+    &Selection::tables, &Selection::publication, &Selection::operations, &Selection::messages, &Selection::format};
 // Errors where it cannot be read.
 void check_selection(const Selection& selection);
 
 // A route, as the source sees it.
 struct Taker {
-    MemoryContext memory;  // of what is found
     Selection selection;
     void* context;
     bool (*wants)(void* context, std::string_view topic);
-    void (*past)(void* context, const Event& event);  // one that is not behind `from`
-    Position from;                                    // what is not behind it is left out
-    bool to_file;                                     // what is found goes to the file: the route has no room in memory
-    Chunk* building;                                  // what has been found; nullptr: nothing
-    Spool* file;                                      // or nullptr
-    Position read;                                    // up to where what was in the file has been taken out of it
+    Position from;       // what is not behind it is left out,
+    Position past_from;  // but for what is behind this: detours of the route may still want it
 };
 
 // What is known of failures to make events; the sender's, for the source in which they happen does not outlive them.
@@ -59,11 +56,6 @@ struct Failures {
     char words[512];      // what was wrong with it
 };
 
-struct Limits {
-    uint32 events;
-    Size bytes;
-};
-
 enum class State : unsigned char {
     closed,
     starting,  // the slot is being made
@@ -72,12 +64,11 @@ enum class State : unsigned char {
 
 struct Source;
 
-// Makes the slot, or takes the one that is there. Takers and failures are its until it is closed. Errors where the
-// server has no room for a slot or is not set to have any; *source then holds what there is to be closed.
-void open_source(const char* slot, bool exists, List* takers, Failures* failures, MemoryContext memory,
-                 Source** source);
-// Also after an error. Nothing is forgotten that has not been handed on: another source finds it again.
-void close_source(Source* source);
+// Makes the slot, or takes the one that is there. Takers, failures and batch are its until the process ends. Errors
+// where the server has no room for a slot or is not set to have any.
+// leave_if_told() is called with each change: it ends the process where that is wanted.
+Source* open_source(const char* slot, bool exists, List* takers, Failures* failures, Batch* batch, MemoryContext memory,
+                    void (*leave_if_told)());
 
 State state_of(const Source* source);
 // Whom the slot waits for while it is made, for people to read; empty: nobody.
@@ -88,10 +79,14 @@ char* failed_table(const Source* source);
 // After an error in reading: notes what failed. True where reading can go on at once, and will get further.
 bool note_failure(Source* source, const ErrorData* error);
 
-// Reads on, for a few milliseconds or up to the limits of one taker. Returns true if there may be more at once.
-bool step(Source* source, const Limits& limits);
-// How far the WAL has been read; what was read last may not be handed on as a whole yet.
+// Reads on, for a few milliseconds or until the batch has so many bytes. Returns true if there may be more at once.
+bool step(Source* source, Size bytes);
+// How far the WAL has been read; what was read last may not be with the takers as a whole yet.
 XLogRecPtr read_by_now(const Source* source);
+// The last place that has been read where the slot's restart_lsn may go.
+XLogRecPtr place_by_now(const Source* source);
+// Everything before it is in the batches.
+Position found_by_now(const Source* source);
 // When the transaction was committed that was read last; 0: none was.
 TimestampTz committed_by_now(const Source* source);
 bool is_handing_on(const Source* source);
@@ -99,14 +94,8 @@ bool is_handing_on(const Source* source);
 // active snapshot.
 bool has_unseen(const Source* source);
 bool all_is_visible(Source* source);
-// Takers' chunks have been handed on; what went to files may be read.
-void handed_on(Source* source);
-// Everything before it is with the takers.
-Position handed_by_now(const Source* source);
-// Events of a taker's file, or nullptr.
-Chunk* read_file(Taker* taker, const Limits& limits, MemoryContext memory);
 
-// The slot need not keep what commits before.
-void confirm(Source* source, XLogRecPtr lsn);
+// The slot need not keep what commits before. Returns up to where it does not.
+XLogRecPtr confirm(const Source* source, XLogRecPtr lsn);
 
 }  // namespace eventbus::wal

@@ -6,6 +6,7 @@
 #include "decoder/envelope.hpp"
 #include "postgres/compat.hpp"
 #include "wal/source.hpp"
+#include "wal/spool.hpp"
 
 extern "C" {
 #include "access/xlogutils.h"
@@ -43,6 +44,8 @@ struct Source {
     State state;
     char words[256];
     List* takers;
+    Batch* batch;
+    void (*leave_if_told)();
     List* shapes;         // of Shape*: what takers with the same selection have in common
     Failures* failures;   // the sender's
     Oid looked_at;        // the table whose change is being made an event, and may fail for it; InvalidOid: none
@@ -59,15 +62,18 @@ struct Source {
     const decoder::RelationPlan* table;  // whose change that is; nullptr: nothing is being made
 
     LogicalDecodingContext* context;
+    void* plugins;  // the output plugin's own state in it
     ReadLocalXLogPageNoWaitPrivate end_of_wal;
     XLogRecPtr next;     // the next record
     XLogRecPtr flushed;  // the WAL is on disk up to there, at least
+    XLogRecPtr place;    // the last record of running transactions: the slot's restart_lsn may go there
     bool waiting;        // the current one waits for transactions to end before it is decoded
 
     // The transaction that is decoded, or handed on from its spool.
     uint64 commit;
     TimestampTz committed_at;
     bool is_timeless;         // committed_at is the time of reading
+    bool replicated;          // its commit record has a replication origin
     TimestampTz last_commit;  // the same, of transactions alone
     int64 number;             // of its last change
     Counting counting;
@@ -77,11 +83,19 @@ struct Source {
     Streamed* streaming;  // whose block is being decoded, or nullptr
     Streamed* handing;    // which has committed, and is being handed on, or nullptr
 
-    TransactionId* unseen;  // transactions that were found since what was found was last handed on
+    // What one record has found beyond what is sent at once: a transaction that began before confirmed_flush_lsn is
+    // decoded as a whole when it commits.
+    Spool* overflow;      // or nullptr
+    SpoolHead next_head;  // read from there,
+    bool has_next_head;   // where there is one
+    bool emptying;        // what comes from there is given
+    Position given;       // the change that was given last,
+    Position last_given;  // and the one that is in a batch
+
+    TransactionId* unseen;  // transactions that were found and that somebody may not see yet
     int unseen_count;
     int unseen_room;
-    Position found;   // everything before it is with the takers,
-    Position handed;  // and has been handed on
+    Position found;  // everything before it is in the batches
 };
 
 // What stands in an envelope for the time of a commit that is not known yet: as many digits.
@@ -97,26 +111,21 @@ void make_shapes(Source* source);
 void read_selection(const Selection& selection, decoder::Options* options);
 void take_callbacks(Source* source);
 void forget_streamed(Source* source, Streamed* streamed);
-// Gives the taker the event, which is numbered, unless it is the taker's already.
-void give(Source* source, Taker* taker, const Event& event);
-
-// own_tables.cpp
-void note_table(Relation table);
-void forget_tables();
+// Gives the taker with that number the event, which is numbered, unless it is the taker's already, or no matter of the
+// taker's for its transaction's origin, which a streamed one shows at its end.
+void give(Source* source, int taker, const Event& event);
 
 // careful.cpp: makes a change of a row an event for each shape, and gives it to the takers.
-void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, void (*show)(void*),
-                 void* argument);
+// replicated: its record has a replication origin, whatever that of the commit has.
+void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, bool replicated,
+                 void (*show)(void*), void* argument);
+// It is an event, or none, or an error has ended it.
+void forget_change(Source* source);
 // Gives every taker word of a transaction that PostgreSQL cannot decode.
 void give_up_transaction(Source* source, XLogRecPtr commit);
 
 // held.cpp: true where the record that has been read is a message: PostgreSQL's decoder need not see it.
 void make_held(Source* source);
 bool hold_record(Source* source);
-
-inline bool is_full(const Taker* taker, const Limits& limits) {
-    return taker->building != nullptr &&
-           (taker->building->count >= limits.events || taker->building->bytes >= limits.bytes);
-}
 
 }  // namespace eventbus::wal

@@ -3,6 +3,8 @@
 // Never: see spool.hpp.
 #include "wal/spool.hpp"
 
+#include "wal/packed.hpp"
+
 extern "C" {
 #include "storage/buffile.h"
 }
@@ -17,21 +19,9 @@ struct Place {
     bool operator==(const Place&) const = default;
 };
 
-// An event without its texts, and how long they are.
 struct Record {
     SpoolHead head;
-    int64 id;
-    uint64 lsn;
-    int64 number;
-    int64 published_at;
-    uint32 topic;
-    int32 key;  // -1: none
-    uint32 payload;
-    uint32 content_type;
-    uint32 headers;
-    uint32 error;
-    bool is_bytes;
-    bool is_timeless;
+    Packed event;
 };
 
 }  // namespace
@@ -79,11 +69,6 @@ void get(Spool* spool, void* bytes, Size count) {
         elog(ERROR, "a temporary file ends in the middle of an event");
 }
 
-Size length_of(const Record& record) {
-    return Size{record.topic} + (record.key < 0 ? 0 : static_cast<Size>(record.key)) + record.payload +
-           record.content_type + record.headers + record.error;
-}
-
 }  // namespace
 
 Spool* make_spool(MemoryContext memory) {
@@ -105,26 +90,9 @@ void free_spool(Spool* spool) {
 void write_event(Spool* spool, const SpoolHead& head, const Event& event) {
     stand(spool, true);
     MemoryContext before = MemoryContextSwitchTo(spool->memory);
-    Record record = {head,
-                     event.id,
-                     event.lsn,
-                     event.number,
-                     event.published_at,
-                     static_cast<uint32>(event.topic.size()),
-                     event.key ? static_cast<int32>(event.key->size()) : -1,
-                     static_cast<uint32>(event.payload.size()),
-                     static_cast<uint32>(event.content_type.size()),
-                     static_cast<uint32>(event.headers.size()),
-                     static_cast<uint32>(event.error.size()),
-                     event.is_bytes,
-                     event.is_timeless};
+    Record record = {head, pack(event)};
     put(spool, &record, sizeof record);
-    put(spool, event.topic.data(), event.topic.size());
-    if (event.key) put(spool, event.key->data(), event.key->size());
-    put(spool, event.payload.data(), event.payload.size());
-    put(spool, event.content_type.data(), event.content_type.size());
-    put(spool, event.headers.data(), event.headers.size());
-    put(spool, event.error.data(), event.error.size());
+    put_texts(event, [&](std::string_view text) { put(spool, text.data(), text.size()); });
     MemoryContextSwitchTo(before);
 }
 
@@ -161,33 +129,15 @@ bool read_head(Spool* spool, SpoolHead* head) {
 }
 
 Event read_event(Spool* spool, Chunk* chunk) {
-    const Record& record = spool->next;
-    Size length = length_of(record);
+    const Packed& packed = spool->next.event;
+    Size length = length_of_texts(packed);
     char* at = room_for(chunk, length);
     get(spool, at, length);
-    auto take = [&at](Size size) {
-        std::string_view text(at, size);
-        at += size;
-        return text;
-    };
-    Event event;
-    event.id = record.id;
-    event.lsn = record.lsn;
-    event.number = record.number;
-    event.published_at = record.published_at;
-    event.topic = take(record.topic);
-    if (record.key >= 0) event.key = take(static_cast<Size>(record.key));
-    event.payload = take(record.payload);
-    event.content_type = take(record.content_type);
-    event.headers = take(record.headers);
-    event.error = take(record.error);
-    event.is_bytes = record.is_bytes;
-    event.is_timeless = record.is_timeless;
-    return event;
+    return unpack(packed, at);
 }
 
 void skip_event(Spool* spool) {
-    if (BufFileSeek(spool->file, 0, static_cast<pgoff_t>(length_of(spool->next)), SEEK_CUR) != 0)
+    if (BufFileSeek(spool->file, 0, static_cast<pgoff_t>(length_of_texts(spool->next.event)), SEEK_CUR) != 0)
         elog(ERROR, "could not seek in a temporary file");
 }
 

@@ -1,4 +1,4 @@
-// What it is: the sender's answers to those who wait for an event: which of its routes have settled it, or left it out.
+// What it is: the sender's answers to whoever waits: which routes have settled what is asked for, or left it out.
 // Who calls it: the sender's loop, after each report and before it leaves events out.
 // Never: looks at anything while nobody waits.
 #include <algorithm>
@@ -67,10 +67,19 @@ bool is_settled(const status::Wanted& wanted, const SenderRoute* route, const Se
     return log::has_passed(stream->reader, wanted.event_id, wanted.place);
 }
 
+// What is lost is nobody's to deliver any more.
+status::Answer answer_for_wal(const SenderRoute* route, XLogRecPtr lsn) {
+    if (route->wal == nullptr) return status::Answer::none;
+    if (route->stored.cursor.wal.lost) return status::Answer::left_out;
+    return settled_by_now(route).lsn >= lsn ? status::Answer::settled : status::Answer::none;
+}
+
 // What stands before a cursor's first generation is through, but how, nobody knows any more.
 status::Answer answer_for(const status::Wanted& wanted, std::int32_t route_id) {
     const SenderRoute* route = route_of(route_id);
-    if (route == nullptr || route->stream == nullptr) return status::Answer::none;
+    if (route == nullptr) return status::Answer::none;
+    if (wanted.lsn != InvalidXLogRecPtr) return answer_for_wal(route, wanted.lsn);
+    if (route->stream == nullptr) return status::Answer::none;
     const SenderDetour* detour = detour_of(route, wanted);
     int64 first_generation = detour != nullptr ? detour->first_generation : route->first_generation;
     if (wanted.place.at.generation < first_generation) return status::Answer::left_out;

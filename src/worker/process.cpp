@@ -27,7 +27,6 @@ namespace eventbus::worker {
 
 namespace {
 
-constexpr const char* own_search_path = "pg_catalog, pg_temp";
 char* search_path_of_sessions;
 
 }  // namespace
@@ -106,7 +105,7 @@ void connect_to(Oid database) {
     for (const Setting& setting : {
              Setting{"role", "none"},
              Setting{"application_name", MyBgworkerEntry->bgw_name},
-             Setting{"search_path", own_search_path},
+             Setting{"search_path", "pg_catalog, pg_temp"},
              Setting{"default_transaction_isolation", "read committed"},
              Setting{"default_transaction_read_only", "off"},
              Setting{"default_transaction_deferrable", "off"},
@@ -122,19 +121,17 @@ void connect_to(Oid database) {
             SetConfigOption(setting.name, setting.value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-void use_search_path(SearchPath which) {
-    const char* path = which == SearchPath::own ? own_search_path : search_path_of_sessions;
-    SetConfigOption("search_path", path, PGC_SUSET, PGC_S_OVERRIDE);
+void use_search_path_of_sessions() {
+    SetConfigOption("search_path", search_path_of_sessions, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 void refuse_for_lack_of_room() {
-    ereport(
-        WARNING,
-        (errmsg("pg_eventbus: no room in shared memory for the process \"%s\"", MyBgworkerEntry->bgw_name),
-         errdetail("A server runs at most %d keepers and senders, for at most %d databases. Events wait in the log; "
-                   "it is tried again, at most a minute apart.",
-                   status::max_workers, status::max_databases),
-         errhint("Drop brokers or extensions that are not needed.")));
+    ereport(WARNING, (errmsg("pg_eventbus: no room in shared memory for the process \"%s\"", MyBgworkerEntry->bgw_name),
+                      errdetail("A server runs at most %d keepers, senders and decoders, for at most %d databases. "
+                                "Events wait in the log; "
+                                "it is tried again, at most a minute apart.",
+                                status::max_workers, status::max_databases),
+                      errhint("Drop brokers or extensions that are not needed.")));
     proc_exit(1);
 }
 
@@ -163,7 +160,6 @@ ErrorData* survive(void (*work)(void*), void* argument) {
         ConditionVariableCancelSleep();
         pgstat_report_wait_end();
         UnlockBuffers();
-        use_search_path(SearchPath::own);
     }
     PG_END_TRY();
     LockTimeout = 0;
@@ -220,6 +216,17 @@ BackgroundWorkerHandle* start_sender(Oid database, const char* database_name, in
     copy_text(worker.bgw_name, BGW_MAXLEN, psprintf("pg_eventbus sender %s to %s", database_name, broker_name));
     strlcpy(worker.bgw_type, "pg_eventbus sender", BGW_MAXLEN);
     memcpy(worker.bgw_extra, &broker_id, sizeof broker_id);
+    return start(&worker, database);
+}
+
+BackgroundWorkerHandle* start_decoder(Oid database, const char* database_name, const DecoderArguments& arguments,
+                                      const char* broker_name) {
+    BackgroundWorker worker;
+    fill(&worker, "eventbus_decoder_main");
+    copy_text(worker.bgw_name, BGW_MAXLEN, psprintf("pg_eventbus decoder %s for %s", database_name, broker_name));
+    strlcpy(worker.bgw_type, "pg_eventbus decoder", BGW_MAXLEN);
+    static_assert(sizeof arguments <= BGW_EXTRALEN);
+    memcpy(worker.bgw_extra, &arguments, sizeof arguments);
     return start(&worker, database);
 }
 

@@ -1,4 +1,4 @@
-// What it is: what launcher, keeper and sender have in common: coming up, being told to stop, starting children.
+// What it is: what launcher, keeper, sender and decoder have in common: coming up, being told to stop, having children.
 // Who calls it: the worker room.
 // Never: sleeps; sleep.hpp does.
 #pragma once
@@ -22,9 +22,8 @@ void set_up_signals(OnSigterm on_sigterm);
 void connect_to(Oid database);
 
 // Names of types, and values that are names, are written as in a session of the database while its WAL is decoded; our
-// own statements want ours.
-enum class SearchPath : unsigned char { own, of_sessions };
-void use_search_path(SearchPath which);
+// own statements want ours, which connect_to() sets.
+void use_search_path_of_sessions();
 
 // Ends the process: the arrays in shared memory are full.
 [[noreturn]] void refuse_for_lack_of_room();
@@ -46,6 +45,12 @@ void register_launcher();
 // Starts a child; nullptr when max_worker_processes leaves no room.
 BackgroundWorkerHandle* start_keeper(Oid database);
 BackgroundWorkerHandle* start_sender(Oid database, const char* database_name, int32 broker_id, const char* broker_name);
+struct DecoderArguments {
+    int32 broker_id;
+    uint32 channel;  // a dsm_handle
+};
+BackgroundWorkerHandle* start_decoder(Oid database, const char* database_name, const DecoderArguments& arguments,
+                                      const char* broker_name);
 enum class ChildState : unsigned char { starting, running, gone };
 ChildState state_of(BackgroundWorkerHandle* handle);
 

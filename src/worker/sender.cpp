@@ -11,7 +11,6 @@
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "settings/settings.hpp"
-#include "wal/slot.hpp"
 #include "worker/parked.hpp"
 #include "worker/process.hpp"
 #include "worker/sleep.hpp"
@@ -32,7 +31,6 @@ namespace {
 constexpr std::uint64_t save_after_events = 10000;
 constexpr long save_after_ms = 100;
 constexpr long show_after_ms = 5;
-constexpr long linger_us = 500;
 constexpr long save_quietly_after_ms = 2000;  // when only others' events have gone by
 
 const char* in_utf8(const char* text) {
@@ -149,23 +147,6 @@ long idle_time(long save_due, long show_due, long again_due) {
     return most;
 }
 
-// Waking up for each of many commits costs the publishers more than it gains: a sender that is awake takes its own
-// time over them. Returns true if events come so fast that it should.
-bool commits_are_many() {
-    constexpr std::uint64_t many_a_second = 8000;
-    constexpr std::int64_t measured_over_us = 5000;
-    static SteadyTime since = 0;
-    static std::uint64_t commits = 0;
-    static bool many = false;
-    SteadyTime now = steady_now();
-    if (now - since < measured_over_us) return many;
-    std::uint64_t now_commits = sender.place->commits + sender.place->wal_commits;
-    many = (now_commits - commits) * USECS_PER_SEC > many_a_second * static_cast<std::uint64_t>(now - since);
-    since = now;
-    commits = now_commits;
-    return many;
-}
-
 bool all_are_hungry() {
     ListCell* cell;
     foreach (cell, sender.streams) {
@@ -176,7 +157,8 @@ bool all_are_hungry() {
 }
 
 broker::Ready sleep_until_work(long milliseconds) {
-    if (milliseconds > 0 && commits_are_many() && all_are_hungry()) {
+    static Rush rush;
+    if (milliseconds > 0 && rush.is_on(sender.place->commits) && all_are_hungry()) {
         (void)show_activity(true);
         linger(linger_us);
         return {true, true};  // answers that have come meanwhile are taken along
@@ -280,13 +262,11 @@ extern "C" PGDLLEXPORT void eventbus_sender_main(Datum argument) {
     sender.worker = status::attach_worker(status::WorkerKind::sender, sender.database, sender.broker_id);
     if (sender.worker == nullptr && status::pid_of_sender(sender.database, sender.broker_id) != 0) proc_exit(0);
     if (sender.worker == nullptr) refuse_for_lack_of_room();
-    // Before it counts as gone: DROP DATABASE waits for that, and refuses while a slot is in use.
-    before_shmem_exit([](int, Datum) { wal::release_slot(); }, 0);
     if (sender.place->suspended_by != 0) proc_exit(0);
     connect_to(sender.database);
     // What a crash undoes of our cursors is sent again; waiting for the disk would buy nothing.
     SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
-    // Large transactions from the WAL wait in temporary files for their commit.
+    // What routes from the WAL have no room for in memory waits in temporary files.
     SetConfigOption("temp_file_limit", "-1", PGC_SUSET, PGC_S_OVERRIDE);
 
     sender.memory = AllocSetContextCreate(TopMemoryContext, "pg_eventbus sender", ALLOCSET_DEFAULT_SIZES);

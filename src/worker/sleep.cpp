@@ -35,6 +35,17 @@ void linger(long microseconds) {
     pg_usleep(microseconds);
 }
 
+bool Rush::is_on(std::uint64_t commits) {
+    constexpr std::uint64_t many_a_second = 8000;
+    constexpr std::int64_t measured_over_us = 5000;
+    const SteadyTime now = steady_now();
+    if (now - since_ < measured_over_us) return on_;
+    on_ = (commits - commits_) * USECS_PER_SEC > many_a_second * static_cast<std::uint64_t>(now - since_);
+    since_ = now;
+    commits_ = commits;
+    return on_;
+}
+
 Readiness sleep_on(int fd, bool read, bool write, long milliseconds, const char* wait_event) {
     // The set is kept while the descriptor stays the same: making one costs several system calls.
     static WaitEventSet* set = nullptr;

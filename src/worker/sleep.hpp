@@ -3,7 +3,10 @@
 // Never: sleeps in a transaction.
 #pragma once
 
+#include <cstdint>
+
 #include "postgres/compat.hpp"
+#include "postgres/steady.hpp"
 
 namespace eventbus::worker {
 
@@ -19,6 +22,20 @@ struct Readiness {
 Readiness sleep_on(int fd, bool read, bool write, long milliseconds, const char* wait_event);
 
 // A moment that nothing ends early: to let events gather when they come faster than is worth waking up for.
+inline constexpr long linger_us = 500;
 void linger(long microseconds);
+
+// Waking up for each of many commits costs those who commit more than it gains: a process that is awake takes its own
+// time over them.
+class Rush {
+ public:
+    // Whether so many come, of which there have been `commits` by now, that it should linger.
+    bool is_on(std::uint64_t commits);
+
+ private:
+    SteadyTime since_ = 0;
+    std::uint64_t commits_ = 0;
+    bool on_ = false;
+};
 
 }  // namespace eventbus::worker

@@ -28,7 +28,7 @@ struct WalDetour {
 
 namespace {
 
-constexpr wal::Limits at_a_time{250, 256 * 1024};
+constexpr WalLimits at_a_time{250, 256 * 1024};
 
 delivery::RouteId id_of(const WalDetour* detour) {
     return static_cast<delivery::RouteId>(detour->route->id);
@@ -40,8 +40,7 @@ WalDetour* make_detour(SenderRoute* route, delivery::DetourId number, const wal:
     detour->number = number;
     detour->feed.stream = ++sender.next_stream;
     detour->feed.next_chunk = 1;
-    detour->feed.taker.memory = sender.memory;
-    detour->feed.taker.from = detour->saved = from;
+    detour->feed.from = detour->saved = from;
     detour->stored.route_id = route->id;
     detour->stored.detour = static_cast<int32>(number);
     detour->stored.cursor.done = route->stored.cursor.done;
@@ -58,32 +57,26 @@ bool takes(const WalDetour* detour, const Event& event) {
     return taken;
 }
 
-void keep(WalDetour* detour, const Event& event) {
-    wal::Taker& taker = detour->feed.taker;
-    if (taker.file == nullptr) {
-        taker.file = wal::make_spool(taker.memory);
-        taker.read = {event.lsn, event.number - 1};
-    }
-    wal::write_event(taker.file, {}, event);
-    wal::release(taker.file);
-}
-
 void free_detour(WalDetour* detour) {
     leave_wal_lent(&detour->feed);
     pfree(detour);
 }
 
-// Where the detour stands: at the oldest event that it has not settled, or with its route.
+// Where the detour stands: at the oldest event that it has not settled, or where the WAL has been read, or with its
+// route.
 wal::Position place_of(const WalDetour* detour) {
     delivery::RouteStatus status = call_guest([&] { return sender.dispatcher->status(id_of(detour), detour->number); });
     wal::Position at;
     if (first_unsettled(&detour->feed, status.settled, &at)) return at;
-    return detour->feed.taker.file != nullptr ? detour->feed.taker.read : lent_by_now(detour->route);
+    if (detour->feed.file != nullptr) return detour->feed.read;
+    // After a restart its events come again, until its route's place: what is before those that have come is not known
+    // to be delivered.
+    wal::Position shown = std::max(detour->feed.from, handed_by_now());
+    return std::min(shown, lent_by_now(detour->route));
 }
 
 void end_if_caught_up(WalDetour* detour, const wal::Position& handed) {
-    if (detour->ended || detour->feed.lent != NIL || detour->feed.taker.file != nullptr || handed < detour->until)
-        return;
+    if (detour->ended || detour->feed.lent != NIL || detour->feed.file != nullptr || handed < detour->until) return;
     call_guest([&] { sender.dispatcher->end_detour(id_of(detour), detour->number); });
     detour->ended = true;
     detour->behind = lent_by_now(detour->route);
@@ -110,8 +103,9 @@ void begin_wal_detour(SenderRoute* route) {
         if (lent->id < status.settled.chunk) continue;
         uint32 first = lent->id == status.settled.chunk ? status.settled.index : 0;
         for (uint32 i = first; i < lent->chunk->count; ++i)
-            if (takes(detour, lent->chunk->events[i])) keep(detour, lent->chunk->events[i]);
+            if (takes(detour, lent->chunk->events[i])) put_into_wal_file(&detour->feed, lent->chunk->events[i]);
     }
+    keep_what_came(&detour->feed);
     sender.unsaved = true;
 }
 
@@ -146,21 +140,30 @@ void forget_wal_detours(SenderRoute* route) {
     route->wal->detours = NIL;
 }
 
-void show_to_detours(SenderRoute* route, const Event* events, uint32 count) {
+void show_to_detours(SenderRoute* route, const Event& event) {
     ListCell* cell;
     foreach (cell, route->wal->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        if (detour->ended) continue;
-        for (uint32 i = 0; i < count; ++i)
-            if (takes(detour, events[i])) keep(detour, events[i]);
+        if (!detour->ended && takes(detour, event)) put_into_wal_file(&detour->feed, event);
     }
+}
+
+void keep_what_came_to_detours(const SenderRoute* route) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) keep_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed);
+}
+
+void take_back_what_came_to_detours(const SenderRoute* route) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) take_back_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed);
 }
 
 void show_past_to_detours(SenderRoute* route, const Event& event) {
     ListCell* cell;
     foreach (cell, route->wal->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        if (!detour->ended && id_of(event) > detour->feed.taker.from && takes(detour, event)) keep(detour, event);
+        if (!detour->ended && id_of(event) > detour->feed.from && takes(detour, event))
+            put_into_wal_file(&detour->feed, event);
     }
 }
 
@@ -169,9 +172,8 @@ void feed_wal_detours(SenderRoute* route, const wal::Position& handed) {
     foreach (cell, route->wal->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
         // A key that stands still is lent a little, and again when that has been delivered.
-        if (detour->feed.taker.file != nullptr && detour->feed.lent == NIL)
-            if (wal::Chunk* chunk = wal::read_file(&detour->feed.taker, at_a_time, sender.memory))
-                lend_wal(&detour->feed, chunk);
+        if (detour->feed.file != nullptr && detour->feed.lent == NIL)
+            if (wal::Chunk* chunk = read_wal_file(&detour->feed, at_a_time)) lend_wal(&detour->feed, chunk);
         end_if_caught_up(detour, handed);
     }
 }
@@ -180,7 +182,7 @@ bool a_detour_waits(const SenderRoute* route) {
     ListCell* cell;
     foreach (cell, route->wal->detours) {
         const WalFeed& feed = static_cast<WalDetour*>(lfirst(cell))->feed;
-        if (feed.taker.file != nullptr && feed.lent == NIL) return true;
+        if (feed.file != nullptr && feed.lent == NIL) return true;
     }
     return false;
 }
@@ -188,7 +190,7 @@ bool a_detour_waits(const SenderRoute* route) {
 void reopen_wal_detours(SenderRoute* route, const wal::Position& handed) {
     ListCell* cell;
     foreach (cell, route->wal->detours) {
-        wal::Position& from = static_cast<WalDetour*>(lfirst(cell))->feed.taker.from;
+        wal::Position& from = static_cast<WalDetour*>(lfirst(cell))->feed.from;
         from = std::max(from, handed);
     }
 }
@@ -236,6 +238,23 @@ void wal_detours_saved(SenderRoute* route) {
         route->wal->detours = foreach_delete_current(route->wal->detours, cell);
         free_detour(detour);
     }
+}
+
+wal::Position first_of_detours(const SenderRoute* route, const wal::Position& from) {
+    wal::Position found = from;
+    ListCell* cell;
+    foreach (cell, route->wal->detours) {
+        auto* detour = static_cast<const WalDetour*>(lfirst(cell));
+        if (!detour->ended) found = std::min(found, detour->feed.from);
+    }
+    return found;
+}
+
+wal::Position settled_on_detours(const SenderRoute* route, const wal::Position& settled) {
+    wal::Position found = settled;
+    ListCell* cell;
+    foreach (cell, route->wal->detours) found = std::min(found, place_of(static_cast<WalDetour*>(lfirst(cell))));
+    return found;
 }
 
 wal::Position least_of_detours(const SenderRoute* route, const wal::Position& least) {

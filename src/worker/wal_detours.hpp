@@ -14,10 +14,13 @@ void begin_wal_detour(SenderRoute* route);
 // Those of earlier times; the route has been added to the dispatcher, and nothing has been lent to it.
 void load_wal_detours(SenderRoute* route);
 void forget_wal_detours(SenderRoute* route);
-// Events that are about to be lent to the route.
-void show_to_detours(SenderRoute* route, const Event* events, uint32 count);
+// One that is about to be lent to the route.
+void show_to_detours(SenderRoute* route, const Event& event);
 // One that the route is past; its detours may not be.
 void show_past_to_detours(SenderRoute* route, const Event& event);
+// What they were shown since is there to stay, or is taken back.
+void keep_what_came_to_detours(const SenderRoute* route);
+void take_back_what_came_to_detours(const SenderRoute* route);
 // Detours get what there is room for, and end where they have caught up. Everything before `handed` is with the routes.
 void feed_wal_detours(SenderRoute* route, const wal::Position& handed);
 // Whether one could be given more at once.
@@ -28,6 +31,10 @@ bool give_back_to_detours(SenderRoute* route, const delivery::Report::Finished& 
 // Between SPI_connect and SPI_finish; the route's own cursor has been saved.
 void save_wal_detours(SenderRoute* route);
 void wal_detours_saved(SenderRoute* route);  // and that has been committed
+// Where the first of them begins that may still want what the route is past; `from` where there is none.
+wal::Position first_of_detours(const SenderRoute* route, const wal::Position& from);
+// What commits before it is settled on the route, as far as `settled`, and on its detours.
+wal::Position settled_on_detours(const SenderRoute* route, const wal::Position& settled);
 // The place that the route's detours still need, where it is before `least`.
 wal::Position least_of_detours(const SenderRoute* route, const wal::Position& least);
 

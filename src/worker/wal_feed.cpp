@@ -17,6 +17,8 @@
 
 extern "C" {
 #include "access/xlog.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
 }
 
 namespace eventbus::worker {
@@ -24,25 +26,13 @@ namespace eventbus::worker {
 namespace {
 
 constexpr Size chunk_bytes = 2 * 1024 * 1024;
-constexpr int still_ms = 1000;    // a full route that has not moved for so long is not waited for
-constexpr long starting_ms = 50;  // between looks while a slot is made
-constexpr long unseen_ms = 10;    // and while what was found cannot be seen yet; its commit wakes us earlier
+constexpr int still_ms = 1000;   // a full route that has not moved for so long is not waited for
+constexpr long leaving_ms = 20;  // between looks while a decoder leaves
 constexpr int confirm_ms = 1000;
+constexpr int confirm_far_ms = 50;  // where much WAL could go
 
-wal::Limits limits() {
+WalLimits limits() {
     return {static_cast<uint32>(settings::batch_events), chunk_bytes};
-}
-
-bool wants(void* context, std::string_view topic) {
-    auto* route = static_cast<SenderRoute*>(context);
-    bool match = true;
-    GuestError error;
-    catch_guest(error, [&] { match = route->filter->matches(topic); });
-    return match;
-}
-
-void past(void* context, const Event& event) {
-    show_past_to_detours(static_cast<SenderRoute*>(context), event);
 }
 
 delivery::RouteStatus status_of(const SenderRoute* route) {
@@ -53,11 +43,6 @@ bool hungry(const WalFeed* feed) {
     return call_guest([&] { return sender.dispatcher->hungry(feed->stream); });
 }
 
-void lend_to_route(SenderRoute* route, wal::Chunk* chunk) {
-    show_to_detours(route, chunk->events, chunk->count);
-    lend_wal(route->wal, chunk);
-}
-
 // Routes that had no room in memory get from their files what there is room for now.
 void lend_from_files() {
     ListCell* cell;
@@ -66,8 +51,12 @@ void lend_from_files() {
         WalFeed* feed = route->wal;
         if (feed == nullptr) continue;
         feed_wal_detours(route, handed_by_now());
-        if (feed->taker.file == nullptr || !hungry(feed)) continue;
-        if (wal::Chunk* chunk = wal::read_file(&feed->taker, limits(), sender.memory)) lend_to_route(route, chunk);
+        if (feed->file == nullptr || !hungry(feed)) continue;
+        wal::Chunk* chunk = read_wal_file(feed, limits());
+        if (chunk == nullptr) continue;
+        for (uint32 i = 0; i < chunk->count; ++i) show_to_detours(route, chunk->events[i]);
+        keep_what_came_to_detours(route);
+        lend_wal(feed, chunk);
     }
 }
 
@@ -76,9 +65,8 @@ bool a_file_waits() {
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (route->wal == nullptr) continue;
-        const wal::Taker& taker = route->wal->taker;
-        if (a_detour_waits(route) || (taker.file != nullptr && !wal::is_read(taker.file) && hungry(route->wal)))
-            return true;
+        const wal::Spool* file = route->wal->file;
+        if (a_detour_waits(route) || (file != nullptr && !wal::is_read(file) && hungry(route->wal))) return true;
     }
     return false;
 }
@@ -94,7 +82,7 @@ bool has_room() {
         WalFeed* feed = route->wal;
         if (feed == nullptr || is_lost(route)) continue;
         bool full = !hungry(feed);
-        feed->taker.to_file = full || feed->taker.file != nullptr;
+        feed->to_file = full || feed->file != nullptr;
         if (!full) {
             any = true;
             continue;
@@ -105,84 +93,47 @@ bool has_room() {
             feed->moved_at = steady_now();
         }
         wal_now.awaited =
-            wal_now.awaited || (feed->taker.file == nullptr && !ms_have_passed(feed->moved_at, steady_now(), still_ms));
+            wal_now.awaited || (feed->file == nullptr && !ms_have_passed(feed->moved_at, steady_now(), still_ms));
     }
     return any && !wal_now.awaited;
 }
 
-bool all_is_visible() {
-    if (!wal::has_unseen(wal_now.source)) return true;
-    begin_transaction(nullptr);
-    bool visible = wal::all_is_visible(wal_now.source);
-    commit_transaction();
-    return visible;
-}
-
-void hand_on() {
-    wal_now.unseen = !standbys_have(wal::read_by_now(wal_now.source)) || !all_is_visible();
-    // What was read for the routes as they were is read again where the change is theirs.
-    wal_now.unseen = wal_now.unseen || !knows_configuration();
-    if (wal_now.unseen) return;
-    wal::handed_on(wal_now.source);
+void lend_what_came() {
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->wal == nullptr || route->wal->taker.building == nullptr) continue;
-        wal::Chunk* chunk = route->wal->taker.building;
-        route->wal->taker.building = nullptr;
-        lend_to_route(route, chunk);
+        if (route->wal == nullptr || route->wal->building == nullptr) continue;
+        wal::Chunk* chunk = route->wal->building;
+        route->wal->building = nullptr;
+        route->wal->kept = 0;
+        lend_wal(route->wal, chunk);
     }
-}
-
-// What was committed without waiting for the disk is flushed here: decoding reads nothing else.
-void flush_wanted() {
-    XLogRecPtr wanted = sender.place->wal_end;
-    if (wanted > GetFlushRecPtr(nullptr)) XLogFlush(wanted);
-}
-
-void note_end(bool at_end) {
-    if (at_end != wal_now.at_end) sender.unshown = true;
-    wal_now.at_end = at_end;
-}
-
-// What has been found by reading since then is with the routes.
-void note_handed(TimestampTz since) {
-    note_end(!wal_now.more);
-    // A clock that was set back makes what lay before now lie ahead.
-    TimestampTz known = std::min(wal_now.handed_until, since);
-    wal_now.handed_until = wal_now.at_end ? since : std::max(known, wal::committed_by_now(wal_now.source));
-}
-
-void read_on(void*) {
-    if (wal_now.unseen) {
-        hand_on();
-        if (wal_now.unseen) {
-            note_end(false);
-            return;
-        }
-    }
-    TimestampTz since = GetCurrentTimestamp();
-    flush_wanted();
-    bool starting = wal::state_of(wal_now.source) == wal::State::starting;
-    use_search_path(SearchPath::of_sessions);
-    wal_now.more = wal::step(wal_now.source, limits());
-    use_search_path(SearchPath::own);
-    if (wal::state_of(wal_now.source) != wal::State::running) {
-        sender.unshown = true;
-        return;
-    }
-    if (starting) wal_source_began();
-    wal_source_moved();
-    hand_on();
-    if (!wal_now.unseen) note_handed(since);
 }
 
 }  // namespace
 
+void take_wal_event(SenderRoute* route, const wal::BatchReader& found) {
+    WalFeed* feed = route->wal;
+    if (found.past) {
+        show_past_to_detours(route, found.event);
+    } else if (feed->to_file) {
+        put_into_wal_file(feed, found.event);
+    } else {
+        if (feed->building == nullptr) feed->building = wal::make_chunk(sender.memory);
+        show_to_detours(route, found.event);
+        wal::add_event(feed->building, wal::copy_event(feed->building, found.event), found.committed_at);
+    }
+}
+
+bool is_full(const WalFeed* feed, const WalLimits& limits) {
+    return feed->building != nullptr &&
+           (feed->building->count >= limits.events || feed->building->bytes >= limits.bytes);
+}
+
 // What the route's options ask of the decoder; the texts live with the sender, and options change rarely.
 static void select_wal(SenderRoute* route) {
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
-    route->wal->taker.selection = catalog::wal_selection(route->options, *sender.module);
+    route->wal->selection = catalog::wal_selection(route->options, *sender.module);
     MemoryContextSwitchTo(before);
 }
 
@@ -190,10 +141,6 @@ WalFeed* make_wal_feed(SenderRoute* route) {
     auto* feed = static_cast<WalFeed*>(MemoryContextAllocZero(sender.memory, sizeof(WalFeed)));
     feed->stream = ++sender.next_stream;
     feed->next_chunk = 1;
-    feed->taker.context = route;
-    feed->taker.wants = wants;
-    feed->taker.past = past;
-    feed->taker.memory = sender.memory;
     route->wal = feed;
     begin_wal_feed(route);
     return feed;
@@ -202,12 +149,13 @@ WalFeed* make_wal_feed(SenderRoute* route) {
 void begin_wal_feed(SenderRoute* route) {
     const log::WalPlace& place = route->stored.cursor.wal;
     select_wal(route);
-    route->wal->taker.from = route->wal->saved = {place.lsn, place.number};
+    route->wal->begun = false;
+    route->wal->from = route->wal->saved = {place.lsn, place.number};
     wal_now.changed = true;
 }
 
 void free_wal_feed(SenderRoute* route) {
-    if (wal_now.source != nullptr) close_wal_source();
+    if (!is_closed()) close_decoder();
     forget_wal_detours(route);
     leave_wal_lent(route->wal);
     pfree(route->wal);
@@ -222,41 +170,46 @@ void change_wal_route(SenderRoute* route) {
 
 bool feed_wal() {
     // A slot that is being made is not made anew for a route that has come meanwhile.
-    if (wal_now.source != nullptr && wal_now.changed && wal::state_of(wal_now.source) == wal::State::running)
-        close_wal_source();
-    if (wal_now.source == nullptr) {
-        bool was_changed = wal_now.changed;
-        if (!was_changed && wal_now.trouble[0] == '\0') return false;
-        open_wal_source_if_due();
-        if (wal_now.source == nullptr) return false;
-        if (wal::state_of(wal_now.source) == wal::State::running) wal_source_began();
+    if (is_reading() && wal_now.changed) close_decoder();
+    if (is_closed()) {
+        if (!wal_now.changed && wal_now.trouble[0] == '\0') return false;
+        open_decoder_if_due();
+        if (is_closed()) return false;
     }
     lend_from_files();
-    if (!has_room()) {
-        if (is_reading() && sender.place->wal_end > wal::read_by_now(wal_now.source)) note_end(false);
+    if (is_reading() && !has_room()) {
+        if (wal_now.at_end && sender.place->wal_end > wal_now.read) {
+            wal_now.at_end = false;
+            sender.unshown = true;
+        }
         return false;
     }
-    if (!attempt(read_on, nullptr)) return wal_now.source == nullptr && wal_now.changed;
-    return wal_now.more && !wal_now.unseen;
+    bool more = receive_from_decoder(limits());
+    lend_what_came();
+    return more;
 }
 
 bool wal_has_more() {
-    if (!is_reading()) return false;
-    if (a_file_waits()) return true;
-    return !wal_now.unseen && (wal_now.more || sender.place->wal_end > wal::read_by_now(wal_now.source)) && has_room();
+    if (is_closed()) return false;
+    if (!is_reading()) return wal_now.unread;
+    return a_file_waits() || (wal_now.unread && has_room());
 }
 
 long wal_wait() {
-    if (wal_now.unseen) return wal_now.trouble[0] != '\0' ? starting_ms : unseen_ms;
+    if (a_decoder_leaves() || (is_closed() && wal_now.changed)) return leaving_ms;
     if (wal_now.awaited) return still_ms / 10;
-    if (wal_now.source != nullptr && wal::state_of(wal_now.source) == wal::State::starting) return starting_ms;
-    if (wal_now.source == nullptr && wal_now.trouble[0] != '\0') return std::max<long>(1, ms_until(wal_now.retry_at));
+    if (is_reading() && wal_now.confirm_waits) return confirm_far_ms;
+    if (is_closed() && wal_now.trouble[0] != '\0') return std::max<long>(1, ms_until(wal_now.retry_at));
     return -1;
 }
 
 static wal::Position place_of(const SenderRoute* route, const delivery::Position& settled) {
     wal::Position at;
     return first_unsettled(route->wal, settled, &at) ? at : lent_by_now(route);
+}
+
+wal::Position settled_by_now(const SenderRoute* route) {
+    return settled_on_detours(route, place_of(route, status_of(route).settled));
 }
 
 void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::WalPlace* place) {
@@ -271,29 +224,33 @@ void wal_cursor_saved(SenderRoute* route) {
 }
 
 void confirm_wal() {
-    if (wal::state_of(wal_now.source) != wal::State::running || sender.keeps_wal) return;
-    if (!ms_have_passed(wal_now.confirmed_at, steady_now(), confirm_ms)) return;
+    if (!is_reading() || sender.keeps_wal) return;
+    const bool far = wal_now.handed.lsn > wal_now.confirmed + static_cast<XLogRecPtr>(wal_segment_size) / 2;
+    wal_now.confirm_waits = !ms_have_passed(wal_now.confirmed_at, steady_now(), far ? confirm_far_ms : confirm_ms);
+    if (wal_now.confirm_waits) return;
     wal_now.confirmed_at = steady_now();
-    wal::Position least = wal::handed_by_now(wal_now.source);
+    wal::Position least = handed_by_now();
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (route->wal == nullptr || is_lost(route)) continue;
         // Where nothing was anybody's since the cursor was written, it need not be written again.
-        bool passed = !sender.unsaved && is_idle(route) && route->wal->taker.file == nullptr;
+        bool passed = !sender.unsaved && is_idle(route) && route->wal->file == nullptr;
         least = least_of_detours(route, std::min(least, passed ? lent_by_now(route) : route->wal->saved));
     }
+    if (least.lsn <= wal_now.confirmed) return;
     XLogFlush(XactLastCommitEnd);
-    // A promoted standby would have the slot without the cursors and dead letters that it has been moved for.
-    if (!compat::standbys_have(XactLastCommitEnd)) return;
-    wal::confirm(wal_now.source, least.lsn);
+    wal_now.confirmed = least.lsn;
+    wal_now.head->written = XactLastCommitEnd;
+    wal_now.head->confirm = least.lsn;
+    if (PGPROC* decoder = shm_mq_get_sender(queue_of(wal_now.head))) SetLatch(&decoder->procLatch);
 }
 
 TimestampTz oldest_to_come(const SenderRoute* route) {
     bool lost = is_lost(route);
-    if (!lost && route->wal->taker.file == nullptr) {
+    if (!lost && route->wal->file == nullptr) {
         // What commits before the slot is made is not the route's.
-        if (wal_now.at_end || wal::state_of(wal_now.source) == wal::State::starting) return 0;
+        if (wal_now.at_end || wal_now.makes_slot) return 0;
         if (wal_now.handed_until != 0) return wal_now.handed_until;
     }
     return status::oldest_unknown;
@@ -311,15 +268,13 @@ const char* wal_state(const SenderRoute* route, const char** words) {
         return "lost";
     }
     if (route->paused) return nullptr;
-    if (wal::state_of(wal_now.source) == wal::State::starting) {
-        *words = wal::words_of(wal_now.source);
-        return "starting";
-    }
     if (wal_now.trouble[0] != '\0') {
         *words = wal_now.trouble;
         return "failing";
     }
-    return wal_now.source == nullptr ? "starting" : nullptr;
+    if (route->wal->begun) return nullptr;
+    *words = wal_now.words;
+    return "starting";
 }
 
 }  // namespace eventbus::worker

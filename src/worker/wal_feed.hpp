@@ -1,4 +1,4 @@
-// What it is: a sender's routes from the WAL: the slot they share, and the events that are on their way.
+// What it is: a sender's routes from the WAL: their decoder, and the events that are on their way.
 // Who calls it: the sender's loop; routes.cpp and ledger.cpp for one route.
 // Never: keeps the loop for longer than a few milliseconds, or ends it because of what decoding met.
 #pragma once
@@ -6,7 +6,9 @@
 #include "delivery/dispatcher.hpp"
 #include "log/cursors.hpp"
 #include "postgres/steady.hpp"
+#include "wal/chunk.hpp"
 #include "wal/source.hpp"
+#include "wal/spool.hpp"
 
 namespace eventbus::worker {
 
@@ -19,7 +21,14 @@ struct WalLent {
 
 // A route's part. Its stream in the dispatcher is its own.
 struct WalFeed {
-    wal::Taker taker;
+    wal::Selection selection;
+    wal::Position from;    // what is not behind it is not for the route
+    bool begun;            // a decoder has read for it
+    bool to_file;          // what comes goes to the file: the route has no room in memory
+    wal::Chunk* building;  // what has come, and is about to be lent; nullptr: nothing
+    uint32 kept;           // how much of it stays if the message at hand cannot be taken as a whole
+    wal::Spool* file;      // or nullptr
+    wal::Position read;    // up to where what was in the file has been taken out of it
     delivery::StreamId stream;
     delivery::ChunkId next_chunk;
     List* lent;     // of WalLent*, oldest first
@@ -40,13 +49,27 @@ void change_wal_route(SenderRoute* route);
 // Hands on what there is, and reads on where there is room for more. Returns true if there may be more at once.
 bool feed_wal();
 void lend_wal(WalFeed* feed, wal::Chunk* chunk);
+// At most that of the file's events, or nullptr.
+struct WalLimits {
+    uint32 events;
+    Size bytes;
+};
+wal::Chunk* read_wal_file(WalFeed* feed, const WalLimits& limits);
+void put_into_wal_file(WalFeed* feed, const Event& event);
+// What has come since is there to stay, or is taken back.
+void keep_what_came(WalFeed* feed);
+void take_back_what_came(WalFeed* feed);
 // The route or detour is gone; what it was lent stays until the dispatcher gives it back.
 void leave_wal_lent(WalFeed* feed);
 bool give_back_wal_lent(WalFeed* feed, const delivery::Report::Finished& finished);
 // The place before the first event that is lent and not settled; false where there is none.
 bool first_unsettled(const WalFeed* feed, const delivery::Position& settled, wal::Position* at);
+// Everything before it is with the routes; nothing where no decoder reads.
+wal::Position handed_by_now();
 // Everything before it has been lent to the route.
 wal::Position lent_by_now(const SenderRoute* route);
+// What commits before it is settled, on the route's detours, too.
+wal::Position settled_by_now(const SenderRoute* route);
 // Whether something has come that nobody has read yet.
 bool wal_has_more();
 // In how many milliseconds to look again; negative: when woken.

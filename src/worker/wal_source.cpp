@@ -1,11 +1,14 @@
-// What it is: opening a sender's slot, and what becomes of its routes where that fails, or the slot is lost.
+// What it is: a sender's decoder: its start and end, what it says, and what becomes of routes where the slot is lost.
 // Who calls it: wal_feed.cpp.
-// Never: lets an error of the decoder end the sender.
+// Never: lets what a decoder meets end the sender, or waits for it.
+#include <algorithm>
+
 #include "postgres/attempt.hpp"
 #include "postgres/compat.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
+#include "status/worker_slots.hpp"
 #include "wal/preflight.hpp"
 #include "wal/slot.hpp"
 #include "worker/process.hpp"
@@ -14,6 +17,8 @@
 
 extern "C" {
 #include "access/xlog.h"
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
 }
 
 namespace eventbus::worker {
@@ -22,15 +27,7 @@ WalState wal_now;
 
 namespace {
 
-List* takers() {
-    List* list = NIL;
-    ListCell* cell;
-    foreach (cell, sender.routes) {
-        auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->wal != nullptr && !is_lost(route)) list = lappend(list, &route->wal->taker);
-    }
-    return list;
-}
+char database_name[NAMEDATALEN];
 
 void show_trouble(const char* words, const char* hint) {
     char before[sizeof wal_now.trouble];
@@ -72,6 +69,7 @@ void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
 bool prepare(const char* name, bool* exists) {
     if (!begin_transaction_on_extension("looking for the replication slot")) return false;
     SPI_connect();
+    strlcpy(database_name, get_database_name(sender.database), sizeof database_name);
     wal::SlotState slot = wal::look_up_slot(name);
     wal::Need need = wal::missing_setting(slot.exists);
     bool usable = slot.exists && !slot.lost;
@@ -95,112 +93,293 @@ bool prepare(const char* name, bool* exists) {
     if (lost_some) {
         XLogFlush(XactLastCommitEnd);
         publish_status();
+        if (wal_now.ended_at != 0) sender.begin_again = true;  // with nothing but the cursors
     }
     *exists = usable;
     return any && need.what == nullptr;
 }
 
-void open(void*) {
-    char name[NAMEDATALEN];
-    strlcpy(name, wal::slot_name(sender.database, sender.broker_id), sizeof name);
-    bool exists = false;
-    if (!prepare(name, &exists)) return;
-    List* list = takers();
-    wal::open_source(name, exists, list, &wal_now.failures, sender.memory, &wal_now.source);
-    list_free(list);
-    status::read_wal(sender.place, sender.worker, true);
-}
-
-}  // namespace
-
-bool is_reading() {
-    return wal::state_of(wal_now.source) == wal::State::running;
-}
-
-wal::Position handed_by_now() {
-    return is_reading() ? wal::handed_by_now(wal_now.source) : wal::Position();
-}
-
-void close_wal_source() {
+// What the routes want now, in the order of `takers`.
+void fill_task(Task* task) {
+    task->failures = wal_now.failures;
+    const int most = list_length(sender.routes);
+    wal_now.takers =
+        static_cast<SenderRoute**>(MemoryContextAlloc(wal_now.memory, sizeof(void*) * static_cast<Size>(most)));
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->wal != nullptr) reopen_wal_detours(route, handed_by_now());
+        if (route->wal == nullptr || is_lost(route)) continue;
+        wal_now.takers[list_length(task->takers)] = route;
+        auto* taker = static_cast<wal::Taker*>(palloc0(sizeof(wal::Taker)));
+        taker->selection = route->wal->selection;
+        taker->from = route->wal->from;
+        taker->past_from = first_of_detours(route, route->wal->from);
+        task->takers = lappend(task->takers, taker);
+        task->topics = lappend(task->topics, route->guests.topics);
     }
-    wal::close_source(wal_now.source);
-    wal_now.source = nullptr;
-    wal_now.unseen = wal_now.more = wal_now.at_end = false;
-    wal_now.standbys_since = 0;
-    status::read_wal(sender.place, sender.worker, false);
+    wal_now.taker_count = list_length(task->takers);
 }
 
+void note_starved(bool starved) {
+    if (starved != wal_now.starved) sender.place->missing_decoders.fetch_add(starved ? 1 : -1);
+    wal_now.starved = starved;
+}
+
+void tell_decoder_that_we_leave(dsm_segment* segment, Datum) {
+    static_cast<ChannelHead*>(dsm_segment_address(segment))->closed = true;
+}
+
+void open(void*) {
+    Task task = {};
+    strlcpy(task.slot, wal::slot_name(sender.database, sender.broker_id), sizeof task.slot);
+    if (!prepare(task.slot, &task.exists)) return;
+    if (wal_now.memory == nullptr)
+        wal_now.memory = AllocSetContextCreate(sender.memory, "pg_eventbus decoder's channel", ALLOCSET_SMALL_SIZES);
+    MemoryContext before = MemoryContextSwitchTo(wal_now.memory);
+    fill_task(&task);
+    char* bytes;
+    Size length;
+    describe(task, &bytes, &length);
+    wal_now.channel = dsm_create(channel_bytes(length), 0);
+    dsm_pin_mapping(wal_now.channel);
+    wal_now.head = new (dsm_segment_address(wal_now.channel)) ChannelHead();
+    wal_now.head->description = length;
+    memcpy(description_of(wal_now.head), bytes, length);
+    shm_mq* queue = shm_mq_create(queue_of(wal_now.head), queue_bytes);
+    shm_mq_set_receiver(queue, MyProc);
+    wal_now.decoder = start_decoder(sender.database, database_name,
+                                    {sender.broker_id, dsm_segment_handle(wal_now.channel)}, sender.broker_name);
+    MemoryContextSwitchTo(before);
+    if (wal_now.decoder == nullptr) {
+        note_starved(true);
+        ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+                        errmsg("no background worker slot is free for the decoder; max_worker_processes is %d",
+                               max_worker_processes),
+                        errhint("Set max_worker_processes to at least %d and restart the server.",
+                                status::wanted_worker_processes())));
+    }
+    note_starved(false);
+    wal_now.inbox = {shm_mq_attach(queue, wal_now.channel, wal_now.decoder), wal_now.memory, nullptr, 0, 0};
+    // Before the queue is left, which wakes the decoder.
+    on_dsm_detach(wal_now.channel, tell_decoder_that_we_leave, PointerGetDatum(nullptr));
+    wal_now.state = wal::State::starting;
+    wal_now.makes_slot = !task.exists;
+    wal_now.words[0] = '\0';
+}
+
+void forget_channel() {
+    if (wal_now.channel != nullptr) dsm_detach(wal_now.channel);
+    wal_now.channel = nullptr;
+    wal_now.head = nullptr;
+    if (wal_now.memory != nullptr) MemoryContextDelete(wal_now.memory);
+    wal_now.memory = nullptr;
+    wal_now.takers = nullptr;
+    wal_now.makes_slot = false;
+    wal_now.words[0] = '\0';
+    wal_now.state = wal::State::closed;
+}
+
+// Runs what may fail; afterwards nothing of it is left. False where it failed.
 bool attempt(void (*work)(void*), void* argument) {
     ErrorData* error = survive(work, argument);
     if (error == nullptr) return true;
-    const char* words = error_words(error);
-    const char* hint = error->hint;
-    if (is_reading() && wal::note_failure(wal_now.source, error)) {
-        close_wal_source();
-        FreeErrorData(error);
-        wal_now.changed = true;
-        return false;
-    }
-    if (is_reading()) {
-        wal_now.failed_at = wal::read_by_now(wal_now.source);
-        if (const char* table = wal::failed_table(wal_now.source)) {
-            words = psprintf("a change of table %s cannot be decoded: %s", table, words);
-            hint = psprintf("Mend it, or leave it out by the route option \"tables\": \"-%s\".", table);
-        }
-    }
-    close_wal_source();
-    show_trouble(words, hint);
+    close_decoder();
+    show_trouble(error_words(error), error->hint);
     FreeErrorData(error);
     return false;
 }
 
-void open_wal_source_if_due() {
-    if (wal_now.trouble[0] != '\0' && steady_now() < wal_now.retry_at && !wal_now.changed) return;
-    List* list = takers();
-    bool any = list != NIL;
-    list_free(list);
-    wal_now.changed = false;
-    if (any) (void)attempt(open, nullptr);
-}
-
-bool standbys_have(XLogRecPtr lsn) {
-    constexpr int long_ms = 1000;
-    if (compat::standbys_have(lsn)) {
-        if (wal_now.standbys_since != 0 && wal_now.trouble[0] != '\0' && wal_now.failed_at == InvalidXLogRecPtr)
-            no_trouble();
-        wal_now.standbys_since = 0;
-        return true;
-    }
-    SteadyTime now = steady_now();
-    if (wal_now.standbys_since == 0) wal_now.standbys_since = now;
-    if (wal_now.trouble[0] == '\0' && ms_have_passed(wal_now.standbys_since, now, long_ms))
-        show_trouble("standbys that synchronized_standby_slots names have not received all changes yet",
-                     "Mend the standbys, or take them out of synchronized_standby_slots and reload.");
-    return false;
-}
-
-void wal_source_began() {
+// The slot is there, complete, for the first time since the decoder began.
+void began() {
     const char* slot = wal::slot_name(sender.database, sender.broker_id);
+    wal_now.state = wal::State::running;
+    wal_now.makes_slot = false;
     if (wal_now.failed_at == InvalidXLogRecPtr) no_trouble();
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->wal != nullptr && !is_lost(route))
-            strlcpy(route->stored.cursor.wal.slot, slot, sizeof route->stored.cursor.wal.slot);
+        if (route->wal == nullptr || is_lost(route)) continue;
+        strlcpy(route->stored.cursor.wal.slot, slot, sizeof route->stored.cursor.wal.slot);
     }
+    for (int i = 0; i < wal_now.taker_count; ++i) wal_now.takers[i]->wal->begun = true;
     // At once: a standby that is promoted must know that there was a slot.
     sender.unsaved = true;
     sender.saved_at = 0;
 }
 
-void wal_source_moved() {
-    if (wal_now.failed_at != InvalidXLogRecPtr && wal::read_by_now(wal_now.source) >= wal_now.failed_at &&
-        !wal::is_handing_on(wal_now.source))
-        no_trouble();
+struct Message {
+    const char* bytes;
+    Size length;
+};
+
+void take_events(void* argument) {
+    const auto* message = static_cast<const Message*>(argument);
+    wal::BatchReader found = {};
+    found.at = message->bytes + sizeof(BatchHead);
+    found.end = message->bytes + message->length;
+    while (wal::next(&found)) take_wal_event(wal_now.takers[found.taker], found);
+}
+
+// All of it, or, where a file cannot be written, nothing.
+bool take_all_events(Message message) {
+    ErrorData* error = survive(take_events, &message);
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal == nullptr) continue;
+        (error == nullptr ? keep_what_came : take_back_what_came)(route->wal);
+        (error == nullptr ? keep_what_came_to_detours : take_back_what_came_to_detours)(route);
+    }
+    if (error == nullptr) return true;
+    close_decoder();
+    show_trouble(error_words(error), error->hint);
+    FreeErrorData(error);
+    return false;
+}
+
+void take_batch(const Message& message) {
+    BatchHead head;
+    memcpy(&head, message.bytes, sizeof head);
+    if (wal_now.state == wal::State::starting) began();
+    if (message.length > sizeof head && !take_all_events(message)) return;
+    wal_now.handed = head.found;
+    wal_now.read = head.read;
+    wal_now.handing = head.handing;
+    const bool at_end = !head.more;
+    if (at_end != wal_now.at_end) sender.unshown = true;
+    wal_now.at_end = at_end;
+    // A clock that was set back makes what lay before now lie ahead.
+    TimestampTz known = std::min(wal_now.handed_until, head.since);
+    wal_now.handed_until = at_end ? head.since : std::max(known, head.last_commit);
+    // Standbys were waited for, or what failed has been passed.
+    if (wal_now.trouble[0] == '\0') return;
+    if (wal_now.failed_at == InvalidXLogRecPtr || (head.read >= wal_now.failed_at && !head.handing)) no_trouble();
+}
+
+void take_words(const char* message) {
+    WordsHead head;
+    memcpy(&head, message, sizeof head);
+    if (head.starting) {
+        strlcpy(wal_now.words, head.words, sizeof wal_now.words);
+        sender.unshown = true;
+    } else if (wal_now.trouble[0] == '\0') {
+        show_trouble(head.words, head.hint);
+    }
+}
+
+void take_failure(const char* message) {
+    FailedHead head;
+    memcpy(&head, message, sizeof head);
+    Oid table;
+    memcpy(&table, message + sizeof head, sizeof table);
+    head.failures.tables = wal_now.failures.tables;
+    wal_now.failures = head.failures;
+    if (OidIsValid(table) && !list_member_oid(wal_now.failures.tables, table)) {
+        MemoryContext before = MemoryContextSwitchTo(sender.memory);
+        wal_now.failures.tables = lappend_oid(wal_now.failures.tables, table);
+        MemoryContextSwitchTo(before);
+    }
+    close_decoder();
+    if (head.at_once) {
+        wal_now.changed = true;
+        return;
+    }
+    wal_now.failed_at = head.reading ? head.read : InvalidXLogRecPtr;
+    show_trouble(head.words, head.hint);
+}
+
+// It was ended by somebody (the server does so when it invalidates the slot), or could not even say what failed.
+void take_silence() {
+    constexpr int rarely_ms = 10000;
+    const bool rare = wal_now.ended_at == 0 || ms_have_passed(wal_now.ended_at, steady_now(), rarely_ms);
+    wal_now.ended_at = steady_now();
+    close_decoder();
+    wal_now.changed = rare;
+    if (!rare) show_trouble("their decoder ends again and again; the server's log says why", nullptr);
+}
+
+}  // namespace
+
+bool is_reading() {
+    return wal_now.state == wal::State::running;
+}
+
+wal::Position handed_by_now() {
+    return is_reading() ? wal_now.handed : wal::Position();
+}
+
+void close_decoder() {
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal == nullptr) continue;
+        reopen_wal_detours(route, handed_by_now());
+        route->wal->from = std::max(route->wal->from, handed_by_now());
+    }
+    forget_channel();
+    if (wal_now.decoder != nullptr) TerminateBackgroundWorker(wal_now.decoder);
+    wal_now.unread = wal_now.at_end = wal_now.handing = false;
+    wal_now.handed = {};
+    wal_now.confirmed = InvalidXLogRecPtr;
+}
+
+bool a_decoder_leaves() {
+    if (wal_now.decoder == nullptr || wal_now.state != wal::State::closed) return false;
+    if (state_of(wal_now.decoder) != ChildState::gone) return true;
+    pfree(wal_now.decoder);
+    wal_now.decoder = nullptr;
+    return false;
+}
+
+void open_decoder_if_due() {
+    if (a_decoder_leaves() || sender.place->suspended_by != 0) return;
+    if (wal_now.trouble[0] != '\0' && steady_now() < wal_now.retry_at && !wal_now.changed) return;
+    wal_now.changed = false;
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->wal == nullptr || is_lost(route)) continue;
+        (void)attempt(open, nullptr);
+        return;
+    }
+}
+
+bool receive_from_decoder(const WalLimits& limits) {
+    wal_now.unread = false;
+    // What was read for the routes as they were is read again where the change is theirs.
+    while (knows_configuration()) {
+        const char* message;
+        Size length;
+        switch (receive(&wal_now.inbox, &message, &length)) {
+            case Received::nothing:
+                return false;
+            case Received::gone:
+                take_silence();
+                return wal_now.changed;
+            case Received::message:
+                break;
+        }
+        switch (static_cast<MessageKind>(*message)) {
+            case MessageKind::batch:
+                take_batch({message, length});
+                if (is_closed()) return false;
+                break;
+            case MessageKind::words:
+                take_words(message);
+                break;
+            case MessageKind::failed:
+                take_failure(message);
+                return wal_now.changed;
+        }
+        ListCell* cell;
+        foreach (cell, sender.routes) {
+            auto* route = static_cast<SenderRoute*>(lfirst(cell));
+            wal_now.unread = wal_now.unread || (route->wal != nullptr && is_full(route->wal, limits));
+        }
+        if (wal_now.unread) return true;
+    }
+    wal_now.unread = true;
+    return true;
 }
 
 }  // namespace eventbus::worker

@@ -1,33 +1,53 @@
-// What it is: what a sender's routes from the WAL have in common: the source, and why there is none.
+// What it is: what a sender's routes from the WAL have in common: the decoder, and why there is none.
 // Who calls it: wal_feed.cpp, wal_source.cpp and wal_lent.cpp.
 // Never: is seen by others.
 #pragma once
 
 #include "core/backoff.hpp"
+#include "worker/decoder_channel.hpp"
+#include "worker/process.hpp"
 #include "worker/sender.hpp"
 
 namespace eventbus::worker {
 
 struct WalState {
-    wal::Source* source;
-    bool changed;               // routes have come or gone since the source was opened
-    bool awaited;               // a full route is given a moment to move
-    bool more;                  // the last step did not come to the end of what there is
-    bool unseen;                // what was found cannot be seen by all readers yet, or standbys have not got it
-    bool at_end;                // all that has been committed is with the routes,
-    TimestampTz handed_until;   // or, where it is not, what was committed before
-    SteadyTime standbys_since;  // since when standbys are waited for; 0: they are not
+    wal::State state;                 // closed: nobody decodes for us
+    BackgroundWorkerHandle* decoder;  // also while it leaves; nullptr: there is none
+    dsm_segment* channel;             // nullptr: closed
+    ChannelHead* head;                // in it
+    Inbox inbox;
+    MemoryContext memory;  // of the above, but the handle
+    SenderRoute** takers;  // by the numbers that the decoder knows them by
+    int taker_count;
+    wal::Position handed;      // everything before it is with the routes
+    XLogRecPtr read;           // how far the WAL has been read for that
+    bool handing;              // a large transaction is under way
+    bool unread;               // the queue was left before its end
+    bool changed;              // routes have come or gone since the decoder began
+    bool awaited;              // a full route is given a moment to move
+    bool at_end;               // all that has been committed is with the routes,
+    TimestampTz handed_until;  // or, where it is not, what was committed before
     List* left;  // of WalFeed*: of routes that are gone, while the broker may still be sent what they were lent
     SteadyTime confirmed_at;
-    char trouble[512];  // why it stands still; empty: it does not
+    XLogRecPtr confirmed;  // what was asked for last
+    bool confirm_waits;    // it was too early for more
+    bool makes_slot;       // the decoder does, and
+    char words[256];       // whom it waits for
+    char trouble[512];     // why it stands still; empty: it does not
     char hint[256];
-    XLogRecPtr failed_at;  // where reading failed; the trouble is over behind that. 0: it was not in reading
-    SteadyTime retry_at;
-    wal::Failures failures;                                              // of all sources that there were
+    XLogRecPtr failed_at;    // where reading failed; the trouble is over behind that. 0: it was not in reading
+    SteadyTime retry_at;     // 0: at once
+    SteadyTime ended_at;     // when a decoder ended last without a word
+    bool starved;            // no background worker slot is free for it
+    wal::Failures failures;  // of all decoders that there were
     Backoff backoff{Backoff::Duration(1000), Backoff::Duration(30000)};  // ms
 };
 
 extern WalState wal_now;
+
+inline bool is_closed() {
+    return wal_now.state == wal::State::closed;
+}
 
 inline bool is_lost(const SenderRoute* route) {
     return route->stored.cursor.wal.lost;
@@ -35,16 +55,16 @@ inline bool is_lost(const SenderRoute* route) {
 
 // wal_source.cpp
 bool is_reading();
-wal::Position handed_by_now();
-void close_wal_source();
-void open_wal_source_if_due();
-// The source is there, complete, for the first time since it was opened.
-void wal_source_began();
-// It has read on.
-void wal_source_moved();
-// Whether the standbys that are to have it first have all WAL up to there; says so where that takes long.
-bool standbys_have(XLogRecPtr lsn);
-// Runs what may fail; afterwards nothing of it is left. False where it failed.
-bool attempt(void (*work)(void*), void* argument);
+// The decoder leaves; what it has found and nobody has taken is found again.
+void close_decoder();
+void open_decoder_if_due();
+// While one leaves the next one waits.
+bool a_decoder_leaves();
+// Takes what the decoder has sent, while routes have room. Returns true if there may be more at once.
+bool receive_from_decoder(const WalLimits& limits);
+
+// wal_feed.cpp: the route with that number gets an event.
+void take_wal_event(SenderRoute* route, const wal::BatchReader& found);
+bool is_full(const WalFeed* feed, const WalLimits& limits);
 
 }  // namespace eventbus::worker

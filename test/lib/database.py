@@ -15,11 +15,11 @@ def as_json(value):
 
 
 class Database:
-    def __init__(self, cluster, name, extension=True, create=True):
+    def __init__(self, cluster, name, extension=True, create=True, **connection):
         self.cluster, self.name = cluster, name
         if create:
             cluster.execute(f'CREATE DATABASE "{name}"')
-        self.connection = cluster.connect(name)
+        self.connection = cluster.connect(name, **connection)
         if extension:
             self.run("CREATE EXTENSION pg_eventbus")
 

@@ -1,5 +1,5 @@
-# What it is: an installation of PostgreSQL that shares all files with the real one, and whose modules can be taken away.
-# Who calls it: live tests of modules that are missing.
+# What it is: an installation of PostgreSQL that shares all files with the real one, but for modules that tests change.
+# Who calls it: live tests of modules that are missing, and of a library with faults in it.
 # Never: changes a file of the real installation.
 import os
 import shutil
@@ -33,6 +33,14 @@ class Installation:
 
     def __exit__(self, *_):
         remove_directory(self.directory)
+
+    def put_in(self, name, path):
+        """Another library in the place of one of the real ones; copied, for whoever runs the server may read it."""
+        place = os.path.join(self.own, name)
+        if os.path.lexists(place):
+            os.unlink(place)
+        shutil.copyfile(path, place)
+        os.chmod(place, 0o755)
 
     def path(self, protocol):
         return os.path.join(self.own, f"pg_eventbus_{protocol}.so")

@@ -72,6 +72,41 @@ def test_unroutable_events_from_the_wal_are_dead_letters_and_disturb_nobody(db, 
         db.wait_status(route, state="active", in_flight=0)
 
 
+def test_unroutable_rows_repeat_no_neighbours(db, rabbit, name, told):
+    """60 of 260 rows, and 140 events of the log on the same connection: each once. After each return 0.1 sent again
+    what was under way: 496 arrivals of the 200 rows, 227 of the 140."""
+    rabbit.declare(f"{name}_log")
+
+    def declare(channel):
+        channel.exchange_declare(name, "topic", durable=True)
+        channel.queue_declare(name, durable=True)
+        channel.queue_bind(name, name, "public.good.#")
+    rabbit.do(declare)
+    db.run("CREATE TABLE good (id int PRIMARY KEY)")
+    db.run("CREATE TABLE unbound (id int PRIMARY KEY)")
+    db.broker("rabbit", rabbit.url)
+    db.route("rows", "rabbit", f"exchange:{name}", "public.#", source="wal", format="row")
+    db.route("log", "rabbit", f"queue:{name}_log", "l")
+    db.wait_state("rows", "active", deadline=60)
+    before = connections(rabbit)
+    unbound = [n for n in range(260) if n % 13 in (1, 5, 9)]
+    assert len(unbound) == 60
+    with rabbit.listener(name) as heard, rabbit.listener(f"{name}_log") as heard_log:
+        for n in range(260):
+            db.run(f"INSERT INTO {'unbound' if n in unbound else 'good'} VALUES (%s)", n)
+            if n < 140:
+                db.publish("l", n)
+        letters = db.wait_dead("rows", 60)
+        assert [json.loads(letter["payload"])["id"] for letter in letters] == unbound
+        assert all("312 NO_ROUTE" in letter["error"] and letter["attempts"] == 1 for letter in letters)
+        for route, delivered in (("rows", 200), ("log", 140)):
+            db.wait_status(route, state="active", delivered=delivered, in_flight=0)
+        eventually(lambda: len(heard.messages) >= 200 and len(heard_log.messages) >= 140)
+        assert [json.loads(body)["id"] for body in heard.bodies()] == [n for n in range(260) if n not in unbound]
+        assert [int(body) for body in heard_log.bodies()] == list(range(140))
+    assert not told('broker "rabbit" (', "next attempt") and connections(rabbit) == before, "the connection stays"
+
+
 def test_one_forbidden_routing_key_does_not_hold_the_route(db, rabbit, name, told):
     """By a topic permission: RabbitMQ closes the channel, and names exchange and routing key."""
     exchange = f"allowed_{name}"

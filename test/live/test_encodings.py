@@ -57,6 +57,32 @@ def out(redis_server, name):
     return make
 
 
+def create_in(cluster, of, encoding):
+    """A database with the extension, as a client sees it that converts nothing; None: no database has that encoding."""
+    try:
+        cluster.execute(f"CREATE DATABASE \"{of}\" ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
+    except psycopg2.errors.UndefinedObject:
+        return None
+    return Database(cluster, of, create=False, client_encoding="SQL_ASCII")
+
+
+def test_every_encoding_that_a_database_may_have(cluster, redis_server, name):
+    delivered = []
+    for encoding, in cluster.execute("SELECT pg_encoding_to_char(i) FROM generate_series(0, 60) i"):
+        db = create_in(cluster, f"{name}_{encoding}", encoding) if encoding else None
+        if db is None:
+            continue
+        assert db.one("SHOW server_encoding") == encoding
+        db.broker("redis", redis_server.url)
+        db.route("out", "redis", f"stream:{name}")
+        db.run("SELECT eventbus.publish_text('t', %s)", encoding)
+        delivered.append(encoding)
+        eventually(lambda: [text_of(e)["payload"] for e in redis_server.stream(name)] == delivered, 60,
+                   f"an event of a database of {encoding}")
+        db.drop()
+    assert len(delivered) >= 34 and {"UTF8", "EUC_JIS_2004", "KOI8U", "LATIN10"} <= set(delivered)
+
+
 def refused(db, sql):
     with pytest.raises(psycopg2.Error) as caught:
         db.run(sql)

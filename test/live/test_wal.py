@@ -97,6 +97,35 @@ def test_changes_of_rows(db, wal):
     assert all(c["source"]["ts_ms"] > 0 and c["source"]["lsn"] > 0 for c in changes)
 
 
+@pytest.mark.parametrize("format", ["debezium", "row", "wal2json"])
+def test_a_key_that_is_stored_out_of_line(db, wal, format):
+    """An UPDATE of another column does not touch it; the old row has it, which PostgreSQL logs for its sake."""
+    db.run("CREATE TABLE item (words text, part int, n int, PRIMARY KEY (words, part))")
+    db.run("ALTER TABLE item ALTER words SET STORAGE EXTERNAL")
+    db.run("CREATE UNIQUE INDEX item_part ON item (part, words)")
+    entries = wal("public.item.#", format=format)
+    words = "k" * 2500
+    db.run("INSERT INTO item VALUES (%s, 7, 0)", words)
+    for n, identity in enumerate(("DEFAULT", "USING INDEX item_part", "FULL"), 1):
+        db.run(f"ALTER TABLE item REPLICA IDENTITY {identity}")
+        db.run("UPDATE item SET n = %s", n)
+        db.run("UPDATE item SET part = 8")
+        db.run("UPDATE item SET part = 7, n = -n")
+    db.run("DELETE FROM item")
+    found = entries(11)
+    inserted, *updated, deleted = [e["key"] for e in found]
+    assert inserted == updated[0] == updated[2] == updated[6] == updated[8] == deleted
+    assert inserted != updated[1] == updated[7] and updated[3] == updated[5] != updated[4]
+    assert updated[3].startswith("7/kkk") and updated[4].startswith("8/kkk") and len(set(updated)) == 4
+    for entry in found:
+        payload = json.loads(entry["payload"])
+        if format == "wal2json":
+            row = {c["name"]: c["value"] for c in payload.get("identity", payload.get("columns"))}
+        else:
+            row = payload if format == "row" else payload["after"] or payload["before"]
+        assert row["words"] == words
+
+
 def test_what_is_rolled_back_leaves_nothing(db, wal):
     """In a transaction that is decoded as a whole, and in one that is streamed because it is large."""
     db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")

@@ -207,7 +207,7 @@ TEST(RouteOptions, WrongValues) {
 TEST(RouteOptions, FromTheWal) {
     const auto options = read_route_options(
         R"({"source": "wal", "tables": "shop.*, -shop.log", "messages": ["a.*", "b"], "operations": "insert, delete",
-            "publication": "p", "format": "row"})",
+            "publication": "p", "format": "row", "origin": "none"})",
         redis());
     EXPECT_TRUE(options.from_wal);
     EXPECT_EQ(options.wal.tables, "shop.*, -shop.log");
@@ -215,10 +215,14 @@ TEST(RouteOptions, FromTheWal) {
     EXPECT_EQ(options.wal.operations, "insert, delete");
     EXPECT_EQ(options.wal.publication, "p");
     EXPECT_EQ(options.wal.format, "row");
+    EXPECT_TRUE(options.wal.local_only);
+    EXPECT_FALSE(read_route_options(R"({"source": "wal", "origin": "any"})", redis()).wal.local_only);
     EXPECT_FALSE(read_route_options(R"({"source": "log"})", redis()).from_wal);
-    for (const char* bad : {R"({"tables": "a.b"})", R"({"source": "wal", "start": "earliest"})", R"({"source": "x"})",
-                            R"({"source": "wal", "operations": "upsert"})", R"({"source": "wal", "operations": ""})",
-                            R"({"source": "wal", "format": "avro"})", R"({"source": "wal", "tables": [1]})"})
+    for (const char* bad :
+         {R"({"tables": "a.b"})", R"({"source": "wal", "start": "earliest"})", R"({"source": "x"})",
+          R"({"source": "wal", "operations": "upsert"})", R"({"source": "wal", "operations": ""})",
+          R"({"source": "wal", "format": "avro"})", R"({"source": "wal", "tables": [1]})", R"({"origin": "none"})",
+          R"({"source": "wal", "origin": "local"})", R"({"source": "wal", "origin": true})"})
         EXPECT_THROW(read_route_options(bad, redis()), BadInput) << bad;
 }
 
@@ -228,13 +232,13 @@ TEST(RouteOptions, UnknownAndAnotherProtocols) {
     EXPECT_EQ(
         unknown.hint(),
         "Route options for redis are order, max_attempts, max_age, start, source, maxlen; with \"source\": \"wal\" "
-        "also tables, publication, operations, messages, format.");
+        "also tables, publication, operations, messages, format, origin.");
     const auto other = error_of([] { read_route_options(R"({"qos":1})", redis()); });
     EXPECT_EQ(other.message(), "route option \"qos\" is not for redis");
     EXPECT_EQ(
         other.hint(),
         "Route options for redis are order, max_attempts, max_age, start, source, maxlen; with \"source\": \"wal\" "
-        "also tables, publication, operations, messages, format.");
+        "also tables, publication, operations, messages, format, origin.");
 }
 
 TEST(Route, PutTogether) {

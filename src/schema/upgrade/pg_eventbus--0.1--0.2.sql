@@ -35,6 +35,20 @@ COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; w
 COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
 COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
 
+-- Waiting for routes from the WAL. No rights are given here: a dump would not carry them.
+CREATE FUNCTION eventbus.wait_for_delivery(lsn pg_lsn, timeout interval DEFAULT '10 s', route text DEFAULT NULL)
+    RETURNS boolean LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_wait_for_delivery_lsn';
+COMMENT ON FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text) IS
+    'waits until all routes from the WAL, or the one named, have settled everything that committed before a place in the WAL: have delivered it, or stored it as a dead letter. For pg_current_wal_insert_lsn() after COMMIT; what the calling transaction itself has written commits later, and so does that of publish_wal behind the place that it returns. True: they have, or there is no such route. False: not within timeout (0 or less: looks once at what is written down), or, at once, a route is lost. Routes are those that exist at the call. Errors: a place that the WAL has not reached; a route that does not exist or is not from the WAL; on a standby; without preload; more than 256 sessions waiting';
+CREATE FUNCTION eventbus.wait_for_delivery(event text, timeout interval DEFAULT '10 s', route text DEFAULT NULL)
+    RETURNS boolean LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_wait_for_delivery_text';
+COMMENT ON FUNCTION eventbus.wait_for_delivery(text, interval, text) IS
+    'the same for a literal or a parameter without a type: the id of an event of the log (42) or a place in the WAL (0/16B3748)';
+REVOKE ALL ON FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text),
+    eventbus.wait_for_delivery(text, interval, text) FROM PUBLIC;
+
 -- Comments in ASCII: databases of any encoding can read them.
 COMMENT ON FUNCTION eventbus.publish_change() IS
     'trigger function: publishes the row that was inserted, updated or deleted. CREATE TRIGGER ... AFTER ... FOR EACH ROW EXECUTE FUNCTION eventbus.publish_change(topic, ''name=value'', ...); names: columns, headers, key, payload, unchanged. Also INSTEAD OF, and AFTER TRUNCATE FOR EACH STATEMENT. eventbus.capture makes such triggers';
@@ -42,7 +56,7 @@ COMMENT ON FUNCTION eventbus.create_broker(text, text, jsonb) IS
     'names a broker. url: scheme://[user[:password]@]host[:port][,host...][/path], scheme amqp, amqps, mqtt, mqtts, ws, wss (MQTT in a WebSocket), redis or rediss; options: password_file, ca_file, cert_file, key_file, verify, connect_timeout (s), heartbeat (s), window (messages); AMQP and MQTT: confirm_timeout (s); MQTT alone: version (5, 3.1.1), client_id (text), session_expiry (s), will (object of topic, payload, qos, retain)';
 
 COMMENT ON FUNCTION eventbus.create_route(text, text, text, text, jsonb) IS
-    'sends events to a destination. destination: kind:template (exchange:, queue: | topic: | channel:, topic:, stream:, list:) with {topic}, {topic/}, {key}, {header:NAME}; topics: comma-separated patterns, * is one word, # zero or more; options: order, max_attempts, max_age, start, and what the broker''s protocol knows (routing_key, persistent | qos, retain | maxlen); "source": "wal" takes changes and messages from the WAL instead of the log, with tables, publication, operations, messages and format (debezium, wal2json, row), and wants the attribute REPLICATION. Takes every event that becomes visible from now on; "start": "earliest" takes what the log still holds as well';
+    'sends events to a destination. destination: kind:template (exchange:, queue: | topic: | channel:, topic:, stream:, list:) with {topic}, {topic/}, {key}, {header:NAME}; topics: comma-separated patterns, * is one word, # zero or more; options: order, max_attempts, max_age, start, and what the broker''s protocol knows (routing_key, persistent | qos, retain | maxlen); "source": "wal" takes changes and messages from the WAL instead of the log, with tables, publication, operations, messages, format (debezium, wal2json, row) and origin (any, none), and wants the attribute REPLICATION. Takes every event that becomes visible from now on; "start": "earliest" takes what the log still holds as well';
 COMMENT ON COLUMN eventbus.status.state IS 'active | connecting | retrying (the broker is down, or a proxy answers in its place; we try again) | blocked (the broker asked us to wait) | held (refused until settings are mended, tried again slowly) | paused | starting (from the WAL: the slot is being made, last_error says whom it waits for) | failing (from the WAL: it cannot be read, or standbys that must have it first lag; we try again) | lost (from the WAL: the slot is gone, see restart_route) | stopped (no sender runs)';
 COMMENT ON COLUMN eventbus.status.dead IS 'how often events became dead letters; not lowered by redeliver or discard: eventbus.dead_letter and health() have what is there now';
 

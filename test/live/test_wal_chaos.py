@@ -1,0 +1,77 @@
+# What it is: routes from the WAL while everything happens at once, compared with a slot of the plugin that is read after it.
+# Who calls it: pytest. CHAOS_SEED repeats a run; FULL=1 makes it ten times as long.
+# Never: says less than all: what is compared is every event, its id, its place in the order, and its content.
+import json
+import os
+import random
+
+import pytest
+
+from chaos import TABLES, Chaos, expected
+from servers import PostgresCluster, eventually
+
+from test_wal import WAL_SETTINGS, text_of
+
+SEED = int(os.environ.get("CHAOS_SEED") or random.randrange(1 << 30))
+SECONDS = 300 if os.environ.get("FULL") else 30
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with PostgresCluster(name="chaos", config=dict(WAL_SETTINGS, fsync="on", max_prepared_transactions="20",
+                                                   max_wal_size="'2GB'", log_statement="none")) as server:
+        yield server
+
+
+def arrived(redis_server, stream):
+    entries = [text_of(entry) for entry in redis_server.stream(stream)]
+    return [(e["id"], e["topic"], json.loads(e["payload"])) for e in entries]
+
+
+def first_difference(got, wanted):
+    for at, (one, other) in enumerate(zip(got, wanted)):
+        if one != other:
+            return f"at {at}: got {one}, the slot says {other}"
+    return f"{len(got)} instead of {len(wanted)}: {(got[len(wanted):] or wanted[len(got):])[:1]}"
+
+
+def compare(got, wanted, lone, what):
+    """Messages of no transaction stand somewhere in between, in their own order, each with an id of its own."""
+    assert len({ident for ident, _, _ in got}) == len(got), f"{what}: an id twice (seed {SEED})"
+    alone = [(topic, content) for _, topic, content in got if topic == "chaos.now"]
+    assert alone == lone, f"{what}, of no transaction: {first_difference(alone, lone)} (seed {SEED})"
+    rest = [event for event in got if event[1] != "chaos.now"]
+    assert rest == wanted, f"{what}: {first_difference(rest, wanted)} (seed {SEED})"
+
+
+def test_everything_at_once(db, redis_server, name):
+    for table in TABLES:
+        db.run(f"CREATE TABLE {table} (id int PRIMARY KEY, words text)")
+    db.broker("first", redis_server.url)
+    db.broker("second", redis_server.url)
+    db.route("all", "first", f"stream:{name}-all", source="wal", format="wal2json")
+    db.route("some", "first", f"stream:{name}-some", "public.wide.#, chaos.own", source="wal", format="wal2json")
+    db.route("aside", "second", f"stream:{name}-aside", source="wal", format="wal2json")
+    for route in ("all", "some", "aside"):
+        db.wait_state(route, "active", deadline=60)
+    db.run("SELECT pg_create_logical_replication_slot('afterwards', 'pg_eventbus')")
+    chaos = Chaos(db, redis_server.url, name, SEED, SECONDS)
+    chaos.run()
+    assert sum(writer.transactions for writer in chaos.writers) > 3 * SECONDS and len(chaos.done) > SECONDS / 3, chaos.done
+    db.reconnect()
+    end = db.one("SELECT pg_current_wal_insert_lsn()")
+    eventually(lambda: db.one("SELECT eventbus.wait_for_delivery(%s::pg_lsn, '10 s')", end), 300, "all is delivered")
+    rows = db.run("SELECT data FROM pg_logical_slot_get_binary_changes('afterwards', NULL, NULL, 'format', 'wal2json', "
+                  "'format-version', '2', 'include-transaction', 'true', 'include-lsn', 'true')")
+    wanted, lone = expected(rows)
+    assert not db.one("SELECT count(*) FROM eventbus.dead_letter")
+    compare(arrived(redis_server, f"{name}-all"), wanted, lone, "route all")
+    compare(arrived(redis_server, f"{name}-aside"), wanted, lone, "route aside, of another broker")
+    some = [event for event in wanted if event[1].startswith("public.wide.") or event[1] == "chaos.own"]
+    compare(arrived(redis_server, f"{name}-some"), some, [], "route some")
+    places = {event[0]: place for place, event in enumerate(wanted)}
+    for number in range(1, chaos.passing + 1):
+        got = [event for event in arrived(redis_server, f"{name}-passing-{number}") if event[1] != "chaos.now"]
+        if got:  # no gap from its first event to its last
+            first = places[got[0][0]]
+            assert got == wanted[first:first + len(got)], f"route passing {number} (seed {SEED})"
