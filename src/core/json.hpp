@@ -1,5 +1,5 @@
 // What it is: whether a text is JSON.
-// Who calls it: the WAL's reader, of messages that anybody may have written.
+// Who calls it: the WAL's reader, of messages that anybody may have written; publish_wal, of headers.
 // Never: recurses; makes anything of it.
 #pragma once
 

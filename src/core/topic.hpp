@@ -14,7 +14,7 @@ inline bool is_topic(std::string_view topic) {
     if (topic.empty() || topic.size() > longest_topic) return false;
     char before = '.';
     for (const char c : topic) {
-        if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7f || c == '*' || c == '#' || c == '+') return false;
+        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f || c == '*' || c == '#' || c == '+') return false;
         if (c == '.' && before == '.') return false;
         before = c;
     }

@@ -21,12 +21,11 @@ std::string_view cut_utf8(std::string_view text, Size most) {
                        static_cast<Size>(pg_encoding_mbcliplen(PG_UTF8, text.data(), length, static_cast<int>(most))));
 }
 
-// What a topic may not hold becomes an underscore, what UTF-8 does not have a question mark.
+// A space, and what a topic may not hold, becomes an underscore, what UTF-8 does not have a question mark.
 std::string_view topic_of_prefix(std::string_view prefix) {
     constexpr Size enough = 4 * longest_topic;  // no character becomes as much shorter
     std::string_view text = cut_utf8(to_utf8_or_marks(prefix.substr(0, enough)), longest_topic);
     if (text.empty()) return "_";
-    if (is_topic(text)) return text;
     char* topic = pnstrdup(text.data(), text.size());
     for (char* c = topic; *c != '\0'; ++c) {
         bool empty_word = *c == '.' && (c == topic || c[-1] == '.' || c[1] == '\0');
@@ -69,16 +68,9 @@ bool is_utf8(std::string_view text) {
 
 // What the database could not keep is not what publish_wal has written.
 bool is_own_name(std::string_view name, Size longest) {
-    bool whole = is_utf8(name);
-    Size length = name.size();
-    if (whole && !database_is_utf8()) length = strlen(from_utf8(name, &whole));
-    return whole && length <= longest;
-}
-
-bool is_own_topic(std::string_view topic) {
-    if (is_topic(topic)) return is_own_name(topic, longest_topic);
-    // In another encoding it may have been short enough.
-    return !database_is_utf8() && is_own_name(topic, longest_topic) && is_topic(from_utf8(topic));
+    bool whole = name.size() <= longest && is_utf8(name);
+    if (whole && !database_is_utf8()) (void)from_utf8(name, &whole);
+    return whole;
 }
 
 bool is_content_type(std::string_view type) {
@@ -126,7 +118,7 @@ void read(void* argument) {
     auto* message = static_cast<Message*>(argument);
     Event own;
     if (strcmp(message->prefix, wal_message_prefix) == 0 && read_wal_message(message->content, own) &&
-        is_own_topic(own.topic)) {
+        is_topic(own.topic) && is_own_name(own.topic, longest_topic)) {
         message->event.topic = own.topic;
         message->takers = takers_of(message->source, own.topic);
         // That nobody wants it is no reason to look whether it is what it says, unless somebody wants all that is not.

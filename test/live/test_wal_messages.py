@@ -1,9 +1,11 @@
 # What it is: messages in the WAL that anybody may have written, under any prefix, ours too: each costs only itself.
 # Who calls it: pytest.
 # Never: takes for granted that a message was harmless because nothing complained.
+import json
 import struct
 import time
 
+import psycopg2
 import pytest
 
 from servers import PostgresCluster, eventually
@@ -120,6 +122,26 @@ def test_one_that_publish_wal_could_have_written_is_taken_for_that(db, route):
     assert (entry["topic"], entry["key"], entry["payload"]) == ("shop.forged", "k", "1")
 
 
+@pytest.mark.parametrize("encoding", ["UTF8", "WIN1252"])
+@pytest.mark.parametrize("function", ["publish_wal", "publish_now"])
+def test_whatever_publish_wal_takes_is_its_own(encoded, route, encoding, function):  # noqa: F811
+    """At the bounds of what it takes."""
+    db = encoded(encoding)
+    route(db)
+    character = "é"
+    topics = ["shop order.é", " ", "x" * 255, character * 127, "a-b_c/d:e@f!"]
+    keys = [None, "", " ", "k" * 1024, character * 512, "a\nb"]
+    headers = [None, {}, {"a": [1, {"b": None}], "é\n": "\x01"}, {"deep": json.loads("[" * 900 + "]" * 900)}]
+    sent = [(topic, "k", None) for topic in topics] + [("t", key, None) for key in keys] + [("t", "k", h) for h in headers]
+    for n, (topic, key, header) in enumerate(sent):
+        publish_wal(db, topic, n, key, header, function=function)
+    entries = route.arrive(len(sent))
+    found = [(e["topic"], e.get("key"), json.loads(e["headers"]) if "headers" in e else None) for e in entries]
+    assert found == sent and [e["payload"] for e in entries] == [str(n) for n in range(len(sent))]
+    with pytest.raises(psycopg2.Error, match="headers are nested deeper than 1000"):
+        db.run(f"SELECT eventbus.{function}('t', '1', NULL, ('{{\"a\": ' || repeat('[', 1000) || repeat(']', 1000) || '}}')::jsonb)")
+
+
 def test_deep_json_is_text(db, route, redis_server, name, cluster):
     route(db)
     pid, begin = db.sender("all"), cluster.log_size()
@@ -148,6 +170,7 @@ PREFIXES = {  # and the topic that comes of it
     ".": "_",
     "a.*.b c.": "a._.b_c_",
     "a\nb": "a_b",
+    "a b": "a_b",
 }
 
 

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "core/bad_input.hpp"
+#include "core/topic.hpp"
 #include "router/route.hpp"
 
 namespace eventbus::router {
@@ -128,6 +129,27 @@ TEST(TopicFilter, AgreesWithTheReference) {
         ASSERT_EQ(matches(pattern, topic), expected) << pattern << " ~ " << topic;
     }
     EXPECT_GT(hits, 1000);
+}
+
+// The rule stands twice: one says what is wrong, the other is for each event.
+TEST(Topic, TheTwoRulesAgree) {
+    std::mt19937 dice(1);
+    const std::string letters("a.\xc3\xa4 *#+\n\x7f\x01\0-", 14);
+    int topics = 0;
+    for (int round = 0; round < 20000; ++round) {
+        std::string topic;
+        for (unsigned n = dice() % 6; n > 0; --n) topic += letters[dice() % (round % 2 == 0 ? 4 : letters.size())];
+        if (dice() % 50 == 0) topic.insert(0, 250 + dice() % 10, 'x');
+        bool accepted = true;
+        try {
+            check_topic(topic);
+        } catch (const BadInput&) {
+            accepted = false;
+        }
+        ASSERT_EQ(is_topic(topic), accepted) << topic;
+        topics += accepted;
+    }
+    EXPECT_GT(topics, 1000);
 }
 
 TEST(TopicFilter, ManyHashesDoNotExplode) {
