@@ -163,6 +163,12 @@ broker::Ready sleep_until_work(long milliseconds) {
         linger(linger_us);
         return {true, true};  // answers that have come meanwhile are taken along
     }
+    static Rush wal_rush;
+    if (milliseconds > 0 && wal_rush.is_on(events_from_wal()) &&
+        call_guest([&] { return sender.dispatcher->link() == broker::LinkState::up; })) {
+        linger(linger_us);
+        return {true, true};
+    }
     broker::Interest interest;
     call_guest([&] {
         auto interests = sender.dispatcher->interests();

@@ -73,6 +73,8 @@ wal::Position handed_by_now();
 wal::Position lent_by_now(const SenderRoute* route);
 // What commits before it is settled, on the route's detours, too.
 wal::Position settled_by_now(const SenderRoute* route);
+// How many events decoders have sent by now.
+std::uint64_t events_from_wal();
 // Whether something has come that nobody has read yet.
 bool wal_has_more();
 // In how many milliseconds to look again; negative: when woken.

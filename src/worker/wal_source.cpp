@@ -232,7 +232,7 @@ void take_events(void* argument) {
     wal::BatchReader found = {};
     found.at = message->bytes + sizeof(BatchHead);
     found.end = message->bytes + message->length;
-    while (wal::next(&found)) take_wal_event(wal_now.takers[found.taker], found);
+    for (; wal::next(&found); ++wal_now.events) take_wal_event(wal_now.takers[found.taker], found);
 }
 
 // All of it, or, where a file cannot be written, nothing.
@@ -314,6 +314,10 @@ void take_silence() {
 }
 
 }  // namespace
+
+std::uint64_t events_from_wal() {
+    return wal_now.events;
+}
 
 bool is_reading() {
     return wal_now.state == wal::State::running;
