@@ -130,4 +130,4 @@ def latency(world):
                 medians[path].append(done["event"]["p50"])
             world.say(f"{rate}/s: log {medians['log'][-1]} µs, WAL {medians['wal'][-1]} µs (p50)")
         yield table.compare(f"COMMIT to Redis subscriber, {rate}/s, p50, publish_wal : publish, from the log",
-                            medians["log"], medians["wal"], "µs", at_most=2.0)
+                            medians["log"], medians["wal"], "µs", at_most=1.5)

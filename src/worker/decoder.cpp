@@ -9,6 +9,7 @@
 
 #include "postgres/attempt.hpp"
 #include "postgres/compat.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "postgres/steady.hpp"
@@ -113,8 +114,8 @@ void tell_words(bool starting, const char* words, const char* hint) {
     WordsHead head = {};
     head.kind = MessageKind::words;
     head.starting = starting;
-    strlcpy(head.words, words, sizeof head.words);
-    strlcpy(head.hint, hint, sizeof head.hint);
+    copy_text(head.words, sizeof head.words, words);
+    copy_text(head.hint, sizeof head.hint, hint);
     tell(&head, sizeof head, nullptr, 0);
 }
 
@@ -285,8 +286,8 @@ void tell_failure(const ErrorData* error) {
         }
     }
     head.failures = decoder.task.failures;
-    strlcpy(head.words, words, sizeof head.words);
-    strlcpy(head.hint, hint, sizeof head.hint);
+    copy_text(head.words, sizeof head.words, words);
+    copy_text(head.hint, sizeof head.hint, hint);
     Oid last = decoder.task.failures.tables != NIL ? llast_oid(decoder.task.failures.tables) : InvalidOid;
     tell(&head, sizeof head, &last, sizeof last);
 }

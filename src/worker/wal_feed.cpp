@@ -250,10 +250,12 @@ static bool much_has_gone_by() {
 
 void confirm_wal() {
     if (!is_reading() || sender.keeps_wal) return;
-    const bool far = wal_now.handed.lsn > wal_now.confirmed + static_cast<XLogRecPtr>(wal_segment_size) / 2;
-    wal_now.confirm_waits = !ms_have_passed(wal_now.confirmed_at, steady_now(), far ? confirm_far_ms : confirm_ms);
-    if (wal_now.confirm_waits) return;
+    const bool far = wal_now.handed.lsn > wal_now.tried + static_cast<XLogRecPtr>(wal_segment_size) / 2;
+    const bool early = !ms_have_passed(wal_now.confirmed_at, steady_now(), far ? confirm_far_ms : confirm_ms);
+    wal_now.confirm_waits = far && early;
+    if (early) return;
     wal_now.confirmed_at = steady_now();
+    wal_now.tried = wal_now.handed.lsn;
     if (much_has_gone_by()) save_cursors();
     wal::Position least = handed_by_now();
     ListCell* cell;

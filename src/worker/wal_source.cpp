@@ -19,6 +19,7 @@ extern "C" {
 #include "access/xlog.h"
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 }
 
 namespace eventbus::worker {
@@ -135,8 +136,11 @@ void fill_task(Task* task) {
 }
 
 void note_starved(bool starved) {
+    static bool registered = false;
     if (starved != wal_now.starved) sender.place->missing_decoders.fetch_add(starved ? 1 : -1);
     wal_now.starved = starved;
+    if (!registered) before_shmem_exit([](int, Datum) { note_starved(false); }, 0);
+    registered = true;
 }
 
 void tell_decoder_that_we_leave(dsm_segment* segment, Datum) {
@@ -339,7 +343,8 @@ void close_decoder() {
     if (wal_now.decoder != nullptr) TerminateBackgroundWorker(wal_now.decoder);
     wal_now.unread = wal_now.at_end = wal_now.handing = false;
     wal_now.handed = {};
-    wal_now.confirmed = InvalidXLogRecPtr;
+    wal_now.confirmed = wal_now.tried = InvalidXLogRecPtr;
+    wal_now.confirm_waits = false;
 }
 
 bool a_decoder_leaves() {

@@ -31,7 +31,8 @@ struct WalState {
     List* left;  // of WalFeed*: of routes that are gone, while the broker may still be sent what they were lent
     SteadyTime confirmed_at;
     XLogRecPtr confirmed;  // what was asked for last
-    bool confirm_waits;    // it was too early for more
+    XLogRecPtr tried;      // how far the WAL had been read when it was last looked what could be asked for
+    bool confirm_waits;    // it was too early to look again, and much WAL could go
     bool makes_slot;       // the decoder does, and
     char words[256];       // whom it waits for
     char trouble[512];     // why it stands still; empty: it does not
