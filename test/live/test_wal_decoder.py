@@ -79,20 +79,24 @@ def test_an_open_change_of_a_table_holds_up_nobody(db, route, redis_server):
 
 
 def test_a_lock_in_an_output_function_is_told_and_costs_only_the_wal(db, route, redis_server, cluster):
-    """A composite's output looks its relation up, and locks it."""
+    """A row in a column is written by us, without one; a range of rows by PostgreSQL, which locks their type's relation."""
     client = redis_server.client()
-    db.run("CREATE TABLE part (a int, b text)")
+    db.run("CREATE TYPE part AS (a int, b text)")
+    db.run("CREATE TYPE parts AS RANGE (subtype = part)")
     db.run("CREATE TABLE whole (id int PRIMARY KEY, p part)")
+    db.run("CREATE TABLE ranges (id int PRIMARY KEY, r parts)")
     db.run("INSERT INTO whole SELECT g, (g, 'x')::part FROM generate_series(1, 300) g")
-    eventually(lambda: client.xlen(route) == 300, 60, "what came before")
+    db.run("INSERT INTO ranges SELECT g, parts((g, 'x')::part, (g, 'y')::part) FROM generate_series(1, 300) g")
+    eventually(lambda: client.xlen(route) == 600, 60, "what came before")
     wait_confirmed(db)
     other = db.connect(autocommit=False)
     with other.cursor() as cursor:
-        cursor.execute("LOCK TABLE part IN ACCESS EXCLUSIVE MODE")
-        with db.connect() as third, third.cursor() as writer:
-            writer.execute("SET lock_timeout = '5s'")
-            writer.execute("INSERT INTO whole SELECT 301, p FROM whole WHERE id = 300")
+        cursor.execute("ALTER TYPE part ADD ATTRIBUTE c int")
+        db.run("SET lock_timeout = '5s'")
+        db.run("INSERT INTO whole SELECT 301, p FROM whole WHERE id = 300")
         db.run("SELECT pg_terminate_backend(%s)", wait_decoder(db))  # another one knows nothing of the type yet
+        eventually(lambda: client.xlen(route) == 601, 60, "a row arrives meanwhile")
+        db.run("INSERT INTO ranges SELECT 301, r FROM ranges WHERE id = 300")
         begun = time.monotonic()
         try:
             db.wait_status("out", 30, state="failing", last_error=lambda text: text and "lock" in text)
@@ -104,7 +108,7 @@ def test_a_lock_in_an_output_function_is_told_and_costs_only_the_wal(db, route, 
             assert eventually(lambda: db.sender("out") != sender, 30, "SIGTERM is obeyed")
         finally:
             other.rollback()
-    eventually(lambda: client.xlen(route) == 301, 60, "it arrives when the lock is gone")
+    eventually(lambda: client.xlen(route) == 602, 60, "it arrives when the lock is gone")
     assert not db.dead("out")
     other.close()
 
