@@ -246,11 +246,15 @@ Datum eventbus_resume_route(PG_FUNCTION_ARGS) {
 Datum eventbus_restart_route(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "restart_route", "name");
     SPI_connect();
-    log::restart_wal_cursor(find_route(name, Hold::change));
+    const int32 id = find_route(name, Hold::change);
+    log::restart_wal_cursor(id);
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("route \"%s\" is not lost", name),
                         errdetail("Only a route from the WAL whose replication slot was lost begins anew."),
                         errhint("eventbus.resume_route goes on with a paused route and tries a held one at once.")));
+    ereport(NOTICE, (errmsg("route \"%s\" begins anew when its replication slot is ready", name),
+                     errdetail("What commits until then is not delivered."),
+                     errhint("Its state in eventbus.status is \"active\" from then on.")));
     SPI_finish();
     intake::configuration_changed();
     PG_RETURN_VOID();

@@ -38,7 +38,8 @@ Finding look_at_slot(uint64 row) {
             "Its routes show what was lost; eventbus.restart_route begins anew."};
     if (strcmp(wal_status, "unreserved") == 0)
         return {"error", psprintf("replication slot %s is about to be invalidated; it holds back %s", slot, held_back),
-                psprintf("Mend or drop the route that stands still, or raise max_slot_wal_keep_size (%s) and reload.",
+                psprintf("Mend or drop the route that stands still, end the transaction that has been open for long or "
+                         "writes much, or raise max_slot_wal_keep_size (%s) and reload.",
                          limit)};
     if (strcmp(wal_status, "extended") == 0)
         return {"warning",

@@ -65,6 +65,7 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     if (newly_delivered > 0)
         call_guest([&] { sender.dispatcher->take_latencies(static_cast<delivery::RouteId>(route->id), latencies); });
 
+    const TimestampTz now = GetCurrentTimestamp();
     SpinLockAcquire(&shared->mutex);
     if (shared->database != sender.database || shared->route_id != route->id) {
         SpinLockRelease(&shared->mutex);  // the extension is gone, and the place may be another route's
@@ -82,7 +83,9 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     if (status.last_error_at.number != 0) copy_text(shared->last_error, sizeof shared->last_error, words);
     if (state != nullptr) {
         strlcpy(shared->state, state, sizeof shared->state);
+        if (strcmp(shared->last_error, reason) != 0) route->wal_words_at = reason[0] != '\0' ? now : 0;
         copy_text(shared->last_error, sizeof shared->last_error, reason);
+        if (route->wal_words_at != 0) shared->last_error_at = route->wal_words_at;
     } else if (route->wal_words) {
         copy_text(shared->last_error, sizeof shared->last_error, words);
     }

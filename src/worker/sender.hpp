@@ -146,7 +146,8 @@ struct SenderRoute {
     uint32 version;               // of its row
     LogStream* stream;            // nullptr of one from the WAL,
     WalFeed* wal;                 // and this of one from the log
-    bool wal_words;               // status shows what wal_state() said
+    bool wal_words;               // status shows what wal_state() said,
+    TimestampTz wal_words_at;     // and since when
     router::TopicFilter* filter;  // guest's, never freed but with the route
     log::StoredCursor stored;
     log::Cursor* from;  // what it had settled when it came to its stream, until the stream covers it; or nullptr

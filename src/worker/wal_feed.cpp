@@ -282,14 +282,24 @@ TimestampTz oldest_to_come(const SenderRoute* route) {
     return status::oldest_unknown;
 }
 
+const char* place_text(const log::WalPlace& place) {
+    static char text[128];
+    char* end = text + snprintf(text, sizeof text, "%X/%X", static_cast<uint32>(place.lsn >> 32),
+                                static_cast<uint32>(place.lsn));
+    if (place.number > 0)
+        snprintf(end, static_cast<Size>(text + sizeof text - end),
+                 " (of the transaction there, from change " INT64_FORMAT ")", place.number + 1);
+    return text;
+}
+
 const char* wal_state(const SenderRoute* route, const char** words) {
     *words = "";
     if (route->wal == nullptr) return nullptr;
     if (is_lost(route)) {
         const log::WalPlace& place = route->stored.cursor.wal;
         static char lost[256];
-        snprintf(lost, sizeof lost, "replication slot %s is gone: what was committed after %X/%X is not delivered",
-                 place.slot, static_cast<uint32>(place.lsn >> 32), static_cast<uint32>(place.lsn));
+        snprintf(lost, sizeof lost, "replication slot %s is gone: what was committed from %s on is not delivered",
+                 place.slot, place_text(place));
         *words = lost;
         return "lost";
     }

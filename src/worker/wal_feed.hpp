@@ -88,6 +88,8 @@ void wal_cursor_saved(SenderRoute* route);
 void confirm_wal();
 // When the oldest event may have been committed that is not with the route yet; 0: there is none; oldest_unknown.
 TimestampTz oldest_to_come(const SenderRoute* route);
+// The first thing that is not settled there, for people to read; the same text until the next call.
+const char* place_text(const log::WalPlace& place);
 // What the route's state is called where it is not delivery's to know; nullptr otherwise. `words` says why.
 const char* wal_state(const SenderRoute* route, const char** words);
 

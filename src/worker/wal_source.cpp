@@ -63,12 +63,12 @@ void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
     ereport(WARNING,
             (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" has lost its place in the WAL", route->name,
                     sender.broker_name),
-             errdetail("Replication slot \"%s\" %s; changes committed after %s are not delivered.", place.slot,
+             errdetail("Replication slot \"%s\" %s; changes committed from %s on are not delivered.", place.slot,
                        !slot.exists ? "does not exist any more"
                        : slot.lost  ? "was invalidated (max_slot_wal_keep_size)"
                                     : psprintf("was made anew or advanced by somebody, and begins at %s",
                                                wal::lsn_text(slot.confirmed)),
-                       wal::lsn_text(place.lsn)),
+                       place_text(place)),
              errhint("Bring receivers up to date by other means, then eventbus.restart_route('%s').", route->name)));
 }
 
@@ -310,11 +310,15 @@ void take_failure(const char* message) {
 // It was ended by somebody (the server does so when it invalidates the slot), or could not even say what failed.
 void take_silence() {
     constexpr int rarely_ms = 10000;
+    constexpr int often = 5;
     const bool rare = wal_now.ended_at == 0 || ms_have_passed(wal_now.ended_at, steady_now(), rarely_ms);
     wal_now.ended_at = steady_now();
+    wal_now.times_ended = rare ? 1 : wal_now.times_ended + 1;
     close_decoder();
-    wal_now.changed = rare;
-    if (!rare) show_trouble("their decoder ends again and again; the server's log says why", nullptr);
+    wal_now.changed = wal_now.times_ended < often;
+    if (!wal_now.changed)
+        show_trouble("their decoder ends again and again without a word: somebody terminates it, or it cannot connect",
+                     "Look into the server log for what PostgreSQL says of \"pg_eventbus decoder\".");
 }
 
 }  // namespace

@@ -39,7 +39,8 @@ struct WalState {
     char hint[256];
     XLogRecPtr failed_at;    // where reading failed; the trouble is over behind that. 0: it was not in reading
     SteadyTime retry_at;     // 0: at once
-    SteadyTime ended_at;     // when a decoder ended last without a word
+    SteadyTime ended_at;     // when a decoder ended last without a word,
+    int times_ended;         // and how many did in short succession
     bool starved;            // no background worker slot is free for it
     wal::Failures failures;  // of all decoders that there were
     Backoff backoff{Backoff::Duration(1000), Backoff::Duration(30000)};  // ms

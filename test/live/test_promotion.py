@@ -94,8 +94,8 @@ def test_routes_from_the_log_go_on_at_their_cursors(promoted, redis_server, name
 def test_routes_from_the_wal_say_what_is_lost_and_begin_anew_when_told(promoted, redis_server, name):
     db, stream = promoted, f"{name}-wal"
     words = db.wait_status("wal", 60, state="lost")["last_error"]
-    match = re.fullmatch(r"replication slot pg_eventbus_\d+_\d+ is gone: what was committed after ([0-9A-F/]+) "
-                         r"is not delivered", words)
+    match = re.fullmatch(r"replication slot pg_eventbus_\d+_\d+ is gone: what was committed from ([0-9A-F/]+)"
+                         r"(?: \(of the transaction there, from change (\d+)\))? on is not delivered", words)
     assert match and db.status("wal")["lag"] is None
     check = {row["name"]: row for row in db.health()}["route wal"]
     assert (check["level"], check["detail"]) == ("error", words)
