@@ -68,20 +68,21 @@ void fill(Argument* columns, const DeadLetter& letter, const char* without) {
     if (without != nullptr)
         error = Argument::of(static_cast<const char*>(psprintf(
             "%s (without payload and headers, which could not be stored: %s)", from_utf8(letter.error), without)));
-    const Argument made[column_count] = {Argument::of(letter.route_id),
-                                         Argument::of(event.id),
-                                         topic,
-                                         key,
-                                         headers,
-                                         type,
-                                         text,
-                                         bytes,
-                                         Argument::of_time(from_unix_us(event.published_at)),
-                                         error,
-                                         Argument::of(letter.attempts),
-                                         {LSNOID, UInt64GetDatum(event.lsn), event.lsn == 0},
-                                         {INT8OID, Int64GetDatum(event.number), event.lsn == 0},
-                                         Argument::of(!whole)};
+    const Argument made[column_count] = {
+        Argument::of(letter.route_id),
+        Argument::of(event.id),
+        topic,
+        key,
+        headers,
+        type,
+        text,
+        bytes,
+        Argument{TIMESTAMPTZOID, TimestampTzGetDatum(from_unix_us(event.published_at)), false},
+        error,
+        Argument::of(letter.attempts),
+        {LSNOID, UInt64GetDatum(event.lsn), event.lsn == 0},
+        {INT8OID, Int64GetDatum(event.number), event.lsn == 0},
+        Argument::of(!whole)};
     std::copy(made, made + column_count, columns);
 }
 

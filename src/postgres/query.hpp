@@ -33,6 +33,7 @@ struct Argument {
     static Argument of(int32 number) { return {INT4OID, Int32GetDatum(number), false}; }
     static Argument of(int64 number) { return {INT8OID, Int64GetDatum(number), false}; }
     static Argument of(bool flag) { return {BOOLOID, BoolGetDatum(flag), false}; }
+    // 0 is no time: what may be the year 2000 is no matter for it.
     static Argument of_time(TimestampTz time) { return {TIMESTAMPTZOID, TimestampTzGetDatum(time), time == 0}; }
     static Argument null_of(Oid type) { return {type, Datum(0), true}; }
 };

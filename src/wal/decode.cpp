@@ -7,6 +7,8 @@
 #include "wal/events.hpp"
 
 extern "C" {
+#include "access/rmgr.h"
+#include "access/xact.h"
 #include "replication/origin.h"
 }
 
@@ -83,9 +85,19 @@ void begin(Source* source, uint64 commit, TimestampTz committed_at) {
     source->counting = {};
 }
 
+// When the transaction was committed here, whatever the origin of a replicated one says: the record at hand is that of
+// the commit.
+TimestampTz committed_here(const Source* source, const ReorderBufferTXN* txn) {
+    XLogReaderState* reader = source->context->reader;
+    const uint8 what = XLogRecGetInfo(reader) & XLOG_XACT_OPMASK;
+    if (XLogRecGetRmid(reader) != RM_XACT_ID || (what != XLOG_XACT_COMMIT && what != XLOG_XACT_COMMIT_PREPARED))
+        return txn->xact_time.commit_time;
+    return reinterpret_cast<const xl_xact_commit*>(XLogRecGetData(reader))->xact_time;
+}
+
 void on_begin(LogicalDecodingContext* context, ReorderBufferTXN* txn) {
     Source* source = source_of(context);
-    begin_transaction(source, txn->xid, txn->final_lsn, txn->xact_time.commit_time);
+    begin_transaction(source, txn->xid, txn->final_lsn, committed_here(source, txn));
     source->stamp = decoder::make_stamp(txn, true, source->next_xid, source->now);
 }
 
@@ -181,7 +193,8 @@ void on_stream_commit(LogicalDecodingContext* context, ReorderBufferTXN* txn, XL
     Source* source = source_of(context);
     auto* streamed = static_cast<Streamed*>(hash_search(source->streamed, &txn->xid, HASH_FIND, nullptr));
     if (streamed == nullptr) return;
-    begin_transaction(source, txn->xid, txn->final_lsn, txn->xact_time.commit_time);
+    begin_transaction(source, txn->xid, txn->final_lsn, committed_here(source, txn));
+    source->said_at = txn->xact_time.commit_time;
     std::sort(streamed->undone, streamed->undone + streamed->undone_count);
     release(streamed->spool);
     source->handing = streamed;

@@ -210,8 +210,7 @@ void end(Source* source) {
         ParseCommitRecord(XLogRecGetInfo(reader), reinterpret_cast<xl_xact_commit*>(XLogRecGetData(reader)), &parsed);
         Family family = {info == XLOG_XACT_COMMIT ? XLogRecGetXid(reader) : parsed.twophase_xid, parsed.subxacts,
                          parsed.nsubxacts};
-        bool replicated = (parsed.xinfo & XACT_XINFO_HAS_ORIGIN) != 0;
-        hand_over(source, family, reader->ReadRecPtr, replicated ? parsed.origin_timestamp : parsed.xact_time);
+        hand_over(source, family, reader->ReadRecPtr, parsed.xact_time);
     } else if (info == XLOG_XACT_ABORT || info == XLOG_XACT_ABORT_PREPARED) {
         xl_xact_parsed_abort parsed;
         ParseAbortRecord(XLogRecGetInfo(reader), reinterpret_cast<xl_xact_abort*>(XLogRecGetData(reader)), &parsed);

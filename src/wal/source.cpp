@@ -175,16 +175,19 @@ bool is_undone(const Streamed* streamed) {
            std::binary_search(streamed->undone, streamed->undone + streamed->undone_count, streamed->head.xid);
 }
 
-// Puts the time of the commit into an envelope that was made before it. What is looked for stands behind all values.
+// Puts the time of the commit into an envelope that was made before it, in as many characters; before 1970 there is
+// none, as in append_stamp(). What is looked for stands behind all values.
 void stamp(std::string_view payload, TimestampTz committed_at) {
+    constexpr int64 too_long = 10 * commit_not_known;
     char blank[64];
     char known[64];
-    auto length =
+    const auto length =
         static_cast<Size>(snprintf(blank, sizeof blank, "\"ts_ms\":" INT64_FORMAT ",\"lsn\":", commit_not_known));
-    snprintf(known, sizeof known, "\"ts_ms\":" INT64_FORMAT ",\"lsn\":", to_unix_us(committed_at) / 1000);
+    const int64 ms = TIMESTAMP_NOT_FINITE(committed_at) ? -1 : to_unix_us(committed_at) / 1000;
+    snprintf(known, sizeof known,
+             "\"ts_ms\":%13s,\"lsn\":", ms >= 0 && ms < too_long ? psprintf(INT64_FORMAT, ms) : "null");
     Size at = payload.rfind({blank, length});
-    if (at != std::string_view::npos && strlen(known) == length)
-        memcpy(const_cast<char*>(payload.data()) + at, known, length);
+    if (at != std::string_view::npos) memcpy(const_cast<char*>(payload.data()) + at, known, length);
 }
 
 // Hands on a large transaction that has committed, whole changes at a time; false when that is done.
@@ -212,7 +215,7 @@ bool hand_on_streamed(Source* source, Size bytes, SteadyTime until) {
         Event event = read_event(streamed->spool, passing);
         event.lsn = source->commit;
         event.number = source->number;
-        if (streamed->head.stamped) stamp(event.payload, source->committed_at);
+        if (streamed->head.stamped) stamp(event.payload, source->said_at);
         if (event.published_at == 0) event.published_at = to_unix_us(source->committed_at);
         give(source, streamed->head.taker, event);
     }
@@ -385,6 +388,10 @@ bool all_is_visible(Source* source) {
     }
     source->unseen_count = 0;
     return true;
+}
+
+TransactionId first_unseen(const Source* source) {
+    return source->unseen_count > 0 ? source->unseen[0] : InvalidTransactionId;
 }
 
 XLogRecPtr confirm(const Source* source, XLogRecPtr lsn) {

@@ -94,6 +94,7 @@ bool is_handing_on(const Source* source);
 // active snapshot.
 bool has_unseen(const Source* source);
 bool all_is_visible(Source* source);
+TransactionId first_unseen(const Source* source);  // of which that is not known
 
 // The slot need not keep what commits before. Returns up to where it does not.
 XLogRecPtr confirm(const Source* source, XLogRecPtr lsn);

@@ -72,6 +72,7 @@ struct Source {
     // The transaction that is decoded, or handed on from its spool.
     uint64 commit;
     TimestampTz committed_at;
+    TimestampTz said_at;      // of a streamed one: the same, as its origin says
     bool is_timeless;         // committed_at is the time of reading
     bool replicated;          // its commit record has a replication origin
     TimestampTz last_commit;  // the same, of transactions alone

@@ -35,6 +35,7 @@ namespace eventbus::worker {
 namespace {
 
 constexpr Size batch_bytes = 128 * 1024;
+constexpr long look_again_ms = 1000;
 constexpr long starting_ms = 50;       // between looks while a slot is made
 constexpr long unseen_ms = 10;         // and while what was found cannot be seen yet; its commit wakes us earlier
 constexpr long nothing_new_ms = 100;   // a batch without events waits so long for others
@@ -57,7 +58,11 @@ struct Decoder {
     SteadyTime sent_at;         // then
     SteadyTime standbys_since;  // since when standbys are waited for; 0: they are not
     bool told_standbys;
+    SteadyTime began_at;
+    SteadyTime unseen_since;  // since when what was found is waited for; 0: it is not
+    bool told_unseen;
     std::uint64_t confirmed;  // what was asked for last
+    bool confirm_waits;       // for standbys
     bool failed;              // nothing but telling why is left to do
 };
 
@@ -92,7 +97,9 @@ void read_task() {
 // that it has been moved for.
 void confirm() {
     const std::uint64_t wanted = decoder.head->confirm;
-    if (wanted == decoder.confirmed || !compat::standbys_have(decoder.head->written)) return;
+    if (wanted == decoder.confirmed) return;
+    decoder.confirm_waits = !compat::standbys_have(decoder.head->written);
+    if (decoder.confirm_waits) return;
     decoder.confirmed = wanted;
     wal::confirm(decoder.source, wanted);
 }
@@ -183,8 +190,8 @@ void flush_wanted() {
 }
 
 bool something_has_come() {
-    return decoder.place->wal_end > wal::read_by_now(decoder.source) || decoder.head->confirm != decoder.confirmed ||
-           decoder.head->closed;
+    return decoder.place->wal_end > wal::read_by_now(decoder.source) || decoder.head->closed ||
+           (decoder.head->confirm != decoder.confirmed && !decoder.confirm_waits);
 }
 
 // How much WAL may be written by others before we look: a segment, or half of what the server keeps for a slot.
@@ -223,13 +230,34 @@ void sleep_for(long milliseconds) {
     status::wake_up(decoder.place, decoder.worker);
 }
 
+// In how many milliseconds to look again whether what was found can be told by now; what that waits for is told, too,
+// where it takes long. Its end wakes us.
+long unseen_wait() {
+    constexpr long patience_ms = 1000;
+    const SteadyTime now = steady_now();
+    if (decoder.unseen_since == 0) decoder.unseen_since = now;
+    if (!ms_have_passed(decoder.unseen_since, now, patience_ms)) return unseen_ms;
+    if (!decoder.told_unseen && decoder.standbys_since == 0) {
+        decoder.told_unseen = true;
+        const TransactionId xid = wal::first_unseen(decoder.source);
+        tell_words(false,
+                   psprintf("transaction %u has committed and cannot be seen by others yet: it waits for a synchronous "
+                            "standby, and what was committed after it waits with it",
+                            xid),
+                   "Mend the standbys that synchronous_standby_names names, or take them out and reload.");
+    }
+    return look_again_ms / 2;
+}
+
 // Returns in how many milliseconds to look again.
 long read_on() {
     if (decoder.unsent) {
         if (!standbys_have(wal::read_by_now(decoder.source)) || !all_is_visible()) {
             tell_more();
-            return unseen_ms;
+            return unseen_wait();
         }
+        decoder.unseen_since = 0;
+        decoder.told_unseen = false;
         const bool due = decoder.batch->length > 0 || ms_have_passed(decoder.sent_at, steady_now(), nothing_new_ms);
         if (due) tell_batch();
     }
@@ -241,7 +269,9 @@ long read_on() {
     const bool more = wal::step(decoder.source, batch_bytes);
     if (wal::state_of(decoder.source) == wal::State::starting) {
         tell_starting();
-        return more ? 0 : starting_ms;
+        return more                                                            ? 0
+               : ms_have_passed(decoder.began_at, steady_now(), look_again_ms) ? 10 * starting_ms
+                                                                               : starting_ms;
     }
     const bool news = starting || more != decoder.more || wal::read_by_now(decoder.source) != before ||
                       wal::found_by_now(decoder.source) != found;
@@ -249,6 +279,7 @@ long read_on() {
     decoder.since = since;
     decoder.more = more;
     if (more || decoder.batch->length > 0 || make_place()) return 0;
+    if (decoder.confirm_waits) return look_again_ms;
     return decoder.unsent ? nothing_new_ms : settings::safety_poll;
 }
 
@@ -257,6 +288,7 @@ void decode(void*) {
                                       &decoder.task.failures, decoder.batch, decoder.memory, leave_if_told);
     status::read_wal(decoder.place, decoder.worker, true);
     decoder.more = true;
+    decoder.began_at = steady_now();
     decoder.since = GetCurrentTimestamp();
     if (wal::state_of(decoder.source) == wal::State::running) tell_batch();
     pgstat_report_activity(STATE_IDLE, "reading the WAL");

@@ -268,6 +268,7 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
         for (SteadyTime want : {tend_all(brokers), brokers.version == nullptr ? upkeep.run_if_due() : 0})
             if (want != 0 && want < next) next = want;
         if (brokers.slots_left) next = std::min(next, plus_ms(now, 500));
+        if (database->configuration != configuration) continue;  // waits of this round may have used up the latch
         pgstat_report_activity(STATE_IDLE, "waiting for something to change: brokers, routes, the log");
         sleep_on_latch(std::max<long>(1, ms_until(next)), "EventbusKeeperMain");
     }

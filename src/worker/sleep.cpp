@@ -6,7 +6,9 @@
 #include <sys/stat.h>
 
 extern "C" {
+#include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/interrupt.h"
 #include "storage/latch.h"
 #include "utils/backend_status.h"
 }
@@ -73,6 +75,8 @@ Readiness sleep_on(int fd, bool read, bool write, long milliseconds, const char*
         fd_events = events;
     }
 
+    // What was waited for since may have used up the latch of a signal.
+    if (ProcDiePending || ShutdownRequestPending) milliseconds = 0;
     Readiness ready;
     WaitEvent occurred[3];
     int count = WaitEventSetWait(set, milliseconds, occurred, 3, id_of(wait_event));

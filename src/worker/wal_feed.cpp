@@ -154,7 +154,7 @@ WalFeed* make_wal_feed(SenderRoute* route) {
 void begin_wal_feed(SenderRoute* route) {
     const log::WalPlace& place = route->stored.cursor.wal;
     select_wal(route);
-    route->wal->begun = false;
+    route->wal->begun = route->wal->is_read = false;
     route->wal->from = route->wal->saved = {place.lsn, place.number};
     route->wal->saved_of_slot = is_of_slot(place);
     wal_now.changed = true;
@@ -175,8 +175,9 @@ void change_wal_route(SenderRoute* route) {
 }
 
 bool feed_wal() {
-    // A slot that is being made is not made anew for a route that has come meanwhile.
-    if (is_reading() && wal_now.changed) close_decoder();
+    // What comes for routes as they were is nobody's. But a slot that is being made is not made anew for a route that
+    // has come meanwhile.
+    if (!is_closed() && wal_now.changed && !wal_now.makes_slot) close_decoder();
     if (is_closed()) {
         if (!wal_now.changed && wal_now.trouble[0] == '\0') return false;
         open_decoder_if_due();

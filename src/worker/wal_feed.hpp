@@ -23,7 +23,8 @@ struct WalLent {
 struct WalFeed {
     wal::Selection selection;
     wal::Position from;    // what is not behind it is not for the route
-    bool begun;            // a decoder has read for it
+    bool begun;            // a decoder has read for it,
+    bool is_read;          // and the one that there is now does, as the route was when it began
     bool to_file;          // what comes goes to the file: the route has no room in memory
     wal::Chunk* building;  // what has come, and is about to be lent; nullptr: nothing
     uint32 kept;           // how much of it stays if the message at hand cannot be taken as a whole

@@ -126,7 +126,8 @@ bool first_unsettled(const WalFeed* feed, const delivery::Position& settled, wal
 
 wal::Position lent_by_now(const SenderRoute* route) {
     const WalFeed* feed = route->wal;
-    return feed->file != nullptr ? feed->read : std::max(feed->from, handed_by_now());
+    if (feed->file != nullptr) return feed->read;
+    return feed->is_read ? std::max(feed->from, handed_by_now()) : feed->from;
 }
 
 }  // namespace eventbus::worker

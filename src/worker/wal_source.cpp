@@ -125,6 +125,7 @@ void fill_task(Task* task) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (route->wal == nullptr || is_lost(route)) continue;
         wal_now.takers[list_length(task->takers)] = route;
+        route->wal->is_read = true;
         auto* taker = static_cast<wal::Taker*>(palloc0(sizeof(wal::Taker)));
         taker->selection = route->wal->selection;
         taker->from = route->wal->from;
@@ -213,14 +214,12 @@ void began() {
     wal_now.state = wal::State::running;
     wal_now.makes_slot = false;
     if (wal_now.failed_at == InvalidXLogRecPtr) no_trouble();
-    ListCell* cell;
-    foreach (cell, sender.routes) {
-        auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->wal == nullptr || is_lost(route)) continue;
+    for (int i = 0; i < wal_now.taker_count; ++i) {
+        SenderRoute* route = wal_now.takers[i];
+        route->wal->begun = true;
         strlcpy(route->stored.cursor.wal.slot, slot, sizeof route->stored.cursor.wal.slot);
         route->stored.cursor.wal.system = static_cast<int64>(GetSystemIdentifier());
     }
-    for (int i = 0; i < wal_now.taker_count; ++i) wal_now.takers[i]->wal->begun = true;
     // At once: a standby that is promoted must know that there was a slot.
     sender.unsaved = true;
     sender.saved_at = 0;
@@ -339,9 +338,10 @@ void close_decoder() {
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->wal == nullptr) continue;
+        if (route->wal == nullptr || !route->wal->is_read) continue;
         reopen_wal_detours(route, handed_by_now());
         route->wal->from = std::max(route->wal->from, handed_by_now());
+        route->wal->is_read = false;
     }
     forget_channel();
     if (wal_now.decoder != nullptr) TerminateBackgroundWorker(wal_now.decoder);
@@ -375,7 +375,7 @@ void open_decoder_if_due() {
 bool receive_from_decoder(const WalLimits& limits) {
     wal_now.unread = false;
     // What was read for the routes as they were is read again where the change is theirs.
-    while (knows_configuration()) {
+    while (knows_configuration() && !(is_reading() && wal_now.changed)) {
         const char* message;
         Size length;
         switch (receive(&wal_now.inbox, &message, &length)) {

@@ -345,3 +345,30 @@ def test_a_file_that_cannot_be_written(db, redis_server, name, cluster):
     for which in ("moves", "stands"):
         assert keys(redis_server, f"{name}-{which}") == [str(n) for n in range(1, rows + 1)]
     db.wait_status("moves", 60, state="active", lag=lambda lag: not lag)
+
+
+def test_routes_that_change_while_a_decoder_starts(db, route, redis_server, cluster):
+    """What is published after alter_route or create_route has returned is taken as they say, however long a start takes."""
+    client = redis_server.client()
+    db.route("changing", "redis", f"stream:{route}-changing", "t0.#", source="wal")
+    db.wait_state("changing", "active", deadline=60)
+    cluster.reload(post_auth_delay="1")
+    try:
+        for turn in range(1, 5):
+            db.run("SELECT pg_terminate_backend(%s)", wait_decoder(db))
+            db.run(f"SELECT eventbus.alter_route('changing', topics => 't{turn}.#')")
+            db.route(f"new{turn}", "redis", f"stream:{route}-new{turn}", f"n{turn}.#", source="wal")
+            sender = db.sender("out")
+            if turn % 2 == 0:
+                os.kill(sender, signal.SIGSTOP)
+            for topic in (f"t{turn}.x", f"n{turn}.x", "shop.x"):
+                publish_wal(db, topic, turn)
+            if turn % 2 == 0:
+                eventually(lambda: decoder(db), 30, "the decoder is there before its sender")
+                os.kill(sender, signal.SIGCONT)
+            end = db.one("SELECT pg_current_wal_insert_lsn()")
+            assert db.one("SELECT eventbus.wait_for_delivery(%s::pg_lsn, '60 s')", end)
+            assert client.xlen(f"{route}-new{turn}") == 1 and client.xlen(f"{route}-changing") == turn
+            assert client.xlen(route) == turn
+    finally:
+        cluster.reload(post_auth_delay=None)

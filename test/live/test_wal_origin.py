@@ -2,6 +2,7 @@
 # Who calls it: pytest.
 # Never: takes silence for proof: a route of "any" beside it has what the other one leaves out.
 import contextlib
+import json
 
 import pytest
 
@@ -170,3 +171,33 @@ def test_a_subscription_makes_no_loop(cluster, both, name):
         finally:
             here.drop()
             there.drop()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("time", [None, "infinity", "-infinity", "4713-01-01 BC", "2001-01-01"],
+                         ids=["none", "never", "before_all", "long_ago", "years_ago"])
+def test_a_time_that_an_origin_says_is_not_believed(db, redis_server, name, origin, time, streamed):
+    """An event's age is that of its COMMIT here; a dead letter of it can be stored."""
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    db.broker("redis", redis_server.url)
+    redis_server.client().set(f"{name}-no-stream", "x")
+    db.route("good", "redis", f"stream:{name}", source="wal", max_age=3600)
+    db.route("bad", "redis", f"stream:{name}-no-stream", source="wal")
+    for route in ("good", "bad"):
+        db.wait_state(route, "active", deadline=60)
+    rows = 4000 if streamed else 1
+    with contextlib.closing(db.connect()) as connection, connection.cursor() as cursor, origin(cursor):
+        cursor.execute("BEGIN")
+        if time:
+            cursor.execute("SELECT pg_replication_origin_xact_setup('0/1', %s)", (time,))
+        cursor.execute("INSERT INTO item SELECT g, repeat('x', 900) FROM generate_series(1, %s) g", (rows,))
+        cursor.execute("COMMIT")
+    db.run("INSERT INTO item VALUES (0, 'here')")
+    eventually(lambda: redis_server.client().xlen(name) == rows + 1, 60, "all are delivered, none is too old")
+    first = text_of(redis_server.stream(name)[0])
+    assert db.one("SELECT abs(extract(epoch FROM now() - %s::timestamptz)) < 600", first["time"])
+    said = json.loads(first["payload"])["source"]["ts_ms"]
+    assert said == {None: 946684800000, "2001-01-01": db.one("SELECT extract(epoch FROM '2001-01-01'::timestamptz) * 1000")
+                    }.get(time)
+    db.wait_dead("bad", rows + 1, 60)
+    db.wait_status("bad", 60, in_flight=0, lag=lambda lag: lag is not None and not lag)
