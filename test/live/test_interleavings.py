@@ -114,6 +114,7 @@ def test_the_same_from_the_wal(db, wal_route, open_transaction, name):  # noqa: 
 
 def test_a_new_route_from_the_wal_gets_what_is_published_with_it(db, wal_route, open_transaction, name):  # noqa: F811
     here = db.one("SELECT pg_current_wal_lsn()")
+    publish_wal(db, "a", 2)
     eventually(lambda: db.one("SELECT confirmed_flush_lsn > %s FROM pg_replication_slots WHERE slot_name ~ "
                               "'^pg_eventbus' AND database = current_database()", here), 60, "the slot's place is confirmed")
     with sender_that_reads_routes(db, open_transaction) as cursor:
