@@ -125,16 +125,16 @@ void arrange_detours() {
         bool closed = !has_room(stream);
         call_guest([&] { sender.dispatcher->close_stream(stream->id, closed); });
     }
-    for (;;) {
+    for (bool waits = false; !waits;) {
         std::optional<delivery::RouteId> stuck = call_guest([] { return sender.dispatcher->stuck(); });
         if (!stuck) break;
         foreach (cell, sender.routes) {
             auto* route = static_cast<SenderRoute*>(lfirst(cell));
             if (static_cast<delivery::RouteId>(route->id) != *stuck) continue;
-            if (route->wal != nullptr)
-                begin_wal_detour(route);
-            else
+            if (route->wal == nullptr)
                 begin(route);
+            else
+                waits = !begin_wal_detour(route);
         }
     }
     foreach (cell, sender.streams) {

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 
+#include "postgres/attempt.hpp"
 #include "postgres/guest.hpp"
+#include "worker/process.hpp"
 #include "worker/sender.hpp"
 
 namespace eventbus::worker {
@@ -62,6 +64,40 @@ void free_detour(WalDetour* detour) {
     pfree(detour);
 }
 
+// More than is kept in memory of a file.
+void try_a_file(void*) {
+    static const char nothing[32 * 1024] = {};
+    wal::Spool* file = wal::make_spool(CurrentMemoryContext);
+    Event event;
+    event.payload = {nothing, sizeof nothing};
+    wal::write_event(file, {}, event);
+    wal::free_spool(file);
+}
+
+// Asked before anything is parted: what has been cannot be put together again. Where it cannot be had, the key holds up
+// its route as it does for a while anyway.
+bool files_can_be_written(const SenderRoute* route) {
+    constexpr int again_ms = 1000;
+    constexpr int tell_again_ms = 60000;
+    static SteadyTime failed_at = 0;
+    static SteadyTime told_at = 0;
+    const SteadyTime now = steady_now();
+    if (failed_at != 0 && !ms_have_passed(failed_at, now, again_ms)) return false;
+    ErrorData* error = survive(try_a_file, nullptr);
+    failed_at = error == nullptr ? 0 : now;
+    if (error == nullptr) return true;
+    if (told_at == 0 || ms_have_passed(told_at, now, tell_again_ms)) {
+        told_at = now;
+        ereport(WARNING,
+                (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" waits for a key that the broker refuses: it "
+                        "cannot be put aside: %s",
+                        route->name, sender.broker_name, error_words(error)),
+                 errhint("See that temporary files can be written; it is tried again every second.")));
+    }
+    FreeErrorData(error);
+    return false;
+}
+
 // Where the detour stands: at the oldest event that it has not settled, or where the WAL has been read, or with its
 // route.
 wal::Position place_of(const WalDetour* detour) {
@@ -85,7 +121,8 @@ void end_if_caught_up(WalDetour* detour, const wal::Position& handed) {
 
 }  // namespace
 
-void begin_wal_detour(SenderRoute* route) {
+bool begin_wal_detour(SenderRoute* route) {
+    if (!files_can_be_written(route)) return false;
     delivery::RouteStatus status =
         call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id), 0); });
     List* others = route->wal->detours;
@@ -107,6 +144,7 @@ void begin_wal_detour(SenderRoute* route) {
     }
     keep_what_came(&detour->feed);
     sender.unsaved = true;
+    return true;
 }
 
 void load_wal_detours(SenderRoute* route) {

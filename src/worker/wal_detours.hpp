@@ -9,8 +9,8 @@ namespace eventbus::worker {
 
 struct WalDetour;
 
-// The route, which is stuck, parts with what holds it up.
-void begin_wal_detour(SenderRoute* route);
+// The route, which is stuck, parts with what holds it up. False where it cannot for now: there is no file to be had.
+bool begin_wal_detour(SenderRoute* route);
 // Those of earlier times; the route has been added to the dispatcher, and nothing has been lent to it.
 void load_wal_detours(SenderRoute* route);
 void forget_wal_detours(SenderRoute* route);

@@ -3,6 +3,7 @@
 # Never: takes what came for what came once: consumers take everything that stands in the queues.
 import itertools
 import json
+import os
 
 import pytest
 
@@ -122,3 +123,28 @@ def test_detours_go_with_their_route(db, rabbit, queues):
     assert detours(db) == []
     eventually(lambda: not db.run("SELECT 1 FROM pg_replication_slots WHERE database = current_database()"), 60,
                "the slot goes with it")
+
+
+def test_a_key_waits_with_its_route_while_no_file_can_be_had(db, rabbit, queues, name, cluster, told):
+    """What is put aside waits in a file. Without one nothing ends, and nothing healthy is sent again."""
+    rabbit.declare(f"{name}_log")
+    db.route("log", "rabbit", f"queue:{name}_log", "log.#")
+    temporary = os.path.join(cluster.data, "base", "pgsql_tmp")
+    os.makedirs(temporary, exist_ok=True)
+    before = os.stat(temporary).st_mode
+    os.chmod(temporary, 0)
+    try:
+        sender = db.sender("out")
+        stuck = publish(db, "full.t", 20, "'stuck'")
+        healthy = publish_healthy(db, 2000)
+        eventually(lambda: told("cannot be put aside", "out"), 60, "it is told")
+        db.wait_status("out", 60, delivered=len(healthy) + 1)
+        db.publish("log.x", 1)
+        db.wait_status("log", 60, delivered=1)
+        assert db.sender("out") == sender and detours(db) == []
+    finally:
+        os.chmod(temporary, before)
+    more = publish_healthy(db, 100)
+    wait_detours(db, 1)
+    assert sorted(numbers_of(rabbit.take_until_idle(f"{queues}_rest"))) == healthy + more, "each once"
+    assert numbers_of(rabbit.take(f"{queues}_full", len(stuck), 90)) == stuck
