@@ -96,7 +96,9 @@ text* make_event_key(StringInfo words) {
     int length = words->len - VARHDRSZ;
     if (length > longest_key) {
         uint64 hash = hash_bytes_extended(reinterpret_cast<unsigned char*>(text_begin), length, 0);
-        words->len = VARHDRSZ + pg_mbcliplen(text_begin, length, longest_key - hash_room);
+        // In SQL_ASCII what is UTF-8 is taken for it, and must not be cut within a character.
+        const int encoding = GetDatabaseEncoding() == PG_SQL_ASCII ? PG_UTF8 : GetDatabaseEncoding();
+        words->len = VARHDRSZ + pg_encoding_mbcliplen(encoding, text_begin, length, longest_key - hash_room);
         appendStringInfo(words, "~%016lx", static_cast<unsigned long>(hash));
     }
     SET_VARSIZE(words->data, words->len);

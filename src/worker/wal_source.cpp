@@ -2,6 +2,7 @@
 // Who calls it: wal_feed.cpp.
 // Never: lets what a decoder meets end the sender, or waits for it.
 #include <algorithm>
+#include <cctype>
 
 #include "postgres/attempt.hpp"
 #include "postgres/compat.hpp"
@@ -30,11 +31,23 @@ namespace {
 
 char database_name[NAMEDATALEN];
 
+// Names of temporary files, processes and places differ each time.
+bool same_but_for_numbers(const char* a, const char* b) {
+    auto skip = [](const char** at) {
+        while (isxdigit(static_cast<unsigned char>(**at)) || **at == '.') ++*at;
+    };
+    for (;; ++a, ++b) {
+        skip(&a);
+        skip(&b);
+        if (*a != *b || *a == '\0') return *a == *b;
+    }
+}
+
 void show_trouble(const char* words, const char* hint) {
     char before[sizeof wal_now.trouble];
     strlcpy(before, wal_now.trouble, sizeof before);
     copy_text(wal_now.trouble, sizeof wal_now.trouble, words);
-    bool news = strcmp(wal_now.trouble, before) != 0;
+    const bool news = !same_but_for_numbers(wal_now.trouble, before);
     copy_text(wal_now.hint, sizeof wal_now.hint, hint != nullptr ? hint : "");
     wal_now.retry_at = plus_ms(steady_now(), wal_now.backoff.next(static_cast<uint32>(MyProcPid)).count());
     sender.unshown = true;

@@ -123,6 +123,23 @@ def test_texts_of_routes_are_utf8_to_brokers(encoded, redis_server, name, encodi
     db.wait_state(f"r{character}", "active")
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_long_key_is_cut_between_characters(encoded, out, redis_server, name, shift):
+    """SQL_ASCII knows no characters; what is UTF-8 there is taken for it."""
+    db = encoded("SQL_ASCII")
+    arrive = out(db)
+    db.route("wal", "redis", f"stream:{name}-wal", "public.#", source="wal")
+    db.wait_state("wal", "active", deadline=60)
+    db.run("CREATE TABLE long (words text PRIMARY KEY)")
+    db.run("SELECT eventbus.capture('long')")
+    db.run(f"INSERT INTO long VALUES (repeat('x', {shift}) || repeat(E'\\303\\244', 1023))")
+    captured, = arrive(1)
+    eventually(lambda: redis_server.client().xlen(f"{name}-wal") == 1, 60, "the WAL's")
+    changed = text_of(redis_server.stream(f"{name}-wal")[0])
+    assert captured["key"] == changed["key"] and captured["key"].startswith("x" * shift + "ä" * 500)
+    assert not db.dead("wal")
+
+
 @pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP"])
 def test_options_are_texts_of_the_database(encoded, encoding):
     db = encoded(encoding)
