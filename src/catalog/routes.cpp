@@ -85,12 +85,14 @@ void check_publications(const wal::Selection& selection) {
                     errhint("Existing publications: %s. CREATE PUBLICATION makes one.", text_at(0, 1))));
 }
 
-void warn_of_tables(const char* route, const wal::Selection& selection) {
-    const char* tables = wal::tables_without_identity(selection);
+void warn_of_tables(const char* route, const wal::Selection& selection, const char* topics) {
+    const char* tables = tables_without_identity(selection, topics);
     if (tables != nullptr)
-        ereport(WARNING, (errmsg("route \"%s\" takes changes of tables without a replica identity", route),
-                          errdetail("%s: %s.", wal::words_without_identity(selection), tables),
-                          errhint("Give them a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL.")));
+        ereport(
+            WARNING,
+            (errmsg("route \"%s\" takes changes of tables without a replica identity", route),
+             errdetail("%s: %s.", wal::words_without_identity(selection), tables),
+             errhint("Give them a primary key, or, for events without a key, ALTER TABLE ... REPLICA IDENTITY FULL.")));
 }
 
 // Patterns of names and of topics are two languages, and look alike.
@@ -156,7 +158,7 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
     if (checked.from_wal) {
         check_server(broker_id);
         check_publications(checked.selection);
-        warn_of_tables(name, checked.selection);
+        warn_of_tables(name, checked.selection, topics);
         warn_of_messages(name, checked.selection);
     }
     // Until this transaction has committed, rotation must not let go of what the route will want: it needs these
@@ -212,7 +214,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     if (checked.from_wal) {
         check_server(broker_id);
         check_publications(checked.selection);
-        warn_of_tables(name, checked.selection);
+        warn_of_tables(name, checked.selection, new_topics);
         warn_of_messages(name, checked.selection);
     }
     if (wants_start)

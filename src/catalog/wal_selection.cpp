@@ -6,6 +6,7 @@
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "router/route.hpp"
+#include "wal/preflight.hpp"
 
 namespace eventbus::catalog {
 
@@ -18,6 +19,17 @@ wal::Selection wal_selection(const char* options, const broker::Module& module) 
                                 text(wal.messages), text(wal.format),      wal.local_only};
     call_guest([&] { delete read; });
     return selection;
+}
+
+const char* tables_without_identity(const wal::Selection& selection, const char* topics) {
+    const std::string_view patterns = to_utf8_or_marks(topics);
+    auto* filter = call_guest([&] { return new router::TopicFilter(patterns); });
+    auto wants = [](void* context, std::string_view topic) {
+        return call_guest([&] { return static_cast<const router::TopicFilter*>(context)->matches(topic); });
+    };
+    const char* tables = wal::tables_without_identity(selection, {wants, filter});
+    call_guest([&] { delete filter; });
+    return tables;
 }
 
 const char* pattern_of_topics(const char* messages) {

@@ -11,6 +11,10 @@ namespace eventbus::catalog {
 // The texts are palloc'd. Errors where the options cannot be read.
 wal::Selection wal_selection(const char* options, const broker::Module& module);
 
+// The tables without a replica identity of which a route with these topics takes UPDATEs or DELETEs, for people to
+// read; nullptr: there is none. Between SPI_connect and SPI_finish.
+const char* tables_without_identity(const wal::Selection& selection, const char* topics);
+
 // The first pattern of "messages" that is written as one of topics, with # for words; nullptr: there is none. palloc'd.
 const char* pattern_of_topics(const char* messages);
 

@@ -48,7 +48,7 @@ Finding look_at_slot(uint64 row) {
     return {"ok", psprintf("replication slot %s holds back %s of WAL", slot, held_back), nullptr};
 }
 
-Finding look_at_tables(const char* options, const char* url) {
+Finding look_at_tables(const char* options, const char* url, const char* topics) {
     const broker::Module* module =
         call_guest([&] { return broker::load_module(url_scheme(url), catalog::module_directory()); });
     wal::Selection selection = catalog::wal_selection(options, *module);
@@ -56,18 +56,18 @@ Finding look_at_tables(const char* options, const char* url) {
     if (publications != nullptr)
         return {"error", psprintf("publications that do not exist: %s; nothing comes through them", publications),
                 "CREATE PUBLICATION, or name others by eventbus.alter_route."};
-    const char* tables = wal::tables_without_identity(selection);
+    const char* tables = catalog::tables_without_identity(selection, topics);
     if (tables == nullptr) return {"ok", "every table that it takes changes of has a replica identity", nullptr};
     return {"warning",
             psprintf("tables without a replica identity: %s. %s", tables, wal::words_without_identity(selection)),
-            "Give them a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL."};
+            "Give them a primary key, or, for events without a key, ALTER TABLE ... REPLICA IDENTITY FULL."};
 }
 
 }  // namespace
 
 void look_at_wal(void (*put)(void* context, const char* name, const Finding& finding), void* context) {
     run_query(
-        "SELECT name, options::text, (SELECT url FROM eventbus.broker_config b WHERE b.id = broker_id) "
+        "SELECT name, options::text, (SELECT url FROM eventbus.broker_config b WHERE b.id = broker_id), topics "
         "FROM eventbus.route_config WHERE source = 'wal' ORDER BY 1");
     auto count = static_cast<int>(SPI_processed);
     if (count == 0) return;
@@ -75,9 +75,10 @@ void look_at_wal(void (*put)(void* context, const char* name, const Finding& fin
         char* name;
         char* options;
         char* url;
+        char* topics;
     };
     auto* lines = static_cast<Line*>(palloc(sizeof(Line) * static_cast<Size>(count)));
-    for (int i = 0; i < count; ++i) lines[i] = {text_at(i, 1), text_at(i, 2), text_at(i, 3)};
+    for (int i = 0; i < count; ++i) lines[i] = {text_at(i, 1), text_at(i, 2), text_at(i, 3), text_at(i, 4)};
     run_query(
         "SELECT b.name, s.slot_name::text, s.wal_status, pg_size_pretty(pg_current_wal_lsn() - s.restart_lsn), "
         "current_setting('max_slot_wal_keep_size'), "
@@ -93,7 +94,8 @@ void look_at_wal(void (*put)(void* context, const char* name, const Finding& fin
     }
     put(context, "WAL", look_at_settings(all_exist));
     for (int i = 0; i < count; ++i)
-        put(context, psprintf("tables of route %s", lines[i].name), look_at_tables(lines[i].options, lines[i].url));
+        put(context, psprintf("tables of route %s", lines[i].name),
+            look_at_tables(lines[i].options, lines[i].url, lines[i].topics));
 }
 
 }  // namespace eventbus::status

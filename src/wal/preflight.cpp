@@ -6,7 +6,9 @@
 #include <algorithm>
 
 #include "decoder/options.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/query.hpp"
+#include "postgres/rows.hpp"
 #include "wal/slot.hpp"
 #include "wal/source_state.hpp"
 
@@ -51,6 +53,24 @@ Argument names_in(const decoder::Options& options) {
     return {NAMEARRAYOID, PointerGetDatum(array), false};
 }
 
+bool wants_old_rows(const decoder::Options& options, AskForTopic ask, const char* schema, const char* table) {
+    struct {
+        decoder::Operation operation;
+        const char* word;
+    } constexpr operations[] = {{decoder::Operation::update, "update"}, {decoder::Operation::remove, "delete"}};
+    for (const auto& one : operations) {
+        if (!options.actions[static_cast<int>(one.operation)]) continue;
+        StringInfoData topic;
+        initStringInfo(&topic);
+        append_topic_word(&topic, schema);
+        appendStringInfoChar(&topic, '.');
+        append_topic_word(&topic, table);
+        appendStringInfo(&topic, ".%s", one.word);
+        if (ask.wants(ask.context, to_utf8_or_marks({topic.data, static_cast<Size>(topic.len)}))) return true;
+    }
+    return false;
+}
+
 const char* line(const char* then, const char* setting) {
     return psprintf("Put this line into postgresql.conf and %s: %s", then, setting);
 }
@@ -92,7 +112,7 @@ const char* missing_publications(const Selection& selection) {
     return text_at(0, 1);
 }
 
-const char* tables_without_identity(const Selection& selection) {
+const char* tables_without_identity(const Selection& selection, AskForTopic ask) {
     decoder::Options options;
     read_selection(selection, &options);
     constexpr int most = 5;
@@ -112,7 +132,9 @@ const char* tables_without_identity(const Selection& selection) {
     initStringInfo(&names);
     int found = 0;
     for (uint64 i = 0; i < SPI_processed; ++i) {
-        if (!decoder::wants_table(options, text_at(i, 1), text_at(i, 2))) continue;
+        if (!decoder::wants_table(options, text_at(i, 1), text_at(i, 2)) ||
+            !wants_old_rows(options, ask, text_at(i, 1), text_at(i, 2)))
+            continue;
         if (found < most) appendStringInfo(&names, "%s%s", found > 0 ? ", " : "", text_at(i, 3));
         ++found;
     }

@@ -19,9 +19,14 @@ Need missing_setting(bool slot_exists);
 // Publications that are selected and do not exist: nothing comes through them. Comma-separated; nullptr: all exist.
 const char* missing_publications(const Selection& selection);
 
-// The tables that are selected and have no replica identity. At most a few names, comma-separated; nullptr: there is
-// none.
-const char* tables_without_identity(const Selection& selection);
+// Whether events with that topic are wanted.
+struct AskForTopic {
+    bool (*wants)(void* context, std::string_view topic);
+    void* context;
+};
+// The tables that are selected, whose UPDATEs or DELETEs are wanted, and that have no replica identity. At most a few
+// names, comma-separated; nullptr: there is none.
+const char* tables_without_identity(const Selection& selection, AskForTopic ask);
 // What their events lack, as a sentence without its period.
 const char* words_without_identity(const Selection& selection);
 
