@@ -106,13 +106,16 @@ void warn_of_messages(const char* route, const wal::Selection& selection) {
                          "are for the route's topics.")));
 }
 
-// The sender makes the first slot, after COMMIT; one that is being made has confirmed nothing yet.
-void tell_of_start(const char* route, int32 broker_id) {
-    wal::SlotState slot = wal_slot_of(broker_id);
-    if (slot.exists && !slot.lost && slot.confirmed != InvalidXLogRecPtr) return;
-    ereport(NOTICE, (errmsg("route \"%s\" begins when its replication slot is ready", route),
+void say_when(const char* route, const char* begins) {
+    ereport(NOTICE, (errmsg("route \"%s\" %s when its replication slot is ready", route, begins),
                      errdetail("What commits until then is not delivered."),
                      errhint("Its state in eventbus.status is \"active\" from then on.")));
+}
+
+// The decoder makes the first slot, after COMMIT; one that is being made has confirmed nothing yet.
+void tell_of_start(const char* route, int32 broker_id) {
+    wal::SlotState slot = wal_slot_of(broker_id);
+    if (!slot.exists || slot.lost || slot.confirmed == InvalidXLogRecPtr) say_when(route, "begins");
 }
 
 const char* source_of(const Checked& checked) {
@@ -248,15 +251,12 @@ Datum eventbus_resume_route(PG_FUNCTION_ARGS) {
 Datum eventbus_restart_route(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "restart_route", "name");
     SPI_connect();
-    const int32 id = find_route(name, Hold::change);
-    log::restart_wal_cursor(id);
+    log::restart_wal_cursor(find_route(name, Hold::change));
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("route \"%s\" is not lost", name),
                         errdetail("Only a route from the WAL whose replication slot was lost begins anew."),
                         errhint("eventbus.resume_route goes on with a paused route and tries a held one at once.")));
-    ereport(NOTICE, (errmsg("route \"%s\" begins anew when its replication slot is ready", name),
-                     errdetail("What commits until then is not delivered."),
-                     errhint("Its state in eventbus.status is \"active\" from then on.")));
+    say_when(name, "begins anew");
     SPI_finish();
     intake::configuration_changed();
     PG_RETURN_VOID();

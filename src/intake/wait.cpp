@@ -137,10 +137,8 @@ Outcome look_at_event(Wait* wait) {
     Outcome outcome = Outcome::delivered;
     bool any = false;
     for (uint64 row = 0; row < SPI_processed; ++row) {
-        int32 id = int4_at(row, 1);
-        WaitedRoute* end = wait->routes + wait->count;
-        WaitedRoute* route = std::find_if(wait->routes, end, [&](const WaitedRoute& r) { return r.id == id; });
-        if (route == end) continue;
+        WaitedRoute* route = find_waited(*wait, int4_at(row, 1));
+        if (route == nullptr) continue;
         any = true;
         bool is_dead = !is_null_at(row, 5);
         if (is_dead) route->answer = status::Answer::settled;
@@ -185,6 +183,12 @@ void give_place_back(int, Datum waiter) {
 }
 
 }  // namespace
+
+WaitedRoute* find_waited(const Wait& wait, int32 id) {
+    WaitedRoute* end = wait.routes + wait.count;
+    WaitedRoute* found = std::find_if(wait.routes, end, [&](const WaitedRoute& route) { return route.id == id; });
+    return found == end ? nullptr : found;
+}
 
 [[noreturn]] void refuse_null(const char* argument) {
     ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", argument),

@@ -28,6 +28,9 @@ struct Wait {
 
 enum class Outcome : unsigned char { delivered, not_delivered, pending };
 
+// The route with that id among those that are waited for, or nullptr: it has come since.
+WaitedRoute* find_waited(const Wait& wait, int32 id);
+
 [[noreturn]] void refuse_null(const char* argument);
 [[noreturn]] void refuse_route(const char* name);
 

@@ -79,10 +79,8 @@ Outcome look_at_cursors(Wait* wait) {
     Outcome outcome = Outcome::delivered;
     bool any = false;
     for (uint64 row = 0; row < SPI_processed; ++row) {
-        int32 id = int4_at(row, 1);
-        WaitedRoute* end = wait->routes + wait->count;
-        WaitedRoute* route = std::find_if(wait->routes, end, [&](const WaitedRoute& r) { return r.id == id; });
-        if (route == end) continue;
+        WaitedRoute* route = find_waited(*wait, int4_at(row, 1));
+        if (route == nullptr) continue;
         any = true;
         if (route->answer == status::Answer::none) route->answer = answer_of_cursors(row);
         if (route->answer == status::Answer::none && outcome == Outcome::delivered) outcome = Outcome::pending;

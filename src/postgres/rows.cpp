@@ -112,4 +112,11 @@ void append_topic_word(StringInfo topic, const char* name) {
     }
 }
 
+void append_table_topic(StringInfo topic, const char* schema, const char* table, const char* operation) {
+    append_topic_word(topic, schema);
+    appendStringInfoChar(topic, '.');
+    append_topic_word(topic, table);
+    appendStringInfo(topic, ".%s", operation);
+}
+
 }  // namespace eventbus

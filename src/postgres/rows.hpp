@@ -28,5 +28,7 @@ text* make_event_key(StringInfo words);
 
 // A name as a word of a topic: what a topic may not hold, or what would split a name into words, becomes an underscore.
 void append_topic_word(StringInfo topic, const char* name);
+// The topic of a table's changes: schema, table and operation.
+void append_table_topic(StringInfo topic, const char* schema, const char* table, const char* operation);
 
 }  // namespace eventbus

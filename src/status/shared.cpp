@@ -372,12 +372,20 @@ void tell_wal_readers(Database* database, std::uint64_t end) {
     }
 }
 
-// Where two do this at the same time, the one that stores last has seen what the other has set.
-static void settle_look_at() {
+static std::uint64_t least_look_at() {
     std::uint64_t least = UINT64_MAX;
     for (const Worker& worker : state->workers)
         if (const std::uint64_t wanted = worker.look_at; wanted != 0) least = std::min(least, wanted);
-    state->look_at = least;
+    return least;
+}
+
+// Looks again behind its own store: somebody may have set a lower one between the first look and that.
+static void settle_look_at() {
+    std::uint64_t least;
+    do {
+        least = least_look_at();
+        state->look_at = least;
+    } while (least_look_at() < least);
 }
 
 void wake_at(Worker* worker, std::uint64_t end) {

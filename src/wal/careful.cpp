@@ -11,7 +11,6 @@
 #include "wal/events.hpp"
 
 extern "C" {
-#include "access/rmgr.h"
 #include "catalog/pg_class.h"
 #include "utils/lsyscache.h"
 }
@@ -138,12 +137,6 @@ bool look(Source* source, Shape* shape, Relation relation, decoder::Operation op
 
 // Stands for messages among the tables of which one has failed: it has no changes that are shown.
 constexpr Oid all_messages = RelationRelationId;
-
-bool is_commit(XLogReaderState* reader) {
-    if (XLogRecGetRmid(reader) != RM_XACT_ID) return false;
-    uint8 info = XLogRecGetInfo(reader) & XLOG_XACT_OPMASK;
-    return info == XLOG_XACT_COMMIT || info == XLOG_XACT_COMMIT_PREPARED;
-}
 
 bool note_change(Source* source, const ErrorData* error) {
     Failures* failures = source->failures;

@@ -7,8 +7,6 @@
 #include "wal/events.hpp"
 
 extern "C" {
-#include "access/rmgr.h"
-#include "access/xact.h"
 #include "replication/origin.h"
 }
 
@@ -89,9 +87,7 @@ void begin(Source* source, uint64 commit, TimestampTz committed_at) {
 // the commit.
 TimestampTz committed_here(const Source* source, const ReorderBufferTXN* txn) {
     XLogReaderState* reader = source->context->reader;
-    const uint8 what = XLogRecGetInfo(reader) & XLOG_XACT_OPMASK;
-    if (XLogRecGetRmid(reader) != RM_XACT_ID || (what != XLOG_XACT_COMMIT && what != XLOG_XACT_COMMIT_PREPARED))
-        return txn->xact_time.commit_time;
+    if (!is_commit(reader)) return txn->xact_time.commit_time;
     return reinterpret_cast<const xl_xact_commit*>(XLogRecGetData(reader))->xact_time;
 }
 

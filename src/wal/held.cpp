@@ -253,9 +253,8 @@ bool hold_record(Source* source) {
     if (hash_get_num_entries(source->held) == 0) return false;
     if (manager == RM_XACT_ID) {
         end(source);
-    } else if (manager == RM_STANDBY_ID) {
-        if ((XLogRecGetInfo(reader) & ~XLR_INFO_MASK) == XLOG_RUNNING_XACTS)
-            forget_before(source, reinterpret_cast<xl_running_xacts*>(XLogRecGetData(reader))->oldestRunningXid);
+    } else if (is_running_xacts(reader)) {
+        forget_before(source, reinterpret_cast<xl_running_xacts*>(XLogRecGetData(reader))->oldestRunningXid);
     } else if (TransactionIdIsValid(xid)) {
         push(source, xid, reader->ReadRecPtr);
     }

@@ -62,10 +62,7 @@ bool wants_old_rows(const decoder::Options& options, AskForTopic ask, const char
         if (!options.actions[static_cast<int>(one.operation)]) continue;
         StringInfoData topic;
         initStringInfo(&topic);
-        append_topic_word(&topic, schema);
-        appendStringInfoChar(&topic, '.');
-        append_topic_word(&topic, table);
-        appendStringInfo(&topic, ".%s", one.word);
+        append_table_topic(&topic, schema, table, one.word);
         if (ask.wants(ask.context, to_utf8_or_marks({topic.data, static_cast<Size>(topic.len)}))) return true;
     }
     return false;

@@ -204,10 +204,7 @@ const bool* takers_of_table(const Source* source, const Shape* shape, const char
     static constexpr const char* operations[decoder::operation_count] = {"insert", "update", "delete", "truncate"};
     StringInfoData name;
     initStringInfo(&name);
-    append_topic_word(&name, schema);
-    appendStringInfoChar(&name, '.');
-    append_topic_word(&name, table);
-    appendStringInfo(&name, ".%s", operations[static_cast<int>(operation)]);
+    append_table_topic(&name, schema, table, operations[static_cast<int>(operation)]);
     std::string_view made(name.data, static_cast<Size>(name.len));
     *topic = database_is_utf8() ? made : to_utf8_or_marks(made);
     auto* wanted = static_cast<bool*>(palloc0(sizeof(bool) * static_cast<Size>(shape->taker_count + 1)));

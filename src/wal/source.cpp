@@ -11,12 +11,10 @@
 #include "wal/source_state.hpp"
 
 extern "C" {
-#include "access/rmgr.h"
 #include "access/transam.h"
 #include "replication/decode.h"
 #include "replication/slot.h"
 #include "replication/snapbuild.h"
-#include "storage/standbydefs.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 }
@@ -81,10 +79,6 @@ bool read_record(Source* source) {
     }
     source->next = reader->EndRecPtr;
     return true;
-}
-
-bool is_running_xacts(XLogReaderState* reader) {
-    return XLogRecGetRmid(reader) == RM_STANDBY_ID && (XLogRecGetInfo(reader) & ~XLR_INFO_MASK) == XLOG_RUNNING_XACTS;
 }
 
 // PostgreSQL would wait, within its decoder, for the transactions that run at the record where a slot begins, and once

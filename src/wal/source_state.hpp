@@ -9,9 +9,12 @@
 #include "wal/spool.hpp"
 
 extern "C" {
+#include "access/rmgr.h"
+#include "access/xact.h"
 #include "access/xlogutils.h"
 #include "lib/stringinfo.h"
 #include "replication/logical.h"
+#include "storage/standbydefs.h"
 #include "utils/hsearch.h"
 }
 
@@ -101,6 +104,15 @@ struct Source {
 
 // What stands in an envelope for the time of a commit that is not known yet: as many digits.
 inline constexpr int64 commit_not_known = 1000000000000;
+
+// What kind of record has been read.
+inline bool is_commit(XLogReaderState* reader) {
+    const uint8 what = XLogRecGetInfo(reader) & XLOG_XACT_OPMASK;
+    return XLogRecGetRmid(reader) == RM_XACT_ID && (what == XLOG_XACT_COMMIT || what == XLOG_XACT_COMMIT_PREPARED);
+}
+inline bool is_running_xacts(XLogReaderState* reader) {
+    return XLogRecGetRmid(reader) == RM_STANDBY_ID && (XLogRecGetInfo(reader) & ~XLR_INFO_MASK) == XLOG_RUNNING_XACTS;
+}
 
 // decode.cpp: the output plugin's callbacks.
 // What is found next belongs to a transaction that commits there.

@@ -40,7 +40,22 @@ constexpr long starting_ms = 50;       // between looks while a slot is made
 constexpr long unseen_ms = 10;         // and while what was found cannot be seen yet; its commit wakes us earlier
 constexpr long nothing_new_ms = 100;   // a batch without events waits so long for others
 constexpr int lock_patience_ms = 500;  // of what a type's output function locks
-constexpr long standbys_patience_ms = 1000;
+
+// Something is waited for: since when (0: it is not), and whether that has been told.
+struct Waiting {
+    SteadyTime since;
+    bool told;
+    // Whether it is to be told now.
+    bool is_news() {
+        constexpr long patience_ms = 1000;
+        const SteadyTime now = steady_now();
+        if (since == 0) since = now;
+        if (told || !ms_have_passed(since, now, patience_ms)) return false;
+        told = true;
+        return true;
+    }
+    long look_again() const { return told ? look_again_ms / 2 : unseen_ms; }
+};
 
 struct Decoder {
     status::Database* place;
@@ -51,16 +66,14 @@ struct Decoder {
     Task task;
     wal::Source* source;
     wal::Batch* batch;
-    TimestampTz since;          // when the reading began of which the batch is what was found
-    bool more;                  // the last step did not come to the end of what there is
-    bool unsent;                // something was read since the last message,
-    BatchHead told;             // which said this,
-    SteadyTime sent_at;         // then
-    SteadyTime standbys_since;  // since when standbys are waited for; 0: they are not
-    bool told_standbys;
+    TimestampTz since;   // when the reading began of which the batch is what was found
+    bool more;           // the last step did not come to the end of what there is
+    bool unsent;         // something was read since the last message,
+    BatchHead told;      // which said this,
+    SteadyTime sent_at;  // then
+    Waiting standbys;    // that are to have it first,
+    Waiting unseen;      // and until others can see it
     SteadyTime began_at;
-    SteadyTime unseen_since;  // since when what was found is waited for; 0: it is not
-    bool told_unseen;
     std::uint64_t confirmed;  // what was asked for last
     bool confirm_waits;       // for standbys
     bool failed;              // nothing but telling why is left to do
@@ -155,23 +168,6 @@ void tell_more() {
     tell(&decoder.told, sizeof decoder.told, nullptr, 0);
 }
 
-// Standbys that are to have it first have all WAL up to there; says so where that takes long.
-bool standbys_have(XLogRecPtr lsn) {
-    if (compat::standbys_have(lsn)) {
-        decoder.standbys_since = 0;
-        decoder.told_standbys = false;
-        return true;
-    }
-    SteadyTime now = steady_now();
-    if (decoder.standbys_since == 0) decoder.standbys_since = now;
-    if (!decoder.told_standbys && ms_have_passed(decoder.standbys_since, now, standbys_patience_ms)) {
-        decoder.told_standbys = true;
-        tell_words(false, "standbys that synchronized_standby_slots names have not received all changes yet",
-                   "Mend the standbys, or take them out of synchronized_standby_slots and reload.");
-    }
-    return false;
-}
-
 // WAL is flushed before a transaction leaves the array of processes: nobody hears of what others cannot see.
 bool all_is_visible() {
     if (!wal::has_unseen(decoder.source)) return true;
@@ -230,34 +226,38 @@ void sleep_for(long milliseconds) {
     status::wake_up(decoder.place, decoder.worker);
 }
 
-// In how many milliseconds to look again whether what was found can be told by now; what that waits for is told, too,
-// where it takes long. Its end wakes us.
-long unseen_wait() {
-    constexpr long patience_ms = 1000;
-    const SteadyTime now = steady_now();
-    if (decoder.unseen_since == 0) decoder.unseen_since = now;
-    if (!ms_have_passed(decoder.unseen_since, now, patience_ms)) return unseen_ms;
-    if (!decoder.told_unseen && decoder.standbys_since == 0) {
-        decoder.told_unseen = true;
-        const TransactionId xid = wal::first_unseen(decoder.source);
-        tell_words(false,
-                   psprintf("transaction %u has committed and cannot be seen by others yet: it waits for a synchronous "
-                            "standby, and what was committed after it waits with it",
-                            xid),
-                   "Mend the standbys that synchronous_standby_names names, or take them out and reload.");
+// Whether what was found may be told by now. Otherwise what that waits for is told where it takes long; its end wakes
+// us.
+bool may_be_told(long* look_again) {
+    if (!compat::standbys_have(wal::read_by_now(decoder.source))) {
+        if (decoder.standbys.is_news())
+            tell_words(false, "standbys that synchronized_standby_slots names have not received all changes yet",
+                       "Mend the standbys, or take them out of synchronized_standby_slots and reload.");
+        *look_again = decoder.standbys.look_again();
+        return false;
     }
-    return look_again_ms / 2;
+    decoder.standbys = {};
+    if (!all_is_visible()) {
+        if (decoder.unseen.is_news())
+            tell_words(false,
+                       psprintf("transaction %u has committed and cannot be seen by others yet: it waits for a "
+                                "synchronous standby, and what was committed after it waits with it",
+                                wal::first_unseen(decoder.source)),
+                       "Mend the standbys that synchronous_standby_names names, or take them out and reload.");
+        *look_again = decoder.unseen.look_again();
+        return false;
+    }
+    decoder.unseen = {};
+    return true;
 }
 
 // Returns in how many milliseconds to look again.
 long read_on() {
     if (decoder.unsent) {
-        if (!standbys_have(wal::read_by_now(decoder.source)) || !all_is_visible()) {
+        if (long look_again = 0; !may_be_told(&look_again)) {
             tell_more();
-            return unseen_wait();
+            return look_again;
         }
-        decoder.unseen_since = 0;
-        decoder.told_unseen = false;
         const bool due = decoder.batch->length > 0 || ms_have_passed(decoder.sent_at, steady_now(), nothing_new_ms);
         if (due) tell_batch();
     }

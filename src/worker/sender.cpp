@@ -147,27 +147,27 @@ long idle_time(long save_due, long show_due, long again_due) {
     return most;
 }
 
+bool is_connected() {
+    return call_guest([&] { return sender.dispatcher->link() == broker::LinkState::up; });
+}
+
 bool all_are_hungry() {
     ListCell* cell;
     foreach (cell, sender.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         if (!call_guest([&] { return sender.dispatcher->hungry(stream->id); })) return false;
     }
-    return call_guest([&] { return sender.dispatcher->link() == broker::LinkState::up; });
+    return is_connected();
 }
 
 broker::Ready sleep_until_work(long milliseconds) {
-    static Rush rush;
-    if (milliseconds > 0 && rush.is_on(sender.place->commits) && all_are_hungry()) {
+    static Rush commits_rush;
+    static Rush events_rush;
+    if (milliseconds > 0 && ((commits_rush.is_on(sender.place->commits) && all_are_hungry()) ||
+                             (events_rush.is_on(events_from_wal()) && is_connected()))) {
         (void)show_activity(true);
         linger(linger_us);
         return {true, true};  // answers that have come meanwhile are taken along
-    }
-    static Rush wal_rush;
-    if (milliseconds > 0 && wal_rush.is_on(events_from_wal()) &&
-        call_guest([&] { return sender.dispatcher->link() == broker::LinkState::up; })) {
-        linger(linger_us);
-        return {true, true};
     }
     broker::Interest interest;
     call_guest([&] {

@@ -6,12 +6,9 @@
 #include <algorithm>
 
 #include "catalog/wal_selection.hpp"
-#include "postgres/compat.hpp"
 #include "postgres/guest.hpp"
-#include "postgres/query.hpp"
 #include "settings/settings.hpp"
 #include "wal/slot.hpp"
-#include "worker/process.hpp"
 #include "worker/wal_detours.hpp"
 #include "worker/wal_state.hpp"
 

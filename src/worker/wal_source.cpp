@@ -211,14 +211,11 @@ void forget_channel() {
     wal_now.state = wal::State::closed;
 }
 
-// Runs what may fail; afterwards nothing of it is left. False where it failed.
-bool attempt(void (*work)(void*), void* argument) {
-    ErrorData* error = survive(work, argument);
-    if (error == nullptr) return true;
+// What was tried has failed: nothing of it is left.
+void close_for(ErrorData* error) {
     close_decoder();
     show_trouble(error_words(error), error->hint);
     FreeErrorData(error);
-    return false;
 }
 
 // The slot is there, complete, for the first time since the decoder began.
@@ -261,11 +258,8 @@ bool take_all_events(Message message) {
         (error == nullptr ? keep_what_came : take_back_what_came)(route->wal);
         (error == nullptr ? keep_what_came_to_detours : take_back_what_came_to_detours)(route);
     }
-    if (error == nullptr) return true;
-    close_decoder();
-    show_trouble(error_words(error), error->hint);
-    FreeErrorData(error);
-    return false;
+    if (error != nullptr) close_for(error);
+    return error == nullptr;
 }
 
 void take_batch(const Message& message) {
@@ -275,7 +269,6 @@ void take_batch(const Message& message) {
     if (message.length > sizeof head && !take_all_events(message)) return;
     wal_now.handed = head.found;
     wal_now.read = head.read;
-    wal_now.handing = head.handing;
     const bool at_end = !head.more;
     if (at_end != wal_now.at_end) sender.unshown = true;
     wal_now.at_end = at_end;
@@ -358,7 +351,7 @@ void close_decoder() {
     }
     forget_channel();
     if (wal_now.decoder != nullptr) TerminateBackgroundWorker(wal_now.decoder);
-    wal_now.unread = wal_now.at_end = wal_now.handing = false;
+    wal_now.unread = wal_now.at_end = false;
     wal_now.handed = {};
     wal_now.confirmed = wal_now.tried = InvalidXLogRecPtr;
     wal_now.confirm_waits = false;
@@ -380,7 +373,7 @@ void open_decoder_if_due() {
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (route->wal == nullptr || is_lost(route)) continue;
-        (void)attempt(open, nullptr);
+        if (ErrorData* error = survive(open, nullptr)) close_for(error);
         return;
     }
 }

@@ -21,7 +21,6 @@ struct WalState {
     int taker_count;
     wal::Position handed;      // everything before it is with the routes
     XLogRecPtr read;           // how far the WAL has been read for that
-    bool handing;              // a large transaction is under way
     std::uint64_t events;      // that have come by now
     bool unread;               // the queue was left before its end
     bool changed;              // routes have come or gone since the decoder began

@@ -145,8 +145,8 @@ class Writer(threading.Thread):
 class Chaos:
     """Writers and hands, for so many seconds."""
 
-    def __init__(self, database, redis_url, name, seed, seconds, writers=3):
-        self.db, self.redis_url, self.name, self.seconds = database, redis_url, name, seconds
+    def __init__(self, database, name, seed, seconds, writers=3):
+        self.db, self.name, self.seconds = database, name, seconds
         self.over, self.dice, self.done = threading.Event(), random.Random(f"{seed}-hands"), []
         self.writers = [Writer(self, seed, number) for number in range(writers)]
         self.passing = 0

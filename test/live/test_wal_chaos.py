@@ -70,7 +70,7 @@ def test_everything_at_once(db, redis_server, name):
     for route in ("all", "some", "aside"):
         db.wait_state(route, "active", deadline=60)
     db.run("SELECT pg_create_logical_replication_slot('afterwards', 'pg_eventbus')")
-    chaos = Chaos(db, redis_server.url, name, SEED, SECONDS)
+    chaos = Chaos(db, name, SEED, SECONDS)
     chaos.run()
     assert sum(writer.transactions for writer in chaos.writers) > 3 * SECONDS and len(chaos.done) > SECONDS / 3, chaos.done
     db.reconnect()
