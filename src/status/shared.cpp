@@ -59,7 +59,7 @@ void detach_worker(int, Datum) {
     if (my_worker->kind == WorkerKind::sender)
         for (Route& route : state->routes) {
             SpinLockAcquire(&route.mutex);
-            if (route.sender_pid == MyProcPid) route.sender_pid = 0;
+            if (route.claimed_by == MyProcPid) route.claimed_by = route.sender_pid = 0;
             SpinLockRelease(&route.mutex);
         }
     if (my_worker->reads_wal)
@@ -254,6 +254,7 @@ bool is_parked(Oid database, std::int32_t broker_id) {
 Route* claim_route(Oid database, std::int32_t route_id) {
     Route* found = nullptr;
     Route* free = nullptr;
+    Route* left = nullptr;
     LWLockAcquire(state->lock, LW_EXCLUSIVE);
     for (Route& route : state->routes) {
         if (route.database == database && route.route_id == route_id) {
@@ -261,7 +262,9 @@ Route* claim_route(Oid database, std::int32_t route_id) {
             break;
         }
         if (free == nullptr && route.database == InvalidOid) free = &route;
+        if (left == nullptr && route.claimed_by == 0) left = &route;
     }
+    if (free == nullptr) free = left;  // whose broker or route may have been dropped while nobody served it
     if (found == nullptr && free != nullptr) {
         SpinLockAcquire(&free->mutex);
         slock_t* mutex = &free->mutex;
@@ -271,6 +274,11 @@ Route* claim_route(Oid database, std::int32_t route_id) {
         free->route_id = route_id;
         SpinLockRelease(mutex);
         found = free;
+    }
+    if (found != nullptr) {
+        SpinLockAcquire(&found->mutex);
+        found->claimed_by = MyProcPid;
+        SpinLockRelease(&found->mutex);
     }
     LWLockRelease(state->lock);
     return found;

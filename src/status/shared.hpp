@@ -84,6 +84,7 @@ struct Route {
     slock_t mutex;
     Oid database;  // InvalidOid: free
     std::int32_t route_id;
+    int claimed_by;  // pid; 0: who had it is gone, and it is another route's where no place is free
     int sender_pid;  // 0: nobody serves it now
     char state[16];
     std::uint64_t delivered;
@@ -136,7 +137,7 @@ void note_asked_to_leave();
 // Of a worker that is gone: whether it was asked to.
 bool left_when_asked(WorkerKind kind, Oid database, std::int32_t broker_id);
 
-// A route's place; nullptr: the array is full.
+// A route's place, of which what an earlier sender of it said is kept; nullptr: the array is full.
 Route* claim_route(Oid database, std::int32_t route_id);
 void free_route(Oid database, std::int32_t route_id);
 bool copy_route(Oid database, std::int32_t route_id, Route* copy);

@@ -299,11 +299,15 @@ def test_routes_that_stand_still_at_different_times_share_the_memory(db, redis, 
     assert redis.client().xlen(f"{name}:0") == events * (routes - 1)
 
 
-def test_routes_that_are_gone_leave_no_place_behind(db):
-    """There are 2048 places for live status, of which a broker's routes give theirs back when it is dropped."""
+@pytest.mark.parametrize("served", (True, False), ids=("served", "sender-stopped"))
+def test_routes_that_are_gone_leave_no_place_behind(db, served):
+    """There are 2048 places for live status, of which a broker's routes give theirs back when it is dropped, also
+    when its sender has been stopped by then."""
     for turn in range(4):
         db.broker("bench", "redis://127.0.0.1:1")
         db.run("SELECT eventbus.create_route('r' || n, 'bench', 'stream:' || n, 'none.' || n) FROM generate_series(1, 700) n")
         eventually(lambda: db.one("SELECT bool_and(sender_pid IS NOT NULL) FROM eventbus.status"), 60,
                    f"in turn {turn} all are shown")
+        if not served:
+            os.kill(db.sender("r1"), signal.SIGTERM)
         db.run("SELECT eventbus.drop_broker('bench', true)")
