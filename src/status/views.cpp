@@ -14,6 +14,7 @@
 #include "settings/settings.hpp"
 #include "status/log_health.hpp"
 #include "status/shared.hpp"
+#include "status/table_locks.hpp"
 #include "status/wal_health.hpp"
 #include "status/worker_slots.hpp"
 
@@ -393,7 +394,12 @@ Datum eventbus_route_status(PG_FUNCTION_ARGS) {
     auto count = static_cast<int>(SPI_processed);
     auto* lines = static_cast<RouteLine*>(palloc(sizeof(RouteLine) * (count + 1)));
     for (int i = 0; i < count; ++i) lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3), bool_at(i, 4)};
+    const char* locked = locked_table({"cursor"});
     for (int i = 0; i < count; ++i) {
+        if (locked != nullptr) {
+            put_unreadable(result, lines[i], locked);
+            continue;
+        }
         ErrorData* error = attempt([&] { put_status(result, lines[i]); });
         if (error != nullptr) put_unreadable(result, lines[i], error_words(error));
     }
@@ -406,12 +412,14 @@ Datum eventbus_health(PG_FUNCTION_ARGS) {
     Checks checks(reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo));
     SPI_connect();
     check_workers(checks);
-    if (is_our_version()) {
+    if (!is_our_version()) {
+        checks.put("version", "error", version_words(), version_hint);
+    } else if (const char* locked = locked_table({"broker_config", "route_config", "cursor", "dead_letter_store"})) {
+        checks.put("tables", "error", locked, locked_table_hint);
+    } else {
         check_routes(checks);
         check_lag(checks);
         check_storage(checks);
-    } else {
-        checks.put("version", "error", version_words(), version_hint);
     }
     SPI_finish();
     PG_RETURN_NULL();

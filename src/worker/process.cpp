@@ -116,6 +116,9 @@ void connect_to(Oid database) {
              Setting{"row_security", "off"},
              Setting{"client_min_messages", "warning"},
              Setting{"session_replication_role", "origin"},
+             // Who waits for a lock that somebody keeps for long shall not do so in silence.
+             Setting{"log_lock_waits", "on"},
+             Setting{"deadlock_timeout", "1s"},
          })
         if (GetConfigOption(setting.name, missing_ok, false) != nullptr)
             SetConfigOption(setting.name, setting.value, PGC_SUSET, PGC_S_OVERRIDE);
