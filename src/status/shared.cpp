@@ -200,11 +200,11 @@ Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id) {
     return my_worker;
 }
 
-int pids_of_workers(Oid database, int* pids, int most) {
+int pids_of_workers(Oid database, Pids& pids) {
     int count = 0;
     LWLockAcquire(state->lock, LW_SHARED);
     for (const Worker& worker : state->workers)
-        if (worker.pid != 0 && worker.database == database && count < most) pids[count++] = worker.pid;
+        if (worker.pid != 0 && worker.database == database) pids[count++] = worker.pid;
     LWLockRelease(state->lock);
     return count;
 }

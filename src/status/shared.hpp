@@ -125,8 +125,9 @@ Database* my_database();  // this backend's, cached; nullptr where nobody serves
 
 // A worker's own place; freed by a callback at exit. nullptr: the array is full.
 Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id);
-// Calls visit for every running worker of the database; a copy is passed, no lock is held.
-int pids_of_workers(Oid database, int* pids, int most);
+// The running workers of the database, whatever they are.
+using Pids = int[max_workers];
+int pids_of_workers(Oid database, Pids& pids);
 int pid_of_sender(Oid database, std::int32_t broker_id);
 int pid_of_decoder(Oid database, std::int32_t broker_id);
 bool is_parked(Oid database, std::int32_t broker_id);  // its sender runs, and moves no cursor

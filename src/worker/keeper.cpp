@@ -248,8 +248,8 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
             if (!read_brokers(&brokers, memory)) {
                 database->has_extension = false;
                 database->no_extension = true;
-                int pids[64];
-                int count = status::pids_of_workers(oid, pids, 64);
+                status::Pids pids;
+                int count = status::pids_of_workers(oid, pids);
                 for (int i = 0; i < count; ++i)
                     if (pids[i] != MyProcPid) kill(pids[i], SIGTERM);
                 drop_all_slots();

@@ -88,8 +88,8 @@ List* list_databases() {
 void forget_dropped(List* databases) {
     for (status::Database& database : status::shared()->databases) {
         if (database.oid == InvalidOid || list_member_oid(databases, database.oid)) continue;
-        int pid;
-        if (status::pids_of_workers(database.oid, &pid, 1) > 0) continue;
+        status::Pids pids;
+        if (status::pids_of_workers(database.oid, pids) > 0) continue;
         status::free_route(database.oid, 0);
         status::free_database(&database);
     }
