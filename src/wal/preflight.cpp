@@ -89,10 +89,15 @@ Need missing_setting(bool slot_exists) {
                                              *libraries != '\0' ? ", " : "", plugin))};
     }
     if (slot_exists) return {};
-    run_query("SELECT count(*) FROM pg_replication_slots", {}, true);
-    if (int8_at(0, 1) >= max_replication_slots)
+    run_query(
+        "SELECT count(*), (SELECT count(DISTINCT broker_id) FROM eventbus.route_config WHERE source = 'wal') "
+        "FROM pg_replication_slots",
+        {}, true);
+    constexpr int64 some_more = 4;  // or, with many brokers, one for each and for the one that is asked for
+    if (const int64 used = int8_at(0, 1); used >= max_replication_slots)
         return {psprintf("no replication slot is free: all %d are in use", max_replication_slots),
-                line(restart, psprintf("max_replication_slots = %d", max_replication_slots + 4))};
+                line(restart,
+                     psprintf("max_replication_slots = " INT64_FORMAT, used + std::max(some_more, int8_at(0, 2) + 1)))};
     return {};
 }
 

@@ -180,6 +180,9 @@ SteadyTime tend_all(const Brokers& brokers) {
         if (want != 0 && (next == 0 || want < next)) next = want;
     }
     int missing = 0;
+    int decoders = 0;
+    for (int i = 0; i < brokers.count; ++i)
+        if (brokers.items[i].reads_wal && sender_of(brokers.items[i].id)->starved) ++decoders;
     ListCell* cell;
     foreach (cell, senders) {
         auto* sender = static_cast<Sender*>(lfirst(cell));
@@ -193,6 +196,7 @@ SteadyTime tend_all(const Brokers& brokers) {
         pfree(sender);
     }
     database->missing_workers = missing;
+    database->wanted_decoders = decoders;
     if (missing > 0 && !warned_no_room) {
         char* names = starved_brokers(brokers);
         ereport(WARNING,

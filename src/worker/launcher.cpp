@@ -104,6 +104,7 @@ void forget_dropped(List* databases) {
 
 void warn_no_room(Keeper* keeper, status::Database* database) {
     database->missing_workers = 1;
+    database->wanted_decoders = 0;
     if (!keeper->warned)
         ereport(WARNING, (errmsg("pg_eventbus cannot start a keeper for database %s: no background worker slot is free",
                                  NameStr(keeper->name)),
@@ -112,7 +113,8 @@ void warn_no_room(Keeper* keeper, status::Database* database) {
                                                           : "If it has the extension, its events wait in the log",
                                     max_worker_processes),
                           errhint("Set max_worker_processes to at least %d (the launcher, and for each database a "
-                                  "keeper and a sender for each broker) and restart the server.",
+                                  "keeper, a sender for each broker, and a decoder for each with routes from the "
+                                  "WAL) and restart the server.",
                                   status::wanted_worker_processes())));
     keeper->warned = true;
 }
@@ -178,6 +180,7 @@ SteadyTime tend(Oid oid, int* starting) {
         return keeper->retry_at;
     }
     database->missing_workers = 0;
+    database->wanted_decoders = 0;
     keeper->warned = false;
     ++*starting;
     return 0;
