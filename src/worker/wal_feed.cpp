@@ -308,7 +308,7 @@ const char* wal_state(const SenderRoute* route, const char** words) {
     }
     if (route->wal->begun) return nullptr;
     *words = wal_now.words;
-    return "starting";
+    return wal_starting;
 }
 
 }  // namespace eventbus::worker

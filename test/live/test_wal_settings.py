@@ -72,6 +72,24 @@ def test_a_server_that_is_not_set_up_says_so(name, redis_server):
         db.connection.close()
 
 
+def last_errors(db, where):
+    route = "= 'out'" if where == "status" else "_id = (SELECT id FROM eventbus.route_config WHERE name = 'out') AND detour = 0"
+    [row] = db.rows(f"SELECT last_error, last_error_at FROM eventbus.{where} WHERE route{route}")
+    return row["last_error"], row["last_error_at"]
+
+
+def test_that_a_slot_was_lost_is_the_last_error_from_then_on(db, route, name):
+    slot = db.one("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()")
+    drop_slot(db)
+    db.wait_status("out", 60, state="lost", last_error=lambda text: text and slot in text)
+    eventually(lambda: last_errors(db, "status") == last_errors(db, "cursor"), 60, "the cursor has it as well")
+    before = last_errors(db, "status")
+    db.run("SELECT eventbus.restart_route('out')")
+    db.wait_status("out", 60, state="active", last_error=before[0], last_error_at=before[1])
+    terminate_sender(db)
+    db.wait_status("out", 60, state="active", last_error=before[0], last_error_at=before[1])
+
+
 @pytest.fixture
 def libraries(cluster):
     """By the file: ALTER SYSTEM would make one name of a quoted list."""
@@ -98,6 +116,13 @@ if knows_setting("output_plugin_libraries"):  # servers before it let every plug
         eventually(lambda: redis_server.client().xlen(name) == 1, 60, "the event arrives once it can be read")
         db.wait_state("out", "active")
         assert len(told("stand still")) == 1 and len(told("go on")) == 1
+        # When it is over, it is still the last thing that went wrong; for the next sender, too.
+        for _ in range(2):
+            eventually(lambda: last_errors(db, "status") == last_errors(db, "cursor"), 60, "the cursor has it as well")
+            words, since = last_errors(db, "status")
+            assert "output_plugin_libraries" in words and since is not None
+            terminate_sender(db)
+            db.wait_state("out", "active")
 
     def test_a_list_that_alter_system_was_given_in_quotes(db, redis_server, name, setting):
         db.broker("redis", redis_server.url)
