@@ -39,7 +39,7 @@ COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; w
 COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
 COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
 
--- Waiting for routes from the WAL. No rights are given here: a dump would not carry them.
+-- Waiting for routes from the WAL, and with a parameter without a type.
 CREATE FUNCTION eventbus.wait_for_delivery(lsn pg_lsn, timeout interval DEFAULT '10 s', route text DEFAULT NULL)
     RETURNS boolean LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_wait_for_delivery_lsn';
@@ -52,6 +52,34 @@ COMMENT ON FUNCTION eventbus.wait_for_delivery(text, interval, text) IS
     'the same for a literal or a parameter without a type: the id of an event of the log (42) or a place in the WAL (0/16B3748)';
 REVOKE ALL ON FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text),
     eventbus.wait_for_delivery(text, interval, text) FROM PUBLIC;
+-- Who may wait goes on to: a call with a literal is another function's now. What is granted in here would count as the
+-- extension's own, which dumps leave to it, so the note that says so is set back.
+DO $$
+DECLARE
+    forms pg_catalog.oid[] := ARRAY['eventbus.wait_for_delivery(pg_lsn, interval, text)'::pg_catalog.regprocedure,
+                                    'eventbus.wait_for_delivery(text, interval, text)'::pg_catalog.regprocedure];
+    given record;
+BEGIN
+    FOR given IN SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee,
+                        pg_catalog.bool_or(a.is_grantable) AS is_grantable
+                 FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
+                 WHERE p.oid = 'eventbus.wait_for_delivery(bigint, interval, text)'::pg_catalog.regprocedure
+                 AND a.grantee <> p.proowner GROUP BY 1 LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text), '
+                                  'eventbus.wait_for_delivery(text, interval, text) TO %s%s',
+                                  given.grantee, CASE WHEN given.is_grantable THEN ' WITH GRANT OPTION' END);
+    END LOOP;
+    UPDATE pg_catalog.pg_init_privs i
+    SET initprivs = ARRAY[pg_catalog.makeaclitem(p.proowner, p.proowner, 'EXECUTE', false)]
+    FROM pg_catalog.pg_proc p
+    WHERE p.oid = i.objoid AND i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = ANY (forms);
+    -- From PostgreSQL 17 on roles in such notes cannot be dropped.
+    DELETE FROM pg_catalog.pg_shdepend d USING pg_catalog.pg_proc p
+    WHERE p.oid = d.objid AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = ANY (forms)
+    AND d.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+    AND d.deptype = 'i' AND d.refobjid <> p.proowner;
+END
+$$;
 
 -- Comments in ASCII: databases of any encoding can read them.
 COMMENT ON FUNCTION eventbus.publish_change() IS
