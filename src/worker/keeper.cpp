@@ -201,7 +201,7 @@ SteadyTime tend_all(const Brokers& brokers) {
         char* names = starved_brokers(brokers);
         ereport(WARNING,
                 (errmsg("pg_eventbus cannot start %d of its senders: no background worker slot is free", missing),
-                 errdetail("Database %s, brokers: %s. Their events wait in the log; it is tried again every 5 s. "
+                 errdetail("Database %s, brokers: %s. Their events wait; it is tried again every 5 s. "
                            "max_worker_processes is %d.",
                            brokers.database, names, max_worker_processes),
                  errhint("Set max_worker_processes to at least %d and restart the server.",

@@ -106,16 +106,16 @@ void warn_no_room(Keeper* keeper, status::Database* database) {
     database->missing_workers = 1;
     database->wanted_decoders = 0;
     if (!keeper->warned)
-        ereport(WARNING, (errmsg("pg_eventbus cannot start a keeper for database %s: no background worker slot is free",
-                                 NameStr(keeper->name)),
-                          errdetail("%s; it is tried again every 5 s. max_worker_processes is %d.",
-                                    keeper->has_extension ? "Its events wait in the log"
-                                                          : "If it has the extension, its events wait in the log",
-                                    max_worker_processes),
-                          errhint("Set max_worker_processes to at least %d (the launcher, and for each database a "
-                                  "keeper, a sender for each broker, and a decoder for each with routes from the "
-                                  "WAL) and restart the server.",
-                                  status::wanted_worker_processes())));
+        ereport(WARNING,
+                (errmsg("pg_eventbus cannot start a keeper for database %s: no background worker slot is free",
+                        NameStr(keeper->name)),
+                 errdetail("%s; it is tried again every 5 s. max_worker_processes is %d.",
+                           keeper->has_extension ? "Its events wait" : "If it has the extension, its events wait",
+                           max_worker_processes),
+                 errhint("Set max_worker_processes to at least %d (the launcher, and for each database a "
+                         "keeper, a sender for each broker, and a decoder for each with routes from the "
+                         "WAL) and restart the server.",
+                         status::wanted_worker_processes())));
     keeper->warned = true;
 }
 

@@ -34,8 +34,10 @@ void note_errors(SenderRoute* route, const delivery::RouteStatus& status) {
     if (strcmp(words, route->wal_words) != 0) {
         copy_text(route->wal_words, sizeof route->wal_words, words);
         const bool any = words[0] != '\0';
-        route->wal_words_at = any ? GetCurrentTimestamp() : 0;
-        if (any && strcmp(state, wal_starting) != 0) {
+        // A route is lost once, and stays so for every sender that comes.
+        const bool known = any && strcmp(state, wal_lost) == 0 && strcmp(words, route->last_error) == 0;
+        route->wal_words_at = known ? counters.last_error_at : any ? GetCurrentTimestamp() : 0;
+        if (any && !known && strcmp(state, wal_starting) != 0) {
             copy_text(route->last_error, sizeof route->last_error, words);
             counters.last_error_at = route->wal_words_at;
             sender.unsaved = true;

@@ -131,8 +131,7 @@ void use_search_path_of_sessions() {
 void refuse_for_lack_of_room() {
     ereport(WARNING, (errmsg("pg_eventbus: no room in shared memory for the process \"%s\"", MyBgworkerEntry->bgw_name),
                       errdetail("A server runs at most %d keepers, senders and decoders, for at most %d databases. "
-                                "Events wait in the log; "
-                                "it is tried again, at most a minute apart.",
+                                "Events wait; it is tried again, at most a minute apart.",
                                 status::max_workers, status::max_databases),
                       errhint("Drop brokers or extensions that are not needed.")));
     proc_exit(1);

@@ -245,7 +245,7 @@ def test_no_free_slot_for_a_keeper_names_the_database(name):
     with PostgresCluster(config={"max_worker_processes": 2}) as cluster:
         cluster.wait_log("cannot start a keeper for database (postgres|template1): no background worker slot is free",
                          deadline=60)
-        assert "DETAIL:  If it has the extension, its events wait in the log" in cluster.log_text()
+        assert "DETAIL:  If it has the extension, its events wait; it is tried" in cluster.log_text()
 
 
 def test_a_broker_that_alter_broker_has_mended_is_told_to_be_back(db, redis_server, name, told):

@@ -37,6 +37,7 @@ CREATE OR REPLACE VIEW eventbus.dead_letter AS
 COMMENT ON COLUMN eventbus.dead_letter.event_id IS 'event id, which redeliver and discard want; of an event from the WAL a number that is unique on its route, message_id is what the log and last_error name';
 COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; what was published as bytes, text or not, is shown in base64';
 COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
+COMMENT ON COLUMN eventbus.dead_letter.attempts IS 'how often it was offered to the broker in all; max_attempts counts only attempts beside which something else was delivered, so this may be more';
 COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
 
 -- Waiting for routes from the WAL, and with a parameter without a type.
