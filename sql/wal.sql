@@ -17,18 +17,18 @@ SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source
 SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "include-pk": true}');
 BEGIN;
 SELECT eventbus.create_route(format, 'wal_broker', 'stream:s',
-                             options => jsonb_build_object('source', 'wal', 'format', format, 'tables', 'none.*'))
+                             options => jsonb_build_object('source', 'wal', 'format', format, 'tables', '-*.*'))
 FROM unnest('{debezium, wal2json, row}'::text[]) format;
-SELECT eventbus.alter_route('row', options => '{"source": "wal", "format": "wal2json", "tables": "none.*"}');
-SELECT eventbus.alter_route('row', options => '{"source": "wal", "origin": "none", "tables": "none.*"}');
+SELECT eventbus.alter_route('row', options => '{"source": "wal", "format": "wal2json", "tables": "-*.*"}');
+SELECT eventbus.alter_route('row', options => '{"source": "wal", "origin": "none", "tables": "-*.*"}');
 SELECT eventbus.alter_route('row', options => '{"source": "wal", "format": "wal2json2"}');
 ROLLBACK;
 
 -- Patterns of messages are not those of topics.
 BEGIN;
-SELECT eventbus.create_route('m', 'wal_broker', 'stream:s', options => '{"source": "wal", "tables": "none.*", "messages": "soak.#"}');
-SELECT eventbus.alter_route('m', options => '{"source": "wal", "tables": "none.*", "messages": ["a.*", "-#.debug"]}');
-SELECT eventbus.alter_route('m', options => '{"source": "wal", "tables": "none.*", "messages": "shop.*, a#b, -*.x#"}');
+SELECT eventbus.create_route('m', 'wal_broker', 'stream:s', options => '{"source": "wal", "tables": "-*.*", "messages": "soak.#"}');
+SELECT eventbus.alter_route('m', options => '{"source": "wal", "tables": "-*.*", "messages": ["a.*", "-#.debug"]}');
+SELECT eventbus.alter_route('m', options => '{"source": "wal", "tables": "-*.*", "messages": "shop.*, a#b, -*.x#"}');
 ROLLBACK;
 
 -- Tables without a replica identity, and who may take changes of every table.
@@ -63,7 +63,43 @@ ROLLBACK TO denied;
 RESET ROLE;
 ALTER ROLE no_replication REPLICATION;
 SET ROLE no_replication;
-SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "tables": "none.*"}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "tables": "-*.*"}');
+ROLLBACK;
+
+-- Lists that choose nothing, or that no table fits.
+BEGIN;
+\set ON_ERROR_ROLLBACK on
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "tables": []}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "messages": " "}');
+\echo :LAST_ERROR_SQLSTATE
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "operations": []}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "publication": []}');
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "tables": "eventbus.*"}');
+CREATE SCHEMA there;
+CREATE TABLE there.a (id int PRIMARY KEY);
+CREATE TABLE there.b (id int PRIMARY KEY) PARTITION BY LIST (id);
+SELECT eventbus.create_route('w', 'wal_broker', 'stream:s', options => '{"source": "wal", "tables": "-*.*"}');
+SELECT eventbus.alter_route('w', options => '{"source": "wal", "tables": "there.?, -eventbus.*"}');
+SELECT eventbus.alter_route('w', options => '{"source": "wal", "tables": "there.a, There.a, there.b, there.x?, -there.b"}');
+SELECT name, level, detail, hint FROM eventbus.health() WHERE name = 'tables of route w';
+SELECT eventbus.alter_route('w', options => '{"source": "wal", "tables": []}');
+SELECT eventbus.alter_route('w', options => '{"source": "wal", "tables": ["there.a", "eventbus.cursor"]}');
+-- Publications that disagree on the columns of a table, which PostgreSQL refuses where it decodes.
+CREATE TABLE there."C" (id int PRIMARY KEY, x int, y int);
+CREATE PUBLICATION everything FOR TABLES IN SCHEMA there;
+CREATE PUBLICATION whole FOR TABLE there."C" (id, x, y);
+CREATE PUBLICATION part FOR TABLE there."C" (id, x), there.a;
+SELECT eventbus.create_route('p', 'wal_broker', 'stream:s', options => '{"source": "wal", "publication": ["part", "whole"]}');
+SELECT eventbus.create_route('p', 'wal_broker', 'stream:s', options => '{"source": "wal", "publication": "everything, part"}');
+SELECT eventbus.create_route('p', 'wal_broker', 'stream:s', options => '{"source": "wal", "publication": "everything, whole"}');
+SELECT eventbus.alter_route('p', options => '{"source": "wal", "publication": "everything, part"}');
+SELECT eventbus.alter_route('p', options => '{"source": "wal", "publication": "everything, part", "tables": "-there.C"}');
+SELECT eventbus.alter_route('p', topics => '#.a.*', options => '{"source": "wal", "publication": "everything, part"}');
+SELECT level FROM eventbus.health() WHERE name = 'tables of route p';
+SELECT eventbus.alter_route('p', topics => '#', options => '{"source": "wal", "publication": "everything, whole"}');
+ALTER PUBLICATION whole SET TABLE there."C" (id);
+SELECT level, detail, hint FROM eventbus.health() WHERE name = 'tables of route p';
+\set ON_ERROR_ROLLBACK off
 ROLLBACK;
 
 -- A route keeps its source.

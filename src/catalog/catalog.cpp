@@ -26,12 +26,13 @@ static int read_ids(const char* query, int32** ids, MemoryContext memory) {
 int brokers_with_routes(BrokerVersion** brokers, MemoryContext memory) {
     run_query(
         "SELECT b.id, b.name, hashtextextended(b.xmin::text || string_agg(format(' %s:%s', r.id, r.xmin), '' "
-        "ORDER BY r.id), 0) FROM eventbus.broker_config b JOIN eventbus.route_config r ON r.broker_id = b.id "
+        "ORDER BY r.id), 0), bool_or(r.source = 'wal') FROM eventbus.broker_config b JOIN eventbus.route_config r ON "
+        "r.broker_id = b.id "
         "GROUP BY b.id, b.name, b.xmin ORDER BY 1",
         {}, true);
     auto count = static_cast<int>(SPI_processed);
     *brokers = static_cast<BrokerVersion*>(MemoryContextAlloc(memory, sizeof(BrokerVersion) * (count + 1)));
-    for (int i = 0; i < count; ++i) (*brokers)[i] = {int4_at(i, 1), keep(i, 2, memory), int8_at(i, 3)};
+    for (int i = 0; i < count; ++i) (*brokers)[i] = {int4_at(i, 1), keep(i, 2, memory), int8_at(i, 3), bool_at(i, 4)};
     return count;
 }
 

@@ -35,6 +35,7 @@ struct BrokerVersion {
     int32 id;
     char* name;
     int64 version;
+    bool reads_wal;
 };
 int brokers_with_routes(BrokerVersion** brokers, MemoryContext memory);
 // Of those, brokers that have routes from the WAL.

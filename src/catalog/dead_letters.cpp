@@ -49,25 +49,33 @@ constexpr Oid column_types[] = {INT4OID,  INT8OID,        TEXTOID, TEXTOID, TEXT
                                 BYTEAOID, TIMESTAMPTZOID, TEXTOID, INT4OID, LSNOID,  INT8OID, BOOLOID};
 constexpr int column_count = lengthof(column_types);
 
-// What the table holds of a letter. `without`: why payload and headers are left out; nullptr: they are not.
-void fill(Argument* columns, const DeadLetter& letter, const char* without) {
+// What of a letter the table cannot take, and why. Headers that are JSON need be no jsonb: a NUL within a text.
+enum class Without : std::uint8_t { nothing, headers, headers_and_payload };
+struct Left {
+    Without out;
+    const char* why;
+};
+
+// What the table holds of a letter.
+void fill(Argument* columns, const DeadLetter& letter, const Left& left) {
     const Event& event = *letter.event;
-    bool whole = event.error.empty() && without == nullptr;
-    bool has_payload = without == nullptr && (event.error.empty() || !event.payload.empty());
+    bool whole = event.error.empty() && left.out == Without::nothing;
+    bool has_payload = left.out != Without::headers_and_payload && (event.error.empty() || !event.payload.empty());
     Argument topic = stored_text(event.topic.empty() ? "?" : event.topic, &whole);
     Argument key = event.key ? stored_text(*event.key, &whole) : Argument::null_of(TEXTOID);
     Argument type = stored_text(event.content_type, &whole);
     Argument headers = Argument::null_of(TEXTOID);
-    if (without == nullptr && !event.headers.empty()) headers = stored_text(event.headers, &whole);
+    if (left.out == Without::nothing && !event.headers.empty()) headers = stored_text(event.headers, &whole);
     // A text that the database has no characters for is kept as the bytes that it is.
     bool is_text = has_payload && !event.is_bytes;
     Argument text = is_text ? stored_text(event.payload, &is_text) : Argument::null_of(TEXTOID);
     if (!is_text) text = Argument::null_of(TEXTOID);
     Argument bytes = has_payload && !is_text ? stored_bytes(event.payload) : Argument::null_of(BYTEAOID);
     Argument error = stored_error(letter.error);
-    if (without != nullptr)
-        error = Argument::of(static_cast<const char*>(psprintf(
-            "%s (without payload and headers, which could not be stored: %s)", from_utf8(letter.error), without)));
+    if (left.out != Without::nothing)
+        error = Argument::of(static_cast<const char*>(
+            psprintf("%s (without %s, which could not be stored: %s)", from_utf8(letter.error),
+                     left.out == Without::headers ? "headers" : "payload and headers", left.why)));
     const Argument made[column_count] = {
         Argument::of(letter.route_id),
         Argument::of(event.id),
@@ -110,7 +118,7 @@ const char* const update_sql =
 // All in one statement, for there may be thousands of them: their routes are locked once, and the foreign key's check
 // of each row, as dear as storing it, is disabled. So dear is the check for known ones: it is made where there are
 // some.
-void insert(const DeadLetter* letters, int count, Known known, const char* without) {
+void insert(const DeadLetter* letters, int count, Known known, const Left& left) {
     static Prepared statements[2];
     Prepared& statement = statements[known == Known::some];
     if (statement.sql == nullptr)
@@ -119,7 +127,7 @@ void insert(const DeadLetter* letters, int count, Known known, const char* witho
     auto* cells = static_cast<Argument*>(palloc(sizeof(Argument) * static_cast<Size>(count) * column_count));
     auto* values = static_cast<Datum*>(palloc(sizeof(Datum) * static_cast<Size>(count)));
     auto* nulls = static_cast<bool*>(palloc(sizeof(bool) * static_cast<Size>(count)));
-    for (int i = 0; i < count; ++i) fill(cells + i * column_count, letters[i], without);
+    for (int i = 0; i < count; ++i) fill(cells + i * column_count, letters[i], left);
     Argument arrays[column_count];
     for (int column = 0; column < column_count; ++column) {
         Oid type = column_types[column];
@@ -194,12 +202,15 @@ void store_dead_letters(const DeadLetter* letters, int count) {
         Size bytes = 0;
         for (; end < count && end < first + together && (end == first || bytes < most_bytes); ++end)
             bytes += letters[end].event->payload.size() + letters[end].event->headers.size();
-        ErrorData* error = attempt([&] { insert(letters + first, end - first, Known::none, nullptr); });
+        constexpr Left nothing = {Without::nothing, nullptr};
+        ErrorData* error = attempt([&] { insert(letters + first, end - first, Known::none, nothing); });
         if (error != nullptr && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION)
-            error = attempt([&] { insert(letters + first, end - first, Known::some, nullptr); });
+            error = attempt([&] { insert(letters + first, end - first, Known::some, nothing); });
         for (int i = first; error != nullptr && i < end; ++i) {
-            ErrorData* own = attempt([&] { insert(letters + i, 1, Known::some, nullptr); });
-            if (own != nullptr) insert(letters + i, 1, Known::some, error_words(own));
+            ErrorData* own = attempt([&] { insert(letters + i, 1, Known::some, nothing); });
+            if (own != nullptr && !letters[i].event->headers.empty())
+                own = attempt([&] { insert(letters + i, 1, Known::some, {Without::headers, error_words(own)}); });
+            if (own != nullptr) insert(letters + i, 1, Known::some, {Without::headers_and_payload, error_words(own)});
         }
         MemoryContextReset(scratch);
     }

@@ -76,13 +76,19 @@ void check_server(int32 broker_id) {
                 (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", need.what), errhint("%s", need.hint)));
 }
 
-void check_publications(const wal::Selection& selection) {
-    const char* missing = wal::missing_publications(selection);
-    if (missing == nullptr) return;
-    run_query("SELECT coalesce(string_agg(quote_ident(pubname), ', ' ORDER BY 1), 'none') FROM pg_publication", {},
-              true);
-    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("publications that do not exist: %s", missing),
-                    errhint("Existing publications: %s. CREATE PUBLICATION makes one.", text_at(0, 1))));
+void check_publications(const wal::Selection& selection, const char* topics) {
+    if (const char* missing = wal::missing_publications(selection)) {
+        run_query("SELECT coalesce(string_agg(quote_ident(pubname), ', ' ORDER BY 1), 'none') FROM pg_publication", {},
+                  true);
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("publications that do not exist: %s", missing),
+                        errhint("Existing publications: %s. CREATE PUBLICATION makes one.", text_at(0, 1))));
+    }
+    if (const char* table = contradicted_table(selection, topics))
+        ereport(ERROR,
+                (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                 errmsg("cannot use different column lists for table %s in different publications", table),
+                 errdetail("Changes of the table could not be decoded."),
+                 errhint("Name publications that agree on its columns, or leave it out by the option \"tables\".")));
 }
 
 void warn_of_tables(const char* route, const wal::Selection& selection, const char* topics) {
@@ -104,6 +110,23 @@ void warn_of_messages(const char* route, const wal::Selection& selection) {
                  errdetail("No topic holds one."),
                  errhint("Here * stands for any characters, dots among them, as in \"shop.*\". Patterns with # "
                          "are for the route's topics.")));
+}
+
+void tell_of_patterns(const char* route, const wal::Selection& selection) {
+    const char* patterns = wal::patterns_without_tables(selection);
+    if (patterns != nullptr)
+        ereport(NOTICE, (errmsg("route \"%s\" asks for tables that do not exist yet", route),
+                         errdetail("No table is taken for: %s.", patterns),
+                         errhint("If there should be some by now, compare with the names in pg_tables, letter by "
+                                 "letter; for no tables write \"tables\": \"-*.*\".")));
+}
+
+// What a route from the WAL chooses.
+void check_choice(const char* route, const wal::Selection& selection, const char* topics) {
+    check_publications(selection, topics);
+    warn_of_tables(route, selection, topics);
+    tell_of_patterns(route, selection);
+    warn_of_messages(route, selection);
 }
 
 void say_when(const char* route, const char* begins) {
@@ -160,9 +183,7 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
 
     if (checked.from_wal) {
         check_server(broker_id);
-        check_publications(checked.selection);
-        warn_of_tables(name, checked.selection, topics);
-        warn_of_messages(name, checked.selection);
+        check_choice(name, checked.selection, topics);
     }
     // Until this transaction has committed, rotation must not let go of what the route will want: it needs these
     // locks, and looks at the routes only once it has them.
@@ -216,9 +237,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
                         errhint("Keep \"source\" in the options as it is, or drop the route and create it anew.")));
     if (checked.from_wal) {
         check_server(broker_id);
-        check_publications(checked.selection);
-        warn_of_tables(name, checked.selection, new_topics);
-        warn_of_messages(name, checked.selection);
+        check_choice(name, checked.selection, new_topics);
     }
     if (wants_start)
         ereport(NOTICE, (errmsg("route option \"start\" does nothing here"),

@@ -15,6 +15,9 @@ wal::Selection wal_selection(const char* options, const broker::Module& module);
 // read; nullptr: there is none. Between SPI_connect and SPI_finish.
 const char* tables_without_identity(const wal::Selection& selection, const char* topics);
 
+// A table of which the route takes rows, and that its publications show with different columns; nullptr: there is none.
+const char* contradicted_table(const wal::Selection& selection, const char* topics);
+
 // The first pattern of "messages" that is written as one of topics, with # for words; nullptr: there is none. palloc'd.
 const char* pattern_of_topics(const char* messages);
 

@@ -44,6 +44,7 @@ struct Options {
     bool by_publication;
     bool local_only;  // origin = none
     bool skip_empty;
+    bool tells_of_publications;  // that did not exist at a place in the WAL; who asks for them does not know otherwise
     bool leaves_out_unreadable;  // what cannot be written, rather than failing at it; see readable.hpp
     bool actions[operation_count];
     List* filter_origins;  // of oids

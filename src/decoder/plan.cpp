@@ -256,7 +256,8 @@ Plans* make_plans(MemoryContext memory, const Options* options, PreparePlan prep
     control.entrysize = sizeof(Entry);
     control.hcxt = memory;
     plans->table = hash_create("pg_eventbus decoded tables", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-    if (options->by_publication) plans->publications = make_publications(memory, options->publications);
+    if (options->by_publication)
+        plans->publications = make_publications(memory, options->publications, options->tells_of_publications);
     plans->next = all_plans;
     all_plans = plans;
     plans->gone.func = forget;

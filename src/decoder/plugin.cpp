@@ -46,6 +46,7 @@ void startup(LogicalDecodingContext* context, OutputPluginOptions* output, bool 
     decoder->scratch = AllocSetContextCreate(memory, "pg_eventbus decoded change", ALLOCSET_DEFAULT_SIZES);
     decoder->stamp = static_cast<Stamp*>(palloc0(sizeof(Stamp)));
     read_options(context->output_plugin_options, &decoder->options);
+    decoder->options.tells_of_publications = true;
     decoder->options.leaves_out_unreadable = true;  // an error would stop the slot for good
     decoder->format = !decoder->options.wal2json      ? &debezium_format
                       : decoder->options.version == 1 ? &wal2json_format_1

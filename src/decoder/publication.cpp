@@ -20,6 +20,7 @@ class Publications {
  public:
     MemoryContext memory;
     List* names;
+    bool tell;    // of those that do not exist
     List* found;  // of Publication*
     bool stale;
     bool complete;  // not where looking them up was broken off by an error
@@ -51,7 +52,7 @@ void load(Publications* publications) {
         auto* name = static_cast<char*>(lfirst(cell));
         if (Publication* publication = GetPublicationByName(name, true))
             publications->found = lappend(publications->found, publication);
-        else
+        else if (publications->tell)
             ereport(WARNING, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("publication \"%s\" does not exist", name),
                               errdetail("It publishes nothing at this place in the WAL."),
                               errhint("Changes made before a publication is created are not published by it.")));
@@ -222,10 +223,11 @@ const Row& complete_row(RelationPlan* plan) {
 
 }  // namespace
 
-Publications* make_publications(MemoryContext memory, List* names) {
+Publications* make_publications(MemoryContext memory, List* names, bool tell) {
     auto* made = static_cast<Publications*>(MemoryContextAllocZero(memory, sizeof(Publications)));
     made->memory = AllocSetContextCreate(memory, "pg_eventbus publications", ALLOCSET_SMALL_SIZES);
     made->names = names;
+    made->tell = tell;
     made->stale = true;
     return made;
 }

@@ -9,7 +9,7 @@ namespace eventbus::decoder {
 
 class Publications;
 
-Publications* make_publications(MemoryContext memory, List* names);
+Publications* make_publications(MemoryContext memory, List* names, bool tell);
 void outdate_publications(Publications* publications);
 
 struct Publishing {

@@ -145,6 +145,7 @@ class RouteQueue {
     bool is_left_out(Place place) const;
     const BitRows* known_takers() const;
     void seek();
+    const char* source() const { return route_->options.from_wal ? "the WAL" : "the log"; }
     bool is_strict() const { return route_->options.order == router::Order::strict; }
     Item& item(std::uint64_t number) { return items_[number - base_]; }
     Item* find(std::uint64_t number) { return number - base_ < items_.size() ? &item(number) : nullptr; }

@@ -25,7 +25,7 @@ void RouteQueue::stand(Stand why, std::uint64_t number, const std::string& words
     if (!is_new) return;
     begin_standing();
     const auto pause = held_until_ - context_.now;
-    const auto then = "; trying again in " + seconds_text(pause) + ", its events stay in the log";
+    const auto then = "; trying again in " + seconds_text(pause) + ", its events stay in " + source();
     constexpr auto warning = Notice::Level::warning;
     switch (why) {
         case Stand::no:

@@ -98,7 +98,7 @@ void RouteQueue::nothing_passes(const Item& it, const std::string& words) {
                     shown() + " delivers nothing for " + seconds_text(context_.now - refused_since_) +
                         ": its events are refused for the time being: " + with_name(it, words) +
                         "; trying again, at most " + seconds_text(context_.limits.event_most) +
-                        " apart, they stay in the log",
+                        " apart, they stay in " + source(),
                     "Look at the broker's memory and disk, and at the limits of what the route delivers to.");
 }
 

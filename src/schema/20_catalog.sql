@@ -162,7 +162,7 @@ COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; w
 COMMENT ON COLUMN eventbus.dead_letter.headers IS 'the event''s headers';
 COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
 COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
-COMMENT ON COLUMN eventbus.dead_letter.attempts IS 'how often it was offered to the broker';
+COMMENT ON COLUMN eventbus.dead_letter.attempts IS 'how often it was offered to the broker in all; max_attempts counts only attempts beside which something else was delivered, so this may be more';
 COMMENT ON COLUMN eventbus.dead_letter.failed_at IS 'when it was refused for good';
 
 CREATE FUNCTION eventbus.create_broker(name text, url text, options jsonb DEFAULT '{}') RETURNS void

@@ -26,7 +26,7 @@ COMMENT ON COLUMN eventbus.status.skipped IS 'events that were left out because 
 COMMENT ON COLUMN eventbus.status.in_flight IS 'events offered to the broker and not yet acknowledged';
 COMMENT ON COLUMN eventbus.status.lag IS 'age of the oldest event that is not settled; 0 where there is none. Of a route from the WAL that is behind in reading, how long ago it had read all that there was; NULL where nobody can tell: it has no sender, or is lost';
 COMMENT ON COLUMN eventbus.status.last_delivered_at IS 'when the broker last acknowledged an event';
-COMMENT ON COLUMN eventbus.status.last_error IS 'what last went wrong, in the broker''s words';
+COMMENT ON COLUMN eventbus.status.last_error IS 'what last went wrong, in the broker''s words or of reading the WAL; stays when it is over. Of a route that is starting, whom it waits for';
 COMMENT ON COLUMN eventbus.status.last_error_at IS 'when that was';
 COMMENT ON COLUMN eventbus.status.sender_pid IS 'process id of the sender; NULL where none runs';
 COMMENT ON COLUMN eventbus.status.throughput IS 'events a second that the broker has acknowledged, over the last minute (60 to 70 s)';

@@ -44,6 +44,7 @@ void startup() {
     if (!found) {
         new (memory) Shared();
         state->look_at = UINT64_MAX;
+        state->started_at = steady_now();
         state->lock = &GetNamedLWLockTranche("pg_eventbus")->lock;
         for (Route& route : state->routes) SpinLockInit(&route.mutex);
         init_waiters(&state->waiters);
@@ -105,6 +106,7 @@ static Database* find_place(Oid oid, bool create) {
         free->cursor_saves = 0;
         free->keeper_waits = false;
         free->configuration = 0;
+        free->changed_at = steady_now();
         free->log.forget();
         free->room.wanted = 0;
         free->room.look_at = 0;
@@ -119,6 +121,7 @@ static Database* find_place(Oid oid, bool create) {
         free->suspended_by = 0;
         free->missing_workers = 0;
         free->missing_decoders = 0;
+        free->wanted_decoders = 0;
         free->oid = oid;
         found = free;
     }
@@ -139,10 +142,18 @@ Database* configuration_changed(Oid oid) {
     Database* database = find_place(oid, true);
     if (database != nullptr) {
         database->configuration.fetch_add(1);
+        database->changed_at = steady_now();
         database->look = true;
     }
     LWLockRelease(state->lock);
     return database;
+}
+
+bool may_be_starting(const Database* database) {
+    constexpr int patience_ms = 3000;
+    const SteadyTime now = steady_now();
+    return !ms_have_passed(state->started_at, now, patience_ms) ||
+           (database != nullptr && !ms_have_passed(database->changed_at, now, patience_ms));
 }
 
 void free_database(Database* database) {
@@ -200,11 +211,11 @@ Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id) {
     return my_worker;
 }
 
-int pids_of_workers(Oid database, int* pids, int most) {
+int pids_of_workers(Oid database, Pids& pids) {
     int count = 0;
     LWLockAcquire(state->lock, LW_SHARED);
     for (const Worker& worker : state->workers)
-        if (worker.pid != 0 && worker.database == database && count < most) pids[count++] = worker.pid;
+        if (worker.pid != 0 && worker.database == database) pids[count++] = worker.pid;
     LWLockRelease(state->lock);
     return count;
 }

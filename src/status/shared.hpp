@@ -49,6 +49,7 @@ struct Database {
     std::atomic<std::uint64_t> cursor_saves;   // times that a sender has moved cursors
     std::atomic<bool> keeper_waits;            // the keeper wants to be woken by the next of them
     std::atomic<std::uint32_t> configuration;  // rises when brokers, routes or the extension change
+    std::atomic<SteadyTime> changed_at;        // when it last did
     log::SharedPlace log;                      // where publishers append
     Room room;
     std::atomic<bool> look;             // the launcher should start a keeper to look at it
@@ -58,6 +59,7 @@ struct Database {
     std::atomic<int> suspended_by;      // pid of a backend that needs the database to itself, or 0
     std::atomic<int> missing_workers;   // keepers and senders that found no slot in max_worker_processes,
     std::atomic<int> missing_decoders;  // and decoders
+    std::atomic<int> wanted_decoders;   // that such senders will want
 };
 
 // A running keeper, sender or decoder.
@@ -101,6 +103,7 @@ struct Route {
 struct Shared {
     LWLock* lock;                        // guards the allocation of the arrays' places
     std::atomic<std::uint64_t> look_at;  // no decoder wants to be woken before the WAL has come so far
+    SteadyTime started_at;
     int launcher_pid;
     int launcher_proc_number;
     Database databases[max_databases];
@@ -122,12 +125,15 @@ bool free_if_unwanted(Database* database);
 // Workers are to read the configuration anew, and the launcher is to see to it that there are some. The place cannot be
 // freed in between. Wakes nobody.
 Database* configuration_changed(Oid oid);
+// Workers that are missing are perhaps just being started: the server, or what they are for, is new.
+bool may_be_starting(const Database* database);
 Database* my_database();  // this backend's, cached; nullptr where nobody serves it
 
 // A worker's own place; freed by a callback at exit. nullptr: the array is full.
 Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id);
-// Calls visit for every running worker of the database; a copy is passed, no lock is held.
-int pids_of_workers(Oid database, int* pids, int most);
+// The running workers of the database, whatever they are.
+using Pids = int[max_workers];
+int pids_of_workers(Oid database, Pids& pids);
 int pid_of_sender(Oid database, std::int32_t broker_id);
 int pid_of_decoder(Oid database, std::int32_t broker_id);
 bool is_parked(Oid database, std::int32_t broker_id);  // its sender runs, and moves no cursor

@@ -14,6 +14,7 @@
 #include "settings/settings.hpp"
 #include "status/log_health.hpp"
 #include "status/shared.hpp"
+#include "status/table_locks.hpp"
 #include "status/wal_health.hpp"
 #include "status/worker_slots.hpp"
 
@@ -214,25 +215,29 @@ class Checks {
     ReturnSetInfo* result_;
 };
 
-void check_workers(Checks& checks) {
+// Returns whether those that do not run may be about to.
+bool check_workers(Checks& checks) {
     if (shared() == nullptr) {
         checks.put("preload", "error", "pg_eventbus is not in shared_preload_libraries: events wait in the log",
                    "Set shared_preload_libraries = 'pg_eventbus' in postgresql.conf and restart the server.");
-        return;
+        return false;
     }
     checks.put("preload", "ok", "pg_eventbus is preloaded", nullptr);
     if (RecoveryInProgress()) {
         checks.put("workers", "ok", "this server is a standby: delivery begins when it is promoted", nullptr);
-        return;
+        return false;
     }
-    if (shared()->launcher_pid == 0)
+    Database* database = find_database(MyDatabaseId, false);
+    int missing = database == nullptr ? 0 : database->missing_workers + database->missing_decoders;
+    const bool starting = missing == 0 && may_be_starting(database);
+    if (shared()->launcher_pid == 0 && starting)
+        checks.put("launcher", "ok", "about to start", nullptr);
+    else if (shared()->launcher_pid == 0)
         checks.put("launcher", "error", "the launcher does not run",
                    "Look for it in the server log; it starts again within 5 seconds.");
     else
         checks.put("launcher", "ok", psprintf("process %d", shared()->launcher_pid), nullptr);
 
-    Database* database = find_database(MyDatabaseId, false);
-    int missing = database == nullptr ? 0 : database->missing_workers + database->missing_decoders;
     if (missing > 0)
         checks.put(
             "worker slots", "error",
@@ -243,17 +248,20 @@ void check_workers(Checks& checks) {
         checks.put("worker slots", "ok", psprintf("max_worker_processes is %d", max_worker_processes), nullptr);
 
     int keeper = pid_of_keeper(MyDatabaseId);
-    if (keeper == 0)
+    if (keeper == 0 && starting)
+        checks.put("keeper", "ok", "about to start", nullptr);
+    else if (keeper == 0)
         checks.put("keeper", "error", "no keeper runs in this database",
                    missing > 0 ? "See worker slots." : "It starts within a second; if not, look into the server log.");
     else
         checks.put("keeper", "ok", psprintf("process %d", keeper), nullptr);
+    return starting;
 }
 
 // An active route whose oldest event waits for longer than this, in seconds, and that has seen an error meanwhile.
 constexpr int longest_wait = 10;
 
-void check_routes(Checks& checks) {
+void check_routes(Checks& checks, bool starting) {
     run_query(
         "SELECT r.name, b.name, s.state, s.last_error, s.sender_pid, "
         "CASE WHEN s.lag = interval '0' THEN NULL "
@@ -314,6 +322,8 @@ void check_routes(Checks& checks) {
             checks.put(name, "error", error,
                        psprintf("Bring receivers up to date by other means, then SELECT eventbus.restart_route('%s').",
                                 text_at(i, 1)));
+        else if (strcmp(state, "stopped") == 0 && starting)
+            checks.put(name, "ok", psprintf("its sender, for broker %s, is about to start", broker), nullptr);
         else if (strcmp(state, "stopped") == 0)
             checks.put(name, "error",
                        text_at(i, 4) == nullptr
@@ -393,7 +403,12 @@ Datum eventbus_route_status(PG_FUNCTION_ARGS) {
     auto count = static_cast<int>(SPI_processed);
     auto* lines = static_cast<RouteLine*>(palloc(sizeof(RouteLine) * (count + 1)));
     for (int i = 0; i < count; ++i) lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3), bool_at(i, 4)};
+    const char* locked = locked_table({"cursor"});
     for (int i = 0; i < count; ++i) {
+        if (locked != nullptr) {
+            put_unreadable(result, lines[i], locked);
+            continue;
+        }
         ErrorData* error = attempt([&] { put_status(result, lines[i]); });
         if (error != nullptr) put_unreadable(result, lines[i], error_words(error));
     }
@@ -405,13 +420,15 @@ Datum eventbus_health(PG_FUNCTION_ARGS) {
     InitMaterializedSRF(fcinfo, 0);
     Checks checks(reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo));
     SPI_connect();
-    check_workers(checks);
-    if (is_our_version()) {
-        check_routes(checks);
+    const bool starting = check_workers(checks);
+    if (!is_our_version()) {
+        checks.put("version", "error", version_words(), version_hint);
+    } else if (const char* locked = locked_table({"broker_config", "route_config", "cursor", "dead_letter_store"})) {
+        checks.put("tables", "error", locked, locked_table_hint);
+    } else {
+        check_routes(checks, starting);
         check_lag(checks);
         check_storage(checks);
-    } else {
-        checks.put("version", "error", version_words(), version_hint);
     }
     SPI_finish();
     PG_RETURN_NULL();

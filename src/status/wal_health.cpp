@@ -56,7 +56,15 @@ Finding look_at_tables(const char* options, const char* url, const char* topics)
     if (publications != nullptr)
         return {"error", psprintf("publications that do not exist: %s; nothing comes through them", publications),
                 "CREATE PUBLICATION, or name others by eventbus.alter_route."};
+    if (const char* table = catalog::contradicted_table(selection, topics))
+        return {"error",
+                psprintf("publications disagree on the columns of table %s: its changes become dead letters", table),
+                "Alter the publications, or leave the table out by the route option tables."};
     const char* tables = catalog::tables_without_identity(selection, topics);
+    const char* patterns = wal::patterns_without_tables(selection);
+    if (tables == nullptr && patterns != nullptr)
+        return {"warning", psprintf("it asks for tables that do not exist: %s", patterns),
+                "Create them, or correct the route option tables; for no tables it is \"-*.*\"."};
     if (tables == nullptr) return {"ok", "every table that it takes changes of has a replica identity", nullptr};
     return {"warning",
             psprintf("tables without a replica identity: %s. %s", tables, wal::words_without_identity(selection)),

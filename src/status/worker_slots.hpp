@@ -11,11 +11,13 @@ extern "C" {
 
 namespace eventbus::status {
 
-// Those that are missing in all databases, and one with which the launcher looks at a database.
+// Those that are missing in all databases, with the decoders of senders that are, and one with which the launcher looks
+// at a database.
 inline int wanted_worker_processes() {
     int missing = 0;
     for (const Database& database : shared()->databases)
-        if (database.oid != InvalidOid) missing += database.missing_workers + database.missing_decoders;
+        if (database.oid != InvalidOid)
+            missing += database.missing_workers + database.missing_decoders + database.wanted_decoders;
     return max_worker_processes + missing + 1;
 }
 

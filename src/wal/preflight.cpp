@@ -53,16 +53,13 @@ Argument names_in(const decoder::Options& options) {
     return {NAMEARRAYOID, PointerGetDatum(array), false};
 }
 
-bool wants_old_rows(const decoder::Options& options, AskForTopic ask, const char* schema, const char* table) {
-    struct {
-        decoder::Operation operation;
-        const char* word;
-    } constexpr operations[] = {{decoder::Operation::update, "update"}, {decoder::Operation::remove, "delete"}};
-    for (const auto& one : operations) {
-        if (!options.actions[static_cast<int>(one.operation)]) continue;
+bool wants_any(const decoder::Options& options, AskForTopic ask, const char* schema, const char* table,
+               std::initializer_list<decoder::Operation> operations) {
+    for (decoder::Operation operation : operations) {
+        if (!options.actions[static_cast<int>(operation)]) continue;
         StringInfoData topic;
         initStringInfo(&topic);
-        append_table_topic(&topic, schema, table, one.word);
+        append_table_topic(&topic, schema, table, operation_words[static_cast<int>(operation)]);
         if (ask.wants(ask.context, to_utf8_or_marks({topic.data, static_cast<Size>(topic.len)}))) return true;
     }
     return false;
@@ -92,10 +89,15 @@ Need missing_setting(bool slot_exists) {
                                              *libraries != '\0' ? ", " : "", plugin))};
     }
     if (slot_exists) return {};
-    run_query("SELECT count(*) FROM pg_replication_slots", {}, true);
-    if (int8_at(0, 1) >= max_replication_slots)
+    run_query(
+        "SELECT count(*), (SELECT count(DISTINCT broker_id) FROM eventbus.route_config WHERE source = 'wal') "
+        "FROM pg_replication_slots",
+        {}, true);
+    constexpr int64 some_more = 4;  // or, with many brokers, one for each and for the one that is asked for
+    if (const int64 used = int8_at(0, 1); used >= max_replication_slots)
         return {psprintf("no replication slot is free: all %d are in use", max_replication_slots),
-                line(restart, psprintf("max_replication_slots = %d", max_replication_slots + 4))};
+                line(restart,
+                     psprintf("max_replication_slots = " INT64_FORMAT, used + std::max(some_more, int8_at(0, 2) + 1)))};
     return {};
 }
 
@@ -130,13 +132,56 @@ const char* tables_without_identity(const Selection& selection, AskForTopic ask)
     int found = 0;
     for (uint64 i = 0; i < SPI_processed; ++i) {
         if (!decoder::wants_table(options, text_at(i, 1), text_at(i, 2)) ||
-            !wants_old_rows(options, ask, text_at(i, 1), text_at(i, 2)))
+            !wants_any(options, ask, text_at(i, 1), text_at(i, 2),
+                       {decoder::Operation::update, decoder::Operation::remove}))
             continue;
         if (found < most) appendStringInfo(&names, "%s%s", found > 0 ? ", " : "", text_at(i, 3));
         ++found;
     }
     if (found > most) appendStringInfo(&names, " and %d more", found - most);
     return found > 0 ? names.data : nullptr;
+}
+
+const char* patterns_without_tables(const Selection& selection) {
+    decoder::Options options;
+    read_selection(selection, &options);
+    bool any = false;
+    ListCell* cell;
+    foreach (cell, options.tables) any = any || !static_cast<decoder::Pattern*>(lfirst(cell))->except;
+    if (!any) return nullptr;
+    run_query(
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' "
+        "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'eventbus')",
+        {}, true);
+    StringInfoData names;
+    initStringInfo(&names);
+    foreach (cell, options.tables) {
+        auto* pattern = static_cast<decoder::Pattern*>(lfirst(cell));
+        List* alone = list_make1(pattern);
+        bool fits = pattern->except;
+        for (uint64 i = 0; i < SPI_processed && !fits; ++i)
+            fits = decoder::fits(alone, text_at(i, 1), text_at(i, 2)) &&
+                   decoder::wants_table(options, text_at(i, 1), text_at(i, 2));
+        if (!fits) appendStringInfo(&names, "%s%s.%s", names.len > 0 ? ", " : "", pattern->schema, pattern->name);
+    }
+    return names.len > 0 ? names.data : nullptr;
+}
+
+const char* contradicted_table(const Selection& selection, AskForTopic ask) {
+    decoder::Options options;
+    read_selection(selection, &options);
+    if (list_length(options.publications) < 2) return nullptr;
+    run_query(
+        "SELECT schemaname::text, tablename::text, format('%I.%I', schemaname, tablename) FROM pg_publication_tables "
+        "WHERE pubname = ANY ($1) GROUP BY 1, 2, 3 HAVING count(DISTINCT attnames) > 1 ORDER BY 3",
+        {names_in(options)}, true);
+    for (uint64 i = 0; i < SPI_processed; ++i)
+        if (strcmp(text_at(i, 1), own_schema) != 0 && decoder::wants_table(options, text_at(i, 1), text_at(i, 2)) &&
+            wants_any(options, ask, text_at(i, 1), text_at(i, 2),
+                      {decoder::Operation::insert, decoder::Operation::update, decoder::Operation::remove}))
+            return text_at(i, 3);
+    return nullptr;
 }
 
 const char* words_without_identity(const Selection& selection) {

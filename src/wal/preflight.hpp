@@ -30,4 +30,11 @@ const char* tables_without_identity(const Selection& selection, AskForTopic ask)
 // What their events lack, as a sentence without its period.
 const char* words_without_identity(const Selection& selection);
 
+// Patterns of "tables" of which no table is taken so far. Comma-separated; nullptr: there is none.
+const char* patterns_without_tables(const Selection& selection);
+
+// A table whose rows are wanted, and of which the publications let through different columns: its changes cannot be
+// decoded. nullptr: there is none.
+const char* contradicted_table(const Selection& selection, AskForTopic ask);
+
 }  // namespace eventbus::wal

@@ -20,9 +20,6 @@ namespace eventbus::wal {
 
 namespace {
 
-// Cursors move because events are delivered; brokers have passwords.
-constexpr const char* own_schema = "eventbus";
-
 // The format that the output plugin does not have.
 constexpr const char* row_format = "row";
 
@@ -201,10 +198,9 @@ Shape* make_shape(Source* source, const Selection& selection, const decoder::Pie
 
 const bool* takers_of_table(const Source* source, const Shape* shape, const char* schema, const char* table,
                             decoder::Operation operation, std::string_view* topic) {
-    static constexpr const char* operations[decoder::operation_count] = {"insert", "update", "delete", "truncate"};
     StringInfoData name;
     initStringInfo(&name);
-    append_table_topic(&name, schema, table, operations[static_cast<int>(operation)]);
+    append_table_topic(&name, schema, table, operation_words[static_cast<int>(operation)]);
     std::string_view made(name.data, static_cast<Size>(name.len));
     *topic = database_is_utf8() ? made : to_utf8_or_marks(made);
     auto* wanted = static_cast<bool*>(palloc0(sizeof(bool) * static_cast<Size>(shape->taker_count + 1)));
@@ -229,9 +225,29 @@ void read_selection(const Selection& selection, decoder::Options* options) {
     decoder::read_options(given, options);
 }
 
+// To what reads patterns an empty list is one without restrictions.
+static void refuse_empty(const char* option, const char* given, const List* patterns, const char* none) {
+    if (given != nullptr && patterns == NIL)
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("route option \"%s\" is an empty list", option),
+                 errdetail("It names nothing, and a route without it takes all."),
+                 errhint("Leave it out for all, or write \"%s\" for none.", none)));
+}
+
 void check_selection(const Selection& selection) {
     decoder::Options options;
     read_selection(selection, &options);
+    refuse_empty("tables", selection.tables, options.tables, "-*.*");
+    refuse_empty("messages", selection.messages, options.messages, "-*");
+    ListCell* cell;
+    foreach (cell, options.tables) {
+        const auto* pattern = static_cast<decoder::Pattern*>(lfirst(cell));
+        if (!pattern->except && strcmp(pattern->schema, own_schema) == 0)
+            ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                            errmsg("route option \"tables\" asks for \"%s.%s\"", pattern->schema, pattern->name),
+                            errdetail("Tables of the schema eventbus are never delivered."),
+                            errhint("Leave the pattern out; where no other is left, write \"-*.*\" for no tables.")));
+    }
 }
 
 void make_shapes(Source* source) {

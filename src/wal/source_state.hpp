@@ -102,6 +102,12 @@ struct Source {
     Position found;  // everything before it is in the batches
 };
 
+// Of its tables nobody hears: cursors move because events are delivered; brokers have passwords.
+inline constexpr const char* own_schema = "eventbus";
+
+// The last word of a change's topic.
+inline constexpr const char* operation_words[decoder::operation_count] = {"insert", "update", "delete", "truncate"};
+
 // What stands in an envelope for the time of a commit that is not known yet: as many digits.
 inline constexpr int64 commit_not_known = 1000000000000;
 

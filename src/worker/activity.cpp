@@ -5,6 +5,7 @@
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "worker/sender.hpp"
+#include "worker/wal_feed.hpp"
 
 extern "C" {
 #include "utils/backend_status.h"
@@ -81,7 +82,8 @@ Words words_of(Doing doing) {
     return {"delivering", "EventbusSenderMain"};
 }
 
-void show(const Now& now) {
+// `standstill`: why routes from the WAL are idle; empty: nothing has come.
+void show(const Now& now, const char* standstill) {
     static char text[1024];
     static Size prefix = 0;  // "broker NAME: " stays there
     if (prefix == 0) {
@@ -98,6 +100,7 @@ void show(const Now& now) {
         const char* until = now.doing == Doing::down ? timestamptz_to_str(GetCurrentTimestamp() + pause) : "";
         snprintf(end, room, "%s%s: %s", *until != '\0' ? " " : "", until, error);
     }
+    if (standstill[0] != '\0') snprintf(end, room, "; %s", standstill);
     pgstat_report_activity(now.doing == Doing::delivering ? STATE_RUNNING : STATE_IDLE, text);
 }
 
@@ -106,8 +109,13 @@ void show(const Now& now) {
 const char* show_activity(bool busy) {
     static Now shown = {};
     static std::uint32_t seen = 0;
+    static char shown_standstill[768] = "";
     Now now = look(busy);
-    if (now.doing != shown.doing || now.until != shown.until || seen != activities_shown()) show(now);
+    const char* standstill = now.doing == Doing::idle ? wal_standstill() : "";
+    if (now.doing != shown.doing || now.until != shown.until || seen != activities_shown() ||
+        strcmp(standstill, shown_standstill) != 0)
+        show(now, standstill);
+    strlcpy(shown_standstill, standstill, sizeof shown_standstill);
     shown = now;
     seen = activities_shown();
     return words_of(now.doing).wait_event;

@@ -81,6 +81,24 @@ struct Decoder {
 
 Decoder decoder;
 
+// What pg_stat_activity says.
+void show(BackendState state, const char* text) {
+    static BackendState shown = STATE_UNDEFINED;
+    static char shown_text[256];
+    if (state == shown && strcmp(text, shown_text) == 0) return;
+    shown = state;
+    strlcpy(shown_text, text, sizeof shown_text);
+    pgstat_report_activity(state, shown_text);
+}
+
+const char* what_is_waited_for() {
+    if (decoder.standbys.told) return "waiting for standbys that synchronized_standby_slots names";
+    if (decoder.unseen.told) return "waiting until others can see what was committed";
+    if (wal::state_of(decoder.source) == wal::State::running) return "waiting for WAL to be written";
+    const char* words = wal::words_of(decoder.source);
+    return words[0] != '\0' ? words : "making the replication slot";
+}
+
 // The sender has gone on without us, or somebody wants the process to end.
 void leave_if_told() {
     if (decoder.head->closed || stop_requested()) proc_exit(0);
@@ -123,6 +141,7 @@ void wait_for_room() {
     leave_if_told();
     CHECK_FOR_INTERRUPTS();
     if (!decoder.failed) confirm();
+    show(STATE_IDLE, "waiting for the sender: its routes have no room");
     sleep_on_latch(look_ms, "EventbusDecoderFull");
 }
 
@@ -222,6 +241,7 @@ void sleep_for(long milliseconds) {
     if (decoder.worker->look_at == 0 || look_at - decoder.worker->look_at > bound() / 4)
         status::wake_at(decoder.worker, look_at);
     if (milliseconds > unseen_ms && something_has_come()) milliseconds = 0;
+    if (milliseconds > unseen_ms) show(STATE_IDLE, what_is_waited_for());
     sleep_on_latch(milliseconds, "EventbusDecoderMain");
     status::wake_up(decoder.place, decoder.worker);
 }
@@ -291,7 +311,6 @@ void decode(void*) {
     decoder.began_at = steady_now();
     decoder.since = GetCurrentTimestamp();
     if (wal::state_of(decoder.source) == wal::State::running) tell_batch();
-    pgstat_report_activity(STATE_IDLE, "reading the WAL");
     for (;;) {
         leave_if_told();
         CHECK_FOR_INTERRUPTS();
@@ -299,6 +318,7 @@ void decode(void*) {
         wait_for_locks(lock_patience_ms);
         confirm();
         MemoryContextSwitchTo(decoder.memory);
+        show(STATE_RUNNING, "reading the WAL");
         if (const long idle_ms = read_on(); idle_ms > 0) sleep_for(idle_ms);
     }
 }

@@ -180,6 +180,9 @@ SteadyTime tend_all(const Brokers& brokers) {
         if (want != 0 && (next == 0 || want < next)) next = want;
     }
     int missing = 0;
+    int decoders = 0;
+    for (int i = 0; i < brokers.count; ++i)
+        if (brokers.items[i].reads_wal && sender_of(brokers.items[i].id)->starved) ++decoders;
     ListCell* cell;
     foreach (cell, senders) {
         auto* sender = static_cast<Sender*>(lfirst(cell));
@@ -193,11 +196,12 @@ SteadyTime tend_all(const Brokers& brokers) {
         pfree(sender);
     }
     database->missing_workers = missing;
+    database->wanted_decoders = decoders;
     if (missing > 0 && !warned_no_room) {
         char* names = starved_brokers(brokers);
         ereport(WARNING,
                 (errmsg("pg_eventbus cannot start %d of its senders: no background worker slot is free", missing),
-                 errdetail("Database %s, brokers: %s. Their events wait in the log; it is tried again every 5 s. "
+                 errdetail("Database %s, brokers: %s. Their events wait; it is tried again every 5 s. "
                            "max_worker_processes is %d.",
                            brokers.database, names, max_worker_processes),
                  errhint("Set max_worker_processes to at least %d and restart the server.",
@@ -248,8 +252,8 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
             if (!read_brokers(&brokers, memory)) {
                 database->has_extension = false;
                 database->no_extension = true;
-                int pids[64];
-                int count = status::pids_of_workers(oid, pids, 64);
+                status::Pids pids;
+                int count = status::pids_of_workers(oid, pids);
                 for (int i = 0; i < count; ++i)
                     if (pids[i] != MyProcPid) kill(pids[i], SIGTERM);
                 drop_all_slots();

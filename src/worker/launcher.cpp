@@ -88,8 +88,8 @@ List* list_databases() {
 void forget_dropped(List* databases) {
     for (status::Database& database : status::shared()->databases) {
         if (database.oid == InvalidOid || list_member_oid(databases, database.oid)) continue;
-        int pid;
-        if (status::pids_of_workers(database.oid, &pid, 1) > 0) continue;
+        status::Pids pids;
+        if (status::pids_of_workers(database.oid, pids) > 0) continue;
         status::free_route(database.oid, 0);
         status::free_database(&database);
     }
@@ -104,16 +104,18 @@ void forget_dropped(List* databases) {
 
 void warn_no_room(Keeper* keeper, status::Database* database) {
     database->missing_workers = 1;
+    database->wanted_decoders = 0;
     if (!keeper->warned)
-        ereport(WARNING, (errmsg("pg_eventbus cannot start a keeper for database %s: no background worker slot is free",
-                                 NameStr(keeper->name)),
-                          errdetail("%s; it is tried again every 5 s. max_worker_processes is %d.",
-                                    keeper->has_extension ? "Its events wait in the log"
-                                                          : "If it has the extension, its events wait in the log",
-                                    max_worker_processes),
-                          errhint("Set max_worker_processes to at least %d (the launcher, and for each database a "
-                                  "keeper and a sender for each broker) and restart the server.",
-                                  status::wanted_worker_processes())));
+        ereport(WARNING,
+                (errmsg("pg_eventbus cannot start a keeper for database %s: no background worker slot is free",
+                        NameStr(keeper->name)),
+                 errdetail("%s; it is tried again every 5 s. max_worker_processes is %d.",
+                           keeper->has_extension ? "Its events wait" : "If it has the extension, its events wait",
+                           max_worker_processes),
+                 errhint("Set max_worker_processes to at least %d (the launcher, and for each database a "
+                         "keeper, a sender for each broker, and a decoder for each with routes from the "
+                         "WAL) and restart the server.",
+                         status::wanted_worker_processes())));
     keeper->warned = true;
 }
 
@@ -178,6 +180,7 @@ SteadyTime tend(Oid oid, int* starting) {
         return keeper->retry_at;
     }
     database->missing_workers = 0;
+    database->wanted_decoders = 0;
     keeper->warned = false;
     ++*starting;
     return 0;

@@ -22,6 +22,30 @@ delivery::RouteStatus status_of(delivery::RouteId id) {
     return call_guest([&] { return sender.dispatcher->status(id); });
 }
 
+void note_errors(SenderRoute* route, const delivery::RouteStatus& status) {
+    log::Counters& counters = route->stored.counters;
+    if (status.last_error_at.number != route->error_seen) {
+        route->error_seen = status.last_error_at.number;
+        show_text(route->last_error, sizeof route->last_error, status.last_error);
+        counters.last_error_at = from_unix_us(status.last_error_at.wall);
+    }
+    const char* words;
+    const char* state = wal_state(route, &words);
+    if (strcmp(words, route->wal_words) != 0) {
+        copy_text(route->wal_words, sizeof route->wal_words, words);
+        const bool any = words[0] != '\0';
+        // A route is lost once, and stays so for every sender that comes.
+        const bool known = any && strcmp(state, wal_lost) == 0 && strcmp(words, route->last_error) == 0;
+        route->wal_words_at = known ? counters.last_error_at : any ? GetCurrentTimestamp() : 0;
+        if (any && !known && strcmp(state, wal_starting) != 0) {
+            copy_text(route->last_error, sizeof route->last_error, words);
+            counters.last_error_at = route->wal_words_at;
+            sender.unsaved = true;
+        }
+    }
+    counters.last_error = route->last_error[0] != '\0' ? route->last_error : nullptr;
+}
+
 void count(SenderRoute* route, const delivery::RouteStatus& status) {
     log::Counters& counters = route->stored.counters;
     counters.delivered = route->base.delivered + static_cast<int64>(status.delivered);
@@ -29,7 +53,7 @@ void count(SenderRoute* route, const delivery::RouteStatus& status) {
     counters.retries = route->base.retries + static_cast<int64>(status.retries);
     const delivery::Moment last_delivered = std::max(status.last_delivered_at, route->redelivered_at);
     if (last_delivered.number != 0) counters.last_delivered_at = from_unix_us(last_delivered.wall);
-    if (status.last_error_at.number != 0) counters.last_error_at = from_unix_us(status.last_error_at.wall);
+    note_errors(route, status);
 }
 
 const char* name_of(delivery::RouteState state) {
@@ -50,13 +74,10 @@ const char* name_of(delivery::RouteState state) {
     return "unknown";
 }
 
-void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t in_flight, std::string_view error,
-          std::uint64_t newly_delivered) {
+void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t newly_delivered) {
     status::Route* shared = route->shared;
     if (shared == nullptr) return;
     const log::Counters& counters = route->stored.counters;
-    char words[sizeof shared->last_error];
-    show_text(words, sizeof words, error);
     const char* reason;
     const char* state = wal_state(route, &reason);
     TimestampTz oldest = status.oldest_published_at != 0 ? from_unix_us(status.oldest_published_at) : 0;
@@ -65,7 +86,6 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     if (newly_delivered > 0)
         call_guest([&] { sender.dispatcher->take_latencies(static_cast<delivery::RouteId>(route->id), latencies); });
 
-    const TimestampTz now = GetCurrentTimestamp();
     SpinLockAcquire(&shared->mutex);
     if (shared->database != sender.database || shared->route_id != route->id) {
         SpinLockRelease(&shared->mutex);  // the extension is gone, and the place may be another route's
@@ -76,20 +96,16 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     shared->delivered = counters.delivered;
     shared->dead = counters.dead;
     shared->retries = counters.retries;
-    shared->in_flight = in_flight;
+    shared->in_flight = status.in_flight;
     shared->oldest = oldest;
     shared->last_delivered_at = counters.last_delivered_at;
     shared->last_error_at = counters.last_error_at;
-    if (status.last_error_at.number != 0) copy_text(shared->last_error, sizeof shared->last_error, words);
+    strlcpy(shared->last_error, route->last_error, sizeof shared->last_error);
     if (state != nullptr) {
         strlcpy(shared->state, state, sizeof shared->state);
-        if (strcmp(shared->last_error, reason) != 0) route->wal_words_at = reason[0] != '\0' ? now : 0;
         copy_text(shared->last_error, sizeof shared->last_error, reason);
         if (route->wal_words_at != 0) shared->last_error_at = route->wal_words_at;
-    } else if (route->wal_words) {
-        copy_text(shared->last_error, sizeof shared->last_error, words);
     }
-    route->wal_words = state != nullptr;
     status::count_delivered(&shared->pace, sender.shown_at, newly_delivered, latencies);
     SpinLockRelease(&shared->mutex);
 }
@@ -137,6 +153,10 @@ delivery::RouteStatus whole_status(SenderRoute* route) {
 }
 
 }  // namespace
+
+void note_errors(SenderRoute* route) {
+    note_errors(route, whole_status(route));
+}
 
 // The cursor of a route that has settled what lies before `settled`.
 log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled) {
@@ -227,13 +247,7 @@ void save(void* argument) {
             place = cursor_at(route->stream, status.settled);
             stored.cursor = log::skipped_to(cursor_with(route->from, place), route->first_generation);
         }
-        char words[512];
-        if (status.last_error_at.number != 0) {
-            show_text(words, sizeof words, status.last_error);
-            stored.counters.last_error = words;
-        }
         (void)log::save_cursor(&stored, nullptr);
-        if (stored.counters.last_error == words) stored.counters.last_error = nullptr;
         route->saved = {stored.counters};
         route->saved_at = now;
         route->written = true;
@@ -290,7 +304,7 @@ void publish_status() {
         auto newly_delivered = static_cast<std::uint64_t>(route->stored.counters.delivered - before);
         sender.delivered_since_save += newly_delivered;
         inherited.look_at(route->shared);
-        show(route, status, status.in_flight, status.last_error, newly_delivered);
+        show(route, status, newly_delivered);
     }
     inherited.tell_if_over();
 }

@@ -116,6 +116,9 @@ void connect_to(Oid database) {
              Setting{"row_security", "off"},
              Setting{"client_min_messages", "warning"},
              Setting{"session_replication_role", "origin"},
+             // Who waits for a lock that somebody keeps for long shall not do so in silence.
+             Setting{"log_lock_waits", "on"},
+             Setting{"deadlock_timeout", "1s"},
          })
         if (GetConfigOption(setting.name, missing_ok, false) != nullptr)
             SetConfigOption(setting.name, setting.value, PGC_SUSET, PGC_S_OVERRIDE);
@@ -128,8 +131,7 @@ void use_search_path_of_sessions() {
 void refuse_for_lack_of_room() {
     ereport(WARNING, (errmsg("pg_eventbus: no room in shared memory for the process \"%s\"", MyBgworkerEntry->bgw_name),
                       errdetail("A server runs at most %d keepers, senders and decoders, for at most %d databases. "
-                                "Events wait in the log; "
-                                "it is tried again, at most a minute apart.",
+                                "Events wait; it is tried again, at most a minute apart.",
                                 status::max_workers, status::max_databases),
                       errhint("Drop brokers or extensions that are not needed.")));
     proc_exit(1);

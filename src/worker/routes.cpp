@@ -80,12 +80,16 @@ SenderRoute* load(const catalog::Route& from) {
 void add(SenderRoute* route) {
     delivery::StreamId stream = route->wal != nullptr ? route->wal->stream : route->stream->id;
     route->shared = status::claim_route(sender.database, route->id);
-    if (route->shared != nullptr && route->base.last_error != nullptr) {
+    log::Counters& counters = route->stored.counters;
+    if (counters.last_error != nullptr) strlcpy(route->last_error, counters.last_error, sizeof route->last_error);
+    if (route->shared != nullptr) {  // it may know of a later one: a row that could not be used
         SpinLockAcquire(&route->shared->mutex);
-        copy_text(route->shared->last_error, sizeof route->shared->last_error, route->base.last_error);
+        if (route->shared->last_error_at > counters.last_error_at && strcmp(route->shared->state, wal_starting) != 0) {
+            strlcpy(route->last_error, route->shared->last_error, sizeof route->last_error);
+            counters.last_error_at = route->shared->last_error_at;
+        }
         SpinLockRelease(&route->shared->mutex);
     }
-    route->stored.counters.last_error = nullptr;
     call_guest([&] {
         route->filter = new router::TopicFilter(route->guests.topics);
         sender.dispatcher->add_route(make_guest_route(route), stream);

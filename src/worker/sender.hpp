@@ -146,8 +146,10 @@ struct SenderRoute {
     uint32 version;               // of its row
     LogStream* stream;            // nullptr of one from the WAL,
     WalFeed* wal;                 // and this of one from the log
-    bool wal_words;               // status shows what wal_state() said,
+    char wal_words[512];          // what wal_state() said last; empty: nothing,
     TimestampTz wal_words_at;     // and since when
+    char last_error[512];         // the last one of delivery or of the WAL; counters.last_error_at is its time
+    std::uint64_t error_seen;     // the dispatcher's last one, by its number
     router::TopicFilter* filter;  // guest's, never freed but with the route
     log::StoredCursor stored;
     log::Cursor* from;  // what it had settled when it came to its stream, until the stream covers it; or nullptr
@@ -222,6 +224,9 @@ void follow_configuration();
 // Whether the routes are as the configuration says by now. Asked once it is known what there is to read: an event that
 // is published after a change of the routes, or with it, is judged by them as they are then.
 bool knows_configuration();
+
+// What has gone wrong on a route since it was last asked is its last error, which stays when it is over.
+void note_errors(SenderRoute* route);
 
 // feed.cpp: the sender leaves, and the next one begins with nothing but the cursors.
 void begin_again();

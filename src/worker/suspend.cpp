@@ -58,11 +58,11 @@ void suspend(const char* name, bool as_template) {
     if (!allowed || database == nullptr) return;
 
     intake::resume_at_end(oid);
-    int pids[64];
+    status::Pids pids;
     for (int waited = 0; waited < most_wait_ms; waited += 10) {
         int nobody = 0;
         bool ours = database->suspended_by.compare_exchange_strong(nobody, MyProcPid) || nobody == MyProcPid;
-        int count = status::pids_of_workers(oid, pids, 64);
+        int count = status::pids_of_workers(oid, pids);
         if (ours && count == 0) return;
         if (waited % 200 == 0)
             for (int i = 0; i < count; ++i) kill(pids[i], SIGTERM);

@@ -290,6 +290,31 @@ const char* place_text(const log::WalPlace& place) {
     return text;
 }
 
+const char* wal_standstill() {
+    static char text[sizeof wal_now.trouble + 64];  // no longer than activity.cpp remembers
+    int lost = 0;
+    const char* state = nullptr;
+    const char* words = nullptr;
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        const auto* route = static_cast<const SenderRoute*>(lfirst(cell));
+        if (route->wal == nullptr) continue;
+        if (is_lost(route))
+            ++lost;
+        else if (state == nullptr)
+            state = wal_state(route, &words);
+    }
+    if (state == wal_starting)
+        snprintf(text, sizeof text, "its replication slot is being made%s%s", words[0] != '\0' ? ": " : "", words);
+    else if (state != nullptr)
+        snprintf(text, sizeof text, "the WAL cannot be read: %s", words);
+    else if (lost > 0)
+        snprintf(text, sizeof text, "%d of its routes from the WAL lost their replication slot", lost);
+    else
+        return "";
+    return text;
+}
+
 const char* wal_state(const SenderRoute* route, const char** words) {
     *words = "";
     if (route->wal == nullptr) return nullptr;
@@ -299,7 +324,7 @@ const char* wal_state(const SenderRoute* route, const char** words) {
         snprintf(lost, sizeof lost, "replication slot %s is gone: what was committed from %s on is not delivered",
                  place.slot, place_text(place));
         *words = lost;
-        return "lost";
+        return wal_lost;
     }
     if (route->paused) return nullptr;
     if (wal_now.trouble[0] != '\0') {
@@ -308,7 +333,7 @@ const char* wal_state(const SenderRoute* route, const char** words) {
     }
     if (route->wal->begun) return nullptr;
     *words = wal_now.words;
-    return "starting";
+    return wal_starting;
 }
 
 }  // namespace eventbus::worker

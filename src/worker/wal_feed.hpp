@@ -93,5 +93,9 @@ TimestampTz oldest_to_come(const SenderRoute* route);
 const char* place_text(const log::WalPlace& place);
 // What the route's state is called where it is not delivery's to know; nullptr otherwise. `words` says why.
 const char* wal_state(const SenderRoute* route, const char** words);
+// What routes from the WAL wait for although the broker has all that they were lent; empty: for what comes.
+const char* wal_standstill();
+inline constexpr const char* wal_lost = "lost";
+inline constexpr const char* wal_starting = "starting";  // this one's words are no error
 
 }  // namespace eventbus::worker

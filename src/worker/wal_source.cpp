@@ -72,6 +72,7 @@ void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
     place.lost = true;
     drop_wal_file(route->wal);
     drop_files_of_detours(route);
+    note_errors(route);
     (void)log::save_cursor(&route->stored, nullptr);
     ereport(WARNING,
             (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" has lost its place in the WAL", route->name,

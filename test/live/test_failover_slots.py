@@ -127,5 +127,5 @@ def test_no_event_goes_out_that_the_standby_has_not(pair, redis_server, name):
     finally:
         os.kill(receiver, signal.SIGCONT)
     eventually(lambda: items(redis_server, name) == [("a", 1), ("a", 2)], 60, "it goes out when the standby has it")
-    db.wait_status("out", 60, state="active", last_error=lambda text: not text)
+    db.wait_status("out", 60, state="active", last_error=lambda text: text and "synchronized_standby_slots" in text)
 

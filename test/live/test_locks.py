@@ -2,6 +2,7 @@
 # Who calls it: pytest.
 # Never: measures how long something takes but to see that it ends.
 import contextlib
+import re
 
 import pytest
 
@@ -169,6 +170,30 @@ def test_delivery_goes_on_while_cursors_cannot_be_written(db, both, open_transac
     eventually(lambda: told("LOG", "written again"))
     eventually(lambda: db.one("SELECT sum(delivered) FROM eventbus.cursor") == 7, why="what was delivered is written")
     assert len(told("cursors of broker", "locked")) == 1
+
+
+@pytest.mark.parametrize("lock", ["cursors", "routes"])
+def test_what_a_new_sender_waits_for_is_told(db, both, open_transaction, cluster, log_from_here, lock):
+    table = {"cursors": "cursor", "routes": "route_config"}[lock]
+    oid = db.one("SELECT %s::regclass::oid::bigint", f"eventbus.{table}")
+    sender = db.sender("log")
+    holder = open_transaction(LOCKS[lock])
+    [(pid,)] = cluster.execute("SELECT pid FROM pg_stat_activity WHERE datname = %s AND backend_type = 'pg_eventbus sender'",
+                               db.name)
+    assert pid == sender
+    cluster.execute("SELECT pg_terminate_backend(%s)", pid)
+    eventually(lambda: re.search(rf"still waiting for AccessShareLock on relation {oid} .*(\n.*)?holding the lock: {pid_of(holder)}",
+                                 cluster.log_text(log_from_here)), why="the log says who waits for what")
+    locked = f"table eventbus.{table} is locked by process {pid_of(holder)}"
+    check = {row["name"]: row for row in db.health()}["tables"]
+    assert (check["level"], check["detail"]) == ("error", locked) and check["hint"]
+    if lock == "cursors":
+        status = db.status("log")
+        assert status["state"] == "stopped" and status["last_error"] == f"the route's status cannot be read: {locked}"
+    holder.rollback()
+    db.publish("t", 2)
+    db.wait_status("log", in_flight=0, lag=lambda lag: lag is not None and not lag, sender_pid=lambda pid: pid)
+    assert "tables" not in {row["name"] for row in db.health()}
 
 
 def test_answers_are_heard_while_the_log_is_locked(db, both, open_transaction, frozen_redis, name):

@@ -11,6 +11,8 @@ import psycopg2
 from database import Database
 from servers import PostgresCluster, eventually
 
+from test_wal import WAL_SETTINGS
+
 
 def seconds(interval):
     return None if interval is None else interval.total_seconds()
@@ -195,12 +197,55 @@ def test_no_free_worker_slot_is_told_once_by_name(redis_server, name):
         cluster.wait_log(f"all senders of database {name} have found a background worker slot", deadline=60)
 
 
+def test_the_number_counts_the_decoders_of_senders_that_are_missing(redis_server, name):
+    """A sender of routes from the WAL wants a decoder: whoever sets the number must not be told another one then."""
+    config = dict(WAL_SETTINGS, max_worker_processes=4)
+    with PostgresCluster(config=config, name="slots") as cluster:
+        db = Database(cluster, name)
+        db.broker("first", redis_server.url)
+        db.route("first", "first", f"list:{name}")
+        db.wait_state("first", "active", deadline=60)
+        db.broker("second", redis_server.url)
+        db.route("second", "second", f"stream:{name}", source="wal")
+
+        def slots():
+            return next(row for row in db.health() if row["name"] == "worker slots")
+
+        eventually(lambda: slots()["level"] == "error", 60, "there is no room")
+        number = int(re.search(r"max_worker_processes = (\d+) ", slots()["hint"]).group(1))
+        assert number == 4 + 2 + 1
+        assert f"Set max_worker_processes to at least {number} and" in cluster.log_text()
+        cluster.write_config(max_worker_processes=number)
+        cluster.restart()
+        db.reconnect()
+        db.wait_state("second", "active", deadline=60)
+        assert slots()["level"] == "ok"
+
+
+def test_health_gives_new_senders_a_moment_and_no_longer(db, redis_server, name):
+    db.broker("redis", redis_server.url)
+    [keeper] = db.rows("SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_eventbus keeper' "
+                       "AND datname = current_database()")
+    os.kill(keeper["pid"], signal.SIGSTOP)
+    try:
+        db.route("out", "redis", f"list:{name}")
+        def check():
+            return next(row for row in db.health() if row["name"] == "route out")
+
+        assert check()["level"] == "ok" and "about to start" in check()["detail"]
+        eventually(lambda: check()["level"] == "error", 10, "it does not start")
+        assert check()["detail"] == "no sender runs for broker redis"
+    finally:
+        os.kill(keeper["pid"], signal.SIGCONT)
+    db.wait_state("out", "active")
+
+
 def test_no_free_slot_for_a_keeper_names_the_database(name):
     """Where nobody has looked yet, nothing is said of events that may not exist."""
     with PostgresCluster(config={"max_worker_processes": 2}) as cluster:
         cluster.wait_log("cannot start a keeper for database (postgres|template1): no background worker slot is free",
                          deadline=60)
-        assert "DETAIL:  If it has the extension, its events wait in the log" in cluster.log_text()
+        assert "DETAIL:  If it has the extension, its events wait; it is tried" in cluster.log_text()
 
 
 def test_a_broker_that_alter_broker_has_mended_is_told_to_be_back(db, redis_server, name, told):

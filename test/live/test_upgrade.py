@@ -133,3 +133,67 @@ def test_a_running_sender_leaves_where_the_version_is_another(old, redis_server,
     old.restart()
     old.restart()
     assert arrived(redis_server, name) == []
+
+
+# ALTER EXTENSION
+
+# What 0.2 has added, taken back.
+AS_IN_0_1 = """
+ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text);
+ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.wait_for_delivery(text, interval, text);
+ALTER EXTENSION pg_eventbus DROP VIEW eventbus.dead_letter;
+DROP FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text), eventbus.wait_for_delivery(text, interval, text);
+DROP VIEW eventbus.dead_letter;
+ALTER TABLE eventbus.cursor DROP COLUMN files, DROP COLUMN wal_system;
+ALTER TABLE eventbus.dead_letter_store DROP COLUMN incomplete;
+CREATE VIEW eventbus.dead_letter AS
+    SELECT d.event_id, r.name AS route, d.topic, d.key,
+           coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
+           d.headers, d.error, d.attempts, d.failed_at,
+           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id
+    FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id WHERE NOT d.requeued;
+ALTER EXTENSION pg_eventbus ADD VIEW eventbus.dead_letter;
+UPDATE pg_extension SET extversion = '0.1' WHERE extname = 'pg_eventbus';
+"""
+
+
+@pytest.fixture
+def roles(cluster):
+    names = ["Waits", "waits_and_grants", "waits_through", "does_not_wait"]
+    for role in names:
+        cluster.execute(f'CREATE ROLE "{role}"')
+    yield names
+    for role in names:
+        cluster.execute(f'DROP ROLE "{role}"')
+
+
+FORMS = [f"eventbus.wait_for_delivery({first}, interval, text)" for first in ("bigint", "pg_lsn", "text")]
+
+
+def who_may_wait(db, roles):
+    """By form: who may call it, and who may let others."""
+    return [[(role, db.one("SELECT has_function_privilege(%s, %s, 'EXECUTE')", role, form),
+              db.one("SELECT has_function_privilege(%s, %s, 'EXECUTE WITH GRANT OPTION')", role, form)) for role in roles]
+            for form in FORMS]
+
+
+def test_who_could_wait_can_after_the_update(roles, make_database, cluster, name):
+    """Clients that call it with a parameter without a type find another form now; a dump carries their right, too."""
+    db = make_database()
+    db.run(AS_IN_0_1)
+    db.run(f'GRANT EXECUTE ON FUNCTION {FORMS[0]} TO "Waits"')
+    db.run(f"GRANT EXECUTE ON FUNCTION {FORMS[0]} TO waits_and_grants WITH GRANT OPTION")
+    db.run("GRANT USAGE ON SCHEMA eventbus TO waits_and_grants")
+    db.run(f"SET ROLE waits_and_grants; GRANT EXECUTE ON FUNCTION {FORMS[0]} TO waits_through; RESET ROLE")
+    db.run("ALTER EXTENSION pg_eventbus UPDATE")
+    expected = [("Waits", True, False), ("waits_and_grants", True, True), ("waits_through", True, False),
+                ("does_not_wait", False, False)]
+    assert who_may_wait(db, roles) == [expected] * 3
+    copy = make_database("copy", extension=False)
+    cluster.program("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", copy.name,
+                    standard_input=cluster.program("pg_dump", "-d", db.name))
+    assert who_may_wait(copy, roles) == [expected] * 3
+    # Nothing else remembers the roles.
+    for database in (db, copy):
+        for role in roles:
+            database.run(f'DROP OWNED BY "{role}"')

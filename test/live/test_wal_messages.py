@@ -122,6 +122,28 @@ def test_one_that_publish_wal_could_have_written_is_taken_for_that(db, route):
     assert (entry["topic"], entry["key"], entry["payload"]) == ("shop.forged", "k", "1")
 
 
+NO_JSONB = {"a NUL in a text": b'{"a": "\\u0000"}', "half a character": b'{"a": "\\ud800"}',
+            "a number without end": b'{"a": 1e400000}'}
+
+
+def test_headers_that_are_json_and_no_jsonb(db, route):
+    """Brokers take them, the table of dead letters does not. The payload is kept all the same."""
+    route(db)
+    for payload, headers in enumerate(NO_JSONB.values()):
+        emit(db, OURS, own(headers=headers, payload=b"%d" % payload))
+    publish_wal(db, "shop.last", {"n": 1}, "k", {"h": 1})
+    assert [e["headers"] for e in route.arrive(len(NO_JSONB) + 1)][:-1] == [h.decode() for h in NO_JSONB.values()]
+    dead = db.wait_dead("dead", len(NO_JSONB) + 1)
+    forged = [d for d in dead if d["topic"] == "shop.forged"]
+    assert [(d["payload"], d["key"], d["headers"], d["incomplete"]) for d in forged] == [
+        (str(n), "k", None, True) for n in range(len(NO_JSONB))]
+    assert all("(without headers, which could not be stored: " in d["error"] for d in forged)
+    assert db.one("SELECT eventbus.redeliver('dead')") == 1
+    for letter in forged:
+        assert db.one("SELECT eventbus.discard('dead', %s)", letter["event_id"]) == 1
+    db.wait_status("dead", in_flight=0)
+
+
 @pytest.mark.parametrize("encoding", ["UTF8", "WIN1252"])
 @pytest.mark.parametrize("function", ["publish_wal", "publish_now"])
 def test_whatever_publish_wal_takes_is_its_own(encoded, route, encoding, function):  # noqa: F811

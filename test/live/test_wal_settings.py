@@ -1,7 +1,9 @@
 # What it is: what the server has to be set to for routes from the WAL, and what is said where it is not.
 # Who calls it: pytest.
 # Never: leaves a hint untried that names a setting.
+import os
 import re
+import signal
 
 import psycopg2
 import pytest
@@ -72,6 +74,56 @@ def test_a_server_that_is_not_set_up_says_so(name, redis_server):
         db.connection.close()
 
 
+def last_errors(db, where):
+    route = "= 'out'" if where == "status" else "_id = (SELECT id FROM eventbus.route_config WHERE name = 'out') AND detour = 0"
+    [row] = db.rows(f"SELECT last_error, last_error_at FROM eventbus.{where} WHERE route{route}")
+    return row["last_error"], row["last_error_at"]
+
+
+def test_that_a_slot_was_lost_is_the_last_error_from_then_on(db, route, name):
+    slot = db.one("SELECT slot_name FROM pg_replication_slots WHERE database = current_database()")
+    drop_slot(db)
+    db.wait_status("out", 60, state="lost", last_error=lambda text: text and slot in text)
+    eventually(lambda: last_errors(db, "status") == last_errors(db, "cursor"), 60, "the cursor has it as well")
+    before = last_errors(db, "status")
+    says(db, "sender", "nothing to deliver; 1 of its routes from the WAL lost their replication slot$")
+    db.run("SELECT eventbus.restart_route('out')")
+    db.wait_status("out", 60, state="active", last_error=before[0], last_error_at=before[1])
+    terminate_sender(db)
+    db.wait_status("out", 60, state="active", last_error=before[0], last_error_at=before[1])
+
+
+def says(db, kind, pattern, state="idle"):
+    def there():
+        rows = db.cluster.execute("SELECT query, state FROM pg_stat_activity WHERE backend_type = %s AND datname = %s",
+                                  f"pg_eventbus {kind}", db.name)
+        assert len(rows) == 1 and re.search(pattern, rows[0][0]) and rows[0][1] == state, rows
+        return True
+    eventually(there, 60, f"the {kind} says {pattern}")
+
+
+def test_what_workers_of_routes_from_the_wal_say_they_do(db, cluster, redis_server, name):
+    holder = db.connect(autocommit=False)
+    holder.cursor().execute("CREATE TABLE item ()")
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"stream:{name}", source="wal")
+    waits = f"(process|transaction).* {holder.info.backend_pid}"
+    says(db, "decoder", waits)
+    says(db, "sender", f'^broker "redis": nothing to deliver; its replication slot is being made: .*{waits}')
+    holder.rollback()
+    db.wait_state("out", "active", deadline=60)
+    says(db, "decoder", "^waiting for WAL to be written$")
+    says(db, "sender", '^broker "redis": nothing to deliver$')
+    pid = db.sender("out")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        db.run("SELECT eventbus.publish_wal('t', to_jsonb(repeat(md5(n::text), 1000))) FROM generate_series(1, 100) n")
+        says(db, "decoder", "^waiting for the sender: its routes have no room$")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    db.wait_status("out", 60, delivered=100)
+
+
 @pytest.fixture
 def libraries(cluster):
     """By the file: ALTER SYSTEM would make one name of a quoted list."""
@@ -86,6 +138,7 @@ if knows_setting("output_plugin_libraries"):  # servers before it let every plug
         libraries("pgoutput")
         terminate_sender(db)
         db.wait_status("out", 60, state="failing", last_error=lambda text: text and "output_plugin_libraries" in text)
+        says(db, "sender", "nothing to deliver; the WAL cannot be read: .*output_plugin_libraries")
         check = {row["name"]: row for row in db.health()}
         assert check["route out"]["level"] == check["WAL"]["level"] == "error"
         assert "output_plugin_libraries = 'pgoutput, pg_eventbus'" in check["WAL"]["hint"]
@@ -98,6 +151,13 @@ if knows_setting("output_plugin_libraries"):  # servers before it let every plug
         eventually(lambda: redis_server.client().xlen(name) == 1, 60, "the event arrives once it can be read")
         db.wait_state("out", "active")
         assert len(told("stand still")) == 1 and len(told("go on")) == 1
+        # When it is over, it is still the last thing that went wrong; for the next sender, too.
+        for _ in range(2):
+            eventually(lambda: last_errors(db, "status") == last_errors(db, "cursor"), 60, "the cursor has it as well")
+            words, since = last_errors(db, "status")
+            assert "output_plugin_libraries" in words and since is not None
+            terminate_sender(db)
+            db.wait_state("out", "active")
 
     def test_a_list_that_alter_system_was_given_in_quotes(db, redis_server, name, setting):
         db.broker("redis", redis_server.url)

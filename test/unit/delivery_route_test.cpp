@@ -41,6 +41,17 @@ TEST(Route, WhatCannotBeReadIsADeadLetterInItsTurn) {
     EXPECT_EQ(w.status(2).dead, 2U);
 }
 
+TEST(Route, FromTheWalKeepsItsEventsThere) {
+    World w;
+    Broken broken(w);
+    broken.lanes = {1};
+    w.add(1, "#", R"({"source": "wal"})");
+    w.lend_many(2, "k");
+    w.run();
+    ASSERT_EQ(w.notices.size(), 1U);
+    EXPECT_TRUE(w.notices[0].text.ends_with("its events stay in the WAL")) << w.notices[0].text;
+}
+
 TEST(Route, IsHeldProbedAndHealed) {
     World w;
     Broken broken(w);

@@ -37,9 +37,10 @@ CREATE OR REPLACE VIEW eventbus.dead_letter AS
 COMMENT ON COLUMN eventbus.dead_letter.event_id IS 'event id, which redeliver and discard want; of an event from the WAL a number that is unique on its route, message_id is what the log and last_error name';
 COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; what was published as bytes, text or not, is shown in base64';
 COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
+COMMENT ON COLUMN eventbus.dead_letter.attempts IS 'how often it was offered to the broker in all; max_attempts counts only attempts beside which something else was delivered, so this may be more';
 COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
 
--- Waiting for routes from the WAL. No rights are given here: a dump would not carry them.
+-- Waiting for routes from the WAL, and with a parameter without a type.
 CREATE FUNCTION eventbus.wait_for_delivery(lsn pg_lsn, timeout interval DEFAULT '10 s', route text DEFAULT NULL)
     RETURNS boolean LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_wait_for_delivery_lsn';
@@ -52,6 +53,34 @@ COMMENT ON FUNCTION eventbus.wait_for_delivery(text, interval, text) IS
     'the same for a literal or a parameter without a type: the id of an event of the log (42) or a place in the WAL (0/16B3748)';
 REVOKE ALL ON FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text),
     eventbus.wait_for_delivery(text, interval, text) FROM PUBLIC;
+-- Who may wait goes on to: a call with a literal is another function's now. What is granted in here would count as the
+-- extension's own, which dumps leave to it, so the note that says so is set back.
+DO $$
+DECLARE
+    forms pg_catalog.oid[] := ARRAY['eventbus.wait_for_delivery(pg_lsn, interval, text)'::pg_catalog.regprocedure,
+                                    'eventbus.wait_for_delivery(text, interval, text)'::pg_catalog.regprocedure];
+    given record;
+BEGIN
+    FOR given IN SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee,
+                        pg_catalog.bool_or(a.is_grantable) AS is_grantable
+                 FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
+                 WHERE p.oid = 'eventbus.wait_for_delivery(bigint, interval, text)'::pg_catalog.regprocedure
+                 AND a.grantee <> p.proowner GROUP BY 1 LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text), '
+                                  'eventbus.wait_for_delivery(text, interval, text) TO %s%s',
+                                  given.grantee, CASE WHEN given.is_grantable THEN ' WITH GRANT OPTION' END);
+    END LOOP;
+    UPDATE pg_catalog.pg_init_privs i
+    SET initprivs = ARRAY[pg_catalog.makeaclitem(p.proowner, p.proowner, 'EXECUTE', false)]
+    FROM pg_catalog.pg_proc p
+    WHERE p.oid = i.objoid AND i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = ANY (forms);
+    -- From PostgreSQL 17 on roles in such notes cannot be dropped.
+    DELETE FROM pg_catalog.pg_shdepend d USING pg_catalog.pg_proc p
+    WHERE p.oid = d.objid AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = ANY (forms)
+    AND d.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+    AND d.deptype = 'i' AND d.refobjid <> p.proowner;
+END
+$$;
 
 -- Comments in ASCII: databases of any encoding can read them.
 COMMENT ON FUNCTION eventbus.publish_change() IS
@@ -62,6 +91,7 @@ COMMENT ON FUNCTION eventbus.create_broker(text, text, jsonb) IS
 COMMENT ON FUNCTION eventbus.create_route(text, text, text, text, jsonb) IS
     'sends events to a destination. destination: kind:template (exchange:, queue: | topic: | channel:, topic:, stream:, list:) with {topic}, {topic/}, {key}, {header:NAME}; topics: comma-separated patterns, * is one word, # zero or more; options: order, max_attempts, max_age, start, and what the broker''s protocol knows (routing_key, persistent | qos, retain | maxlen); "source": "wal" takes changes and messages from the WAL instead of the log, with tables, publication, operations, messages, format (debezium, wal2json, row) and origin (any, none), and wants the attribute REPLICATION. Takes every event that becomes visible from now on; "start": "earliest" takes what the log still holds as well';
 COMMENT ON COLUMN eventbus.status.state IS 'active | connecting | retrying (the broker is down, or a proxy answers in its place; we try again) | blocked (the broker asked us to wait) | held (refused until settings are mended, tried again slowly) | paused | starting (from the WAL: the slot is being made, last_error says whom it waits for) | failing (from the WAL: it cannot be read, or standbys that must have it first lag; we try again) | lost (from the WAL: the slot is gone, see restart_route) | stopped (no sender runs)';
+COMMENT ON COLUMN eventbus.status.last_error IS 'what last went wrong, in the broker''s words or of reading the WAL; stays when it is over. Of a route that is starting, whom it waits for';
 COMMENT ON COLUMN eventbus.status.dead IS 'how often events became dead letters; not lowered by redeliver or discard: eventbus.dead_letter and health() have what is there now';
 
 COMMENT ON EXTENSION pg_eventbus IS 'delivers committed events to AMQP, MQTT and Redis brokers, at least once, in order per key';
