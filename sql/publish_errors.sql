@@ -30,6 +30,7 @@ SELECT eventbus.publish('a*b', '1');
 SELECT eventbus.publish(E'a\nb', '1');
 SELECT eventbus.publish(E'a\tb', '1');
 SELECT eventbus.publish(E'a\x7f', '1');
+SELECT eventbus.publish(E'a\u0085b', '1');
 SELECT eventbus.publish('.', '1');
 SELECT eventbus.publish('.a', '1');
 SELECT eventbus.publish('a.', '1');

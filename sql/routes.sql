@@ -73,6 +73,12 @@ SELECT refused($$SELECT eventbus.create_route('r', 'sensors', 'topic:shop/#')$$)
 SELECT eventbus.create_route('plus', 'cache', 'topic:shop/+/x');
 SELECT eventbus.create_route('good', 'sensors', 'topic:shop/{topic/}');
 SELECT refused($$SELECT eventbus.alter_route('good', 'topic:{key}/+')$$);
+SELECT refused($$SELECT eventbus.create_route('r', 'sensors', E'topic:shop/\n')$$);
+SELECT refused($$SELECT eventbus.create_route('r', 'sensors', E'topic:{key}\u0085')$$);
+SELECT refused($$SELECT eventbus.create_route('r', 'sensors', 'topic:shop', E'shop.a\u0085')$$);
+SELECT refused($$SELECT eventbus.create_broker('r', 'mqtt://127.0.0.1:1', '{"client_id": "a\nb"}')$$);
+SELECT refused($$SELECT eventbus.create_broker('r', 'mqtt://a%C2%85@127.0.0.1:1')$$);
+SELECT eventbus.create_route('newline', 'cache', E'topic:shop\n');
 SELECT eventbus.create_route('r', 'sensors', 'topic:shop/+/x', 'shop.#');
 ROLLBACK;
 

@@ -103,7 +103,9 @@ struct Module {
     std::span<const std::string_view> route_options;   // route options that only some protocols know: "maxlen"
     std::span<const std::string_view> broker_options;  // the same of broker options: "client_id"
     std::size_t longest_name = 0;                      // of destinations and routing keys, bytes; 0: no limit
-    std::string_view never_in_names;                   // characters that no destination may have
+    // What is wrong with a part of a destination's name, whatever else stands in it: `has a "+"`; empty: nothing. May
+    // be missing.
+    std::string (*flaw_in_name)(std::string_view part) = nullptr;
     // Throws BadInput when the URL or an option makes no sense for this protocol. No I/O.
     void (*check)(const BrokerSettings& settings) = nullptr;
     // Options of this protocol that do nothing beside others; may be missing.

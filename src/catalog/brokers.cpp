@@ -73,14 +73,14 @@ void check_routes(int32 broker_id, const char* url) {
     run_query("SELECT name, destination, topics, options::text FROM eventbus.route_config WHERE broker_id = $1",
               {Argument::of(broker_id)});
     for (uint64 i = 0; i < SPI_processed; ++i) {
-        const char* name = text_at(i, 1);
-        const char* destination = text_at(i, 2);
-        const char* topics = text_at(i, 3);
+        std::string_view name = to_utf8_or_marks(text_at(i, 1));
+        std::string_view destination = to_utf8_or_marks(text_at(i, 2));
+        std::string_view topics = to_utf8_or_marks(text_at(i, 3));
         std::string_view options = to_utf8_or_marks(text_at(i, 4));
         call_guest([&] {
             const broker::Module* module = broker::load_module(url_scheme(url), module_directory());
             try {
-                router::Route(0, name, destination, topics, options, *module);
+                router::Route(0, std::string(name), destination, topics, options, *module);
             } catch (const BadInput& bad) {
                 throw BadInput(bad.message(),
                                "Route \"" + std::string(name) + "\" uses the broker." +

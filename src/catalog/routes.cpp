@@ -42,9 +42,11 @@ Checked check_route(const char* name, const char* url, const char* destination, 
     check_convertible("topics", topics, hint);
     check_convertible("options", options, hint);
     const broker::Module* module = call_guest([&] { return broker::load_module(url_scheme(url), module_directory()); });
+    std::string_view utf8_destination = to_utf8(destination);
+    std::string_view utf8_topics = to_utf8(topics);
     std::string_view utf8_options = to_utf8(options);
     Checked checked = call_guest([&] {
-        router::Route route(0, name, destination, topics, utf8_options, *module);
+        router::Route route(0, name, utf8_destination, utf8_topics, utf8_options, *module);
         return Checked{route.options.earliest, route.options.from_wal, {}};
     });
     if (!checked.from_wal) return checked;

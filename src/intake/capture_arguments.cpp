@@ -3,9 +3,8 @@
 // Never: see capture.hpp.
 #include "intake/capture.hpp"
 #include "intake/characters.hpp"
-#include "postgres/guest.hpp"
+#include "intake/publish.hpp"
 #include "postgres/rows.hpp"
-#include "router/route.hpp"
 
 extern "C" {
 #include "access/genam.h"
@@ -187,8 +186,7 @@ char* capture_topic(const char* topic, const char* schema, const char* table, co
         refuse_character(
             psprintf("topic of table \"%s\".\"%s\" holds a character that cannot be delivered", schema, table), whole,
             good, "Rename the table, or capture it with another topic.");
-    std::string_view delivered = to_utf8(whole);
-    call_guest([&] { router::check_topic(delivered); });
+    check_topic(whole);
     return made.data;
 }
 

@@ -5,7 +5,6 @@
 
 #include "intake/publish.hpp"
 #include "postgres/guest.hpp"
-#include "router/route.hpp"
 
 extern "C" {
 #include "utils/jsonb.h"
@@ -14,8 +13,6 @@ extern "C" {
 namespace eventbus::intake {
 
 namespace {
-
-constexpr const char* leave_it_out = "Leave the character out, or replace it.";
 
 // Escapes are the database's own business: what is delivered is the text.
 std::string_view text_of(Datum jsonb) {
@@ -31,9 +28,6 @@ std::string_view text_of(Datum jsonb) {
 void check_characters_by_hand(const log::NewEvent& event) {
     MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext, "pg_eventbus characters", ALLOCSET_SMALL_SIZES);
     MemoryContext caller = MemoryContextSwitchTo(memory);
-    check_convertible("topic", text_view(event.topic), leave_it_out);
-    std::string_view topic = to_utf8(text_view(event.topic));
-    call_guest([&] { router::check_topic(topic); });  // it may be longer now
     if (event.key != nullptr) {
         check_convertible("key", text_view(event.key), leave_it_out);
         check_key_size(to_utf8(text_view(event.key)).size());

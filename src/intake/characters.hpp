@@ -8,7 +8,9 @@
 
 namespace eventbus::intake {
 
-// Errors where topic, key, headers or payload have a character that UTF-8 does not have, or would be too long in it.
+inline constexpr const char* leave_it_out = "Leave the character out, or replace it.";
+
+// Errors where key, headers or payload have a character that UTF-8 does not have, or would be too long in it.
 void check_characters_by_hand(const log::NewEvent& event);
 inline void check_characters(const log::NewEvent& event) {
     if (!database_is_utf8()) check_characters_by_hand(event);

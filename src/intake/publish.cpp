@@ -84,9 +84,8 @@ log::NewEvent read_event(FunctionCallInfo fcinfo, const char* function, log::Col
 
     log::NewEvent event = {};
     event.topic = PG_GETARG_TEXT_PP(argument_topic);
-    std::string_view topic = text_view(event.topic);
-    if (!is_topic(topic)) call_guest([&] { router::check_topic(topic); });
-    check_allowed(topic);
+    check_topic(text_view(event.topic));
+    check_allowed(text_view(event.topic));
 
     // Detoasted but in their packed form: what is stored is what came.
     event.payload = PointerGetDatum(PG_DETOAST_DATUM_PACKED(PG_GETARG_DATUM(argument_payload)));
@@ -119,6 +118,12 @@ log::NewEvent read_event(FunctionCallInfo fcinfo, const char* function, log::Col
 static int64 publish(FunctionCallInfo fcinfo, const char* function, log::Column payload_column) {
     log::NewEvent event = read_event(fcinfo, function, payload_column);
     return append(&event);
+}
+
+void check_topic(std::string_view topic) {
+    check_convertible("topic", topic, leave_it_out);
+    std::string_view delivered = to_utf8(topic);  // which may be longer
+    if (!is_topic(delivered)) call_guest([&] { router::check_topic(delivered); });
 }
 
 void check_payload_size(Size bytes) {

@@ -13,6 +13,9 @@ void check_payload_size(Size bytes);
 
 void check_key_size(Size bytes);
 
+// Errors unless it is one, as it is delivered.
+void check_topic(std::string_view topic);
+
 // Errors unless the jsonb is an object of at most 1 MB.
 void check_headers(Datum headers);
 

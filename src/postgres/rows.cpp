@@ -3,6 +3,10 @@
 // Never: see rows.hpp.
 #include "postgres/rows.hpp"
 
+#include <algorithm>
+
+#include "core/utf8.hpp"
+#include "postgres/encoding.hpp"
 #include "postgres/json.hpp"
 
 extern "C" {
@@ -29,6 +33,7 @@ char* settled_output(FmgrInfo* output, Datum value) {
                                            {"datestyle", "ISO"},
                                            {"extra_float_digits", "1"},
                                            {"intervalstyle", "postgres"},
+                                           {"search_path", "pg_catalog, pg_temp"},
                                            {"timezone", "UTC"}};
     int level = NewGUCNestLevel();
     for (const Setting& setting : settings)
@@ -37,6 +42,27 @@ char* settled_output(FmgrInfo* output, Datum value) {
     char* words = OutputFunctionCall(output, value);
     AtEOXact_GUC(true, level);
     return words;
+}
+
+// In SQL_ASCII what is UTF-8 is taken for it.
+int text_encoding() {
+    return GetDatabaseEncoding() == PG_SQL_ASCII ? PG_UTF8 : GetDatabaseEncoding();
+}
+
+// As what it is delivered.
+Size utf8_length(std::string_view text) {
+    if (text_encoding() == PG_UTF8 || text.size() <= longest_key / MAX_CONVERSION_GROWTH) return text.size();
+    return to_utf8_or_marks(text).size();
+}
+
+// How much of the text, whole characters, has at most so many bytes in UTF-8.
+int fitting_length(const char* text, int length, int most) {
+    for (int room = most;;) {
+        length = pg_encoding_mbcliplen(text_encoding(), text, length, room);
+        const auto delivered = static_cast<int>(utf8_length({text, static_cast<Size>(length)}));
+        if (delivered <= most) return length;
+        room = length - 1 - (delivered - most) / MAX_CONVERSION_GROWTH;
+    }
 }
 
 }  // namespace
@@ -94,11 +120,9 @@ text* make_event_key(StringInfo words) {
     constexpr int hash_room = 17;
     char* text_begin = words->data + VARHDRSZ;
     int length = words->len - VARHDRSZ;
-    if (length > longest_key) {
+    if (utf8_length({text_begin, static_cast<Size>(length)}) > longest_key) {
         uint64 hash = hash_bytes_extended(reinterpret_cast<unsigned char*>(text_begin), length, 0);
-        // In SQL_ASCII what is UTF-8 is taken for it, and must not be cut within a character.
-        const int encoding = GetDatabaseEncoding() == PG_SQL_ASCII ? PG_UTF8 : GetDatabaseEncoding();
-        words->len = VARHDRSZ + pg_encoding_mbcliplen(encoding, text_begin, length, longest_key - hash_room);
+        words->len = VARHDRSZ + fitting_length(text_begin, length, longest_key - hash_room);
         appendStringInfo(words, "~%016lx", static_cast<unsigned long>(hash));
     }
     SET_VARSIZE(words->data, words->len);
@@ -106,9 +130,13 @@ text* make_event_key(StringInfo words) {
 }
 
 void append_topic_word(StringInfo topic, const char* name) {
-    for (const char* c = name; *c != '\0'; ++c) {
-        bool foreign = static_cast<unsigned char>(*c) < 0x20 || strchr(".*#+\x7f", *c) != nullptr;
-        appendStringInfoChar(topic, foreign ? '_' : *c);
+    for (std::string_view rest = name; !rest.empty();) {
+        const auto bytes = static_cast<Size>(std::max(1, pg_encoding_mblen(text_encoding(), rest.data())));
+        const auto character = rest.substr(0, bytes);
+        rest.remove_prefix(character.size());
+        const bool foreign = strchr(".*#+", character[0]) != nullptr || is_control_at(to_utf8_or_marks(character), 0);
+        appendBinaryStringInfo(topic, foreign ? "_" : character.data(),
+                               foreign ? 1 : static_cast<int>(character.size()));
     }
 }
 

@@ -12,7 +12,7 @@ extern "C" {
 
 namespace eventbus {
 
-inline constexpr int longest_key = 1024;  // bytes
+inline constexpr int longest_key = 1024;  // bytes in UTF-8
 
 // The columns that make the key of a relation's rows by default, in their index's order; NIL where there is neither a
 // replica identity by index nor a primary key.

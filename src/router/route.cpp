@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/bad_input.hpp"
+#include "core/utf8.hpp"
 
 namespace eventbus::router {
 
@@ -58,13 +59,22 @@ static void check_length(const Template& text, const char* what, const broker::M
 }
 
 static void check_characters(const Template& name, const broker::Module& module) {
-    const auto text = name.literal();
-    const auto at = text.find_first_of(module.never_in_names);
-    if (at == std::string::npos) return;
+    if (module.flaw_in_name == nullptr) return;
+    const auto flaw = module.flaw_in_name(name.literal());
+    if (flaw.empty()) return;
     throw BadInput(
-        std::string("destination has a \"") + text[at] + '"',
+        "destination " + flaw,
         "No " + std::string(module.protocol) + " destination may have one: every event would become a dead letter.",
         "Write out the name; placeholders such as {topic/} and {key} stand for what differs between events.");
+}
+
+// A route's patterns are UTF-8: of other patterns TopicFilter cannot know.
+static void check_patterns(std::string_view patterns) {
+    for (std::size_t at = 0; at < patterns.size(); ++at) {
+        if (const auto point = character_at(patterns, at).point; point >= 0x80 && is_control(point))
+            throw BadInput("invalid topic pattern", "A pattern has no control characters: " + name_of(point) + '.',
+                           "Leave the character out: no topic has one.");
+    }
 }
 
 Route::Route(std::uint32_t route_id, std::string route_name, std::string_view destination_text,
@@ -79,6 +89,7 @@ Route::Route(std::uint32_t route_id, std::string route_name, std::string_view de
         throw BadInput("route option \"maxlen\" is only for streams", {},
                        "Use a destination of the form stream:KEY, or leave the option out.");
     }
+    check_patterns(patterns);
     check_length(destination.name, "destination", module);
     check_length(routing_key, "routing key", module);
     check_characters(destination.name, module);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/bad_input.hpp"
+#include "core/utf8.hpp"
 #include "router/route.hpp"
 
 namespace eventbus::router {
@@ -14,16 +15,9 @@ constexpr std::size_t most_bytes = 255;
 constexpr std::string_view one_word = "*";
 constexpr std::string_view any_words = "#";
 
-bool is_control(char c) {
-    const auto u = static_cast<unsigned char>(c);
-    return u < 0x20 || u == 0x7f;
-}
-
-bool has_control(std::string_view text) {
-    for (const char c : text) {
-        if (is_control(c)) return true;
-    }
-    return false;
+// Patterns may be in a database's own encoding, in which more than that may be something else.
+bool has_ascii_control(std::string_view text) {
+    return std::any_of(text.begin(), text.end(), [](char c) { return (c >= 0 && c < 0x20) || c == 0x7f; });
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -45,7 +39,8 @@ bool next_part(std::string_view& rest, bool& done, char separator, std::string_v
 }
 
 [[noreturn]] void bad_pattern(std::string_view pattern, std::string detail) {
-    std::string shown = has_control(pattern) ? std::string() : " \"" + std::string(pattern.substr(0, most_bytes)) + '"';
+    std::string shown =
+        has_ascii_control(pattern) ? std::string() : " \"" + std::string(pattern.substr(0, most_bytes)) + '"';
     throw BadInput("invalid topic pattern" + shown, std::move(detail),
                    "Patterns are words joined by dots, separated by commas; \"*\" stands for one word, \"#\" for zero "
                    "or more, as in \"shop.order.*, billing.#\".");
@@ -54,7 +49,7 @@ bool next_part(std::string_view& rest, bool& done, char separator, std::string_v
 std::vector<std::string> words_of(std::string_view pattern) {
     if (pattern.empty()) bad_pattern(pattern, "A pattern must not be empty.");
     if (pattern.size() > most_bytes) bad_pattern(pattern, "A pattern has at most 255 bytes.");
-    if (has_control(pattern)) bad_pattern(pattern, "A pattern has no control characters.");
+    if (has_ascii_control(pattern)) bad_pattern(pattern, "A pattern has no control characters.");
     if (pattern.find('+') != std::string_view::npos) {
         bad_pattern(pattern, "\"+\" is no wildcard here; \"*\" stands for one word.");
     }
@@ -110,8 +105,10 @@ void check_topic(std::string_view topic) {
     if (topic.empty()) bad("The topic is empty.");
     if (topic.size() > most_bytes) bad("The topic has " + std::to_string(topic.size()) + " bytes.");
     char before = '.';
-    for (const char c : topic) {
-        if (is_control(c)) bad("The topic has a control character.");
+    for (std::size_t at = 0; at < topic.size(); ++at) {
+        const char c = topic[at];
+        if (is_control_at(topic, at))
+            bad("The topic has a control character, " + name_of(character_at(topic, at).point) + '.');
         if (c == '*' || c == '#' || c == '+') bad(std::string("The topic has a \"") + c + "\".");
         if (c == '.' && before == '.') bad("The topic has an empty word.");
         before = c;

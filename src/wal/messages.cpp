@@ -5,6 +5,7 @@
 
 #include "core/json.hpp"
 #include "core/topic.hpp"
+#include "core/utf8.hpp"
 #include "core/wal_message.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/rows.hpp"
@@ -26,13 +27,18 @@ std::string_view topic_of_prefix(std::string_view prefix) {
     constexpr Size enough = 4 * longest_topic;  // no character becomes as much shorter
     std::string_view text = cut_utf8(to_utf8_or_marks(prefix.substr(0, enough)), longest_topic);
     if (text.empty()) return "_";
-    char* topic = pnstrdup(text.data(), text.size());
-    for (char* c = topic; *c != '\0'; ++c) {
-        bool empty_word = *c == '.' && (c == topic || c[-1] == '.' || c[1] == '\0');
-        bool refused = static_cast<unsigned char>(*c) <= 0x20 || *c == 0x7f || strchr("*#+", *c) != nullptr;
-        if (empty_word || refused) *c = '_';
+    StringInfoData topic;
+    initStringInfo(&topic);
+    for (Size at = 0; at < text.size(); ++at) {
+        const char c = text[at];
+        const bool control = is_control_at(text, at);
+        const bool empty_word =
+            c == '.' && (topic.len == 0 || topic.data[topic.len - 1] == '.' || at + 1 == text.size());
+        const bool refused = control || empty_word || strchr(" *#+", c) != nullptr;
+        appendStringInfoChar(&topic, refused ? '_' : c);
+        if (control && IS_HIGHBIT_SET(c)) ++at;
     }
-    return {topic, text.size()};
+    return {topic.data, static_cast<Size>(topic.len)};
 }
 
 // Where even a conversion fails.

@@ -1,6 +1,7 @@
 // What it is: changes of rows as events: which tables are asked for, their topics and keys, the payload.
 // Who calls it: the output plugin's decoder, as one of its formats.
 // Never: looks at anything but what the historic snapshot shows; locks a table or an index.
+#include "core/topic.hpp"
 #include "decoder/readable.hpp"
 #include "decoder/wal2json.hpp"
 #include "postgres/encoding.hpp"
@@ -139,6 +140,10 @@ void found_change(decoder::Decoder* decoder, ReorderBufferTXN* txn, decoder::Rel
     Made* made = source->made;
     made->event.topic = words->topics[op];
     made->wanted = words->wanted[op];
+    if (made->event.topic.size() > longest_topic)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("its topic has %zu bytes in UTF-8, and a topic at most %zu", made->event.topic.size(),
+                               longest_topic)));
     if (plan->any_unreadable) decoder::refuse_unreadable(*plan, change);
     made->event.key = key_of(*words, change);
     // Under another name than its own nobody would know it.

@@ -343,3 +343,101 @@ def test_large_transactions_without_text_in_utf8(encoded, out, cluster, encoding
     dead = db.wait_dead("out", 1500)
     assert [d["key"] for d in dead] == [str(n) for n in range(201, 1701)]
     assert db.sender("out") == pid and db.one("SELECT eventbus.discard()") == 1500
+
+
+# A character that is longer in UTF-8 than in the database, by name and by how long it is in both.
+LONGER = {"LATIN1": ("chr(228)", 1, 2), "WIN1252": ("chr(128)", 1, 3), "EUC_JP": (r"E'\244\242'", 2, 3)}
+
+
+@pytest.mark.parametrize("encoding", LONGER)
+def test_limits_count_what_is_delivered(encoded, out, encoding):
+    db = encoded(encoding)
+    arrive = out(db)
+    character, own, delivered = LONGER[encoding]
+    for text, most, topic in [("topic", 255, f"repeat({character}, %d)"), ("key", 1024, "'t'")]:
+        few, many = most // delivered, most // own
+        key = "'k'" if text == "topic" else f"repeat({character}, %d)"
+        for function in ("publish('{}', '1', key => {})", "publish_wal({}, '1', key => {})"):
+            function = function.replace("'{}'", "{}").replace("{}", "%s", 1).replace("{}", "%s", 1)
+            call = function % (topic, key)
+            for count in (few + 1, many):
+                diag = refused(db, f"SELECT eventbus.{call % count}")
+                assert diag.sqlstate in ("22023", "54000") and text in diag.message_primary
+            db.run(f"SELECT eventbus.{call % few}")
+    entries = arrive(2)
+    assert [len(entries[i][name].encode()) for i, name in ((0, "topic"), (1, "key"))] == [
+        255 // delivered * delivered, 1024 // delivered * delivered]
+
+
+@pytest.mark.parametrize("encoding", LONGER)
+def test_keys_made_of_rows_are_as_long_as_keys_may_be(encoded, redis_server, name, encoding):
+    """Of the log and of the WAL: the same key, whole characters, told apart from one that begins alike."""
+    db = encoded(encoding)
+    character, own, delivered = LONGER[encoding]
+    db.run("CREATE TABLE long (words text PRIMARY KEY)")
+    db.run("SELECT eventbus.capture('long')")
+    db.broker("redis", redis_server.url)
+    db.route("log", "redis", f"stream:{name}-log")
+    db.route("wal", "redis", f"stream:{name}-wal", source="wal", tables="public.long")
+    db.wait_state("wal", "active")
+    db.run(f"INSERT INTO long VALUES (repeat({character}, {1023 // own})), ('a' || repeat({character}, {1022 // own})), "
+           f"('a' || repeat({character}, {1022 // own - 1}) || 'b'), (repeat({character}, {1024 // delivered}))")
+    keys = [eventually(lambda: len(got := redis_server.stream(f"{name}-{source}")) == 4 and
+                       [entry["key"].decode() for entry in got], 60) for source in ("log", "wal")]
+    assert keys[0] == keys[1] and len(set(keys[0])) == 4
+    for key in keys[0][:3]:
+        assert 1024 - delivered < len(key.encode()) <= 1024 and re.search(r"~[0-9a-f]{16}$", key)
+    assert "~" not in keys[0][3]
+
+
+def test_a_topic_made_of_names_is_as_long_as_topics_may_be(encoded, out, redis_server, name):
+    """Two names of 63 bytes are 252 in UTF-8. Nobody can refuse a row in the WAL any more; a capture is refused."""
+    db = encoded("LATIN1")
+    db.broker("redis", redis_server.url)
+    db.route("wal", "redis", f"stream:{name}", source="wal")
+    db.wait_state("wal", "active")
+    long = "ä" * 63
+    db.run(f"CREATE SCHEMA \"{long}\"")
+    db.run(f"CREATE TABLE \"{long}\".\"{long}\" (id int PRIMARY KEY)")
+    db.run(f"CREATE TABLE \"{long}\".fits (id int PRIMARY KEY)")
+    db.run(f"INSERT INTO \"{long}\".\"{long}\" VALUES (1); INSERT INTO \"{long}\".fits VALUES (1)")
+    entry, = eventually(lambda: redis_server.stream(name), 60)
+    assert entry["topic"].decode() == f"{long}.fits.insert"
+    letter, = db.wait_dead("wal")
+    assert letter["topic"] == f"{long}.{long}.insert" and letter["incomplete"]
+    assert "its topic has 260 bytes in UTF-8, and a topic at most 255" in letter["error"]
+    db.wait_status("wal", state="active", delivered=1, dead=1)
+    diag = refused(db, f"SELECT eventbus.capture('\"{long}\".\"{long}\"')")
+    assert (diag.message_primary, diag.message_detail) == ("invalid topic", "The topic has 260 bytes.")
+
+
+def test_control_characters_of_other_encodings(encoded, redis_server, name):
+    """In LATIN1 they have a byte of their own; what is one in LATIN1 is a letter in WIN1252, and so is its UTF-8."""
+    latin = encoded("LATIN1")
+    latin.run("DO $$BEGIN EXECUTE format('CREATE TABLE %I (id int PRIMARY KEY)', 'a' || chr(133) || 'b'); END$$")
+    latin.broker("redis", redis_server.url)
+    latin.route("log", "redis", f"stream:{name}-log")
+    latin.route("wal", "redis", f"stream:{name}-wal", source="wal", topics="public.#")
+    latin.wait_state("wal", "active")
+    latin.run("SELECT eventbus.capture(oid::regclass) FROM pg_class WHERE relname = 'a' || chr(133) || 'b'")
+    latin.run("DO $$BEGIN EXECUTE format('INSERT INTO %I VALUES (1)', 'a' || chr(133) || 'b'); END$$")
+    for source in ("log", "wal"):
+        entry, = eventually(lambda: redis_server.stream(f"{name}-{source}"), 60)
+        assert entry["topic"] == b"public.a_b.insert"
+    assert refused(latin, "SELECT eventbus.publish('a' || chr(133), '1')").message_detail == (
+        "The topic has a control character, U+0085.")
+    windows = encoded("WIN1252")
+    windows.broker("redis", redis_server.url)
+    windows.route("log", "redis", f"stream:{name}-windows", "Â….#")
+    windows.run("SELECT eventbus.publish('Â….x', '1')")
+    entry, = eventually(lambda: redis_server.stream(f"{name}-windows"), 60)
+    assert entry["topic"].decode() == "Â….x"
+
+
+def test_errors_of_routes_quote_what_was_given(encoded, rabbit):
+    db = encoded("LATIN1")
+    db.broker("rabbit", rabbit.url)
+    diag = refused(db, "SELECT eventbus.create_route('r', 'rabbit', 'queue:{ä}', '#')")
+    assert diag.message_primary == 'invalid template "{ä}"' and diag.message_detail == "Unknown placeholder {ä}."
+    diag = refused(db, f"SELECT eventbus.create_route('r', 'rabbit', 'queue:{'ä' * 128}', '#')")
+    assert (diag.message_primary, diag.message_detail) == ("destination is too long", "It is 256 bytes long.")

@@ -126,6 +126,39 @@ def test_a_key_that_is_stored_out_of_line(db, wal, format):
         assert row["words"] == words
 
 
+def test_a_key_that_names_an_object_is_the_same_from_everywhere(db, wal, redis_server, name):
+    """Types such as regclass write the schema only where search_path does not find the object; sessions and the decoder
+    have one each."""
+    db.run("CREATE SCHEMA own; CREATE TABLE own.t (x int); CREATE TABLE near (x int); CREATE TYPE own.e AS ENUM ('a'); "
+           "CREATE FUNCTION own.f(int) RETURNS int LANGUAGE sql AS 'SELECT 1'; "
+           "CREATE OPERATOR own.#-# (leftarg = int4, rightarg = int4, function = int4pl); "
+           "CREATE COLLATION own.c FROM \"C\"; CREATE TEXT SEARCH CONFIGURATION own.g (COPY = simple); "
+           "CREATE TEXT SEARCH DICTIONARY own.d (TEMPLATE = simple); CREATE DOMAIN own.class AS regclass")
+    keys = {"regclass": ["own.t", "pg_class", "public.near"], "own.class": ["own.t"], "regproc": ["own.f", "now"],
+            "regprocedure": ["own.f(integer)"], "regoper": ["own.#-#"], "regoperator": ["own.#-#(integer,integer)"],
+            "regtype": ["own.e", "integer", "own.t[]"], "regcollation": ["own.c"], "regconfig": ["own.g"],
+            "regdictionary": ["own.d"], "regnamespace": ["own"], "regrole": ["postgres"],
+            "regclass[]": ["{own.t,pg_class,public.near}"]}
+    db.run(f"ALTER DATABASE \"{db.name}\" SET search_path = own, public")  # the decoder's
+    entries = wal(tables="public.k*")
+    db.route("log", "redis", f"stream:{name}-log")
+    for i, type_name in enumerate(keys):
+        db.run(f"CREATE TABLE k{i} (id {type_name} PRIMARY KEY); SELECT eventbus.capture('k{i}')")
+    expected = []
+    for path in ("public", "own, public", "pg_catalog, own"):
+        db.run(f"SET search_path = {path}")
+        for i, (type_name, names) in enumerate(keys.items()):
+            for key in names:
+                db.run(f"INSERT INTO public.k{i} VALUES (%s)", key)
+                assert db.one("SHOW search_path") == path
+                expected.append(key)
+            db.run(f"DELETE FROM public.k{i}")
+            expected += names
+    assert sorted(e["key"] for e in entries(len(expected))) == sorted(expected)
+    captured = eventually(lambda: len(got := redis_server.stream(f"{name}-log")) == len(expected) and got, 60)
+    assert sorted(e["key"].decode() for e in captured) == sorted(expected)
+
+
 def test_what_is_rolled_back_leaves_nothing(db, wal):
     """In a transaction that is decoded as a whole, and in one that is streamed because it is large."""
     db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")

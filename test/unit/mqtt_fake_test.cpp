@@ -83,6 +83,22 @@ TEST(MqttModule, Check) {
     EXPECT_EQ(complaint("mqtt://:secret@h"), "MQTT URL has no user for the password");
     EXPECT_EQ(complaint("mqtt://h", R"({"password_file":"/p"})"), "MQTT URL has no user for the password");
     EXPECT_EQ(complaint("mqtt://h", R"({"ca_file":"/ca.pem"})"), "broker option \"ca_file\" needs TLS");
+    constexpr const char* newline = " has the character U+000A, which no MQTT text may have";
+    EXPECT_EQ(complaint("mqtt://a%C2%85b:p@h"),
+              "user in an MQTT URL has the character U+0085, which no MQTT text may have");
+    EXPECT_EQ(complaint("mqtt://a:p%C2%85p@h"), "") << "binary data";
+    EXPECT_EQ(complaint("mqtt://h", R"({"client_id":"a\nb"})"), std::string("broker option \"client_id\"") + newline);
+    EXPECT_EQ(complaint("mqtt://h", R"({"will":{"topic":"a\nb"}})"),
+              std::string("broker option \"will\" has a topic that") + newline);
+    EXPECT_EQ(complaint("mqtt://h", R"({"will":{"topic":"a","payload":"\n"}})"), "");
+}
+
+TEST(MqttModule, WhatNoDestinationMayHave) {
+    const auto flaw = eventbus_driver_module()->flaw_in_name;
+    EXPECT_EQ(flaw("a/b"), "");
+    EXPECT_EQ(flaw(""), "") << "placeholders may fill it";
+    EXPECT_EQ(flaw("a/+"), "has a \"+\", which no MQTT topic may have");
+    EXPECT_EQ(flaw("a\x1b"), "has the character U+001B, which no MQTT text may have");
 }
 
 TEST(MqttModule, ToldIsWhatDoesNothing) {

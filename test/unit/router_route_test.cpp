@@ -273,7 +273,10 @@ TEST(Route, OptionsThatDoNotFitTheKind) {
 // What stands in a destination besides placeholders is in every event's name.
 TEST(Route, LiteralPartsThatNoNameMayHave) {
     auto with_rules = mqtt();
-    with_rules.never_in_names = "+#";
+    with_rules.flaw_in_name = [](std::string_view part) {
+        const auto at = part.find_first_of("+#");
+        return at == std::string_view::npos ? std::string() : std::string("has a \"") + part[at] + '"';
+    };
     with_rules.longest_name = 20;
     const auto refused = [&](const std::string& destination, const broker::Module& module) {
         return error_of([&] { Route(1, "r", destination, "#", "{}", module); });
@@ -289,6 +292,12 @@ TEST(Route, LiteralPartsThatNoNameMayHave) {
               "It is 21 bytes long, what its placeholders stand for not counted.");
     EXPECT_NO_THROW(Route(1, "r", "topic:{header:a+#}" + std::string(20, 't'), "shop.#", "{}", with_rules));
     EXPECT_NO_THROW(Route(1, "r", "stream:+#", "#", "{}", redis()));
+}
+
+TEST(Route, PatternsHaveNoControlCharacters) {
+    const auto error = error_of([] { Route(1, "r", "stream:x", "a.\xc2\x85", "{}", redis()); });
+    EXPECT_EQ(error.detail(), "A pattern has no control characters: U+0085.");
+    EXPECT_NO_THROW(Route(1, "r", "stream:x", "a.\xc2\xa0,\n\tb.*", "{}", redis()));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "broker/mqtt/text.hpp"
 #include "core/event_id.hpp"
 #include "core/time_text.hpp"
 
@@ -21,47 +22,13 @@ constexpr std::array<std::string_view, 5> own_names = {"event-id", "event-topic"
                                                        "event-source"};
 constexpr std::uint64_t most_expiration_ms = 4'294'967'295'000;  // the property has 32 bits of seconds
 
-std::string too_long(std::string_view what, std::string_view text) {
-    if (text.size() <= longest_string) return {};
-    return std::string(what) + " is " + std::to_string(text.size()) + " bytes long; MQTT takes at most 65535";
+// "the key has ...", where there is something wrong with it.
+std::string told(std::string_view what, std::string flaw) {
+    return flaw.empty() ? std::string() : std::string(what) + ' ' + flaw;
 }
 
-// Whether the text is UTF-8 as MQTT has it: no surrogates, nothing overlong.
-bool is_utf8(std::string_view text) {
-    for (std::size_t at = 0; at < text.size();) {
-        const auto lead = static_cast<unsigned char>(text[at]);
-        if (lead < 0x80) {
-            ++at;
-            continue;
-        }
-        const std::size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-        if (lead < 0xc2 || lead > 0xf4 || text.size() - at < length) return false;
-        std::uint32_t point = lead & (0xffU >> (length + 1));
-        for (std::size_t i = 1; i < length; ++i) {
-            const auto next = static_cast<unsigned char>(text[at + i]);
-            if ((next & 0xc0) != 0x80) return false;
-            point = point << 6 | (next & 0x3f);
-        }
-        if (point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff) || (length == 3 && point < 0x800) ||
-            (length == 4 && point < 0x10000))
-            return false;
-        at += length;
-    }
-    return true;
-}
-
-std::string bad_name(std::string_view what, std::string_view name) {
-    if (name.empty()) return std::string(what) + " is empty";
-    if (std::string problem = too_long(what, name); !problem.empty()) return problem;
-    constexpr std::string_view forbidden("+#\0", 3);
-    const auto at = name.find_first_of(forbidden);
-    if (at != std::string_view::npos) {
-        const bool zero = name[at] == '\0';
-        return std::string(what) + (zero ? " has a zero byte" : std::string(" has a \"") + name[at] + '"') +
-               ", which no MQTT topic may have";
-    }
-    if (!is_utf8(name)) return std::string(what) + " is not valid UTF-8";
-    return {};
+std::string of_header(const std::string& name) {
+    return "header \"" + name + '"';
 }
 
 // A string or a number that stands for milliseconds; as seconds, rounded up.
@@ -87,23 +54,23 @@ std::string as_text(const Json& value) {
 
 std::string add_user_property(std::string& out, const std::string& name, const Json& value) {
     const std::string text = as_text(value);
-    if (std::string problem = too_long("a header's name", name); !problem.empty()) return problem;
-    if (std::string problem = too_long("header \"" + name + "\"", text); !problem.empty()) return problem;
+    if (std::string flaw = flaw_in_text(text); !flaw.empty()) return told(of_header(name), std::move(flaw));
     append_user_property(out, name, text);
     return {};
 }
 
 std::string add_header(std::string& out, const std::string& name, const Json& value) {
     if (std::find(own_names.begin(), own_names.end(), name) != own_names.end()) return {};
-    if (name == "correlation-id") {
+    if (std::string flaw = flaw_in_text(name); !flaw.empty()) return told("a header's name", std::move(flaw));
+    if (name == "correlation-id") {  // which is binary data
         const std::string text = as_text(value);
-        if (std::string problem = too_long("header \"correlation-id\"", text); !problem.empty()) return problem;
+        if (text.size() > longest_string) return told(of_header(name), flaw_in_text(text));
         append_property(out, Property::correlation_data, text);
         return {};
     }
     if (name == "reply-to") {
         const std::string topic = as_text(value);
-        if (std::string problem = bad_name("header \"reply-to\"", topic); !problem.empty()) return problem;
+        if (std::string flaw = flaw_in_name(topic); !flaw.empty()) return told(of_header(name), std::move(flaw));
         append_property(out, Property::response_topic, topic);
         return {};
     }
@@ -129,7 +96,7 @@ bool refuse(Settlement& refusal, const Outgoing& outgoing, Remedy remedy, std::s
 
 }  // namespace
 
-MessageWriter::MessageWriter(std::string_view source) : source_(source.substr(0, longest_string)) {}
+MessageWriter::MessageWriter(std::string_view source) : source_(with_marks(source)) {}
 
 std::string MessageWriter::add_headers(const Event& event) {
     if (event.headers.empty()) return {};
@@ -142,10 +109,10 @@ std::string MessageWriter::add_headers(const Event& event) {
 }
 
 std::string MessageWriter::fill_properties(const Event& event) {
-    if (std::string problem = too_long("the content type", event.content_type); !problem.empty()) return problem;
-    if (event.key) {
-        if (std::string problem = too_long("the key", *event.key); !problem.empty()) return problem;
-    }
+    std::string problem = told("the content type", flaw_in_text(event.content_type));
+    if (problem.empty()) problem = told("the topic", flaw_in_text(event.topic));
+    if (problem.empty() && event.key) problem = told("the key", flaw_in_text(*event.key));
+    if (!problem.empty()) return problem;
     EventIdText id;
     std::array<char, rfc3339_length> time;
 
@@ -167,7 +134,7 @@ bool MessageWriter::write(std::string& out, const Outgoing& outgoing, const Limi
     const int qos = outgoing.addressing->qos;
     const bool retain = outgoing.addressing->retain;
     const bool v5 = limits.version == MqttVersion::v5;
-    if (std::string problem = bad_name("the destination's name", outgoing.name); !problem.empty())
+    if (std::string problem = told("the destination's name", flaw_in_name(outgoing.name)); !problem.empty())
         return refuse(refusal, outgoing, Remedy::park, std::move(problem));
     if (qos > limits.maximum_qos)
         return refuse(refusal, outgoing, Remedy::fix_settings,

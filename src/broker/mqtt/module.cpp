@@ -4,6 +4,7 @@
 #include <array>
 
 #include "broker/mqtt/driver.hpp"
+#include "broker/mqtt/text.hpp"
 #include "core/bad_input.hpp"
 
 namespace eventbus::broker::mqtt {
@@ -23,6 +24,15 @@ constexpr const char* url_form =
     throw BadInput(std::move(message), std::move(detail), url_form);
 }
 
+void check_option(const std::string& name, const std::string& flaw) {
+    if (!flaw.empty()) throw BadInput("broker option \"" + name + "\" " + flaw, {}, "Leave the character out.");
+}
+
+std::string flaw_in_will(const Will& will) {
+    const std::string flaw = flaw_in_name(will.topic);
+    return flaw.empty() ? flaw : "has a topic that " + flaw;
+}
+
 void check(const BrokerSettings& settings) {
     const Url& url = settings.url;
     const bool websocket = url.scheme == "ws" || url.scheme == "wss";
@@ -34,8 +44,12 @@ void check(const BrokerSettings& settings) {
         if (host.is_unix()) refuse("MQTT brokers are not reached through unix sockets");
     if (!url.has_user && (url.has_password || !settings.options.password_file.empty()))
         refuse("MQTT URL has no user for the password", "MQTT knows no password without a user.");
-    if (url.user.size() > longest_string || url.password.size() > longest_string)
-        refuse("user or password in an MQTT URL is too long", "MQTT takes at most 65535 bytes.");
+    if (url.password.size() > longest_string)
+        refuse("password in an MQTT URL is too long", "MQTT takes at most 65535 bytes.");
+    if (std::string flaw = flaw_in_text(url.user); !flaw.empty()) refuse("user in an MQTT URL " + flaw);
+    const BrokerOptions& options = settings.options;
+    check_option("client_id", flaw_in_text(options.client_id));
+    if (options.will) check_option("will", flaw_in_will(*options.will));
     check_tls_options(settings, websocket ? "wss" : "mqtts");
 }
 
@@ -59,7 +73,7 @@ const Module module{.protocol = "mqtt",
                     .route_options = route_options,
                     .broker_options = broker_options,
                     .longest_name = longest_string,
-                    .never_in_names = "+#",
+                    .flaw_in_name = flaw_in_part_of_name,
                     .check = check,
                     .find_idle = find_idle,
                     .connect = connect};
