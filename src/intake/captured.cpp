@@ -69,8 +69,7 @@ Datum eventbus_trigger_arguments(PG_FUNCTION_ARGS) {
     }
     if (count == 0) PG_RETURN_ARRAYTYPE_P(construct_empty_array(TEXTOID));
     int begin = 1;
-    PG_RETURN_ARRAYTYPE_P(
-        construct_md_array(values, nulls, 1, &count, &begin, TEXTOID, -1, false, TYPALIGN_INT));
+    PG_RETURN_ARRAYTYPE_P(construct_md_array(values, nulls, 1, &count, &begin, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
 Datum eventbus_trigger_error(PG_FUNCTION_ARGS) {
@@ -78,7 +77,8 @@ Datum eventbus_trigger_error(PG_FUNCTION_ARGS) {
     List* texts = split_arguments(PG_GETARG_BYTEA_PP(1));
     ListCell* cell;
     foreach (cell, texts)
-        if (const char* text = static_cast<char*>(lfirst(cell)); !pg_verifymbstr(text, static_cast<int>(strlen(text)), true))
+        if (const char* text = static_cast<char*>(lfirst(cell));
+            !pg_verifymbstr(text, static_cast<int>(strlen(text)), true))
             PG_RETURN_TEXT_P(cstring_to_text("an argument is no text in the database's encoding"));
     ErrorData* error = attempt([&] { check_arguments(relation, texts); });
     if (error == nullptr) PG_RETURN_NULL();

@@ -13,7 +13,7 @@ void check_payload_size(Size bytes);
 
 void check_key_size(Size bytes);
 
-// Errors unless the jsonb is an object of at most 1 MB.
+// Errors unless the jsonb is an object within the limits of core/headers.hpp.
 void check_headers(Datum headers);
 
 // The arguments of publish, publish_text or publish_bytes, checked; `function` is its name for errors.
