@@ -220,6 +220,20 @@ DROP SERVER lab_server;
 SELECT payload::jsonb ->> 'command' AS command FROM eventbus.event WHERE id > :before ORDER BY id;
 SELECT eventbus.uncapture_ddl();
 
+-- 8. What is walked is bounded: headers and options, in depth and in what their text is.
+SELECT coalesce(max(id), 0) AS before FROM eventbus.event \gset
+SELECT eventbus.publish('deep', '1', headers => (repeat('{"a":', 100) || '1' || repeat('}', 100))::jsonb) > 0 AS published;
+SELECT eventbus.publish('deep', '1', headers => (repeat('{"a":', 101) || '1' || repeat('}', 101))::jsonb);
+SELECT eventbus.publish('deep', '1', headers => jsonb_build_object('a', (repeat('[', 1000) || repeat(']', 1000))::jsonb));
+SELECT eventbus.publish_text('long', 'x', headers => jsonb_build_object('a', repeat('x', 1048576 - 20))) > 0 AS published;
+SELECT eventbus.publish_text('long', 'x', headers => jsonb_build_object('a', repeat('x', 1048576)));
+SELECT eventbus.publish_bytes('long', 'x', headers => '{"a": 1e131071}') > 0 AS published;
+SELECT eventbus.publish_bytes('long', 'x', headers => (SELECT jsonb_object_agg(n, 1e131071) FROM generate_series(1, 8400) n));
+SELECT topic, length(headers::text) > 500000 AS long FROM eventbus.event WHERE id > :before ORDER BY id;
+SELECT eventbus.create_broker('deep', 'redis://h', (repeat('{"a":', 200) || '1' || repeat('}', 200))::jsonb);
+SELECT eventbus.create_broker('long', 'redis://h', jsonb_build_object('a', repeat('x', 1048576)));
+SELECT eventbus.create_route('deep', 'nowhere', 'list:l', options => (repeat('{"a":', 200) || '1' || repeat('}', 200))::jsonb);
+
 DROP SCHEMA lab CASCADE;
 DROP FOREIGN DATA WRAPPER lab_wrapper;
 SELECT eventbus.drop_broker('nowhere', true);
