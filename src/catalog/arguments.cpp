@@ -3,6 +3,8 @@
 // Never: see arguments.hpp.
 #include "catalog/arguments.hpp"
 
+#include "postgres/json_size.hpp"
+
 namespace eventbus::catalog {
 
 void refuse_null(const char* function, const char* argument) {
@@ -40,6 +42,12 @@ char* object_text(FunctionCallInfo fcinfo, int index, const char* fallback, cons
     Jsonb* json = PG_GETARG_JSONB_P(index);
     if (!JB_ROOT_IS_OBJECT(json))
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("options must be a JSON object"),
+                        errhint("For example %s.", example)));
+    constexpr JsonMeasures most = {100, 1024 * 1024};
+    const JsonMeasures found = measure_json(json, most);
+    if (found.depth > most.depth || found.bytes > most.bytes)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("options are too large"),
+                        errdetail("They are nested deeper than 100, or longer than 1 MB."),
                         errhint("For example %s.", example)));
     return JsonbToCString(nullptr, &json->root, static_cast<int>(VARSIZE(json)));
 }

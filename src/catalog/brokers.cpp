@@ -4,6 +4,7 @@
 #include "broker/loader.hpp"
 #include "catalog/arguments.hpp"
 #include "catalog/names.hpp"
+#include "catalog/wal_right.hpp"
 #include "core/bad_input.hpp"
 #include "core/settings.hpp"
 #include "postgres/encoding.hpp"
@@ -24,7 +25,7 @@ namespace {
 
 constexpr const char* options_example = "{\"heartbeat\": 10}";
 
-void check_broker(const char* name, const char* url, const char* options) {
+void check_broker(const Caller& caller, const char* name, const char* url, const char* options) {
     constexpr const char* hint = "What a broker is told of it is UTF-8. Leave the character out.";
     check_convertible("name of the broker", name, hint);
     check_convertible("url", url, hint);
@@ -40,9 +41,8 @@ void check_broker(const char* name, const char* url, const char* options) {
         return Checked{!(o.password_file.empty() && o.ca_file.empty() && o.cert_file.empty() && o.key_file.empty()),
                        broker::idle_options(settings, module_directory())};
     });
-    // The sender reads these files with the server's rights. The functions run as the extension's owner, so it is
-    // the caller who is asked.
-    if (checked.names_files && !has_privs_of_role(GetOuterUserId(), ROLE_PG_READ_SERVER_FILES))
+    // The sender reads these files with the server's rights.
+    if (checked.names_files && !has_privs_of_role(caller.role, ROLE_PG_READ_SERVER_FILES))
         ereport(ERROR,
                 (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied to name files of the server"),
                  errdetail("The options password_file, ca_file, cert_file and key_file are read by the server."),
@@ -66,6 +66,13 @@ ErrorContextCallback* hide_statement() {
 
 void end_hiding(ErrorContextCallback* enclosing) {
     error_context_stack = enclosing;
+}
+
+// Whoever leads routes from the WAL elsewhere, or ends them, could have made them.
+void check_sources(const Caller& caller, int32 broker_id) {
+    run_query("SELECT EXISTS (SELECT FROM eventbus.route_config WHERE broker_id = $1 AND source = 'wal')",
+              {Argument::of(broker_id)});
+    if (bool_at(0, 1)) need_wal_right(caller);
 }
 
 // Routes were checked against the broker's protocol; another URL may mean another protocol.
@@ -110,7 +117,8 @@ Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
     char* name = required_name(fcinfo, 0, "create_broker", "broker");
     char* url = required_text(fcinfo, 1, "create_broker", "url");
     char* options = object_text(fcinfo, 2, "{}", options_example);
-    check_broker(name, url, options);
+    const Caller caller = become_owner(fcinfo);
+    check_broker(caller, name, url, options);
 
     SPI_connect();
     run_query(
@@ -120,6 +128,7 @@ Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
         ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("broker \"%s\" already exists", name),
                         errhint("Choose another name, or use eventbus.alter_broker.")));
     SPI_finish();
+    be_again(caller);
     end_hiding(enclosing);
     PG_RETURN_VOID();
 }
@@ -130,18 +139,21 @@ Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
     char* url = optional_text(fcinfo, 1);
     char* options = object_text(fcinfo, 2, nullptr, options_example);
 
+    const Caller caller = become_owner(fcinfo);
     SPI_connect();
     int32 id = find_broker(name, Hold::change);
+    check_sources(caller, id);
     run_query("SELECT coalesce($2, url), coalesce($3, options::text) FROM eventbus.broker_config WHERE id = $1",
               {Argument::of(id), Argument::of(static_cast<const char*>(url)),
                Argument::of(static_cast<const char*>(options))});
     char* new_url = text_at(0, 1);
     char* new_options = text_at(0, 2);
-    check_broker(name, new_url, new_options);
+    check_broker(caller, name, new_url, new_options);
     check_routes(id, new_url);
     run_query("UPDATE eventbus.broker_config SET url = $2, options = $3::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_url), Argument::of(new_options)});
     SPI_finish();
+    be_again(caller);
     end_hiding(enclosing);
     PG_RETURN_VOID();
 }
@@ -150,6 +162,7 @@ Datum eventbus_drop_broker(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "drop_broker", "name");
     bool cascade = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 
+    const Caller caller = become_owner(fcinfo);
     SPI_connect();
     int32 id = find_broker(name, Hold::removal);
     run_query("SELECT string_agg(name, ', ' ORDER BY name) FROM eventbus.route_config WHERE broker_id = $1",
@@ -159,9 +172,11 @@ Datum eventbus_drop_broker(PG_FUNCTION_ARGS) {
         ereport(ERROR, (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST), errmsg("broker \"%s\" is used by routes", name),
                         errdetail("Routes: %s.", routes),
                         errhint("Drop the routes first, or call eventbus.drop_broker with cascade => true.")));
+    check_sources(caller, id);
     run_query("DELETE FROM eventbus.route_config WHERE broker_id = $1", {Argument::of(id)});
     run_query("DELETE FROM eventbus.broker_config WHERE id = $1", {Argument::of(id)});
     SPI_finish();
+    be_again(caller);
     PG_RETURN_VOID();
 }
 

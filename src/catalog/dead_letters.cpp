@@ -11,6 +11,7 @@
 #include "postgres/attempt.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/query.hpp"
+#include "postgres/rights.hpp"
 #include "postgres/version.hpp"
 
 extern "C" {
@@ -181,12 +182,14 @@ int64 change(FunctionCallInfo fcinfo, const char* statement, bool whole_ones) {
     Argument id = PG_ARGISNULL(1) ? Argument::null_of(INT8OID) : Argument::of(static_cast<int64>(PG_GETARG_INT64(1)));
     SPI_connect();
     need_our_version("change dead letters");
+    const Caller caller = become_owner(fcinfo);
     Argument route_id = route == nullptr ? Argument::null_of(INT4OID) : Argument::of(find_route(route, Hold::share));
     uint64 count = run_query(psprintf("%s WHERE ($1 IS NULL OR route_id = $1) AND ($2 IS NULL OR event_id = $2)%s",
                                       statement, whole_ones ? " AND NOT requeued AND NOT incomplete" : ""),
                              {route_id, id});
     if (whole_ones) tell_of_incomplete(route_id, id);
     SPI_finish();
+    be_again(caller);
     return static_cast<int64>(count);
 }
 

@@ -4,6 +4,7 @@
 #include "broker/loader.hpp"
 #include "catalog/arguments.hpp"
 #include "catalog/names.hpp"
+#include "catalog/wal_right.hpp"
 #include "catalog/wal_selection.hpp"
 #include "core/settings.hpp"
 #include "intake/wake.hpp"
@@ -16,7 +17,6 @@
 
 extern "C" {
 #include "commands/trigger.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 }
 
@@ -65,13 +65,8 @@ wal::SlotState wal_slot_of(int32 broker_id) {
 }
 
 // What a route from the WAL wants of the caller and of the server.
-void check_server(int32 broker_id) {
-    // The functions run as the extension's owner, so it is the caller who is asked.
-    if (!superuser_arg(GetOuterUserId()) && !has_rolreplication(GetOuterUserId()))
-        ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied to use the WAL as a source"),
-                        errdetail("A route from the WAL takes changes of every table, whoever may read it."),
-                        errhint("ALTER ROLE %s REPLICATION gives the right.",
-                                quote_identifier(GetUserNameFromId(GetOuterUserId(), false)))));
+void check_server(const Caller& caller, int32 broker_id) {
+    need_wal_right(caller);
     wal::Need need = wal::missing_setting(wal_slot_of(broker_id).exists);
     if (need.what != nullptr)
         ereport(ERROR,
@@ -143,16 +138,26 @@ void tell_of_start(const char* route, int32 broker_id) {
     if (!slot.exists || slot.lost || slot.confirmed == InvalidXLogRecPtr) say_when(route, "begins");
 }
 
+// A route that exists; from the WAL, only for those who could have made it.
+int32 find_own_route(const Caller& caller, const char* name, Hold hold) {
+    int32 id = find_route(name, hold);
+    run_query("SELECT source = 'wal' FROM eventbus.route_config WHERE id = $1", {Argument::of(id)});
+    if (bool_at(0, 1)) need_wal_right(caller);
+    return id;
+}
+
 const char* source_of(const Checked& checked) {
     return checked.from_wal ? "wal" : "log";
 }
 
 void set_paused(FunctionCallInfo fcinfo, const char* function, bool paused) {
     char* name = required_text(fcinfo, 0, function, "name");
+    const Caller caller = become_owner(fcinfo);
     SPI_connect();
     run_query("UPDATE eventbus.route_config SET paused = $2 WHERE id = $1",
-              {Argument::of(find_route(name, Hold::change)), Argument::of(paused)});
+              {Argument::of(find_own_route(caller, name, Hold::change)), Argument::of(paused)});
     SPI_finish();
+    be_again(caller);
 }
 
 }  // namespace
@@ -179,12 +184,13 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
     char* topics = required_text(fcinfo, 3, "create_route", "topics");
     char* options = object_text(fcinfo, 4, "{}", options_example);
 
+    const Caller caller = become_owner(fcinfo);
     SPI_connect();
     int32 broker_id = find_broker(broker, Hold::share);
     Checked checked = check_route(name, url_of(broker_id), destination, topics, options);
 
     if (checked.from_wal) {
-        check_server(broker_id);
+        check_server(caller, broker_id);
         check_choice(name, checked.selection, topics);
     }
     // Until this transaction has committed, rotation must not let go of what the route will want: it needs these
@@ -208,6 +214,7 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
         log::make_cursor(id, checked.earliest);
     }
     SPI_finish();
+    be_again(caller);
     PG_RETURN_VOID();
 }
 
@@ -217,8 +224,9 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     char* topics = optional_text(fcinfo, 2);
     char* options = object_text(fcinfo, 3, nullptr, options_example);
 
+    const Caller caller = become_owner(fcinfo);
     SPI_connect();
-    int32 id = find_route(name, Hold::change);
+    int32 id = find_own_route(caller, name, Hold::change);
     run_query(
         "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id, source, "
         "$4::jsonb -> 'start' <> coalesce(options -> 'start', 'null') "
@@ -238,7 +246,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
                                   strcmp(source, "wal") == 0 ? "the WAL" : "the log"),
                         errhint("Keep \"source\" in the options as it is, or drop the route and create it anew.")));
     if (checked.from_wal) {
-        check_server(broker_id);
+        check_server(caller, broker_id);
         check_choice(name, checked.selection, new_topics);
     }
     if (wants_start)
@@ -248,14 +256,18 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     run_query("UPDATE eventbus.route_config SET destination = $2, topics = $3, options = $4::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_destination), Argument::of(new_topics), Argument::of(new_options)});
     SPI_finish();
+    be_again(caller);
     PG_RETURN_VOID();
 }
 
 Datum eventbus_drop_route(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "drop_route", "name");
+    const Caller caller = become_owner(fcinfo);
     SPI_connect();
-    run_query("DELETE FROM eventbus.route_config WHERE id = $1", {Argument::of(find_route(name, Hold::removal))});
+    run_query("DELETE FROM eventbus.route_config WHERE id = $1",
+              {Argument::of(find_own_route(caller, name, Hold::removal))});
     SPI_finish();
+    be_again(caller);
     PG_RETURN_VOID();
 }
 
@@ -271,14 +283,16 @@ Datum eventbus_resume_route(PG_FUNCTION_ARGS) {
 
 Datum eventbus_restart_route(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "restart_route", "name");
+    const Caller caller = become_owner(fcinfo);
     SPI_connect();
-    log::restart_wal_cursor(find_route(name, Hold::change));
+    log::restart_wal_cursor(find_own_route(caller, name, Hold::change));
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("route \"%s\" is not lost", name),
                         errdetail("Only a route from the WAL whose replication slot was lost begins anew."),
                         errhint("eventbus.resume_route goes on with a paused route and tries a held one at once.")));
     say_when(name, "begins anew");
     SPI_finish();
+    be_again(caller);
     intake::configuration_changed();
     PG_RETURN_VOID();
 }

@@ -3,6 +3,7 @@
 // Never: checks a publisher; intake does.
 #include "catalog/arguments.hpp"
 #include "postgres/query.hpp"
+#include "postgres/rights.hpp"
 #include "router/route.hpp"
 
 extern "C" {
@@ -78,17 +79,20 @@ using namespace eventbus::catalog;
 Datum eventbus_allow(PG_FUNCTION_ARGS) {
     Argument role = required_role(fcinfo, "allow");
     const router::TopicFilter* patterns = read_patterns(required_text(fcinfo, 1, "allow", "topics"));
+    const Caller caller = become_owner(fcinfo);
     SPI_connect();
     for (std::size_t i = 0; i < patterns->size(); ++i)
         run_query("INSERT INTO eventbus.topic_grant (role, topics) VALUES ($1, $2) ON CONFLICT DO NOTHING",
                   {role, Argument::of(patterns->pattern(i))});
     SPI_finish();
+    be_again(caller);
     PG_RETURN_VOID();
 }
 
 Datum eventbus_disallow(PG_FUNCTION_ARGS) {
     Argument role = required_role(fcinfo, "disallow");
     char* topics = optional_text(fcinfo, 1);
+    const Caller caller = become_owner(fcinfo);
     SPI_connect();
     const char* known = patterns_of(role);
     if (topics == nullptr) {
@@ -103,6 +107,7 @@ Datum eventbus_disallow(PG_FUNCTION_ARGS) {
                 (errmsg("role \"%s\" has no topic grants left: none of its own restricts it now", name_of(role)),
                  errhint("To keep it from publishing, revoke EXECUTE on the publish functions.")));
     SPI_finish();
+    be_again(caller);
     PG_RETURN_VOID();
 }
 

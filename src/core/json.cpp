@@ -3,6 +3,7 @@
 // Never: see json.hpp.
 #include "core/json.hpp"
 
+#include <algorithm>
 #include <bitset>
 
 namespace eventbus {
@@ -23,7 +24,7 @@ bool is_space(char c) {
 
 class Reader {
  public:
-    explicit Reader(std::string_view text) : text_(text) {}
+    Reader(std::string_view text, std::size_t deepest) : text_(text), deepest_(std::min(deepest, deepest_json)) {}
 
     bool is_value() {
         for (;;) {
@@ -63,7 +64,7 @@ class Reader {
     }
 
     bool open() {
-        if (depth_ == deepest_json) return false;
+        if (depth_ == deepest_) return false;
         is_object_[depth_] = text_.front() == '{';
         text_.remove_prefix(1);
         ++depth_;
@@ -146,6 +147,7 @@ class Reader {
     }
 
     std::string_view text_;
+    std::size_t deepest_;
     std::size_t depth_ = 0;
     bool begun_ = false;
     std::bitset<deepest_json> is_object_;
@@ -154,12 +156,12 @@ class Reader {
 }  // namespace
 
 bool is_json(std::string_view text) {
-    return Reader(text).is_value();
+    return Reader(text, deepest_json).is_value();
 }
 
-bool is_json_object(std::string_view text) {
+bool is_json_object(std::string_view text, std::size_t deepest) {
     while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
-    return text.starts_with('{') && is_json(text);
+    return text.starts_with('{') && Reader(text, deepest).is_value();
 }
 
 }  // namespace eventbus

@@ -110,13 +110,7 @@ const Rule* rule_of(Oid role) {
     return rule;
 }
 
-}  // namespace
-
-void check_allowed(std::string_view topic) {
-    AcceptInvalidationMessages();  // a transaction that goes on for long takes no lock that would do it
-    if (!memory.current) forget_all();
-    if (memory.nobody) return;
-    Oid role = GetUserId();
+void check_allowed_to(Oid role, std::string_view topic) {
     const Rule* rule = rule_of(role);
     if (rule->filter == nullptr || call_guest([&] { return rule->filter->matches(topic); })) return;
     ereport(ERROR,
@@ -125,6 +119,21 @@ void check_allowed(std::string_view topic) {
                     static_cast<int>(topic.size()), topic.data()),
              errdetail("Topic grants of the role, and of roles whose privileges it has, say what it may publish."),
              errhint("It may publish: %s.", rule->patterns)));
+}
+
+}  // namespace
+
+void check_allowed(std::string_view topic) {
+    AcceptInvalidationMessages();  // a transaction that goes on for long takes no lock that would do it
+    if (!memory.current) forget_all();
+    if (memory.nobody) return;
+    Oid role;
+    int security;
+    GetUserIdAndSecContext(&role, &security);
+    check_allowed_to(role, topic);
+    // SET ROLE takes nothing off a session: outside of SECURITY DEFINER functions, whoever logged in is bound as well.
+    if ((security & SECURITY_LOCAL_USERID_CHANGE) == 0 && GetSessionUserId() != role)
+        check_allowed_to(GetSessionUserId(), topic);
 }
 
 }  // namespace eventbus::intake

@@ -7,6 +7,7 @@
 #include "intake/publish.hpp"
 #include "log/log.hpp"
 #include "postgres/compat.hpp"
+#include "postgres/rights.hpp"
 
 extern "C" {
 #include "access/genam.h"
@@ -16,6 +17,7 @@ extern "C" {
 #include "catalog/indexing.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "nodes/makefuncs.h"
@@ -137,13 +139,10 @@ void make_trigger(Relation rel, const Request& request, const KnownOperation& op
     CaptureCondition condition = {};
     if (row && request.condition != nullptr) condition = read_condition(rel, request.condition, operation.event);
 
-    Oid caller;
-    int security;
-    GetUserIdAndSecContext(&caller, &security);
-    SetUserIdAndSecContext(owner, security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+    const Caller caller = become(owner, SECURITY_RESTRICTED_OPERATION);
     ObjectAddress trigger = CreateTrigger(stmt, request.condition, request.relation, InvalidOid, InvalidOid, InvalidOid,
                                           function, InvalidOid, condition.expression, false, false);
-    SetUserIdAndSecContext(caller, security);
+    be_again(caller);
     if (condition.expression != nullptr)  // CreateTrigger does so only for what it has read itself
         recordDependencyOnExpr(&trigger, condition.expression, condition.rows, DEPENDENCY_NORMAL);
 }
@@ -160,6 +159,19 @@ Relation open_owned(Oid relation) {
     if (!compat::owns_relation(relation, GetUserId()))
         aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relation)), get_rel_name(relation));
     return relation_open(relation, ShareRowExclusiveLock);
+}
+
+// As CREATE TRIGGER asks of each partition, which gets the trigger as well, and with it the condition: it is run by
+// whoever writes there. Partitions that come later consent: whoever attaches one owns it.
+void check_partitions(Relation rel) {
+    if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE) return;
+    ListCell* cell;
+    foreach (cell, find_all_inheritors(RelationGetRelid(rel), ShareRowExclusiveLock, nullptr)) {
+        const Oid partition = lfirst_oid(cell);
+        AclResult result = pg_class_aclcheck(partition, GetUserId(), ACL_TRIGGER);
+        if (result != ACLCHECK_OK)
+            aclcheck_error(result, get_relkind_objtype(get_rel_relkind(partition)), get_rel_name(partition));
+    }
 }
 
 void check_takes_triggers(Relation rel) {
@@ -214,6 +226,7 @@ using namespace eventbus;
 using namespace eventbus::intake;
 
 Datum eventbus_capture(PG_FUNCTION_ARGS) {
+    refuse_in_restricted(fcinfo);
     enum { arg_relation, arg_topic, arg_operations, arg_columns, arg_key, arg_condition, arg_payload, arg_headers };
     if (PG_ARGISNULL(arg_relation))
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("relation must not be null")));
@@ -221,6 +234,7 @@ Datum eventbus_capture(PG_FUNCTION_ARGS) {
     request.relation = PG_GETARG_OID(arg_relation);
     Relation rel = open_owned(request.relation);
     check_takes_triggers(rel);
+    check_partitions(rel);
     request.schema = get_namespace_name(RelationGetNamespace(rel));
     request.table = pstrdup(RelationGetRelationName(rel));
     request.operations = read_operations(required_argument(fcinfo, arg_operations, "operations"), &request.unchanged);
@@ -271,6 +285,7 @@ Datum eventbus_capture(PG_FUNCTION_ARGS) {
 }
 
 Datum eventbus_uncapture(PG_FUNCTION_ARGS) {
+    refuse_in_restricted(fcinfo);
     if (PG_ARGISNULL(0)) ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("relation must not be null")));
     Oid relation = PG_GETARG_OID(0);
     Relation rel = open_owned(relation);

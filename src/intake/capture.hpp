@@ -31,14 +31,20 @@ struct CaptureArguments {
     bool unchanged;       // publish UPDATEs that change nothing, too
 };
 
+// What pg_trigger.tgargs holds: texts one after the other, each with its zero, which the last one may lack.
+List* split_arguments(const bytea* packed);
+
 // Everything is palloc'd. Errors name the argument and what is valid.
 CaptureArguments read_capture_arguments(int count, char** arguments);
 ColumnList read_column_list(const char* text);
+bool is_member(List* names, const char* name);
 // The list in the form that read_column_list takes, names quoted where they must be.
 char* column_list_text(const ColumnList& columns);
 
 // Checks that the names are columns of the relation; the error lists those there are.
 void check_columns(Relation rel, List* names, const char* argument);
+// The same for the columns to publish; those that are left out need not be there (any more).
+void check_published_columns(Relation rel, const ColumnList& columns);
 
 // The condition of a capture as a trigger's WHEN has it, its rows being OLD and NEW of an operation (TRIGGER_TYPE_…).
 // An INSERT has no OLD row and a DELETE no NEW one, and PostgreSQL refuses a WHEN that names it; to us it is a row of

@@ -69,6 +69,18 @@ bool read_flag(const char* name, const char* value) {
 
 }  // namespace
 
+List* split_arguments(const bytea* packed) {
+    List* texts = NIL;
+    const char* at = VARDATA_ANY(packed);
+    const char* end = at + VARSIZE_ANY_EXHDR(packed);
+    while (at < end) {
+        const Size length = strnlen(at, static_cast<Size>(end - at));
+        texts = lappend(texts, pnstrdup(at, length));
+        at += length + 1;
+    }
+    return texts;
+}
+
 ColumnList read_column_list(const char* text) {
     ColumnList list = {NIL, false};
     const char* at = skip_spaces(text);
@@ -84,6 +96,13 @@ ColumnList read_column_list(const char* text) {
         if (*at != ',') bad_columns(text, "Names are separated by commas.");
         at = skip_spaces(at + 1);
     }
+}
+
+bool is_member(List* names, const char* name) {
+    ListCell* cell;
+    foreach (cell, names)
+        if (strcmp(static_cast<char*>(lfirst(cell)), name) == 0) return true;
+    return false;
 }
 
 char* column_list_text(const ColumnList& columns) {
@@ -153,6 +172,10 @@ void check_columns(Relation rel, List* names, const char* argument) {
                  errmsg("column \"%s\" of relation \"%s\" does not exist", name, RelationGetRelationName(rel)),
                  errdetail("It stands in the capture's %s.", argument), errhint("Its columns are: %s.", known.data)));
     }
+}
+
+void check_published_columns(Relation rel, const ColumnList& columns) {
+    if (!columns.except) check_columns(rel, columns.names, "columns");
 }
 
 char* capture_topic(const char* topic, const char* schema, const char* table, const char* operation) {

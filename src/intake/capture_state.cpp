@@ -69,13 +69,6 @@ Oid table_of_origin(const Trigger* trigger, Oid relation) {
     return relation;
 }
 
-bool is_member(List* names, const char* name) {
-    ListCell* cell;
-    foreach (cell, names)
-        if (strcmp(static_cast<char*>(lfirst(cell)), name) == 0) return true;
-    return false;
-}
-
 void look_up_columns(CaptureState* state, Relation rel, const CaptureArguments& arguments) {
     TupleDesc row = RelationGetDescr(rel);
     List* key = arguments.key != NIL ? arguments.key : identity_columns(rel);
@@ -155,7 +148,7 @@ void look_up_operation(CaptureState* state, Operation operation, const char* pat
 void look_up(CaptureState* state, TriggerData* fired) {
     Relation rel = fired->tg_relation;
     CaptureArguments arguments = read_capture_arguments(fired->tg_trigger->tgnargs, fired->tg_trigger->tgargs);
-    check_columns(rel, arguments.columns.names, "columns");
+    check_published_columns(rel, arguments.columns);
     check_columns(rel, arguments.key, "key");
     state->relations[0] = RelationGetRelid(rel);
     state->relations[1] = table_of_origin(fired->tg_trigger, RelationGetRelid(rel));

@@ -5,11 +5,14 @@
 
 #include "intake/capture.hpp"
 #include "intake/characters.hpp"
+#include "intake/ddl_text.hpp"
 #include "intake/publish.hpp"
 #include "log/log.hpp"
+#include "postgres/attempt.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/json.hpp"
 #include "postgres/query.hpp"
+#include "postgres/rights.hpp"
 #include "router/route.hpp"
 
 extern "C" {
@@ -83,8 +86,8 @@ struct Command {
 };
 
 // What the client has sent may hold more than the command: only its own text is published, and none where the hook that
-// knows where it stands is not there.
-const char* command_text(const char* tag) {
+// knows where it stands is not there, nor where it cannot be read.
+const char* command_text(const char* tag, bool bodies) {
     const RunningCommand& running = running_command;
     if (running.query == nullptr || may_hold_secrets(tag)) return nullptr;
     const char* begin = running.query + std::max(running.location, 0);
@@ -92,7 +95,10 @@ const char* command_text(const char* tag) {
     const char* end =
         running.length > 0 ? running.query + std::max(running.location, 0) + running.length : begin + strlen(begin);
     while (end > begin && (scanner_isspace(end[-1]) || end[-1] == ';')) --end;
-    return pnstrdup(begin, static_cast<Size>(end - begin));
+    const char* whole = pnstrdup(begin, static_cast<Size>(end - begin));
+    const char* shown = nullptr;
+    (void)attempt([&] { shown = without_secrets(whole, tag, bodies); });
+    return shown;
 }
 
 text* key_of(const char* identity) {
@@ -200,32 +206,30 @@ Datum eventbus_publish_ddl(PG_FUNCTION_ARGS) {
     command.event = fired->event;
     command.tag = GetCommandTagName(fired->tag);
     command.user = readable_name(GetUserNameFromId(GetUserId(), false));
-    command.text = command_text(command.tag);
 
     // The one who runs the command need not be allowed to read our tables.
-    Oid caller;
-    int security;
-    GetUserIdAndSecContext(&caller, &security);
     Oid owner;
     (void)publish_change_function(&owner);
-    SetUserIdAndSecContext(owner, security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+    const Caller caller = become(owner, SECURITY_RESTRICTED_OPERATION);
     SPI_connect();
-    run_query("SELECT topic, tags FROM eventbus.ddl_capture");
+    run_query("SELECT topic, tags, include_bodies FROM eventbus.ddl_capture");
     if (SPI_processed == 1) {
         bool all;
         Datum tags = datum_at(0, 2, &all);
         char* topic = text_at(0, 1);
+        const bool bodies = bool_at(0, 3);
         if (wanted(all ? nullptr : DatumGetArrayTypePCopy(tags), command.tag)) {
             command.topic = ddl_topic(topic, command.tag);
+            command.text = command_text(command.tag, bodies);
             run_query(strcmp(fired->event, "sql_drop") == 0        ? objects_dropped
                       : strcmp(fired->event, "table_rewrite") == 0 ? object_rewritten
                                                                    : objects_of_command);
             uint64 count = SPI_processed;
-            SetUserIdAndSecContext(caller, security);
+            be_again(caller);
             for (uint64 i = 0; i < count; ++i) publish(command, i);
         }
     }
-    SetUserIdAndSecContext(caller, security);
+    be_again(caller);
     SPI_finish();
     PG_RETURN_NULL();
 }
@@ -234,22 +238,27 @@ Datum eventbus_capture_ddl(PG_FUNCTION_ARGS) {
     if (PG_ARGISNULL(0)) ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("topic must not be null")));
     char* topic = text_to_cstring(PG_GETARG_TEXT_PP(0));
     (void)ddl_topic(topic, "CREATE TABLE");
+    const bool bodies = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
     Argument tags = read_tags(PG_ARGISNULL(1) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    const Caller caller = become_owner(fcinfo);
     SPI_connect();
     (void)drop_event_triggers();
-    run_query("INSERT INTO eventbus.ddl_capture (topic, tags) VALUES ($1, $2)", {Argument::of(topic), tags});
+    run_query("INSERT INTO eventbus.ddl_capture (topic, tags, include_bodies) VALUES ($1, $2, $3)",
+              {Argument::of(topic), tags, Argument::of(bodies)});
     for (const char* name : trigger_names)
         run_query(
             psprintf("CREATE EVENT TRIGGER eventbus_%s ON %s EXECUTE FUNCTION eventbus.publish_ddl()", name, name));
     SPI_finish();
+    be_again(caller);
     PG_RETURN_VOID();
 }
 
 Datum eventbus_uncapture_ddl(PG_FUNCTION_ARGS) {
-    (void)fcinfo;
+    const Caller caller = become_owner(fcinfo);
     SPI_connect();
     bool any = drop_event_triggers();
     SPI_finish();
+    be_again(caller);
     if (!any)
         ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("DDL is not captured"),
                         errhint("eventbus.capture_ddl does it.")));

@@ -1,8 +1,9 @@
 // What it is: keeping capture triggers true when a table's columns are renamed or dropped.
-// Who calls it: the event triggers eventbus_follow_captured and eventbus_follow_dropped; the view eventbus.captured.
+// Who calls it: the event triggers eventbus_follow_captured and eventbus_follow_dropped.
 // Never: changes a trigger that is not of eventbus.publish_change.
 #include "intake/capture.hpp"
 #include "postgres/query.hpp"
+#include "postgres/rights.hpp"
 
 extern "C" {
 #include "access/genam.h"
@@ -29,18 +30,6 @@ struct ColumnChange {
     const char* to;  // nullptr: dropped
 };
 
-// Arguments as pg_trigger has them: texts one after the other, each with its zero.
-List* split_arguments(const bytea* packed) {
-    List* texts = NIL;
-    const char* at = VARDATA_ANY(packed);
-    const char* end = at + VARSIZE_ANY_EXHDR(packed);
-    while (at < end) {
-        texts = lappend(texts, pstrdup(at));
-        at += strlen(at) + 1;
-    }
-    return texts;
-}
-
 bytea* join_arguments(List* texts) {
     StringInfoData packed;
     initStringInfo(&packed);
@@ -54,7 +43,8 @@ bytea* join_arguments(List* texts) {
     return reinterpret_cast<bytea*>(packed.data);
 }
 
-// The argument after the change; the same pointer where it does not concern it.
+// The argument after the change; the same pointer where it does not concern it. What is left out stays so by its name:
+// a column that is added under it, or renamed to it, is not published because another one has gone.
 char* changed_argument(char* argument, const ColumnChange& change, const char* table) {
     const char* value = strchr(argument, '=');
     if (value == nullptr) return argument;
@@ -65,6 +55,11 @@ char* changed_argument(char* argument, const ColumnChange& change, const char* t
     ListCell* cell;
     foreach (cell, list.names) {
         if (strcmp(static_cast<char*>(lfirst(cell)), change.from) != 0) continue;
+        if (list.except) {
+            found = change.to != nullptr && !is_member(list.names, change.to);
+            if (found) list.names = lappend(list.names, pstrdup(change.to));
+            break;
+        }
         found = true;
         if (change.to != nullptr) {
             lfirst(cell) = pstrdup(change.to);
@@ -73,12 +68,11 @@ char* changed_argument(char* argument, const ColumnChange& change, const char* t
         }
     }
     if (!found) return argument;
-    if (change.to == nullptr && (key || (list.names == NIL && !list.except)))
+    if (change.to == nullptr && (key || list.names == NIL))
         ereport(ERROR, (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
                         errmsg("cannot drop column \"%s\" of table \"%s\": its capture needs it", change.from, table),
                         errdetail("It stands in the capture's %s.", key ? "key" : "columns"),
                         errhint("Call eventbus.capture with another one first, or eventbus.uncapture.")));
-    if (list.names == NIL) return nullptr;
     return psprintf("%.*s=%s", static_cast<int>(value - argument), argument, column_list_text(list));
 }
 
@@ -100,7 +94,7 @@ void follow(Oid relation, const ColumnChange& change, Oid function, Relation tri
             bool is_topic = texts == NIL;
             char* now = is_topic ? argument : changed_argument(argument, change, get_rel_name(relation));
             changed = changed || now != argument;
-            if (now != nullptr) texts = lappend(texts, now);
+            texts = lappend(texts, now);
         }
         if (!changed) continue;
         any = true;
@@ -133,16 +127,13 @@ void follow_dropped(Oid function, Relation triggers) {
     // run.
     Oid owner;
     (void)publish_change_function(&owner);
-    Oid caller;
-    int security;
-    GetUserIdAndSecContext(&caller, &security);
-    SetUserIdAndSecContext(owner, security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+    const Caller caller = become(owner, SECURITY_RESTRICTED_OPERATION);
     SPI_connect();
     run_query(
         "SELECT objid::pg_catalog.int8, address_names[pg_catalog.array_upper(address_names, 1)] "
         "FROM pg_catalog.pg_event_trigger_dropped_objects() "
         "WHERE classid OPERATOR(pg_catalog.=) 1259 AND objsubid OPERATOR(pg_catalog.<>) 0");
-    SetUserIdAndSecContext(caller, security);
+    be_again(caller);
     for (uint64 i = 0; i < SPI_processed; ++i)
         follow(static_cast<Oid>(int8_at(i, 1)), {text_at(i, 2), nullptr}, function, triggers);
     SPI_finish();
@@ -154,7 +145,6 @@ void follow_dropped(Oid function, Relation triggers) {
 
 extern "C" {
 EVENTBUS_SQL_FUNCTION(eventbus_follow_captured);
-EVENTBUS_SQL_FUNCTION(eventbus_trigger_arguments);
 }
 
 using namespace eventbus;
@@ -176,13 +166,4 @@ Datum eventbus_follow_captured(PG_FUNCTION_ARGS) {
     }
     table_close(triggers, RowExclusiveLock);
     PG_RETURN_NULL();
-}
-
-Datum eventbus_trigger_arguments(PG_FUNCTION_ARGS) {
-    List* texts = split_arguments(PG_GETARG_BYTEA_PP(0));
-    auto* values = static_cast<Datum*>(palloc(sizeof(Datum) * static_cast<Size>(list_length(texts) + 1)));
-    int count = 0;
-    ListCell* cell;
-    foreach (cell, texts) values[count++] = CStringGetTextDatum(static_cast<char*>(lfirst(cell)));
-    PG_RETURN_ARRAYTYPE_P(construct_array(values, count, TEXTOID, -1, false, TYPALIGN_INT));
 }

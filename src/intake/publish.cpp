@@ -3,12 +3,14 @@
 // Never: talks to a broker, or does anything that a rollback would not undo (ids excepted).
 #include "intake/publish.hpp"
 
+#include "core/headers.hpp"
 #include "core/topic.hpp"
 #include "intake/allowed.hpp"
 #include "intake/characters.hpp"
 #include "intake/room.hpp"
 #include "intake/wake.hpp"
 #include "postgres/guest.hpp"
+#include "postgres/json_size.hpp"
 #include "router/route.hpp"
 #include "settings/settings.hpp"
 #include "status/shared.hpp"
@@ -146,8 +148,16 @@ void check_headers(Datum headers) {
     if (!JB_ROOT_IS_OBJECT(json))
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("headers must be a JSON object"),
                         errhint("For example {\"traceparent\": \"00-...\", \"priority\": 5}.")));
-    if (VARSIZE(json) > 1024 * 1024)
+    constexpr Size harmless = 64;  // too short to hide depth, or numbers with a million digits
+    if (VARSIZE(json) <= harmless) return;
+    const JsonMeasures found = measure_json(json, {deepest_headers, longest_headers});
+    if (found.depth > deepest_headers)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("headers are nested deeper than %d", static_cast<int>(deepest_headers)),
+                        errhint("Put the data into the payload.")));
+    if (found.bytes > longest_headers)
         ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("headers are larger than 1 MB"),
+                        errdetail("It is their text that counts, in which 1e1000 has 1001 digits."),
                         errhint("Put the data into the payload.")));
 }
 

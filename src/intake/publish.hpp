@@ -16,7 +16,7 @@ void check_key_size(Size bytes);
 // Errors unless it is one, as it is delivered.
 void check_topic(std::string_view topic);
 
-// Errors unless the jsonb is an object of at most 1 MB.
+// Errors unless the jsonb is an object within the limits of core/headers.hpp.
 void check_headers(Datum headers);
 
 // The arguments of publish, publish_text or publish_bytes, checked; `function` is its name for errors.

@@ -41,10 +41,6 @@ XLogRecPtr emit(FunctionCallInfo fcinfo, const char* function, bool transactiona
     if (given.key != nullptr) event.key = to_utf8(text_view(given.key));
     event.content_type = "application/json";
     if (given.has_headers) event.headers = json_text(given.headers);
-    if (given.has_headers && !is_json_object(event.headers))
-        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                        errmsg("headers are nested deeper than %d", static_cast<int>(deepest_json)),
-                        errhint("Put the data into the payload.")));
     event.payload = json_text(given.payload);
     check_payload_size(event.payload.size());
     Size size = wal_message_size(event);

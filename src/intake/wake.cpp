@@ -22,7 +22,41 @@ struct {
     bool rolls_back;
     bool events;
 } prepared;
-Oid suspended = InvalidOid;
+// Databases whose workers have left for a command of this transaction, and the subtransaction that ran it.
+struct Suspended {
+    Oid database;
+    SubTransactionId by;
+};
+List* suspended = NIL;  // of Suspended *, in TopMemoryContext
+
+void resume(Oid oid) {
+    status::Database* database = status::find_database(oid, false);
+    if (database == nullptr) return;
+    int mine = MyProcPid;
+    database->suspended_by.compare_exchange_strong(mine, 0);
+    database->look = true;
+}
+
+// Those of one subtransaction, or all.
+void resume_suspended(SubTransactionId by) {
+    bool any = false;
+    ListCell* cell;
+    foreach (cell, suspended) {
+        auto* one = static_cast<Suspended*>(lfirst(cell));
+        if (by != InvalidSubTransactionId && one->by != by) continue;
+        resume(one->database);
+        suspended = foreach_delete_current(suspended, cell);
+        pfree(one);
+        any = true;
+    }
+    if (any) status::wake_launcher();
+}
+
+void suspended_by_parent(SubTransactionId subtransaction, SubTransactionId parent) {
+    ListCell* cell;
+    foreach (cell, suspended)
+        if (auto* one = static_cast<Suspended*>(lfirst(cell)); one->by == subtransaction) one->by = parent;
+}
 
 void tell_wal_readers() {
     status::Database* database = status::my_database();
@@ -73,19 +107,12 @@ void at_end(XactEvent event, void*) {
     }
     configuration = false;
 
-    if (OidIsValid(suspended)) {
-        if (status::Database* database = status::find_database(suspended, false)) {
-            database->suspended_by = 0;
-            database->look = true;
-        }
-        suspended = InvalidOid;
-        databases = true;
-    }
+    resume_suspended(InvalidSubTransactionId);
     if (databases) status::wake_launcher();
     databases = false;
 }
 
-void at_subtransaction(SubXactEvent event, SubTransactionId, SubTransactionId, void*) {
+void at_subtransaction(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void*) {
     switch (event) {
         case SUBXACT_EVENT_START_SUB:
             log::write_waiting_of_parent();
@@ -93,8 +120,12 @@ void at_subtransaction(SubXactEvent event, SubTransactionId, SubTransactionId, v
         case SUBXACT_EVENT_PRE_COMMIT_SUB:
             log::write_waiting();
             break;
+        case SUBXACT_EVENT_COMMIT_SUB:
+            suspended_by_parent(mine, parent);
+            break;
         case SUBXACT_EVENT_ABORT_SUB:
             log::forget_waiting();
+            resume_suspended(mine);
             break;
         default:
             break;
@@ -140,7 +171,14 @@ void prepared_ends(bool commits, const PreparedWork& work) {
     if (commits && work.configuration) configuration = true;
 }
 void resume_at_end(Oid database) {
-    suspended = database;
+    ListCell* cell;
+    foreach (cell, suspended)
+        if (static_cast<Suspended*>(lfirst(cell))->database == database) return;
+    MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+    auto* one = static_cast<Suspended*>(palloc(sizeof(Suspended)));
+    *one = {database, GetCurrentSubTransactionId()};
+    suspended = lappend(suspended, one);
+    MemoryContextSwitchTo(before);
 }
 
 }  // namespace eventbus::intake

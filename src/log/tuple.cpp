@@ -5,9 +5,11 @@
 
 #include <algorithm>
 
+#include "core/headers.hpp"
 #include "log/phrases.hpp"
 #include "postgres/attempt.hpp"
 #include "postgres/encoding.hpp"
+#include "postgres/json_size.hpp"
 
 extern "C" {
 #include "access/detoast.h"
@@ -102,7 +104,12 @@ std::string_view change_text(TupleCopies* copies, HeapTupleHeader tuple, char* p
 }
 
 std::string_view headers_text(TupleCopies* copies, HeapTupleHeader tuple, char* headers, char* captured_by) {
-    const Jsonb* json = headers != nullptr ? aligned_jsonb(headers) : nullptr;
+    Jsonb* json = headers != nullptr ? aligned_jsonb(headers) : nullptr;
+    // 0.1 counted them as they are stored, which numbers such as 1e131071 can make a gigabyte of text of.
+    constexpr Size never_large = 4096;
+    if (json != nullptr && VARSIZE(json) > never_large &&
+        measure_json(json, {longest_headers, longest_headers_delivered}).bytes > longest_headers_delivered)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("the headers are larger than 1 MB")));
     if (captured_by == nullptr) return json != nullptr ? jsonb_text(copies, json) : std::string_view();
     struct varlena* user = whole(captured_by);
     return kept_text(copies, [&](StringInfo out) {

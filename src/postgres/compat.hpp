@@ -18,6 +18,7 @@ extern "C" {
 #include "nodes/nodeFuncs.h"
 #include "pgstat.h"
 #include "port/pg_iovec.h"
+#include "postmaster/autovacuum.h"
 #include "replication/logical.h"
 #include "replication/message.h"
 #include "replication/reorderbuffer.h"
@@ -33,6 +34,14 @@ extern "C" {
 #endif
 
 namespace eventbus::compat {
+
+inline bool is_autovacuum() {
+#if PG_VERSION_NUM >= 170000
+    return AmAutoVacuumWorkerProcess();
+#else
+    return IsAutoVacuumWorkerProcess();
+#endif
+}
 
 // The file behind a relation; changes when the relation is truncated or rewritten.
 inline uint32 relation_file(Relation rel) {

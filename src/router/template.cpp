@@ -3,6 +3,8 @@
 // Never: copies where a view will do.
 #include <nlohmann/json.hpp>
 
+#include "core/headers.hpp"
+
 #include "core/bad_input.hpp"
 #include "router/route.hpp"
 
@@ -21,7 +23,7 @@ constexpr std::string_view header_prefix = "header:";
 // Strings as they are, numbers and the rest as JSON text, nothing for null and for what is missing.
 void append_header(std::string_view headers, const std::string& name, std::string& out) {
     if (headers.empty()) return;
-    const auto object = nlohmann::json::parse(headers, nullptr, false);
+    const auto object = parse_headers(headers);
     if (!object.is_object()) return;
     const auto found = object.find(name);
     if (found == object.end() || found->is_null()) return;

@@ -25,7 +25,11 @@ COMMENT ON FUNCTION eventbus.uncapture(regclass) IS 'ends what eventbus.capture 
 
 CREATE FUNCTION eventbus.trigger_arguments(tgargs bytea) RETURNS text[]
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eventbus_trigger_arguments';
-COMMENT ON FUNCTION eventbus.trigger_arguments(bytea) IS 'the texts of pg_trigger.tgargs';
+COMMENT ON FUNCTION eventbus.trigger_arguments(bytea) IS 'the texts of pg_trigger.tgargs; NULL for one that is no text in the database''s encoding';
+
+CREATE FUNCTION eventbus.trigger_error(relation oid, tgargs bytea) RETURNS text
+    LANGUAGE C STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_trigger_error';
+COMMENT ON FUNCTION eventbus.trigger_error(oid, bytea) IS 'what is wrong with the arguments of a trigger of eventbus.publish_change on a table, so that its changes fail; NULL: nothing';
 
 CREATE VIEW eventbus.captured AS
     SELECT t.tgrelid::pg_catalog.regclass AS relation,
@@ -35,19 +39,22 @@ CREATE VIEW eventbus.captured AS
                CASE WHEN pg_catalog.bool_or(t.tgtype & 16 <> 0) THEN 'update' END,
                CASE WHEN pg_catalog.bool_or(t.tgtype & 8 <> 0) THEN 'delete' END,
                CASE WHEN pg_catalog.bool_or(t.tgtype & 32 <> 0) THEN 'truncate' END,
-               CASE WHEN 'unchanged=true' = ANY (t.arguments) THEN 'unchanged' END) AS operations,
-           (SELECT pg_catalog.substr(a, 9) FROM pg_catalog.unnest(t.arguments[2:]) a WHERE a LIKE 'columns=%') AS columns,
-           (SELECT pg_catalog.substr(a, 5) FROM pg_catalog.unnest(t.arguments[2:]) a WHERE a LIKE 'key=%') AS key,
+               CASE WHEN 'unchanged=true' = ANY (t.arguments[2:]) THEN 'unchanged' END) AS operations,
+           (SELECT pg_catalog.substr(a, 9) FROM pg_catalog.unnest(t.arguments[2:]) WITH ORDINALITY u (a, n) WHERE a LIKE 'columns=%' ORDER BY n DESC LIMIT 1) AS columns,
+           (SELECT pg_catalog.substr(a, 5) FROM pg_catalog.unnest(t.arguments[2:]) WITH ORDINALITY u (a, n) WHERE a LIKE 'key=%' ORDER BY n DESC LIMIT 1) AS key,
            (pg_catalog.array_agg(t.condition ORDER BY t.tgtype & 16 DESC, t.tgtype & 4 DESC) FILTER (WHERE t.condition IS NOT NULL))[1] AS condition,
-           coalesce((SELECT pg_catalog.substr(a, 9) FROM pg_catalog.unnest(t.arguments[2:]) a WHERE a LIKE 'payload=%'), 'change') AS payload,
-           (SELECT pg_catalog.substr(a, 9)::pg_catalog.jsonb FROM pg_catalog.unnest(t.arguments[2:]) a WHERE a LIKE 'headers=%') AS headers,
-           pg_catalog.array_agg(t.tgname ORDER BY t.tgname) AS triggers
+           coalesce((SELECT pg_catalog.substr(a, 9) FROM pg_catalog.unnest(t.arguments[2:]) WITH ORDINALITY u (a, n) WHERE a LIKE 'payload=%' ORDER BY n DESC LIMIT 1), 'change') AS payload,
+           CASE WHEN t.error IS NULL THEN
+               (SELECT pg_catalog.substr(a, 9) FROM pg_catalog.unnest(t.arguments[2:]) WITH ORDINALITY u (a, n) WHERE a LIKE 'headers=%' ORDER BY n DESC LIMIT 1)::pg_catalog.jsonb END AS headers,
+           pg_catalog.array_agg(t.tgname ORDER BY t.tgname) AS triggers,
+           t.error
     FROM (SELECT tgrelid, tgtype, tgname, eventbus.trigger_arguments(tgargs) AS arguments,
+                 eventbus.trigger_error(tgrelid, tgargs) AS error,
                  pg_catalog.substring(pg_catalog.pg_get_triggerdef(oid), 'WHEN \((.*)\) EXECUTE FUNCTION ') AS condition,
                  CASE WHEN tgname LIKE '00\_eventbus\_%' THEN '' ELSE tgname END AS made_by_hand
           FROM pg_catalog.pg_trigger
           WHERE tgfoid = 'eventbus.publish_change'::pg_catalog.regproc AND tgparentid = 0 AND NOT tgisinternal) t
-    GROUP BY t.tgrelid, t.made_by_hand, t.arguments;
+    GROUP BY t.tgrelid, t.made_by_hand, t.arguments, t.error;
 COMMENT ON VIEW eventbus.captured IS 'the tables whose changes are published, by eventbus.capture or by triggers made by hand';
 COMMENT ON COLUMN eventbus.captured.relation IS 'the table';
 COMMENT ON COLUMN eventbus.captured.topic IS 'the topic''s template';
@@ -58,6 +65,7 @@ COMMENT ON COLUMN eventbus.captured.condition IS 'which rows are published; NULL
 COMMENT ON COLUMN eventbus.captured.payload IS 'change, row or key';
 COMMENT ON COLUMN eventbus.captured.headers IS 'headers that every event carries beside pg-txid and pg-user';
 COMMENT ON COLUMN eventbus.captured.triggers IS 'the triggers behind it';
+COMMENT ON COLUMN eventbus.captured.error IS 'what is wrong with a trigger made by hand, so that changes of its table fail; NULL: nothing';
 
 CREATE FUNCTION eventbus.follow_captured() RETURNS event_trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_follow_captured';
@@ -71,7 +79,8 @@ COMMENT ON EVENT TRIGGER eventbus_follow_dropped IS 'keeps captures true when co
 CREATE TABLE eventbus.ddl_capture (
     one_row boolean PRIMARY KEY DEFAULT true CHECK (one_row),
     topic   text    NOT NULL,
-    tags    text[]
+    tags    text[],
+    include_bodies boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE eventbus.ddl_capture IS 'how DDL is published; written by eventbus.capture_ddl';
 SELECT pg_catalog.pg_extension_config_dump('eventbus.ddl_capture', '');
@@ -81,13 +90,13 @@ CREATE FUNCTION eventbus.publish_ddl() RETURNS event_trigger
     AS 'MODULE_PATHNAME', 'eventbus_publish_ddl';
 COMMENT ON FUNCTION eventbus.publish_ddl() IS 'event trigger function: publishes an event for each object that a DDL command has made, changed, dropped or rewritten';
 
-CREATE FUNCTION eventbus.capture_ddl(topic text DEFAULT 'ddl.{tag}', tags text DEFAULT NULL) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION eventbus.capture_ddl(topic text DEFAULT 'ddl.{tag}', tags text DEFAULT NULL, include_bodies boolean DEFAULT false) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_capture_ddl';
-COMMENT ON FUNCTION eventbus.capture_ddl(text, text) IS
-    'publishes DDL of this database from now on, inside its transaction. topic: with {tag}, the command tag as in CREATE TABLE; tags: comma-separated command tags, NULL: all. A second call replaces the first';
+COMMENT ON FUNCTION eventbus.capture_ddl(text, text, boolean) IS
+    'publishes DDL of this database from now on, inside its transaction. topic: with {tag}, the command tag as in CREATE TABLE; tags: comma-separated command tags, NULL: all; include_bodies: the command''s text has the bodies of functions and procedures as well, default false: they, and all strings of a command that makes one, are ***. What stands in OPTIONS (...) is *** always, and commands on servers, user mappings and subscriptions have no text: there may be passwords in it. A second call replaces the first';
 
 CREATE FUNCTION eventbus.uncapture_ddl() RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_uncapture_ddl';
 COMMENT ON FUNCTION eventbus.uncapture_ddl() IS 'ends what eventbus.capture_ddl began; an error where DDL is not captured';

@@ -21,13 +21,13 @@ COMMENT ON COLUMN eventbus.allowed.role IS 'the role; it binds the members that 
 COMMENT ON COLUMN eventbus.allowed.topics IS 'a topic pattern';
 
 CREATE FUNCTION eventbus.allow(role regrole, topics text) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_allow';
 COMMENT ON FUNCTION eventbus.allow(regrole, text) IS
     'lets a role publish topics, and from the first call on nothing else; calls add up. topics: comma-separated patterns, * is one word, # zero or more. Grants of roles whose privileges a role has count for it; superusers are exempt. In force for every session from the commit on. It gives no right to call publish: GRANT EXECUTE does';
 
 CREATE FUNCTION eventbus.disallow(role regrole, topics text DEFAULT NULL) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_disallow';
 COMMENT ON FUNCTION eventbus.disallow(regrole, text) IS
     'takes topic grants back: patterns as they stand in eventbus.allowed, separated by commas; NULL means all of the role''s. An error where there is none. A role whose last grant goes may publish every topic again';

@@ -48,6 +48,25 @@ Finding look_at_slot(uint64 row) {
     return {"ok", psprintf("replication slot %s holds back %s of WAL", slot, held_back), nullptr};
 }
 
+// The routes that take messages while PUBLIC may write them: what they deliver may be anybody's, who need not be
+// allowed to publish. PostgreSQL's records carry no role.
+Finding look_at_messages() {
+    run_query(
+        "SELECT (SELECT string_agg(name, ', ' ORDER BY name) FROM eventbus.route_config WHERE source = 'wal' "
+        "AND coalesce(options -> 'messages', 'null') NOT IN ('\"-*\"', '[\"-*\"]')), "
+        "(SELECT string_agg(oid::regprocedure::text, ', ' ORDER BY oid) FROM pg_proc "
+        "WHERE proname = 'pg_logical_emit_message' AND pronamespace = 'pg_catalog'::regnamespace "
+        "AND has_function_privilege('public', oid, 'EXECUTE'))");
+    const char* routes = text_at(0, 1);
+    const char* functions = text_at(0, 2);
+    if (routes == nullptr || functions == nullptr)
+        return {"ok", "no route delivers messages that anybody may have written", nullptr};
+    return {"warning", psprintf("every role may write messages into the WAL, which are delivered by: %s", routes),
+            psprintf("REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC (publish_wal and publish_now need none of them), or "
+                     "set the routes' option \"messages\" to \"-*\".",
+                     functions)};
+}
+
 Finding look_at_tables(const char* options, const char* url, const char* topics) {
     const broker::Module* module =
         call_guest([&] { return broker::load_module(url_scheme(url), catalog::module_directory()); });
@@ -101,6 +120,7 @@ void look_at_wal(void (*put)(void* context, const char* name, const Finding& fin
         put(context, psprintf("WAL for broker %s", text_at(i, 1)), look_at_slot(i));
     }
     put(context, "WAL", look_at_settings(all_exist));
+    put(context, "messages in the WAL", look_at_messages());
     for (int i = 0; i < count; ++i)
         put(context, psprintf("tables of route %s", lines[i].name),
             look_at_tables(lines[i].options, lines[i].url, lines[i].topics));

@@ -3,12 +3,14 @@
 // Never: looks at more than the topic of what nobody wants; needs a transaction, where the database is one of UTF-8.
 #include <algorithm>
 
+#include "core/headers.hpp"
 #include "core/json.hpp"
 #include "core/topic.hpp"
 #include "core/utf8.hpp"
 #include "core/wal_message.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/rows.hpp"
+#include "settings/settings.hpp"
 #include "wal/events.hpp"
 
 namespace eventbus::wal {
@@ -68,6 +70,18 @@ void read_foreign_message(std::string_view content, Event* event) {
     event->content_type = is_json(event->payload) ? "application/json" : "text/plain";
 }
 
+// Whoever wants it gets a dead letter that names it: such a message is not held in memory, nor sent.
+bool is_too_large(std::string_view payload, Event* event) {
+    const auto most = static_cast<Size>(settings::max_payload);
+    if (payload.size() <= most) return false;
+    event->payload = {};
+    event->is_bytes = true;
+    event->content_type = "application/octet-stream";
+    event->error = to_utf8_or_marks(
+        psprintf("a message of %zu bytes is larger than eventbus.max_payload (%zu bytes)", payload.size(), most));
+    return true;
+}
+
 bool is_utf8(std::string_view text) {
     return pg_verify_mbstr(PG_UTF8, text.data(), static_cast<int>(text.size()), true);
 }
@@ -88,7 +102,7 @@ bool is_content_type(std::string_view type) {
 // Whether all but the topic is what publish_wal writes.
 bool is_whole(const Event& event) {
     return (!event.key || is_own_name(*event.key, longest_key)) && is_content_type(event.content_type) &&
-           (event.headers.empty() || (is_utf8(event.headers) && is_json_object(event.headers))) &&
+           (event.headers.empty() || (is_utf8(event.headers) && are_headers(event.headers))) &&
            (event.is_bytes || is_utf8(event.payload));
 }
 
@@ -131,12 +145,14 @@ void read(void* argument) {
         if (message->takers == nullptr && takers_of(message->source, wal_message_prefix) == nullptr) return;
         if (is_whole(own)) {
             message->event = own;
+            (void)is_too_large(own.payload, &message->event);
             return;
         }
     }
     message->event.topic = topic_of_prefix(message->prefix);
     message->takers = takers_of(message->source, message->event.topic);
-    if (message->takers != nullptr) read_foreign_message(message->content, &message->event);
+    if (message->takers == nullptr || is_too_large(message->content, &message->event)) return;
+    read_foreign_message(message->content, &message->event);
 }
 
 }  // namespace

@@ -49,11 +49,24 @@ bool may_create_databases(Oid role) {
     return may;
 }
 
+bool is_template(Oid database) {
+    bool is = false;
+    HeapTuple tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+    if (HeapTupleIsValid(tuple)) {
+        is = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple))->datistemplate;
+        ReleaseSysCache(tuple);
+    }
+    return is;
+}
+
 // Makes the workers of the database leave, and waits for it.
 void suspend(const char* name, bool as_template) {
     Oid oid = get_database_oid(name, true);
     if (!OidIsValid(oid)) return;
-    bool allowed = compat::owns_database(oid, GetUserId()) || (as_template && may_create_databases(GetUserId()));
+    // As the command itself will ask.
+    const Oid role = GetUserId();
+    bool allowed = as_template ? may_create_databases(role) && (is_template(oid) || compat::owns_database(oid, role))
+                               : compat::owns_database(oid, role);
     status::Database* database = status::find_database(oid, false);
     if (!allowed || database == nullptr) return;
 

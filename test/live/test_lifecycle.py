@@ -74,6 +74,48 @@ def test_drop_database_that_may_not(standing, cluster, frozen_redis, name):
     delivers_again(standing, frozen_redis, name)
 
 
+def test_a_stranger_with_createdb_stops_nothing(standing, cluster, frozen_redis, name):
+    """They may copy templates, and databases of their own; not this one."""
+    cluster.execute("DROP ROLE IF EXISTS stranger; CREATE ROLE stranger LOGIN CREATEDB")
+    stranger = cluster.connect(user="stranger")
+    pid = standing.sender("out")
+    with stranger.cursor() as cursor:
+        for statements in ([f'CREATE DATABASE mine TEMPLATE "{standing.name}"'],
+                           ["BEGIN", "SAVEPOINT s", f'CREATE DATABASE mine TEMPLATE "{standing.name}"'],
+                           ["BEGIN", "SAVEPOINT s", f'ALTER DATABASE "{standing.name}" RENAME TO mine']):
+            with pytest.raises(psycopg2.Error):
+                for statement in statements:
+                    cursor.execute(statement)
+            if len(statements) > 1:
+                cursor.execute("ROLLBACK TO s")
+                assert standing.sender("out") == pid, "the same sender as ever"
+                cursor.execute("ROLLBACK")
+    stranger.close()
+    assert standing.sender("out") == pid
+    cluster.execute("DROP ROLE stranger")
+
+
+@pytest.mark.parametrize("end", ("ROLLBACK TO s", "ROLLBACK TO first"))
+def test_workers_come_back_when_what_they_left_for_is_rolled_back(standing, make_database, cluster, frozen_redis, name,
+                                                                  end):
+    """An owner's RENAME within a savepoint, of two databases in one transaction, which then stays open."""
+    other = make_database("other")
+    other.broker("frozen", frozen_redis.url)
+    other.route("out", "frozen", f"stream:{name}:other")
+    other.connection.close()
+    standing.connection.close()
+    owner = cluster.connect()
+    with owner.cursor() as cursor:
+        for statement in ("BEGIN", "SAVEPOINT first", "SAVEPOINT s",
+                          f'ALTER DATABASE "{standing.name}" RENAME TO "{standing.name}_new"', "SAVEPOINT second",
+                          f'ALTER DATABASE "{other.name}" RENAME TO "{other.name}_new"', "RELEASE second", end):
+            cursor.execute(statement)
+        delivers_again(standing, frozen_redis, name)
+        delivers_again(other, frozen_redis, f"{name}:other")
+        cursor.execute("ROLLBACK")
+    owner.close()
+
+
 def test_create_database_from_template(standing, make_database, cluster, frozen_redis, name):
     standing.connection.close()
     assert timed(lambda: cluster.execute(f'CREATE DATABASE "{name}_copy" TEMPLATE "{standing.name}"')) < 10

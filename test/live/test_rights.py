@@ -16,7 +16,7 @@ REFUSED = psycopg2.errors.InsufficientPrivilege
 
 # Who may call which function and read which view once the recipes have run; what is in no list is the superuser's.
 PUBLISHER = {"publish", "publish_bytes", "publish_now", "publish_text", "publish_wal", "wait_for_delivery"}
-MONITOR_FUNCTIONS = {"health", "redacted_url", "route_status", "trigger_arguments"}
+MONITOR_FUNCTIONS = {"health", "redacted_url", "route_status", "trigger_arguments", "trigger_error"}
 OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
     "alter_broker", "alter_route", "create_broker", "create_route", "discard", "drop_broker", "drop_route",
     "pause_route", "redeliver", "restart_route", "resume_route", "wake_workers"}
@@ -316,3 +316,22 @@ def test_a_database_full_of_traps(cluster, make_database, redis_server, name, lo
         cursor.execute("SET search_path = pg_catalog")
         cursor.execute("SELECT DISTINCT who, what FROM traps.caught")
         assert cursor.fetchall() == []
+
+
+def test_default_privileges_give_nothing_of_ours(cluster, make_database):
+    """ALTER DEFAULT PRIVILEGES of who installs is for their own objects."""
+    db = make_database(extension=False)
+    db.run("CREATE ROLE anybody LOGIN; CREATE ROLE everyone LOGIN")
+    for kind in ("TABLES", "SEQUENCES", "FUNCTIONS", "SCHEMAS"):
+        db.run(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO anybody WITH GRANT OPTION")
+        db.run(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO PUBLIC")
+    db.run("CREATE EXTENSION pg_eventbus")
+    given = db.run("""
+        SELECT 'eventbus'::text, grantee::regrole::text FROM pg_namespace, aclexplode(nspacl)
+        WHERE nspname = 'eventbus' AND grantee NOT IN (nspowner, 'pg_monitor'::regrole)
+        UNION SELECT relname::text, grantee::regrole::text FROM pg_class, aclexplode(relacl)
+        WHERE relnamespace = 'eventbus'::regnamespace AND grantee NOT IN (relowner, 'pg_monitor'::regrole)
+        UNION SELECT proname::text, grantee::regrole::text FROM pg_proc, aclexplode(proacl)
+        WHERE pronamespace = 'eventbus'::regnamespace AND grantee NOT IN (proowner, 'pg_monitor'::regrole)""")
+    assert given == []
+    db.run("DROP OWNED BY anybody; DROP ROLE anybody, everyone")

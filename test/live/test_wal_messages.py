@@ -58,6 +58,8 @@ FORGED = {
     "headers that are no JSON": own(headers=b"{words}"),
     "headers that do not end": own(headers=b'{"a": 1'),
     "deep headers": own(headers=b'{"a": ' + b"[" * 100000 + b"]" * 100000 + b"}"),
+    "headers that are deeper than publish takes": own(headers=b'{"a":' * 101 + b"1" + b"}" * 101),
+    "headers that are larger than publish takes": own(headers=b'{"a": "' + b"x" * (5 << 20) + b'"}'),
     "headers that are no text": own(headers=b'{"a": "\xff"}'),
     "no topic": own(topic=b""),
     "a topic that is a pattern": own(topic=b"shop.*"),
@@ -83,6 +85,46 @@ FORGED = {
     "nothing": b"",
     "words": b"words",
 }
+
+
+@pytest.mark.parametrize("transactional", [True, False])
+def test_a_message_larger_than_max_payload_is_named_and_not_sent(db, route, transactional):
+    """Anybody's and our own; eventbus.max_payload is 16 MB."""
+    route(db)
+    pid = db.sender("all")
+    over = (16 << 20) + 1
+    db.run("SELECT pg_logical_emit_message(%s, 'anybodys', repeat('x', %s))", transactional, over)
+    emit(db, OURS, own(topic=b"shop.big", payload=b'"' + b"x" * (over - 2) + b'"'), transactional)
+    db.run("SELECT pg_logical_emit_message(%s, 'fits', repeat('x', %s))", transactional, over - 1)
+    publish_wal(db, "shop.last", {"n": 1}, "k")
+    assert [entry["topic"] for entry in route.arrive(2)] == ["fits", "shop.last"]
+    dead = db.wait_dead("all", 2)
+    assert {d["topic"] for d in dead} == {"anybodys", "shop.big"}
+    for letter in dead:
+        assert f"a message of {over} bytes is larger than eventbus.max_payload ({over - 1} bytes)" in letter["error"]
+        assert letter["payload"] is None and letter["incomplete"]
+    assert db.status("all")["dead"] == 2 and db.sender("all") == pid
+
+
+def test_health_tells_of_messages_that_every_role_may_write(db, redis_server, name):
+    def level():
+        [row] = [row for row in db.health() if row["name"] == "messages in the WAL"]
+        return row["level"], row["detail"], row["hint"]
+    db.broker("redis", redis_server.url)
+    db.route("takes", "redis", f"stream:{name}", source="wal")
+    db.route("some", "redis", f"stream:{name}", source="wal", messages="shop.*")
+    db.route("none", "redis", f"stream:{name}", source="wal", messages="-*")
+    found, detail, hint = level()
+    assert found == "warning" and detail.endswith(": some, takes")
+    try:
+        db.run(hint.partition(" (publish_wal")[0])
+        assert level()[0] == "ok"
+    finally:
+        db.run("GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text), "
+               "pg_logical_emit_message(boolean, text, bytea) TO PUBLIC")
+    for route in ("takes", "some"):
+        db.run("SELECT eventbus.drop_route(%s)", route)
+    assert level()[0] == "ok"
 
 
 @pytest.mark.parametrize("transactional", [True, False])
@@ -153,15 +195,15 @@ def test_whatever_publish_wal_takes_is_its_own(encoded, route, encoding, functio
     character = "é"
     topics = ["shop order.é", " ", "x" * 255, character * 127, "a-b_c/d:e@f!"]
     keys = [None, "", " ", "k" * 1024, character * 512, "a\nb"]
-    headers = [None, {}, {"a": [1, {"b": None}], "é\n": "\x01"}, {"deep": json.loads("[" * 900 + "]" * 900)}]
+    headers = [None, {}, {"a": [1, {"b": None}], "é\n": "\x01"}, {"deep": json.loads("[" * 99 + "]" * 99)}]
     sent = [(topic, "k", None) for topic in topics] + [("t", key, None) for key in keys] + [("t", "k", h) for h in headers]
     for n, (topic, key, header) in enumerate(sent):
         publish_wal(db, topic, n, key, header, function=function)
     entries = route.arrive(len(sent))
     found = [(e["topic"], e.get("key"), json.loads(e["headers"]) if "headers" in e else None) for e in entries]
     assert found == sent and [e["payload"] for e in entries] == [str(n) for n in range(len(sent))]
-    with pytest.raises(psycopg2.Error, match="headers are nested deeper than 1000"):
-        db.run(f"SELECT eventbus.{function}('t', '1', NULL, ('{{\"a\": ' || repeat('[', 1000) || repeat(']', 1000) || '}}')::jsonb)")
+    with pytest.raises(psycopg2.Error, match="headers are nested deeper than 100"):
+        db.run(f"SELECT eventbus.{function}('t', '1', NULL, ('{{\"a\": ' || repeat('[', 100) || repeat(']', 100) || '}}')::jsonb)")
 
 
 def test_deep_json_is_text(db, route, redis_server, name, cluster):

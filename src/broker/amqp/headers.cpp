@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "broker/amqp/frame.hpp"
+#include "core/headers.hpp"
 
 namespace eventbus::broker::amqp {
 
@@ -121,7 +122,7 @@ std::string Headers::fill(const Event& event, amqp_basic_properties_t& propertie
     if (event.key) entries_.push_back(entry("event-key", text_field(*event.key)));
     entries_.push_back(entry("event-time", text_field(rfc3339(event.published_at, time_))));
     if (!event.headers.empty()) {
-        json_ = Json::parse(event.headers, nullptr, false);
+        json_ = parse_headers(event.headers);
         if (!json_.is_object()) return "the headers are not a JSON object that can be sent";
         for (const auto& [name, value] : json_.items()) {
             if (std::string problem = add(name, value, properties); !problem.empty()) return problem;

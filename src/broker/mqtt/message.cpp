@@ -10,6 +10,7 @@
 
 #include "broker/mqtt/text.hpp"
 #include "core/event_id.hpp"
+#include "core/headers.hpp"
 #include "core/time_text.hpp"
 
 namespace eventbus::broker::mqtt {
@@ -100,7 +101,7 @@ MessageWriter::MessageWriter(std::string_view source) : source_(with_marks(sourc
 
 std::string MessageWriter::add_headers(const Event& event) {
     if (event.headers.empty()) return {};
-    const Json headers = Json::parse(event.headers, nullptr, false);
+    const Json headers = parse_headers(event.headers);
     if (!headers.is_object()) return "the headers are not a JSON object that can be sent";
     for (const auto& [name, value] : headers.items()) {
         if (std::string problem = add_header(properties_, name, value); !problem.empty()) return problem;

@@ -53,34 +53,6 @@ COMMENT ON FUNCTION eventbus.wait_for_delivery(text, interval, text) IS
     'the same for a literal or a parameter without a type: the id of an event of the log (42) or a place in the WAL (0/16B3748)';
 REVOKE ALL ON FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text),
     eventbus.wait_for_delivery(text, interval, text) FROM PUBLIC;
--- Who may wait goes on to: a call with a literal is another function's now. What is granted in here would count as the
--- extension's own, which dumps leave to it, so the note that says so is set back.
-DO $$
-DECLARE
-    forms pg_catalog.oid[] := ARRAY['eventbus.wait_for_delivery(pg_lsn, interval, text)'::pg_catalog.regprocedure,
-                                    'eventbus.wait_for_delivery(text, interval, text)'::pg_catalog.regprocedure];
-    given record;
-BEGIN
-    FOR given IN SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee,
-                        pg_catalog.bool_or(a.is_grantable) AS is_grantable
-                 FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
-                 WHERE p.oid = 'eventbus.wait_for_delivery(bigint, interval, text)'::pg_catalog.regprocedure
-                 AND a.grantee <> p.proowner GROUP BY 1 LOOP
-        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text), '
-                                  'eventbus.wait_for_delivery(text, interval, text) TO %s%s',
-                                  given.grantee, CASE WHEN given.is_grantable THEN ' WITH GRANT OPTION' END);
-    END LOOP;
-    UPDATE pg_catalog.pg_init_privs i
-    SET initprivs = ARRAY[pg_catalog.makeaclitem(p.proowner, p.proowner, 'EXECUTE', false)]
-    FROM pg_catalog.pg_proc p
-    WHERE p.oid = i.objoid AND i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = ANY (forms);
-    -- From PostgreSQL 17 on roles in such notes cannot be dropped.
-    DELETE FROM pg_catalog.pg_shdepend d USING pg_catalog.pg_proc p
-    WHERE p.oid = d.objid AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = ANY (forms)
-    AND d.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-    AND d.deptype = 'i' AND d.refobjid <> p.proowner;
-END
-$$;
 
 -- Comments in ASCII: databases of any encoding can read them.
 COMMENT ON FUNCTION eventbus.publish_change() IS
@@ -95,3 +67,97 @@ COMMENT ON COLUMN eventbus.status.last_error IS 'what last went wrong, in the br
 COMMENT ON COLUMN eventbus.status.dead IS 'how often events became dead letters; not lowered by redeliver or discard: eventbus.dead_letter and health() have what is there now';
 
 COMMENT ON EXTENSION pg_eventbus IS 'delivers committed events to AMQP, MQTT and Redis brokers, at least once, in order per key';
+
+-- Configuration is changed with the rights of the extension's owner, and by right of who calls: the functions ask
+-- PostgreSQL who that is, which SECURITY DEFINER would hide.
+ALTER FUNCTION eventbus.create_broker(text, text, jsonb) SECURITY INVOKER;
+ALTER FUNCTION eventbus.alter_broker(text, text, jsonb) SECURITY INVOKER;
+ALTER FUNCTION eventbus.drop_broker(text, boolean) SECURITY INVOKER;
+ALTER FUNCTION eventbus.create_route(text, text, text, text, jsonb) SECURITY INVOKER;
+ALTER FUNCTION eventbus.alter_route(text, text, text, jsonb) SECURITY INVOKER;
+ALTER FUNCTION eventbus.drop_route(text) SECURITY INVOKER;
+ALTER FUNCTION eventbus.pause_route(text) SECURITY INVOKER;
+ALTER FUNCTION eventbus.resume_route(text) SECURITY INVOKER;
+ALTER FUNCTION eventbus.restart_route(text) SECURITY INVOKER;
+ALTER FUNCTION eventbus.redeliver(text, bigint) SECURITY INVOKER;
+ALTER FUNCTION eventbus.discard(text, bigint) SECURITY INVOKER;
+ALTER FUNCTION eventbus.allow(regrole, text) SECURITY INVOKER;
+ALTER FUNCTION eventbus.disallow(regrole, text) SECURITY INVOKER;
+ALTER FUNCTION eventbus.uncapture_ddl() SECURITY INVOKER;
+
+-- A trigger that somebody made by hand does not break the view.
+COMMENT ON FUNCTION eventbus.trigger_arguments(bytea) IS 'the texts of pg_trigger.tgargs; NULL for one that is no text in the database''s encoding';
+CREATE FUNCTION eventbus.trigger_error(relation oid, tgargs bytea) RETURNS text
+    LANGUAGE C STABLE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_trigger_error';
+COMMENT ON FUNCTION eventbus.trigger_error(oid, bytea) IS 'what is wrong with the arguments of a trigger of eventbus.publish_change on a table, so that its changes fail; NULL: nothing';
+REVOKE ALL ON FUNCTION eventbus.trigger_error(oid, bytea) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION eventbus.trigger_error(oid, bytea) TO pg_monitor;
+CREATE OR REPLACE VIEW eventbus.captured AS
+    SELECT t.tgrelid::pg_catalog.regclass AS relation,
+           t.arguments[1] AS topic,
+           pg_catalog.concat_ws(', ',
+               CASE WHEN pg_catalog.bool_or(t.tgtype & 4 <> 0) THEN 'insert' END,
+               CASE WHEN pg_catalog.bool_or(t.tgtype & 16 <> 0) THEN 'update' END,
+               CASE WHEN pg_catalog.bool_or(t.tgtype & 8 <> 0) THEN 'delete' END,
+               CASE WHEN pg_catalog.bool_or(t.tgtype & 32 <> 0) THEN 'truncate' END,
+               CASE WHEN 'unchanged=true' = ANY (t.arguments[2:]) THEN 'unchanged' END) AS operations,
+           (SELECT pg_catalog.substr(a, 9) FROM pg_catalog.unnest(t.arguments[2:]) WITH ORDINALITY u (a, n) WHERE a LIKE 'columns=%' ORDER BY n DESC LIMIT 1) AS columns,
+           (SELECT pg_catalog.substr(a, 5) FROM pg_catalog.unnest(t.arguments[2:]) WITH ORDINALITY u (a, n) WHERE a LIKE 'key=%' ORDER BY n DESC LIMIT 1) AS key,
+           (pg_catalog.array_agg(t.condition ORDER BY t.tgtype & 16 DESC, t.tgtype & 4 DESC) FILTER (WHERE t.condition IS NOT NULL))[1] AS condition,
+           coalesce((SELECT pg_catalog.substr(a, 9) FROM pg_catalog.unnest(t.arguments[2:]) WITH ORDINALITY u (a, n) WHERE a LIKE 'payload=%' ORDER BY n DESC LIMIT 1), 'change') AS payload,
+           CASE WHEN t.error IS NULL THEN
+               (SELECT pg_catalog.substr(a, 9) FROM pg_catalog.unnest(t.arguments[2:]) WITH ORDINALITY u (a, n) WHERE a LIKE 'headers=%' ORDER BY n DESC LIMIT 1)::pg_catalog.jsonb END AS headers,
+           pg_catalog.array_agg(t.tgname ORDER BY t.tgname) AS triggers,
+           t.error
+    FROM (SELECT tgrelid, tgtype, tgname, eventbus.trigger_arguments(tgargs) AS arguments,
+                 eventbus.trigger_error(tgrelid, tgargs) AS error,
+                 pg_catalog.substring(pg_catalog.pg_get_triggerdef(oid), 'WHEN \((.*)\) EXECUTE FUNCTION ') AS condition,
+                 CASE WHEN tgname LIKE '00\_eventbus\_%' THEN '' ELSE tgname END AS made_by_hand
+          FROM pg_catalog.pg_trigger
+          WHERE tgfoid = 'eventbus.publish_change'::pg_catalog.regproc AND tgparentid = 0 AND NOT tgisinternal) t
+    GROUP BY t.tgrelid, t.made_by_hand, t.arguments, t.error;
+COMMENT ON COLUMN eventbus.captured.error IS 'what is wrong with a trigger made by hand, so that changes of its table fail; NULL: nothing';
+
+-- DDL without what may be a secret.
+ALTER TABLE eventbus.ddl_capture ADD COLUMN include_bodies boolean NOT NULL DEFAULT false;
+CREATE FUNCTION eventbus.capture_ddl(topic text DEFAULT 'ddl.{tag}', tags text DEFAULT NULL, include_bodies boolean DEFAULT false) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_capture_ddl';
+REVOKE ALL ON FUNCTION eventbus.capture_ddl(text, text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION eventbus.capture_ddl(text, text, boolean) IS
+    'publishes DDL of this database from now on, inside its transaction. topic: with {tag}, the command tag as in CREATE TABLE; tags: comma-separated command tags, NULL: all; include_bodies: the command''s text has the bodies of functions and procedures as well, default false: they, and all strings of a command that makes one, are ***. What stands in OPTIONS (...) is *** always, and commands on servers, user mappings and subscriptions have no text: there may be passwords in it. A second call replaces the first';
+
+-- Who may call a function may call its new forms: a call with a literal may be another one's now. What is granted in
+-- here would count as the extension's own, which dumps leave to it, so the note that says so is set back.
+DO $$
+DECLARE
+    form record;
+    given record;
+BEGIN
+    FOR form IN SELECT of, made
+                FROM (VALUES ('eventbus.wait_for_delivery(bigint, interval, text)'::pg_catalog.regprocedure,
+                              'eventbus.wait_for_delivery(pg_lsn, interval, text)'::pg_catalog.regprocedure),
+                             ('eventbus.wait_for_delivery(bigint, interval, text)',
+                              'eventbus.wait_for_delivery(text, interval, text)'),
+                             ('eventbus.capture_ddl(text, text)',
+                              'eventbus.capture_ddl(text, text, boolean)')) AS forms (of, made) LOOP
+        FOR given IN SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee,
+                            pg_catalog.bool_or(a.is_grantable) AS is_grantable
+                     FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
+                     WHERE p.oid = form.of AND a.grantee <> p.proowner GROUP BY 1 LOOP
+            EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s%s', form.made, given.grantee,
+                                      CASE WHEN given.is_grantable THEN ' WITH GRANT OPTION' END);
+        END LOOP;
+        UPDATE pg_catalog.pg_init_privs i
+        SET initprivs = ARRAY[pg_catalog.makeaclitem(p.proowner, p.proowner, 'EXECUTE', false)]
+        FROM pg_catalog.pg_proc p
+        WHERE p.oid = i.objoid AND i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = form.made;
+        -- From PostgreSQL 17 on roles in such notes cannot be dropped.
+        DELETE FROM pg_catalog.pg_shdepend d USING pg_catalog.pg_proc p
+        WHERE p.oid = d.objid AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = form.made
+        AND d.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+        AND d.deptype = 'i' AND d.refobjid <> p.proowner;
+    END LOOP;
+END
+$$;
+DROP FUNCTION eventbus.capture_ddl(text, text);

@@ -1,0 +1,12 @@
+// What it is: the text of a DDL command without what in it may be a secret.
+// Who calls it: the event trigger of DDL.
+// Never: guesses: text that it cannot read is left out as a whole.
+#pragma once
+
+namespace eventbus::intake {
+
+// A copy of the command's text in which the options of foreign tables and the like, and unless `bodies` the bodies of
+// functions with every string of the command that makes them, are replaced by ***.
+char* without_secrets(const char* command, const char* tag, bool bodies);
+
+}  // namespace eventbus::intake

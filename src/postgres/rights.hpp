@@ -1,0 +1,26 @@
+// What it is: whose rights count: the caller's for what they ask for, the extension owner's for its tables.
+// Who calls it: SQL functions that write what nobody may write by hand, and triggers that read it.
+// Never: leaves the owner's rights to code of a user.
+#pragma once
+
+#include "postgres/prelude.hpp"
+
+namespace eventbus {
+
+// Who runs this code, as PostgreSQL has it now: within a SECURITY DEFINER function its owner.
+struct Caller {
+    Oid role;
+    int security;
+};
+
+// From here on everything is done with the rights of that owner. Errors end it, as they end whatever was begun.
+Caller become(Oid owner, int more_security = 0);
+void be_again(const Caller& caller);
+
+// The same for a function that changes the configuration: errors (42501) where PostgreSQL runs code of somebody who
+// has not asked for it: in index expressions while REINDEX, ANALYZE and autovacuum evaluate them, in the queries of
+// materialized views.
+void refuse_in_restricted(FunctionCallInfo fcinfo);
+Caller become_owner(FunctionCallInfo fcinfo);
+
+}  // namespace eventbus
