@@ -224,8 +224,8 @@ def test_the_number_counts_the_decoders_of_senders_that_are_missing(redis_server
 
 def test_health_gives_new_senders_a_moment_and_no_longer(db, redis_server, name):
     db.broker("redis", redis_server.url)
-    [keeper] = db.rows("SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_eventbus keeper' "
-                       "AND datname = current_database()")
+    [keeper] = eventually(lambda: db.rows("SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_eventbus keeper' "
+                                          "AND datname = current_database()"), 60, "a keeper runs")
     os.kill(keeper["pid"], signal.SIGSTOP)
     try:
         db.route("out", "redis", f"list:{name}")
