@@ -59,6 +59,15 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     show_text(words, sizeof words, error);
     const char* reason;
     const char* state = wal_state(route, &reason);
+    char both[sizeof shared->last_error];
+    if (state == nullptr && reason[0] != '\0' && words[0] != '\0' && status.state != delivery::RouteState::active &&
+        status.state != delivery::RouteState::paused) {
+        copy_text(both, sizeof both / 2, words);
+        strlcat(both, "; ", sizeof both);
+        const Size length = strlen(both);
+        copy_text(both + length, sizeof both - length, reason);
+        reason = both;
+    }
     TimestampTz oldest = status.oldest_published_at != 0 ? from_unix_us(status.oldest_published_at) : 0;
     if (oldest == 0 && route->wal != nullptr) oldest = oldest_to_come(route);
     LatencyCounts latencies = {};
@@ -81,15 +90,16 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint32_t
     shared->last_delivered_at = counters.last_delivered_at;
     shared->last_error_at = counters.last_error_at;
     if (status.last_error_at.number != 0) copy_text(shared->last_error, sizeof shared->last_error, words);
-    if (state != nullptr) {
-        strlcpy(shared->state, state, sizeof shared->state);
+    if (state != nullptr) strlcpy(shared->state, state, sizeof shared->state);
+    const bool wal_words = state != nullptr || reason[0] != '\0';
+    if (wal_words) {
         if (strcmp(shared->last_error, reason) != 0) route->wal_words_at = reason[0] != '\0' ? now : 0;
         copy_text(shared->last_error, sizeof shared->last_error, reason);
         if (route->wal_words_at != 0) shared->last_error_at = route->wal_words_at;
     } else if (route->wal_words) {
         copy_text(shared->last_error, sizeof shared->last_error, words);
     }
-    route->wal_words = state != nullptr;
+    route->wal_words = wal_words;
     status::count_delivered(&shared->pace, sender.shown_at, newly_delivered, latencies);
     SpinLockRelease(&shared->mutex);
 }
