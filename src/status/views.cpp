@@ -296,7 +296,10 @@ void check_routes(Checks& checks, bool starting) {
             checks.put(name, "ok", psprintf("delivers to broker %s; %s", broker, waits("the oldest undelivered event")),
                        nullptr);
         else if (strcmp(state, "paused") == 0)
-            checks.put(name, "warning", psprintf("paused; %s", waits("the oldest event that waits")),
+            checks.put(name, "warning",
+                       text_at(i, 4) == nullptr ? psprintf("paused; %s", waits("the oldest event that waits"))
+                                                : psprintf("paused; %s; the last error was: %s",
+                                                           waits("the oldest event that waits"), error),
                        "eventbus.resume_route goes on with it.");
         else if (strcmp(state, "held") == 0)
             checks.put(
@@ -315,7 +318,7 @@ void check_routes(Checks& checks, bool starting) {
                        "It begins by itself; what commits until then is not its.");
         else if (strcmp(state, "failing") == 0)
             checks.put(
-                name, "error", psprintf("the WAL cannot be read: %s", error),
+                name, "error", psprintf("what it takes from the WAL stands still: %s", error),
                 "Mend what it complains of, or leave a table out by the route option tables; it is tried again by "
                 "itself, at most 30 s apart.");
         else if (strcmp(state, "lost") == 0)

@@ -57,6 +57,7 @@ Batch* make_batch(MemoryContext memory) {
 void clear(Batch* batch) {
     batch->length = 0;
     batch->last = Event();
+    batch->large = 0;
     if (batch->room <= most_kept) return;
     pfree(batch->bytes);
     batch->bytes = nullptr;
@@ -73,6 +74,7 @@ void add(Batch* batch, int taker, bool past, const Event& event, TimestampTz com
     put(batch, &packed, sizeof packed);
     put_texts(event, [&](std::string_view text) { put(batch, text.data(), text.size()); });
     batch->last = event;
+    if (length_of_texts(packed) > large_event) batch->large = event.id;
 }
 
 bool next(BatchReader* reader) {

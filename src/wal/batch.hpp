@@ -16,8 +16,12 @@ struct Batch {
     char* bytes;
     Size length;
     Size room;
-    Event last;  // that was added
+    Event last;   // that was added
+    int64 large;  // the id of the last one that takes much memory; 0: none does
 };
+
+// What takes more may be too much.
+inline constexpr Size large_event = 1024 * 1024;
 
 Batch* make_batch(MemoryContext memory);
 // Also gives back what a large event has taken.

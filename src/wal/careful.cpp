@@ -144,15 +144,7 @@ bool note_change(Source* source, const ErrorData* error) {
         remember_table(failures, source->looked_at);
         return true;
     }
-    if (failures->change != source->change) {
-        failures->change = source->change;
-        failures->attempts = 0;
-        failures->since = steady_now();
-        failures->condemned = false;
-    }
-    failures->condemned =
-        is_enough(++failures->attempts, failures->since, error->sqlerrcode) && may_be_its_own(error->sqlerrcode);
-    return failures->condemned;
+    return note_attempt(failures, source->change, error->sqlerrcode);
 }
 
 // PostgreSQL itself has failed, at a record. That of a commit says whose changes they are.
@@ -225,9 +217,22 @@ const char* make_message(Source* source, void (*make)(void*), void* argument) {
     return words;
 }
 
+bool note_attempt(Failures* failures, int64 change, int sqlstate) {
+    if (failures->change != change) {
+        failures->change = change;
+        failures->attempts = 0;
+        failures->since = steady_now();
+        failures->condemned = false;
+    }
+    failures->condemned = is_enough(++failures->attempts, failures->since, sqlstate) && may_be_its_own(sqlstate);
+    return failures->condemned;
+}
+
 bool note_failure(Source* source, const ErrorData* error) {
     if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION) return false;
     if (OidIsValid(source->looked_at)) return note_change(source, error);
+    if (source->giving != 0 && ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)
+        return note_attempt(source->failures, source->giving, error->sqlerrcode);
     return source->decoding != InvalidXLogRecPtr && note_record(source, error);
 }
 

@@ -26,6 +26,16 @@ void write_streamed_gap(Streamed* streamed) {
 
 }  // namespace
 
+// One that was too much for the memory there is, again and again.
+static void leave_out_payload(Event* event) {
+    static char words[128];
+    snprintf(words, sizeof words, "out of memory: its payload of %zu bytes is left out", event->payload.size());
+    event->payload = event->headers = {};
+    event->content_type = "application/json";
+    event->is_bytes = true;
+    event->error = words;
+}
+
 Found::Found(Source* source, XLogRecPtr change) : source_(source) {
     source->leave_if_told();
     Counting& counting = source->streaming != nullptr ? source->streaming->counting : source->counting;
@@ -37,6 +47,12 @@ Found::Found(Source* source, XLogRecPtr change) : source_(source) {
 
 void Found::give(int taker, Event* event) {
     event->id = id_;
+    const Failures* failures = source_->failures;
+    if (failures->condemned && failures->change == id_ && event->payload.size() > large_event) {
+        leave_out_payload(event);
+        stamped_ = false;
+    }
+    source_->giving = id_;
     if (source_->streaming != nullptr) {
         write_streamed_gap(source_->streaming);
         write_event(source_->streaming->spool, {subtransaction(), taker, 0, given_, stamped_}, *event);
@@ -49,6 +65,7 @@ void Found::give(int taker, Event* event) {
         }
         wal::give(source_, taker, *event);
     }
+    source_->giving = 0;
     given_ = true;
 }
 

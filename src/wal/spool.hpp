@@ -1,4 +1,4 @@
-// What it is: events in a temporary file: written at its end, read from its beginning.
+// What it is: events in temporary files: written at their end, read from their beginning, and gone once read.
 // Who calls it: queues that outgrow memory; large transactions that have not committed yet.
 // Never: survives its process; what is in it can be decoded again.
 #pragma once
@@ -26,13 +26,14 @@ void write_event(Spool* spool, const SpoolHead& head, const Event& event);
 void write_gap(Spool* spool, const SpoolHead& head);
 // What has been written by now may be read.
 void release(Spool* spool);
-// What has been written since is forgotten.
+// What has been written since is forgotten, also after an error in writing.
 void take_back(Spool* spool);
 // Nothing is left that may be read, or that has been written.
 bool is_read(const Spool* spool);
 bool is_empty(const Spool* spool);
 // The next head, if there is one that may be read; then either the event, copied into the chunk's memory, or nothing.
 bool read_head(Spool* spool, SpoolHead* head);
+int64 next_id(const Spool* spool);  // of the event behind the head
 Event read_event(Spool* spool, Chunk* chunk);
 void skip_event(Spool* spool);
 

@@ -171,6 +171,7 @@ void tell_batch() {
     head.more = decoder.more;
     head.handing = wal::is_handing_on(decoder.source);
     head.found = wal::found_by_now(decoder.source);
+    head.large = decoder.batch->large;
     head.read = wal::read_by_now(decoder.source);
     head.since = decoder.since;
     head.last_commit = wal::committed_by_now(decoder.source);

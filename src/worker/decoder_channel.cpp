@@ -156,8 +156,14 @@ Received receive(Inbox* inbox, const char** message, Size* length) {
                 *length = bytes;
                 return Received::message;
             }
-            inbox->parts = static_cast<char*>(MemoryContextAllocHuge(inbox->memory, inbox->total));
+            inbox->parts = static_cast<char*>(
+                MemoryContextAllocExtended(inbox->memory, inbox->total, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM));
             inbox->got = 0;
+            if (inbox->parts == nullptr) {
+                *message = at;
+                *length = inbox->total;
+                return Received::too_large;
+            }
         }
         memcpy(inbox->parts + inbox->got, at, bytes);
         inbox->got += bytes;

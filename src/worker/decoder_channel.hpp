@@ -57,6 +57,7 @@ struct BatchHead {
     bool more;                // there may be more at once
     bool handing;             // a large transaction is being handed on, and what was found lies within it
     wal::Position found;      // everything before it has been sent
+    int64 large;              // wal::Batch's
     XLogRecPtr read;          // up to there the WAL has been read
     TimestampTz since;        // what was committed before has been sent, unless there is more:
     TimestampTz last_commit;  // then what was committed before this
@@ -88,8 +89,13 @@ struct Inbox {
     Size total;
     Size got;
 };
-enum class Received : unsigned char { message, nothing, gone };
-// The next message, valid until the next call. Never waits.
+enum class Received : unsigned char {
+    message,
+    nothing,
+    gone,
+    too_large,  // there is no memory for it; `message` is its beginning, and the rest does not come as a message
+};
+// The next message, valid until the next call, and its length. Never waits.
 Received receive(Inbox* inbox, const char** message, Size* length);
 
 }  // namespace eventbus::worker

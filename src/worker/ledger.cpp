@@ -35,9 +35,9 @@ void note_errors(SenderRoute* route, const delivery::RouteStatus& status) {
         copy_text(route->wal_words, sizeof route->wal_words, words);
         const bool any = words[0] != '\0';
         // A route is lost once, and stays so for every sender that comes.
-        const bool known = any && strcmp(state, wal_lost) == 0 && strcmp(words, route->last_error) == 0;
+        const bool known = any && is_state(state, wal_lost) && strcmp(words, route->last_error) == 0;
         route->wal_words_at = known ? counters.last_error_at : any ? GetCurrentTimestamp() : 0;
-        if (any && !known && strcmp(state, wal_starting) != 0) {
+        if (any && !known && !is_state(state, wal_starting)) {
             copy_text(route->last_error, sizeof route->last_error, words);
             counters.last_error_at = route->wal_words_at;
             sender.unsaved = true;
@@ -80,6 +80,17 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t
     const log::Counters& counters = route->stored.counters;
     const char* reason;
     const char* state = wal_state(route, &reason);
+    char words[sizeof shared->last_error];
+    char both[sizeof shared->last_error];
+    show_text(words, sizeof words, status.last_error);
+    if (state == nullptr && reason[0] != '\0' && words[0] != '\0' && status.state != delivery::RouteState::active &&
+        status.state != delivery::RouteState::paused) {
+        copy_text(both, sizeof both / 2, words);
+        strlcat(both, "; ", sizeof both);
+        const Size length = strlen(both);
+        copy_text(both + length, sizeof both - length, reason);
+        reason = both;
+    }
     TimestampTz oldest = status.oldest_published_at != 0 ? from_unix_us(status.oldest_published_at) : 0;
     if (oldest == 0 && route->wal != nullptr) oldest = oldest_to_come(route);
     LatencyCounts latencies = {};
@@ -101,8 +112,8 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t
     shared->last_delivered_at = counters.last_delivered_at;
     shared->last_error_at = counters.last_error_at;
     strlcpy(shared->last_error, route->last_error, sizeof shared->last_error);
-    if (state != nullptr) {
-        strlcpy(shared->state, state, sizeof shared->state);
+    if (state != nullptr) strlcpy(shared->state, state, sizeof shared->state);
+    if (state != nullptr || reason[0] != '\0') {
         copy_text(shared->last_error, sizeof shared->last_error, reason);
         if (route->wal_words_at != 0) shared->last_error_at = route->wal_words_at;
     }

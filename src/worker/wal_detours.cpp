@@ -13,12 +13,10 @@
 namespace eventbus::worker {
 
 struct WalDetour {
-    SenderRoute* route;
-    delivery::DetourId number;
     const delivery::Detour* takes;
     WalFeed feed;  // its file holds what has not been lent yet
     log::StoredCursor stored;
-    wal::Position until;   // its route was there when it was loaded: it may not end before
+    wal::Position until;   // its route was there when a decoder began to read for it alone: it may not end before
     bool ended;            // it has caught up, and the route has taken the key again; it goes when
     wal::Position behind;  // the route's cursor has passed this
     wal::Position saved;
@@ -33,13 +31,13 @@ namespace {
 constexpr WalLimits at_a_time{250, 256 * 1024};
 
 delivery::RouteId id_of(const WalDetour* detour) {
-    return static_cast<delivery::RouteId>(detour->route->id);
+    return static_cast<delivery::RouteId>(detour->feed.route->id);
 }
 
 WalDetour* make_detour(SenderRoute* route, delivery::DetourId number, const wal::Position& from) {
     auto* detour = static_cast<WalDetour*>(MemoryContextAllocZero(sender.memory, sizeof(WalDetour)));
-    detour->route = route;
-    detour->number = number;
+    detour->feed.route = route;
+    detour->feed.detour = number;
     detour->feed.stream = ++sender.next_stream;
     detour->feed.next_chunk = 1;
     detour->feed.from = detour->saved = from;
@@ -64,16 +62,6 @@ void free_detour(WalDetour* detour) {
     pfree(detour);
 }
 
-// More than is kept in memory of a file.
-void try_a_file(void*) {
-    static const char nothing[32 * 1024] = {};
-    wal::Spool* file = wal::make_spool(CurrentMemoryContext);
-    Event event;
-    event.payload = {nothing, sizeof nothing};
-    wal::write_event(file, {}, event);
-    wal::free_spool(file);
-}
-
 // Asked before anything is parted: what has been cannot be put together again. Where it cannot be had, the key holds up
 // its route as it does for a while anyway.
 bool files_can_be_written(const SenderRoute* route) {
@@ -83,7 +71,7 @@ bool files_can_be_written(const SenderRoute* route) {
     static SteadyTime told_at = 0;
     const SteadyTime now = steady_now();
     if (failed_at != 0 && !ms_have_passed(failed_at, now, again_ms)) return false;
-    ErrorData* error = survive(try_a_file, nullptr);
+    ErrorData* error = try_wal_file();
     failed_at = error == nullptr ? 0 : now;
     if (error == nullptr) return true;
     if (told_at == 0 || ms_have_passed(told_at, now, tell_again_ms)) {
@@ -101,21 +89,24 @@ bool files_can_be_written(const SenderRoute* route) {
 // Where the detour stands: at the oldest event that it has not settled, or where the WAL has been read, or with its
 // route.
 wal::Position place_of(const WalDetour* detour) {
-    delivery::RouteStatus status = call_guest([&] { return sender.dispatcher->status(id_of(detour), detour->number); });
+    delivery::RouteStatus status =
+        call_guest([&] { return sender.dispatcher->status(id_of(detour), detour->feed.detour); });
     wal::Position at;
     if (first_unsettled(&detour->feed, status.settled, &at)) return at;
     if (detour->feed.file != nullptr) return detour->feed.read;
+    if (detour->feed.behind) return detour->feed.from;
     // After a restart its events come again, until its route's place: what is before those that have come is not known
     // to be delivered.
     wal::Position shown = std::max(detour->feed.from, handed_by_now());
-    return std::min(shown, lent_by_now(detour->route));
+    return std::min(shown, lent_by_now(detour->feed.route));
 }
 
 void end_if_caught_up(WalDetour* detour, const wal::Position& handed) {
-    if (detour->ended || detour->feed.lent != NIL || detour->feed.file != nullptr || handed < detour->until) return;
-    call_guest([&] { sender.dispatcher->end_detour(id_of(detour), detour->number); });
+    const WalFeed& feed = detour->feed;
+    if (detour->ended || feed.behind || feed.lent != NIL || feed.file != nullptr || handed < detour->until) return;
+    call_guest([&] { sender.dispatcher->end_detour(id_of(detour), detour->feed.detour); });
     detour->ended = true;
-    detour->behind = lent_by_now(detour->route);
+    detour->behind = lent_by_now(detour->feed.route);
     sender.unsaved = true;
 }
 
@@ -126,7 +117,7 @@ bool begin_wal_detour(SenderRoute* route) {
     delivery::RouteStatus status =
         call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id), 0); });
     List* others = route->wal->detours;
-    delivery::DetourId number = others == NIL ? 1 : static_cast<WalDetour*>(llast(others))->number + 1;
+    delivery::DetourId number = others == NIL ? 1 : static_cast<WalDetour*>(llast(others))->feed.detour + 1;
     wal::Position from;
     if (!first_unsettled(route->wal, status.settled, &from)) from = lent_by_now(route);
     WalDetour* detour = make_detour(route, number, from);
@@ -142,7 +133,7 @@ bool begin_wal_detour(SenderRoute* route) {
         for (uint32 i = first; i < lent->chunk->count; ++i)
             if (takes(detour, lent->chunk->events[i])) put_into_wal_file(&detour->feed, lent->chunk->events[i]);
     }
-    keep_what_came(&detour->feed);
+    keep_what_came(&detour->feed, from, handed_by_now());
     sender.unsaved = true;
     return true;
 }
@@ -165,8 +156,8 @@ void load_wal_detours(SenderRoute* route) {
             if (events[i].has_key) taken.key = events[i].key;
             taken.events.assign(events[i].events.first, events[i].events.first + events[i].events.count);
             taken.settled.assign(events[i].settled.first, events[i].settled.first + events[i].settled.count);
-            sender.dispatcher->add_detour(id_of(detour), detour->number, detour->feed.stream, std::move(taken));
-            detour->takes = &sender.dispatcher->detour(id_of(detour), detour->number);
+            sender.dispatcher->add_detour(id_of(detour), detour->feed.detour, detour->feed.stream, std::move(taken));
+            detour->takes = &sender.dispatcher->detour(id_of(detour), detour->feed.detour);
         });
     }
 }
@@ -186,9 +177,9 @@ void show_to_detours(SenderRoute* route, const Event& event) {
     }
 }
 
-void keep_what_came_to_detours(const SenderRoute* route) {
+void keep_what_came_to_detours(const SenderRoute* route, const wal::Position& before, const wal::Position& now) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) keep_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed);
+    foreach (cell, route->wal->detours) keep_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed, before, now);
 }
 
 void take_back_what_came_to_detours(const SenderRoute* route) {
@@ -196,9 +187,9 @@ void take_back_what_came_to_detours(const SenderRoute* route) {
     foreach (cell, route->wal->detours) take_back_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed);
 }
 
-void drop_files_of_detours(const SenderRoute* route) {
+void forget_files_of_detours(const SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) drop_wal_file(&static_cast<WalDetour*>(lfirst(cell))->feed);
+    foreach (cell, route->wal->detours) forget_wal_file(&static_cast<WalDetour*>(lfirst(cell))->feed);
 }
 
 void show_past_to_detours(SenderRoute* route, const Event& event) {
@@ -217,6 +208,7 @@ void feed_wal_detours(SenderRoute* route, const wal::Position& handed) {
         // A key that stands still is lent a little, and again when that has been delivered.
         if (detour->feed.file != nullptr && detour->feed.lent == NIL)
             if (wal::Chunk* chunk = read_wal_file(&detour->feed, at_a_time)) lend_wal(&detour->feed, chunk);
+        end_file_trouble(&detour->feed, handed);
         end_if_caught_up(detour, handed);
     }
 }
@@ -230,11 +222,48 @@ bool a_detour_waits(const SenderRoute* route) {
     return false;
 }
 
-void reopen_wal_detours(SenderRoute* route, const wal::Position& handed) {
+bool a_detour_is_behind(const SenderRoute* route) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours)
+        if (static_cast<WalDetour*>(lfirst(cell))->feed.behind) return true;
+    return false;
+}
+
+long detours_read_again_in(const SenderRoute* route) {
+    long least = -1;
     ListCell* cell;
     foreach (cell, route->wal->detours) {
-        wal::Position& from = static_cast<WalDetour*>(lfirst(cell))->feed.from;
-        from = std::max(from, handed);
+        WalFeed* feed = &static_cast<WalDetour*>(lfirst(cell))->feed;
+        long in = reads_again_in(feed, feed->lent == NIL);
+        if (in == 0 && !can_use_file(feed)) in = ms_until(feed->trouble.retry_at);
+        if (in >= 0) least = least < 0 ? in : std::min(least, in);
+    }
+    return least;
+}
+
+const char* file_trouble_of_detours(const SenderRoute* route) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) {
+        const FileTrouble& trouble = static_cast<WalDetour*>(lfirst(cell))->feed.trouble;
+        if (trouble.words[0] != '\0') return trouble.words;
+    }
+    return "";
+}
+
+void close_wal_detours(SenderRoute* route, const wal::Position& handed) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) {
+        WalFeed* feed = &static_cast<WalDetour*>(lfirst(cell))->feed;
+        if (!feed->behind) feed->from = std::max(feed->from, handed);
+    }
+}
+
+void read_detours_again(SenderRoute* route) {
+    ListCell* cell;
+    foreach (cell, route->wal->detours) {
+        auto* detour = static_cast<WalDetour*>(lfirst(cell));
+        if (detour->feed.behind) detour->until = std::max(detour->until, route->wal->from);
+        detour->feed.behind = false;
     }
 }
 
@@ -258,7 +287,7 @@ void save_wal_detours(SenderRoute* route) {
             continue;
         }
         wal::Position place = place_of(detour);
-        log::DetourEvents events = detour_events(detour->takes, id_of(detour), detour->number);
+        log::DetourEvents events = detour_events(detour->takes, id_of(detour), detour->feed.detour);
         bool same = place == detour->saved && events.settled.count == detour->saved_ahead;
         if (detour->stored.exists && same) continue;
         detour->stored.cursor.wal = route->stored.cursor.wal;
@@ -277,7 +306,7 @@ void wal_detours_saved(SenderRoute* route) {
         detour->saved = detour->saving;
         detour->saved_ahead = detour->saving_ahead;
         if (!detour->going) continue;
-        call_guest([&] { sender.dispatcher->remove_detour(id_of(detour), detour->number); });
+        call_guest([&] { sender.dispatcher->remove_detour(id_of(detour), detour->feed.detour); });
         route->wal->detours = foreach_delete_current(route->wal->detours, cell);
         free_detour(detour);
     }

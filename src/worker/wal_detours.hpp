@@ -18,16 +18,21 @@ void forget_wal_detours(SenderRoute* route);
 void show_to_detours(SenderRoute* route, const Event& event);
 // One that the route is past; its detours may not be.
 void show_past_to_detours(SenderRoute* route, const Event& event);
-// What they were shown since is there to stay, or is taken back.
-void keep_what_came_to_detours(const SenderRoute* route);
+// What they were shown since is there to stay, or is taken back: before, they had everything that comes `before`.
+void keep_what_came_to_detours(const SenderRoute* route, const wal::Position& before, const wal::Position& now);
 void take_back_what_came_to_detours(const SenderRoute* route);
-void drop_files_of_detours(const SenderRoute* route);
+void forget_files_of_detours(const SenderRoute* route);
 // Detours get what there is room for, and end where they have caught up. Everything before `handed` is with the routes.
 void feed_wal_detours(SenderRoute* route, const wal::Position& handed);
 // Whether one could be given more at once.
 bool a_detour_waits(const SenderRoute* route);
-// The source is about to be opened anew, and begins there.
-void reopen_wal_detours(SenderRoute* route, const wal::Position& handed);
+// Nobody reads for them now; what was shown to them goes so far.
+void close_wal_detours(SenderRoute* route, const wal::Position& handed);
+bool a_detour_is_behind(const SenderRoute* route);
+void read_detours_again(SenderRoute* route);
+// In how many milliseconds that is to be; negative: not yet.
+long detours_read_again_in(const SenderRoute* route);
+const char* file_trouble_of_detours(const SenderRoute* route);  // empty: there is none
 bool give_back_to_detours(SenderRoute* route, const delivery::Report::Finished& finished);
 // Between SPI_connect and SPI_finish; the route's own cursor has been saved.
 void save_wal_detours(SenderRoute* route);

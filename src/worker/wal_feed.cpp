@@ -48,13 +48,29 @@ void lend_from_files() {
         WalFeed* feed = route->wal;
         if (feed == nullptr) continue;
         feed_wal_detours(route, handed_by_now());
+        end_file_trouble(feed, handed_by_now());
         if (feed->file == nullptr || !hungry(feed)) continue;
+        const wal::Position before = feed->read;
         wal::Chunk* chunk = read_wal_file(feed, limits());
         if (chunk == nullptr) continue;
         for (uint32 i = 0; i < chunk->count; ++i) show_to_detours(route, chunk->events[i]);
-        keep_what_came_to_detours(route);
+        keep_what_came_to_detours(route, before, handed_by_now());
         lend_wal(feed, chunk);
     }
+}
+
+// In how many milliseconds somebody is to be read for again whose file has failed; negative: nobody.
+long reads_again_in() {
+    long least = -1;
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        const WalFeed* feed = route->wal;
+        if (feed == nullptr || is_lost(route)) continue;
+        for (long in : {feed->behind ? worker::reads_again_in(feed, hungry(feed)) : -1, detours_read_again_in(route)})
+            if (in >= 0) least = least < 0 ? in : std::min(least, in);
+    }
+    return least;
 }
 
 bool a_file_waits() {
@@ -77,7 +93,7 @@ bool has_room() {
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         WalFeed* feed = route->wal;
-        if (feed == nullptr || is_lost(route)) continue;
+        if (feed == nullptr || is_lost(route) || feed->behind) continue;
         bool full = !hungry(feed);
         feed->to_file = full || feed->file != nullptr;
         if (!full) {
@@ -113,6 +129,8 @@ void take_wal_event(SenderRoute* route, const wal::BatchReader& found) {
     WalFeed* feed = route->wal;
     if (found.past) {
         show_past_to_detours(route, found.event);
+    } else if (feed->behind) {
+        return;
     } else if (feed->to_file) {
         put_into_wal_file(feed, found.event);
     } else {
@@ -143,6 +161,7 @@ WalFeed* make_wal_feed(SenderRoute* route) {
     auto* feed = static_cast<WalFeed*>(MemoryContextAllocZero(sender.memory, sizeof(WalFeed)));
     feed->stream = ++sender.next_stream;
     feed->next_chunk = 1;
+    feed->route = route;
     route->wal = feed;
     begin_wal_feed(route);
     return feed;
@@ -152,6 +171,7 @@ void begin_wal_feed(SenderRoute* route) {
     const log::WalPlace& place = route->stored.cursor.wal;
     select_wal(route);
     route->wal->begun = route->wal->is_read = false;
+    forget_wal_file(route->wal);
     route->wal->from = route->wal->saved = {place.lsn, place.number};
     route->wal->saved_of_slot = is_of_slot(place);
     wal_now.changed = true;
@@ -172,6 +192,7 @@ void change_wal_route(SenderRoute* route) {
 }
 
 bool feed_wal() {
+    if (is_reading() && reads_again_in() == 0) wal_now.changed = true;
     // What comes for routes as they were is nobody's. But a slot that is being made is not made anew for a route that
     // has come meanwhile.
     if (!is_closed() && wal_now.changed && !wal_now.makes_slot) close_decoder();
@@ -203,6 +224,7 @@ long wal_wait() {
     if (a_decoder_leaves() || (is_closed() && wal_now.changed)) return leaving_ms;
     if (wal_now.awaited) return still_ms / 10;
     if (is_reading() && wal_now.confirm_waits) return confirm_far_ms;
+    if (is_reading()) return reads_again_in();
     if (is_closed() && wal_now.trouble[0] != '\0') return std::max<long>(1, ms_until(wal_now.retry_at));
     return -1;
 }
@@ -272,7 +294,7 @@ void confirm_wal() {
 
 TimestampTz oldest_to_come(const SenderRoute* route) {
     bool lost = is_lost(route);
-    if (!lost && route->wal->file == nullptr) {
+    if (!lost && route->wal->file == nullptr && !route->wal->behind) {
         // What commits before the slot is made is not the route's.
         if (wal_now.at_end || wal_now.makes_slot) return 0;
         if (wal_now.handed_until != 0) return wal_now.handed_until;
@@ -304,10 +326,12 @@ const char* wal_standstill() {
         else if (state == nullptr)
             state = wal_state(route, &words);
     }
-    if (state == wal_starting)
+    if (is_state(state, wal_starting))
         snprintf(text, sizeof text, "its replication slot is being made%s%s", words[0] != '\0' ? ": " : "", words);
-    else if (state != nullptr)
+    else if (state != nullptr && wal_now.trouble[0] != '\0')
         snprintf(text, sizeof text, "the WAL cannot be read: %s", words);
+    else if (state != nullptr)
+        snprintf(text, sizeof text, "%s", words);
     else if (lost > 0)
         snprintf(text, sizeof text, "%d of its routes from the WAL lost their replication slot", lost);
     else
@@ -326,14 +350,22 @@ const char* wal_state(const SenderRoute* route, const char** words) {
         *words = lost;
         return wal_lost;
     }
-    if (route->paused) return nullptr;
+    const char* of_files = route->wal->trouble.words;
+    if (of_files[0] == '\0') of_files = file_trouble_of_detours(route);
+    if (route->paused) {
+        *words = of_files;
+        return nullptr;
+    }
     if (wal_now.trouble[0] != '\0') {
         *words = wal_now.trouble;
         return "failing";
     }
-    if (route->wal->begun) return nullptr;
-    *words = wal_now.words;
-    return wal_starting;
+    if (!route->wal->begun) {
+        *words = wal_now.words;
+        return wal_starting;
+    }
+    *words = of_files;
+    return route->wal->behind && status_of(route).state == delivery::RouteState::active ? "failing" : nullptr;
 }
 
 }  // namespace eventbus::worker

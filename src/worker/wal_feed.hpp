@@ -19,13 +19,29 @@ struct WalLent {
     wal::Chunk* chunk;
 };
 
-// A route's part. Its stream in the dispatcher is its own.
+// A file could not be written or read for a route or detour (wal_files.cpp).
+struct FileTrouble {
+    SteadyTime failed_at;
+    SteadyTime told_at;
+    SteadyTime retry_at;
+    int times;            // in short succession
+    wal::Position until;  // it is over when everything before that has come
+    bool told;
+    char words[400];  // empty: there is none
+};
+
+// A route's part, or a detour's. Its stream in the dispatcher is its own.
 struct WalFeed {
+    SenderRoute* route;
+    delivery::DetourId detour;  // 0: it is the route's
     wal::Selection selection;
-    wal::Position from;    // what is not behind it is not for the route
-    bool begun;            // a decoder has read for it,
-    bool is_read;          // and the one that there is now does, as the route was when it began
-    bool to_file;          // what comes goes to the file: the route has no room in memory
+    wal::Position from;  // what is not behind it is not for the route
+    bool begun;          // a decoder has read for it,
+    bool is_read;        // and the one that there is now does, as the route was when it began
+    bool to_file;        // what comes goes to the file: the route has no room in memory
+    bool behind;         // what comes is nobody's: it is read again, from `from` on
+    ErrorData* error;    // in writing what has come last
+    FileTrouble trouble;
     wal::Chunk* building;  // what has come, and is about to be lent; nullptr: nothing
     uint32 kept;           // how much of it stays if the message at hand cannot be taken as a whole
     wal::Spool* file;      // or nullptr
@@ -51,6 +67,9 @@ void change_wal_route(SenderRoute* route);
 // Hands on what there is, and reads on where there is room for more. Returns true if there may be more at once.
 bool feed_wal();
 void lend_wal(WalFeed* feed, wal::Chunk* chunk);
+
+// wal_files.cpp: what waits in files. None of it ends in an error: a route or detour whose file fails falls behind, and
+// is read for again from the WAL, which is kept for it.
 // At most that of the file's events, or nullptr.
 struct WalLimits {
     uint32 events;
@@ -58,11 +77,23 @@ struct WalLimits {
 };
 wal::Chunk* read_wal_file(WalFeed* feed, const WalLimits& limits);
 void put_into_wal_file(WalFeed* feed, const Event& event);
-// What is in the file is nobody's any more.
+// What is in the file is nobody's any more,
 void drop_wal_file(WalFeed* feed);
-// What has come since is there to stay, or is taken back.
-void keep_what_came(WalFeed* feed);
+void forget_wal_file(WalFeed* feed);  // nor is what it has missed
+// What has come since is there to stay, or is taken back: `before` that it had everything, and now it has up to `now`.
+void keep_what_came(WalFeed* feed, const wal::Position& before, const wal::Position& now);
 void take_back_what_came(WalFeed* feed);
+// How long until it may be read for again, in milliseconds; negative: it is not behind, or wants nothing yet.
+long reads_again_in(const WalFeed* feed, bool wants_more);
+// Whether a file can be had at all; nullptr: it can. And the same for a detour, which has nothing else: where it cannot
+// be had, it is asked again later.
+ErrorData* try_wal_file();
+bool can_use_file(WalFeed* feed);
+// A decoder is about to read for the route and its detours.
+void read_again(SenderRoute* route);
+// Everything before `handed` has come; where that is what it had missed, its trouble is over.
+void end_file_trouble(WalFeed* feed, const wal::Position& handed);
+
 // The route or detour is gone; what it was lent stays until the dispatcher gives it back.
 void leave_wal_lent(WalFeed* feed);
 bool give_back_wal_lent(WalFeed* feed, const delivery::Report::Finished& finished);
@@ -91,11 +122,15 @@ void confirm_wal();
 TimestampTz oldest_to_come(const SenderRoute* route);
 // The first thing that is not settled there, for people to read; the same text until the next call.
 const char* place_text(const log::WalPlace& place);
-// What the route's state is called where it is not delivery's to know; nullptr otherwise. `words` says why.
+// What the route's state is called where it is not delivery's to know; nullptr otherwise. `words` says what is wrong,
+// in either case; empty: nothing.
 const char* wal_state(const SenderRoute* route, const char** words);
 // What routes from the WAL wait for although the broker has all that they were lent; empty: for what comes.
 const char* wal_standstill();
 inline constexpr const char* wal_lost = "lost";
 inline constexpr const char* wal_starting = "starting";  // this one's words are no error
+inline bool is_state(const char* state, const char* which) {
+    return state != nullptr && strcmp(state, which) == 0;
+}
 
 }  // namespace eventbus::worker

@@ -22,55 +22,6 @@ void lend_wal(WalFeed* feed, wal::Chunk* chunk) {
     });
 }
 
-void put_into_wal_file(WalFeed* feed, const Event& event) {
-    if (feed->file == nullptr) {
-        feed->file = wal::make_spool(sender.memory);
-        feed->read = {event.lsn, event.number - 1};
-    }
-    wal::write_event(feed->file, {}, event);
-}
-
-void keep_what_came(WalFeed* feed) {
-    if (feed->file != nullptr) wal::release(feed->file);
-    feed->kept = feed->building != nullptr ? feed->building->count : 0;
-}
-
-static void end_file_if_empty(WalFeed* feed) {
-    if (!wal::is_empty(feed->file)) return;
-    wal::free_spool(feed->file);
-    feed->file = nullptr;
-}
-
-void take_back_what_came(WalFeed* feed) {
-    if (feed->file != nullptr) {
-        wal::take_back(feed->file);
-        end_file_if_empty(feed);
-    }
-    if (feed->building == nullptr) return;
-    feed->building->count = feed->kept;
-    if (feed->kept > 0) return;
-    wal::free_chunk(feed->building);
-    feed->building = nullptr;
-}
-
-wal::Chunk* read_wal_file(WalFeed* feed, const WalLimits& limits) {
-    if (feed->file == nullptr || wal::is_read(feed->file)) return nullptr;
-    wal::Chunk* chunk = wal::make_chunk(sender.memory);
-    wal::SpoolHead head;
-    while (chunk->count < limits.events && chunk->bytes < limits.bytes && wal::read_head(feed->file, &head)) {
-        Event event = wal::read_event(feed->file, chunk);
-        feed->read = id_of(event);
-        wal::add_event(chunk, event, from_unix_us(event.published_at));
-    }
-    end_file_if_empty(feed);
-    return chunk;
-}
-
-void drop_wal_file(WalFeed* feed) {
-    if (feed->file != nullptr) wal::free_spool(feed->file);
-    feed->file = nullptr;
-}
-
 void leave_wal_lent(WalFeed* feed) {
     drop_wal_file(feed);
     if (feed->building != nullptr) wal::free_chunk(feed->building);
@@ -127,7 +78,7 @@ bool first_unsettled(const WalFeed* feed, const delivery::Position& settled, wal
 wal::Position lent_by_now(const SenderRoute* route) {
     const WalFeed* feed = route->wal;
     if (feed->file != nullptr) return feed->read;
-    return feed->is_read ? std::max(feed->from, handed_by_now()) : feed->from;
+    return feed->is_read && !feed->behind ? std::max(feed->from, handed_by_now()) : feed->from;
 }
 
 }  // namespace eventbus::worker

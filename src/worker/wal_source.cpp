@@ -70,8 +70,8 @@ void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
     log::WalPlace& place = route->stored.cursor.wal;
     if (wal_now.ended_at != 0) put_wal_place_now(route);  // of what has been read some may have been delivered since
     place.lost = true;
-    drop_wal_file(route->wal);
-    drop_files_of_detours(route);
+    forget_wal_file(route->wal);
+    forget_files_of_detours(route);
     note_errors(route);
     (void)log::save_cursor(&route->stored, nullptr);
     ereport(WARNING,
@@ -140,6 +140,7 @@ void fill_task(Task* task) {
         if (route->wal == nullptr || is_lost(route)) continue;
         wal_now.takers[list_length(task->takers)] = route;
         route->wal->is_read = true;
+        read_again(route);
         auto* taker = static_cast<wal::Taker*>(palloc0(sizeof(wal::Taker)));
         taker->selection = route->wal->selection;
         taker->from = route->wal->from;
@@ -249,25 +250,40 @@ void take_events(void* argument) {
     for (; wal::next(&found); ++wal_now.events) take_wal_event(wal_now.takers[found.taker], found);
 }
 
-// All of it, or, where a file cannot be written, nothing.
-bool take_all_events(Message message) {
+// Memory is short, or what else it takes to have what was sent. Where it is because of an event that takes much, that
+// is what shall be left out if it goes on.
+void note_shortage(const BatchHead& head, int sqlstate) {
+    wal_now.failed_at = head.read;
+    if (head.large != 0 && ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_INSUFFICIENT_RESOURCES)
+        (void)wal::note_attempt(&wal_now.failures, head.large, sqlstate);
+}
+
+// All of it, but for who cannot have a file, or, where memory is short, nothing.
+bool take_all_events(Message message, const BatchHead& head) {
     ErrorData* error = survive(take_events, &message);
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (route->wal == nullptr) continue;
-        (error == nullptr ? keep_what_came : take_back_what_came)(route->wal);
-        (error == nullptr ? keep_what_came_to_detours : take_back_what_came_to_detours)(route);
+        if (error == nullptr) {
+            keep_what_came(route->wal, wal_now.handed, head.found);
+            keep_what_came_to_detours(route, wal_now.handed, head.found);
+        } else {
+            take_back_what_came(route->wal);
+            take_back_what_came_to_detours(route);
+        }
     }
-    if (error != nullptr) close_for(error);
-    return error == nullptr;
+    if (error == nullptr) return true;
+    note_shortage(head, error->sqlerrcode);
+    close_for(error);
+    return false;
 }
 
 void take_batch(const Message& message) {
     BatchHead head;
     memcpy(&head, message.bytes, sizeof head);
     if (wal_now.state == wal::State::starting) began();
-    if (message.length > sizeof head && !take_all_events(message)) return;
+    if (message.length > sizeof head && !take_all_events(message, head)) return;
     wal_now.handed = head.found;
     wal_now.read = head.read;
     const bool at_end = !head.more;
@@ -279,6 +295,16 @@ void take_batch(const Message& message) {
     // Standbys were waited for, or what failed has been passed.
     if (wal_now.trouble[0] == '\0') return;
     if (wal_now.failed_at == InvalidXLogRecPtr || (head.read >= wal_now.failed_at && !head.handing)) no_trouble();
+}
+
+void take_too_large(const Message& message) {
+    BatchHead head;
+    memcpy(&head, message.bytes, sizeof head);
+    note_shortage(head, ERRCODE_OUT_OF_MEMORY);
+    close_decoder();
+    show_trouble(psprintf("out of memory for an event of the WAL, which takes %zu bytes", message.length),
+                 "See that there is memory. If it goes on for a minute, the event becomes a dead letter without its "
+                 "payload.");
 }
 
 void take_words(const char* message) {
@@ -345,10 +371,11 @@ void close_decoder() {
     ListCell* cell;
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->wal == nullptr || !route->wal->is_read) continue;
-        reopen_wal_detours(route, handed_by_now());
-        route->wal->from = std::max(route->wal->from, handed_by_now());
-        route->wal->is_read = false;
+        WalFeed* feed = route->wal;
+        if (feed == nullptr || !feed->is_read) continue;
+        if (!feed->behind) feed->from = std::max(feed->from, handed_by_now());
+        close_wal_detours(route, std::min(handed_by_now(), feed->from));
+        feed->is_read = false;
     }
     forget_channel();
     if (wal_now.decoder != nullptr) TerminateBackgroundWorker(wal_now.decoder);
@@ -383,9 +410,18 @@ bool receive_from_decoder(const WalLimits& limits) {
     wal_now.unread = false;
     // What was read for the routes as they were is read again where the change is theirs.
     while (knows_configuration() && !(is_reading() && wal_now.changed)) {
-        const char* message;
-        Size length;
-        switch (receive(&wal_now.inbox, &message, &length)) {
+        Received received;
+        Message message;
+        auto look = [&] { received = receive(&wal_now.inbox, &message.bytes, &message.length); };
+        auto call = [](void* argument) { (*static_cast<decltype(look)*>(argument))(); };
+        if (ErrorData* error = survive(call, &look)) {
+            close_for(error);
+            return false;
+        }
+        switch (received) {
+            case Received::too_large:
+                take_too_large(message);
+                return false;
             case Received::nothing:
                 return false;
             case Received::gone:
@@ -394,16 +430,16 @@ bool receive_from_decoder(const WalLimits& limits) {
             case Received::message:
                 break;
         }
-        switch (static_cast<MessageKind>(*message)) {
+        switch (static_cast<MessageKind>(*message.bytes)) {
             case MessageKind::batch:
-                take_batch({message, length});
+                take_batch(message);
                 if (is_closed()) return false;
                 break;
             case MessageKind::words:
-                take_words(message);
+                take_words(message.bytes);
                 break;
             case MessageKind::failed:
-                take_failure(message);
+                take_failure(message.bytes);
                 return wal_now.changed;
         }
         ListCell* cell;

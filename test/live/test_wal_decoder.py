@@ -316,37 +316,6 @@ def test_a_large_transaction_that_goes_on_in_its_middle_fits_into_memory(db, rou
     assert largest < 100, f"{largest} MB for a transaction of {rows * 900 / 1e6} MB"
 
 
-def test_a_file_that_cannot_be_written(db, redis_server, name, cluster):
-    """What a paused route has no room for goes to a file. Nothing is taken by halves, and the log's routes go on."""
-    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
-    db.broker("redis", redis_server.url)
-    for which in ("moves", "stands"):
-        db.route(which, "redis", f"stream:{name}-{which}", "public.item.#", source="wal")
-        db.wait_state(which, "active", deadline=60)
-    db.route("log", "redis", f"stream:{name}-log", "log.#")
-    client, rows = redis_server.client(), 60000
-    db.run("SELECT eventbus.pause_route('stands')")
-    db.wait_state("stands", "paused")
-    temporary = os.path.join(cluster.data, "base", "pgsql_tmp")
-    os.makedirs(temporary, exist_ok=True)
-    before = os.stat(temporary).st_mode
-    os.chmod(temporary, 0)
-    try:
-        for first in range(1, rows, 1000):  # small transactions: the decoder needs no file
-            db.run("INSERT INTO item SELECT g, repeat('x', 300) FROM generate_series(%s, %s) g", first, first + 999)
-        db.wait_status("moves", 60, state="failing", last_error=lambda text: text and "temporary file" in text)
-        db.publish("log.x", 1)
-        eventually(lambda: client.xlen(f"{name}-log") == 1, 60, "routes from the log go on")
-    finally:
-        os.chmod(temporary, before)
-    eventually(lambda: client.xlen(f"{name}-moves") == rows, 90, "the one that moves has all")
-    db.run("SELECT eventbus.resume_route('stands')")
-    eventually(lambda: client.xlen(f"{name}-stands") >= rows, 90, "and the other one")
-    for which in ("moves", "stands"):
-        assert keys(redis_server, f"{name}-{which}") == [str(n) for n in range(1, rows + 1)]
-    db.wait_status("moves", 60, state="active", lag=lambda lag: not lag)
-
-
 def test_routes_that_change_while_a_decoder_starts(db, route, redis_server, cluster):
     """What is published after alter_route or create_route has returned is taken as they say, however long a start takes."""
     client = redis_server.client()
