@@ -91,11 +91,10 @@ void check_publications(const wal::Selection& selection, const char* topics) {
 void warn_of_tables(const char* route, const wal::Selection& selection, const char* topics) {
     const char* tables = tables_without_identity(selection, topics);
     if (tables != nullptr)
-        ereport(
-            WARNING,
-            (errmsg("route \"%s\" takes changes of tables without a replica identity", route),
-             errdetail("%s: %s.", wal::words_without_identity(selection), tables),
-             errhint("Give them a primary key, or, for events without a key, ALTER TABLE ... REPLICA IDENTITY FULL.")));
+        ereport(WARNING,
+                (errmsg("route \"%s\" takes changes of tables without a replica identity", route),
+                 errdetail("%s: %s.", wal::words_without_identity(selection), tables),
+                 errhint("Give them a primary key that is not deferrable, or ALTER TABLE ... REPLICA IDENTITY FULL.")));
 }
 
 // Patterns of names and of topics are two languages, and look alike.

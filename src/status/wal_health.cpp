@@ -87,7 +87,7 @@ Finding look_at_tables(const char* options, const char* url, const char* topics)
     if (tables == nullptr) return {"ok", "every table that it takes changes of has a replica identity", nullptr};
     return {"warning",
             psprintf("tables without a replica identity: %s. %s", tables, wal::words_without_identity(selection)),
-            "Give them a primary key, or, for events without a key, ALTER TABLE ... REPLICA IDENTITY FULL."};
+            "Give them a primary key that is not deferrable, or ALTER TABLE ... REPLICA IDENTITY FULL."};
 }
 
 }  // namespace

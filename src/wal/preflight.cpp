@@ -188,7 +188,7 @@ const char* words_without_identity(const Selection& selection) {
     decoder::Options options;
     read_selection(selection, &options);
     if (options.wal2json) return "wal2json's format has no words for an UPDATE or DELETE there, so it makes no event";
-    return "Events of an UPDATE have no key there, those of a DELETE neither key nor values";
+    return "Events of a DELETE have neither key nor values there, those of an UPDATE a key only from a primary key";
 }
 
 }  // namespace eventbus::wal

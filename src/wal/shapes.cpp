@@ -63,6 +63,8 @@ void prepare(decoder::RelationPlan* plan, Relation published, const decoder::Opt
             words->key[words->key_count++] = column;
         }
     }
+    // A publication that leaves out a column of the key leaves out the key: what remains would be another one.
+    if (words->key_count < list_length(key)) words->key_count = 0;
 }
 
 // Whether any taker of the shape wants anything of the table.
@@ -82,15 +84,26 @@ bool asks(void* context, decoder::RelationPlan* plan) {
     return any;
 }
 
-// The new row's value, or the old one's where an UPDATE has not touched what is stored out of line: of an identity that
-// is, PostgreSQL always logs the old row.
+// Who has the column's value, NULL or not: the new row, or the old one where an UPDATE has not touched what is stored
+// out of line: of an identity that is, PostgreSQL always logs the old row. What is not the identity's is NULL there.
 const decoder::Row* row_with(const decoder::Column& column, const decoder::Change& change) {
-    for (const decoder::Row* row : {change.after, change.before})
-        if (row != nullptr && !row->nulls[column.index] && !decoder::is_unavailable(column, *row)) return row;
-    return nullptr;
+    if (change.after != nullptr && !decoder::is_unavailable(column, *change.after)) return change.after;
+    const bool has = change.before != nullptr && column.in_identity && !decoder::is_unavailable(column, *change.before);
+    return has ? change.before : nullptr;
 }
 
-std::optional<std::string_view> key_of(const TableWords& words, const decoder::Change& change) {
+// A key of what is left of it would be another key, and an event without one keeps no order.
+[[noreturn]] void refuse_key_without(const decoder::Column& column) {
+    ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                    errmsg("the WAL does not have its key: column %.*s is stored out of line and was not changed, and "
+                           "the replica identity does not have it",
+                           column.name.length, column.name.text)));
+    pg_unreachable();
+}
+
+// *missing: a column of the new row that nobody has.
+std::optional<std::string_view> key_of(const TableWords& words, const decoder::Change& change,
+                                       const decoder::Column** missing) {
     StringInfoData out;
     initStringInfo(&out);
     out.len = VARHDRSZ;
@@ -99,7 +112,11 @@ std::optional<std::string_view> key_of(const TableWords& words, const decoder::C
         const decoder::Column* column = words.key[i];
         if (i > 0) put(&out, '/');
         const decoder::Row* row = row_with(*column, change);
-        if (row == nullptr) continue;
+        if (row == nullptr) {
+            if (change.after != nullptr) *missing = column;
+            return std::nullopt;
+        }
+        if (row->nulls[column->index]) continue;
         any = true;
         append_key_part(&out, words.key_types[i], &words.key_output[i], row->values[column->index]);
     }
@@ -145,10 +162,12 @@ void found_change(decoder::Decoder* decoder, ReorderBufferTXN* txn, decoder::Rel
                         errmsg("its topic has %zu bytes in UTF-8, and a topic at most %zu", made->event.topic.size(),
                                longest_topic)));
     if (plan->any_unreadable) decoder::refuse_unreadable(*plan, change);
-    made->event.key = key_of(*words, change);
+    const decoder::Column* missing = nullptr;
+    made->event.key = key_of(*words, change, &missing);
     // Under another name than its own nobody would know it.
     if (!database_is_utf8()) (void)to_utf8(psprintf("%s.%s", plan->schema, plan->table));
     made->done = write_payload(source, shape, txn, *plan, change);
+    if (made->done && missing != nullptr) refuse_key_without(*missing);
     if (made->done) made->event.payload = to_utf8({source->payload.data, static_cast<Size>(source->payload.len)});
     made->event.content_type = "application/json";
     made->stamped = !shape->rows && !decoder->options.wal2json;

@@ -126,6 +126,58 @@ def test_a_key_that_is_stored_out_of_line(db, wal, format):
         assert row["words"] == words
 
 
+@pytest.mark.parametrize("identity", ["NOTHING", "DEFAULT"])
+@pytest.mark.parametrize("format", ["debezium", "row", "wal2json"])
+def test_a_key_that_the_wal_does_not_have(db, wal, format, identity):
+    """A part of one would be another key: the event is a dead letter, and the order of the others stays. A DELETE that
+    has nothing has no key, either; wal2json has no words for what has no identity."""
+    if format == "wal2json" and db.connection.server_version >= 170000:
+        pytest.skip("PostgreSQL 17 knows of primary keys that are deferrable, and so does wal2json there")
+    db.run("CREATE TABLE item (part int, words text, n int, PRIMARY KEY (part, words) DEFERRABLE)")
+    db.run("ALTER TABLE item ALTER words SET STORAGE EXTERNAL")
+    db.run(f"ALTER TABLE item REPLICA IDENTITY {identity}")
+    entries = wal("public.item.#", format=format)
+    for part, words in ((1, "k" * 2500), (2, "short")):
+        db.run("INSERT INTO item VALUES (%s, %s, 0)", part, words)
+        db.run("UPDATE item SET n = 1 WHERE part = %s", part)
+        db.run("UPDATE item SET words = words || 'x' WHERE part = %s", part)
+    db.run("DELETE FROM item WHERE part = 2")
+    db.run("ALTER TABLE item REPLICA IDENTITY FULL")
+    db.run("UPDATE item SET n = 2")
+    db.run("DELETE FROM item")
+    long, short = "1/kkkkk", "2/short"
+    unsure = [("update", long), ("update", short), ("update", short), ("delete", "")]
+    if format == "wal2json":
+        unsure = []
+    expected = [("insert", long), ("insert", short), *unsure, ("update", long), ("delete", long)]
+    found = entries(len(expected))
+    assert sorted((e["topic"].rpartition(".")[2], e.get("key", "")[:7]) for e in found) == sorted(expected)
+    if not unsure:
+        assert db.dead("out") == []
+        return
+    letter, = db.wait_dead("out")
+    assert letter["topic"] == "public.item.update" and letter["incomplete"] and letter["key"] is None
+    assert 'the WAL does not have its key: column "words" is stored out of line and was not changed' in letter["error"]
+
+
+def test_what_leaves_out_a_column_of_the_key_leaves_out_the_key(db, wal, redis_server, name):
+    """A publication of a column list; partitions under the name of their parent, with an identity of their own."""
+    db.run("CREATE TABLE item (a int, b int, c int NOT NULL, PRIMARY KEY (a, b)) PARTITION BY LIST (a);"
+           "CREATE TABLE one PARTITION OF item FOR VALUES IN (1); CREATE TABLE two PARTITION OF item FOR VALUES IN (2);"
+           "CREATE UNIQUE INDEX two_c ON two (c, a); ALTER TABLE two REPLICA IDENTITY USING INDEX two_c;"
+           "CREATE PUBLICATION root FOR TABLE item WITH (publish_via_partition_root);"
+           "CREATE PUBLICATION part FOR TABLE item (b, c) WITH (publish_via_partition_root, publish = 'insert')")
+    entries = wal("public.item.#", publication="root")
+    db.route("part", "redis", f"stream:{name}-part", source="wal", publication="part")
+    db.wait_state("part", "active")
+    db.run("INSERT INTO item VALUES (1, 7, 3), (2, 7, 3)")
+    db.run("UPDATE item SET c = 4")
+    db.run("DELETE FROM item")
+    assert [e.get("key") for e in entries(6)] == ["1/7", "2/7", "1/7", "2/7", "1/7", None]
+    found = eventually(lambda: len(got := redis_server.stream(f"{name}-part")) == 2 and got)
+    assert all("key" not in entry for entry in found)
+
+
 def test_a_key_that_names_an_object_is_the_same_from_everywhere(db, wal, redis_server, name):
     """Types such as regclass write the schema only where search_path does not find the object; sessions and the decoder
     have one each."""
