@@ -37,7 +37,7 @@ XLogReaderRoutine routine() {
 
 void begin_reading(Source* source) {
     source->context->reader->private_data = &source->end_of_wal;
-    source->next = source->place = MyReplicationSlot->data.restart_lsn;
+    source->next = MyReplicationSlot->data.restart_lsn;
     XLogBeginRead(source->context->reader, source->next);
 }
 
@@ -156,7 +156,6 @@ void decode_record(Source* source) {
     XLogReaderState* reader = source->context->reader;
     bool give_up = source->failures->given_up == reader->ReadRecPtr;
     source->decoding = reader->ReadRecPtr;
-    if (is_running_xacts(reader)) source->place = reader->ReadRecPtr;
     source->context->fast_forward = give_up;  // it forgets what commits here, and knows what that did to the catalog
     LogicalDecodingProcessRecord(source->context, reader);
     source->context->fast_forward = false;
@@ -359,8 +358,9 @@ char* failed_table(const Source* source) {
     return source->table == nullptr ? nullptr : psprintf("%s.%s", source->table->schema, source->table->table);
 }
 
-XLogRecPtr place_by_now(const Source* source) {
-    return source->place;
+bool wants_place(XLogRecPtr* from) {
+    *from = MyReplicationSlot->data.restart_lsn;
+    return MyReplicationSlot->candidate_restart_valid == InvalidXLogRecPtr;
 }
 
 Position found_by_now(const Source* source) {

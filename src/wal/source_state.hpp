@@ -70,7 +70,6 @@ struct Source {
     ReadLocalXLogPageNoWaitPrivate end_of_wal;
     XLogRecPtr next;     // the next record
     XLogRecPtr flushed;  // the WAL is on disk up to there, at least
-    XLogRecPtr place;    // the last record of running transactions: the slot's restart_lsn may go there
     bool waiting;        // the current one waits for transactions to end before it is decoded
 
     // The transaction that is decoded, or handed on from its spool.

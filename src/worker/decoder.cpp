@@ -223,9 +223,14 @@ std::uint64_t bound() {
 // and may have written more WAL by then than it keeps. Returns true where there is one to be read now.
 bool make_place() {
     static XLogRecPtr made_at = InvalidXLogRecPtr;
+    static XLogRecPtr made_from = InvalidXLogRecPtr;
     const XLogRecPtr read = wal::read_by_now(decoder.source);
-    if (read - std::max(made_at, wal::place_by_now(decoder.source)) < bound()) return false;
+    XLogRecPtr from;
+    if (!wal::wants_place(&from) || read - from < bound()) return false;
+    // An old transaction holds it back: that it is told once more changes nothing.
+    if (from == made_from && read - made_at < bound()) return false;
     made_at = read;
+    made_from = from;
     XLogFlush(LogStandbySnapshot());
     return true;
 }
