@@ -137,6 +137,8 @@ def test_cut_between_publish_and_acknowledgement(db, rabbit, name, way):
     with Steady(db, rate=500) as steady:
         eventually(lambda: heard.messages)
         for _ in range(3):
+            acknowledged = db.status("out")["delivered"]
+            db.wait_status("out", delivered=lambda n: n > acknowledged)  # the connection is there
             proxy.hold_answers()
             seen = len(heard.messages)
             eventually(lambda: len(heard.messages) > seen + 50, why="messages arrive whose acknowledgements do not")

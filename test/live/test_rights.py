@@ -298,7 +298,7 @@ def test_a_database_full_of_traps(cluster, make_database, redis_server, name, lo
         dead = "SELECT count(*) FROM eventbus.dead_letter"
         eventually(lambda: one(dead) == 6, 60, "the dead letters")
         eventually(lambda: redis_server.client().xlen(f"{name}_good") == 3, 60, "what is delivered")
-        assert one("SELECT min(delivered) FROM eventbus.status WHERE route = 'good'") == 3
+        eventually(lambda: one("SELECT min(delivered) FROM eventbus.status WHERE route = 'good'") == 3, 60, "counted")
         redis_server.client().delete(name)
         cursor.execute("RESET search_path")
         one("SELECT eventbus.redeliver('bad', (SELECT event_id FROM eventbus.dead_letter LIMIT 1))")

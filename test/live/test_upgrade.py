@@ -153,6 +153,24 @@ CREATE VIEW eventbus.dead_letter AS
            coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id
     FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id WHERE NOT d.requeued;
 ALTER EXTENSION pg_eventbus ADD VIEW eventbus.dead_letter;
+ALTER EXTENSION pg_eventbus DROP VIEW eventbus.captured;
+ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.trigger_error(oid, bytea);
+DROP VIEW eventbus.captured;
+DROP FUNCTION eventbus.trigger_error(oid, bytea);
+CREATE VIEW eventbus.captured AS
+    SELECT t.tgrelid::pg_catalog.regclass AS relation, t.arguments[1] AS topic, ''::text AS operations, NULL::text AS columns,
+           NULL::text AS key, NULL::text AS condition, NULL::text AS payload, NULL::jsonb AS headers, NULL::name[] AS triggers
+    FROM (SELECT tgrelid, eventbus.trigger_arguments(tgargs) AS arguments FROM pg_catalog.pg_trigger WHERE false) t;
+ALTER EXTENSION pg_eventbus ADD VIEW eventbus.captured;
+ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.capture_ddl(text, text, boolean);
+DROP FUNCTION eventbus.capture_ddl(text, text, boolean);
+ALTER TABLE eventbus.ddl_capture DROP COLUMN include_bodies;
+CREATE FUNCTION eventbus.capture_ddl(topic text DEFAULT 'ddl.{tag}', tags text DEFAULT NULL) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS '$libdir/pg_eventbus', 'eventbus_capture_ddl';
+REVOKE ALL ON FUNCTION eventbus.capture_ddl(text, text) FROM PUBLIC;
+ALTER EXTENSION pg_eventbus ADD FUNCTION eventbus.capture_ddl(text, text);
+ALTER FUNCTION eventbus.create_broker(text, text, jsonb) SECURITY DEFINER;
 UPDATE pg_extension SET extversion = '0.1' WHERE extname = 'pg_eventbus';
 """
 
@@ -181,7 +199,9 @@ def test_who_could_wait_can_after_the_update(roles, make_database, cluster, name
     """Clients that call it with a parameter without a type find another form now; a dump carries their right, too."""
     db = make_database()
     db.run(AS_IN_0_1)
-    db.run(f'GRANT EXECUTE ON FUNCTION {FORMS[0]} TO "Waits"')
+    db.run(f'GRANT EXECUTE ON FUNCTION {FORMS[0]}, eventbus.capture_ddl(text, text) TO "Waits"')
+    with pytest.raises(psycopg2.Error, match="cannot tell who calls it"):
+        db.run("SELECT eventbus.create_broker('b', 'redis://localhost')")
     db.run(f"GRANT EXECUTE ON FUNCTION {FORMS[0]} TO waits_and_grants WITH GRANT OPTION")
     db.run("GRANT USAGE ON SCHEMA eventbus TO waits_and_grants")
     db.run(f"SET ROLE waits_and_grants; GRANT EXECUTE ON FUNCTION {FORMS[0]} TO waits_through; RESET ROLE")
@@ -189,10 +209,13 @@ def test_who_could_wait_can_after_the_update(roles, make_database, cluster, name
     expected = [("Waits", True, False), ("waits_and_grants", True, True), ("waits_through", True, False),
                 ("does_not_wait", False, False)]
     assert who_may_wait(db, roles) == [expected] * 3
+    assert db.one("SELECT has_function_privilege('Waits', 'eventbus.capture_ddl(text, text, boolean)', 'EXECUTE')")
     copy = make_database("copy", extension=False)
     cluster.program("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", copy.name,
                     standard_input=cluster.program("pg_dump", "-d", db.name))
     assert who_may_wait(copy, roles) == [expected] * 3
+    assert copy.one("SELECT has_function_privilege('Waits', 'eventbus.capture_ddl(text, text, boolean)', 'EXECUTE')")
+    assert not db.one("SELECT bool_or(prosecdef) FROM pg_proc WHERE proname IN ('create_broker', 'capture_ddl')")
     # Nothing else remembers the roles.
     for database in (db, copy):
         for role in roles:
