@@ -1,6 +1,8 @@
 // What it is: what the view eventbus.captured shows of a trigger's arguments.
 // Who calls it: the view.
 // Never: fails because of a trigger that somebody made by hand, or waits for a lock on its table.
+#include <initializer_list>
+
 #include "intake/capture.hpp"
 #include "intake/publish.hpp"
 #include "postgres/attempt.hpp"

@@ -3,6 +3,8 @@
 // Never: decides who may publish what.
 #pragma once
 
+#include <string_view>
+
 #include "log/log.hpp"
 #include "postgres/rows.hpp"
 
