@@ -114,3 +114,48 @@ SELECT eventbus.publish_wal(NULL, '1');
 SELECT eventbus.publish_wal('a..b', '1');
 SELECT eventbus.publish_now('a.b', NULL);
 SELECT eventbus.publish_now('a.b', '1', repeat('k', 1025));
+
+-- What gets no rows is told: partitioned and unlogged tables, views, what publications and topics leave nothing of.
+CREATE SCHEMA parts;
+CREATE TABLE parts.p (id int PRIMARY KEY) PARTITION BY LIST (id);
+CREATE TABLE parts.p1 PARTITION OF parts.p DEFAULT;
+CREATE TABLE parts.f (id int PRIMARY KEY);
+CREATE UNLOGGED TABLE parts.ul (id int PRIMARY KEY);
+CREATE VIEW parts.v AS SELECT 1;
+CREATE PUBLICATION regress_parts FOR TABLE parts.p;
+CREATE PUBLICATION regress_parts_root FOR TABLE parts.p WITH (publish_via_partition_root);
+CREATE PUBLICATION regress_parts_f FOR TABLE parts.f WITH (publish = 'insert');
+SELECT eventbus.create_broker('parts', 'redis://127.0.0.1:1');
+\set QUIET on
+BEGIN;
+SELECT eventbus.create_route('partitioned', 'parts', 'stream:s', options => '{"source": "wal", "tables": "parts.p"}');
+SELECT eventbus.create_route('partitions', 'parts', 'stream:s', options => '{"source": "wal", "tables": "parts.p*"}');
+SELECT eventbus.create_route('root', 'parts', 'stream:s', options => '{"source": "wal", "tables": "parts.p", "publication": "regress_parts_root"}');
+SELECT eventbus.create_route('no_root', 'parts', 'stream:s', options => '{"source": "wal", "tables": "parts.p", "publication": "regress_parts"}');
+SELECT eventbus.create_route('unpublished', 'parts', 'stream:s', options => '{"source": "wal", "tables": "parts.f", "publication": "regress_parts"}');
+SELECT eventbus.create_route('unlogged', 'parts', 'stream:s', options => '{"source": "wal", "tables": "parts.ul, parts.v"}');
+SELECT eventbus.create_route('operations', 'parts', 'stream:s', options => '{"source": "wal", "messages": "-*", "operations": "update", "publication": "regress_parts_f"}');
+SELECT eventbus.create_route('topics', 'parts', 'stream:s', 'parts.f.delete', options => '{"source": "wal", "messages": "-*", "operations": "insert"}');
+SELECT eventbus.create_route('nothing', 'parts', 'stream:s', options => '{"source": "wal", "messages": "-*", "tables": "-*.*"}');
+SELECT eventbus.create_route('something', 'parts', 'stream:s', 'parts.f.insert', options => '{"source": "wal", "messages": "-*", "operations": "insert"}');
+SELECT name, level, detail FROM eventbus.health() WHERE name LIKE 'tables of route %' ORDER BY 1;
+ROLLBACK;
+-- A slot of the broker's name that somebody else has made is not taken for ours; that without a place breaks no view.
+SELECT format('pg_eventbus_%s_%s', (SELECT oid FROM pg_database WHERE datname = current_database()), id) AS slot
+FROM eventbus.broker_config WHERE name = 'parts' \gset
+BEGIN;
+SELECT eventbus.create_route('r', 'parts', 'stream:s', options => '{"source": "wal"}');
+SELECT slot_name = :'slot' AS made FROM pg_create_physical_replication_slot(:'slot');
+SELECT level, replace(detail, :'slot', 'SLOT') AS detail, replace(hint, :'slot', 'SLOT') AS hint FROM eventbus.health() WHERE name = 'WAL for broker parts';
+ROLLBACK;
+DO $$ BEGIN PERFORM eventbus.create_route('r', 'parts', 'stream:s', options => '{"source": "wal"}');
+EXCEPTION WHEN object_in_use THEN RAISE NOTICE 'refused: %', regexp_replace(sqlerrm, 'pg_eventbus_[0-9_]+', 'SLOT'); END $$;
+SELECT pg_drop_replication_slot(:'slot') IS NULL AS dropped;
+SELECT slot_name = :'slot' AS made FROM pg_create_logical_replication_slot(:'slot', 'test_decoding');
+DO $$ BEGIN PERFORM eventbus.create_route('r', 'parts', 'stream:s', options => '{"source": "wal"}');
+EXCEPTION WHEN object_in_use THEN RAISE NOTICE 'refused: %', regexp_replace(sqlerrm, 'pg_eventbus_[0-9_]+', 'SLOT'); END $$;
+SELECT pg_drop_replication_slot(:'slot') IS NULL AS dropped;
+\set QUIET off
+SELECT eventbus.drop_broker('parts', true);
+DROP PUBLICATION regress_parts, regress_parts_root, regress_parts_f;
+DROP SCHEMA parts CASCADE;

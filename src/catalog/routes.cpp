@@ -67,7 +67,12 @@ wal::SlotState wal_slot_of(int32 broker_id) {
 // What a route from the WAL wants of the caller and of the server.
 void check_server(const Caller& caller, int32 broker_id) {
     need_wal_right(caller);
-    wal::Need need = wal::missing_setting(wal_slot_of(broker_id).exists);
+    const wal::SlotState slot = wal_slot_of(broker_id);
+    if (slot.alien != nullptr)
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE), errmsg("%s", slot.alien),
+                        errdetail("The name is that of the broker's own slot."),
+                        errhint("%s", wal::hint_to_drop(wal::slot_name(MyDatabaseId, broker_id)))));
+    wal::Need need = wal::missing_setting(slot.exists);
     if (need.what != nullptr)
         ereport(ERROR,
                 (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", need.what), errhint("%s", need.hint)));
@@ -108,20 +113,28 @@ void warn_of_messages(const char* route, const wal::Selection& selection) {
                          "are for the route's topics.")));
 }
 
-void tell_of_patterns(const char* route, const wal::Selection& selection) {
+void tell_of_patterns(const char* route, const wal::Selection& selection, const char* topics) {
+    if (takes_nothing(selection, topics))
+        ereport(NOTICE,
+                (errmsg("route \"%s\" takes nothing that there is now", route),
+                 errdetail("No table has changes of its tables, publications, operations and topics together, and "
+                           "its \"messages\" are none."),
+                 errhint("The topic of a row is schema.table.operation.")));
     const char* patterns = wal::patterns_without_tables(selection);
     if (patterns != nullptr)
-        ereport(NOTICE, (errmsg("route \"%s\" asks for tables that do not exist yet", route),
-                         errdetail("No table is taken for: %s.", patterns),
-                         errhint("If there should be some by now, compare with the names in pg_tables, letter by "
-                                 "letter; for no tables write \"tables\": \"-*.*\".")));
+        ereport(NOTICE,
+                (strchr(patterns, '(') == nullptr ? errmsg("route \"%s\" asks for tables that do not exist yet", route)
+                                                  : errmsg("route \"%s\" names tables of which it gets no rows", route),
+                 errdetail("No table is taken for: %s.", patterns),
+                 errhint("If there should be some by now, compare with the names in pg_tables, letter by "
+                         "letter; for no tables write \"tables\": \"-*.*\".")));
 }
 
 // What a route from the WAL chooses.
 void check_choice(const char* route, const wal::Selection& selection, const char* topics) {
     check_publications(selection, topics);
     warn_of_tables(route, selection, topics);
-    tell_of_patterns(route, selection);
+    tell_of_patterns(route, selection, topics);
     warn_of_messages(route, selection);
 }
 

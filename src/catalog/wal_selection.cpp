@@ -23,15 +23,15 @@ wal::Selection wal_selection(const char* options, const broker::Module& module) 
 
 // Asks what of a selection a route with these topics takes.
 template <typename Question>
-static const char* ask_for_topics(const wal::Selection& selection, const char* topics, Question question) {
+static auto ask_for_topics(const wal::Selection& selection, const char* topics, Question question) {
     const std::string_view patterns = to_utf8_or_marks(topics);
     auto* filter = call_guest([&] { return new router::TopicFilter(patterns); });
     auto wants = [](void* context, std::string_view topic) {
         return call_guest([&] { return static_cast<const router::TopicFilter*>(context)->matches(topic); });
     };
-    const char* tables = question(selection, wal::AskForTopic{wants, filter});
+    auto answer = question(selection, wal::AskForTopic{wants, filter});
     call_guest([&] { delete filter; });
-    return tables;
+    return answer;
 }
 
 const char* tables_without_identity(const wal::Selection& selection, const char* topics) {
@@ -40,6 +40,10 @@ const char* tables_without_identity(const wal::Selection& selection, const char*
 
 const char* contradicted_table(const wal::Selection& selection, const char* topics) {
     return ask_for_topics(selection, topics, wal::contradicted_table);
+}
+
+bool takes_nothing(const wal::Selection& selection, const char* topics) {
+    return ask_for_topics(selection, topics, wal::takes_nothing);
 }
 
 const char* pattern_of_topics(const char* messages) {

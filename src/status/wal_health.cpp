@@ -9,6 +9,7 @@
 #include "core/settings.hpp"
 #include "postgres/query.hpp"
 #include "wal/preflight.hpp"
+#include "wal/slot.hpp"
 
 namespace eventbus::status {
 
@@ -20,15 +21,26 @@ Finding look_at_settings(bool all_slots_exist) {
     return {"ok", "the server is set up for routes from the WAL", nullptr};
 }
 
-Finding look_at_slot(uint64 row) {
-    const char* slot = text_at(row, 2);
-    const char* wal_status = text_at(row, 3);
-    const char* held_back = text_at(row, 4);
-    const char* limit = text_at(row, 5);
-    if (slot == nullptr && bool_at(row, 6))
+// Null where there is no slot, or where it has no place yet.
+struct Slot {
+    const char* broker;
+    const char* slot;
+    const char* wal_status;
+    const char* held_back;
+    const char* limit;
+    bool lost_routes;
+};
+
+Finding look_at_slot(const Slot& of) {
+    const auto& [broker, slot, wal_status, held_back, limit, lost_routes] = of;
+    if (slot == nullptr && lost_routes)
         return {"error", "its replication slot is gone, and its routes are lost",
                 "Its routes show what was lost; eventbus.restart_route begins anew, with a new slot."};
-    if (slot == nullptr)
+    if (slot != nullptr) {
+        const wal::SlotState state = wal::look_up_slot(slot);
+        if (state.alien != nullptr) return {"error", state.alien, wal::hint_to_drop(slot)};
+    }
+    if (slot == nullptr || wal_status == nullptr || held_back == nullptr)  // or it is being made
         return {"warning", "it has no replication slot yet", "It is made by the broker's sender: see its routes."};
     if (strcmp(wal_status, "lost") == 0)
         return {
@@ -81,8 +93,12 @@ Finding look_at_tables(const char* options, const char* url, const char* topics)
                 "Alter the publications, or leave the table out by the route option tables."};
     const char* tables = catalog::tables_without_identity(selection, topics);
     const char* patterns = wal::patterns_without_tables(selection);
+    if (catalog::takes_nothing(selection, topics))
+        return {"warning", "it takes nothing that there is now: no table's changes, and no messages",
+                "See its tables, publications, operations, messages and topics; the topic of a row is "
+                "schema.table.operation."};
     if (tables == nullptr && patterns != nullptr)
-        return {"warning", psprintf("it asks for tables that do not exist: %s", patterns),
+        return {"warning", psprintf("it asks for tables that do not exist, or of which it gets no rows: %s", patterns),
                 "Create them, or correct the route option tables; for no tables it is \"-*.*\"."};
     if (tables == nullptr) return {"ok", "every table that it takes changes of has a replica identity", nullptr};
     return {"warning",
@@ -115,9 +131,13 @@ void look_at_wal(void (*put)(void* context, const char* name, const Finding& fin
         "format('pg_eventbus_%s_%s', (SELECT oid FROM pg_database WHERE datname = current_database()), b.id) "
         "WHERE EXISTS (SELECT FROM eventbus.route_config r WHERE r.broker_id = b.id AND r.source = 'wal') ORDER BY 1");
     bool all_exist = true;
-    for (uint64 i = 0; i < SPI_processed; ++i) {
-        all_exist = all_exist && text_at(i, 2) != nullptr;
-        put(context, psprintf("WAL for broker %s", text_at(i, 1)), look_at_slot(i));
+    const auto slot_count = static_cast<int>(SPI_processed);
+    auto* slots = static_cast<Slot*>(palloc(sizeof(Slot) * static_cast<Size>(slot_count + 1)));
+    for (int i = 0; i < slot_count; ++i)
+        slots[i] = {text_at(i, 1), text_at(i, 2), text_at(i, 3), text_at(i, 4), text_at(i, 5), bool_at(i, 6)};
+    for (int i = 0; i < slot_count; ++i) {
+        all_exist = all_exist && slots[i].slot != nullptr;
+        put(context, psprintf("WAL for broker %s", slots[i].broker), look_at_slot(slots[i]));
     }
     put(context, "WAL", look_at_settings(all_exist));
     put(context, "messages in the WAL", look_at_messages());

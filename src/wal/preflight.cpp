@@ -142,6 +142,22 @@ const char* tables_without_identity(const Selection& selection, AskForTopic ask)
     return found > 0 ? names.data : nullptr;
 }
 
+// Why a relation's rows are no changes in the WAL, or not those of a publication; nullptr: they are.
+static const char* why_never(char kind, char persistence, bool published) {
+    switch (kind) {
+        case RELKIND_RELATION:
+            if (persistence != RELPERSISTENCE_PERMANENT) return "is unlogged: the WAL does not have its rows";
+            return published ? nullptr : "is in none of the route's publications";
+        case RELKIND_PARTITIONED_TABLE:
+            // A publication via its root says the root's name.
+            return published ? nullptr : "is partitioned: its rows are changes of its partitions, under their names";
+        case RELKIND_FOREIGN_TABLE:
+            return "is a foreign table: its rows are elsewhere";
+        default:
+            return "is no table";
+    }
+}
+
 const char* patterns_without_tables(const Selection& selection) {
     decoder::Options options;
     read_selection(selection, &options);
@@ -150,22 +166,58 @@ const char* patterns_without_tables(const Selection& selection) {
     foreach (cell, options.tables) any = any || !static_cast<decoder::Pattern*>(lfirst(cell))->except;
     if (!any) return nullptr;
     run_query(
-        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' "
-        "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'eventbus')",
-        {}, true);
+        "SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, "
+        "CASE WHEN $1 IS NULL THEN c.relkind <> 'p' ELSE EXISTS (SELECT FROM pg_publication_tables t "
+        "WHERE t.schemaname = n.nspname AND t.tablename = c.relname AND t.pubname = ANY ($1)) END "
+        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') "
+        "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'eventbus') ORDER BY 1, 2",
+        {names_in(options)}, true);
     StringInfoData names;
     initStringInfo(&names);
     foreach (cell, options.tables) {
         auto* pattern = static_cast<decoder::Pattern*>(lfirst(cell));
         List* alone = list_make1(pattern);
         bool fits = pattern->except;
-        for (uint64 i = 0; i < SPI_processed && !fits; ++i)
-            fits = decoder::fits(alone, text_at(i, 1), text_at(i, 2)) &&
-                   decoder::wants_table(options, text_at(i, 1), text_at(i, 2));
-        if (!fits) appendStringInfo(&names, "%s%s.%s", names.len > 0 ? ", " : "", pattern->schema, pattern->name);
+        const char* why = nullptr;
+        for (uint64 i = 0; i < SPI_processed && !fits; ++i) {
+            if (!decoder::fits(alone, text_at(i, 1), text_at(i, 2)) ||
+                !decoder::wants_table(options, text_at(i, 1), text_at(i, 2)))
+                continue;
+            const char* never = why_never(*text_at(i, 3), *text_at(i, 4), bool_at(i, 5));
+            fits = never == nullptr;
+            if (!fits && why == nullptr) why = psprintf(" (%s.%s %s)", text_at(i, 1), text_at(i, 2), never);
+        }
+        if (!fits)
+            appendStringInfo(&names, "%s%s.%s%s", names.len > 0 ? ", " : "", pattern->schema, pattern->name,
+                             why != nullptr ? why : "");
     }
     return names.len > 0 ? names.data : nullptr;
+}
+
+bool takes_nothing(const Selection& selection, AskForTopic ask) {
+    decoder::Options options;
+    read_selection(selection, &options);
+    if (selection.messages == nullptr || strcmp(selection.messages, "-*") != 0) return false;
+    run_query(
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' "
+        "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'eventbus') "
+        "AND ($1 IS NULL OR EXISTS (SELECT FROM pg_publication_tables t JOIN pg_publication p USING (pubname) "
+        "WHERE t.schemaname = n.nspname AND t.tablename = c.relname AND t.pubname = ANY ($1) "
+        "AND (($2 AND pubinsert) OR ($3 AND pubupdate) OR ($4 AND pubdelete) OR ($5 AND pubtruncate))))",
+        {names_in(options), Argument::of(options.actions[static_cast<int>(decoder::Operation::insert)]),
+         Argument::of(options.actions[static_cast<int>(decoder::Operation::update)]),
+         Argument::of(options.actions[static_cast<int>(decoder::Operation::remove)]),
+         Argument::of(options.actions[static_cast<int>(decoder::Operation::truncate)])},
+        true);
+    for (uint64 i = 0; i < SPI_processed; ++i)
+        if (decoder::wants_table(options, text_at(i, 1), text_at(i, 2)) &&
+            wants_any(options, ask, text_at(i, 1), text_at(i, 2),
+                      {decoder::Operation::insert, decoder::Operation::update, decoder::Operation::remove,
+                       decoder::Operation::truncate}))
+            return false;
+    return true;
 }
 
 const char* contradicted_table(const Selection& selection, AskForTopic ask) {

@@ -32,6 +32,8 @@ const char* words_without_identity(const Selection& selection);
 
 // Patterns of "tables" of which no table is taken so far. Comma-separated; nullptr: there is none.
 const char* patterns_without_tables(const Selection& selection);
+// Whether the route takes no messages, and no change that a table could have now.
+bool takes_nothing(const Selection& selection, AskForTopic ask);
 
 // A table whose rows are wanted, and of which the publications let through different columns: its changes cannot be
 // decoded. nullptr: there is none.

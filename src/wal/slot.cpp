@@ -28,10 +28,26 @@ void release_slot() {
 SlotState look_up_slot(const char* name) {
     run_query(
         "SELECT coalesce(wal_status = 'lost', false), active, (confirmed_flush_lsn - '0/0')::bigint, "
-        "coalesce((to_jsonb(s) ->> 'synced')::boolean, false) FROM pg_replication_slots s WHERE slot_name = $1",
+        "coalesce((to_jsonb(s) ->> 'synced')::boolean, false), slot_type = 'physical', plugin::text, database::text, "
+        "datoid = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+        "FROM pg_replication_slots s WHERE slot_name = $1",
         {Argument::of(name)}, true);
     if (SPI_processed == 0) return {};
-    return {true, bool_at(0, 1), bool_at(0, 2), bool_at(0, 4), static_cast<XLogRecPtr>(int8_at(0, 3))};
+    SlotState slot = {true,   bool_at(0, 1), bool_at(0, 2), bool_at(0, 4), static_cast<XLogRecPtr>(int8_at(0, 3)),
+                      nullptr};
+    const char* alien = nullptr;
+    if (bool_at(0, 5))
+        alien = "it is a physical one";
+    else if (!bool_at(0, 8))
+        alien = psprintf("it belongs to database \"%s\"", text_at(0, 7));
+    else if (strcmp(text_at(0, 6), plugin) != 0)
+        alien = psprintf("its output plugin is %s", text_at(0, 6));
+    if (alien != nullptr) slot.alien = psprintf("replication slot %s was made by somebody else: %s", name, alien);
+    return slot;
+}
+
+const char* hint_to_drop(const char* slot) {
+    return psprintf("SELECT pg_drop_replication_slot('%s'); one of ours is made then.", slot);
 }
 
 void drop_slot(const char* name) {
@@ -41,7 +57,7 @@ void drop_slot(const char* name) {
 bool drop_slots_but(const int32* broker_ids, int count, bool (*may_drop)(int32 broker_id)) {
     run_query(
         "SELECT slot_name::text, active, substring(slot_name FROM '[0-9]+$')::bigint FROM pg_replication_slots "
-        "WHERE datoid = $1::text::oid AND slot_name ~ ('^pg_eventbus_' || $1 || '_[0-9]+$')",
+        "WHERE datoid = $1::text::oid AND plugin = 'pg_eventbus' AND slot_name ~ ('^pg_eventbus_' || $1 || '_[0-9]+$')",
         {Argument::of(static_cast<const char*>(psprintf("%u", MyDatabaseId)))}, true);
     struct Line {
         char* slot;

@@ -20,6 +20,7 @@ struct SlotState {
     bool active;
     bool synced;  // it has come from another server, as a standby's
     XLogRecPtr confirmed;
+    const char* alien;  // why it is not ours, whatever its name; nullptr: it is
 };
 
 // The one that this process uses, if any.
@@ -27,6 +28,7 @@ void release_slot();
 
 // These run between SPI_connect and SPI_finish.
 SlotState look_up_slot(const char* name);
+const char* hint_to_drop(const char* slot);
 void drop_slot(const char* name);
 // Drops this database's slots of ours whose brokers are not among those, and of which may_drop (nullptr: all) says so;
 // false where one is still in use, or may not go.

@@ -79,6 +79,7 @@ void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
                     sender.broker_name),
              errdetail("Replication slot \"%s\" %s; changes committed from %s on are not delivered.", place.slot,
                        !slot.exists ? "does not exist any more"
+                       : slot.alien ? "is somebody else's now"
                        : slot.lost  ? "was invalidated (max_slot_wal_keep_size)"
                                     : psprintf("was made anew or advanced by somebody, and begins at %s",
                                                wal::lsn_text(slot.confirmed)),
@@ -100,7 +101,8 @@ bool prepare(const char* name, bool* exists) {
     strlcpy(database_name, get_database_name(sender.database), sizeof database_name);
     wal::SlotState slot = wal::look_up_slot(name);
     wal::Need need = wal::missing_setting(slot.exists);
-    bool usable = slot.exists && !slot.lost;
+    if (slot.alien != nullptr) need = {slot.alien, wal::hint_to_drop(name)};
+    bool usable = slot.exists && !slot.lost && slot.alien == nullptr;
     bool any = false;
     bool lost_some = false;
     ListCell* cell;
@@ -115,7 +117,7 @@ bool prepare(const char* name, bool* exists) {
         any = true;
     }
     // One that nobody needs would keep WAL for ever.
-    if (any ? slot.lost : usable && lost_some && !slot.active) wal::drop_slot(name);
+    if (slot.alien == nullptr && (any ? slot.lost : usable && lost_some && !slot.active)) wal::drop_slot(name);
     if (need.what != nullptr) show_trouble(need.what, need.hint);
     SPI_finish();
     commit_transaction();
