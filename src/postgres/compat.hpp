@@ -214,6 +214,15 @@ inline constexpr bool plugin_reports_progress = false;
 inline constexpr bool plugin_reports_progress = true;
 #endif
 
+// From 16 on a snapshot for decoding is kept with the transactions that were running and had changed the catalog. 15
+// asks the record of running transactions instead, where decoding begins at one; it may begin at a checkpoint of a
+// shutdown or a recovery as well, where only prepared ones run.
+#if PG_VERSION_NUM >= 160000
+inline constexpr bool snapshots_know_prepared = true;
+#else
+inline constexpr bool snapshots_know_prepared = false;
+#endif
+
 // A logical slot of this database that does not survive its process until ReplicationSlotPersist(). Where standbys can
 // keep slots, it is one that they keep.
 inline void create_logical_slot(const char* name) {

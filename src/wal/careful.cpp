@@ -240,8 +240,7 @@ void give_up_transaction(Source* source, XLogRecPtr commit) {
     XLogReaderState* reader = source->context->reader;
     xl_xact_parsed_commit parsed;
     ParseCommitRecord(XLogRecGetInfo(reader), reinterpret_cast<xl_xact_commit*>(XLogRecGetData(reader)), &parsed);
-    bool prepared = (XLogRecGetInfo(reader) & XLOG_XACT_OPMASK) == XLOG_XACT_COMMIT_PREPARED;
-    TransactionId xid = prepared ? parsed.twophase_xid : XLogRecGetXid(reader);
+    TransactionId xid = is_commit_prepared(reader) ? parsed.twophase_xid : XLogRecGetXid(reader);
     MemoryContext before = MemoryContextSwitchTo(source->scratch);
     begin_transaction(source, xid, commit, parsed.xact_time);
     Event event;

@@ -151,11 +151,31 @@ bool step_starting(Source* source) {
     return true;
 }
 
+// A prepared transaction that was running where decoding began may have changed the catalog before that: its commit
+// says so.
+void note_prepared(const Source* source) {
+    XLogReaderState* reader = source->context->reader;
+    if (compat::snapshots_know_prepared || !is_commit_prepared(reader) ||
+        SnapBuildCurrentState(source->context->snapshot_builder) < SNAPBUILD_FULL_SNAPSHOT)
+        return;
+    xl_xact_parsed_commit parsed;
+    ParseCommitRecord(XLogRecGetInfo(reader), reinterpret_cast<xl_xact_commit*>(XLogRecGetData(reader)), &parsed);
+    if ((parsed.xinfo & XACT_XINFO_HAS_INVALS) == 0) return;
+    ReorderBuffer* collected = source->context->reorder;
+    const XLogRecPtr at = reader->ReadRecPtr;
+    ReorderBufferXidSetCatalogChanges(collected, parsed.twophase_xid, at);
+    for (int i = 0; i < parsed.nsubxacts; ++i) {
+        ReorderBufferAssignChild(collected, parsed.twophase_xid, parsed.subxacts[i], at);
+        ReorderBufferXidSetCatalogChanges(collected, parsed.subxacts[i], at);
+    }
+}
+
 // A transaction that PostgreSQL has failed to decode again and again is passed over, and every taker gets word of it.
 void decode_record(Source* source) {
     XLogReaderState* reader = source->context->reader;
     bool give_up = source->failures->given_up == reader->ReadRecPtr;
     source->decoding = reader->ReadRecPtr;
+    note_prepared(source);
     source->context->fast_forward = give_up;  // it forgets what commits here, and knows what that did to the catalog
     LogicalDecodingProcessRecord(source->context, reader);
     source->context->fast_forward = false;

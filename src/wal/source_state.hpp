@@ -112,9 +112,13 @@ inline constexpr const char* operation_words[decoder::operation_count] = {"inser
 inline constexpr int64 commit_not_known = 1000000000000;
 
 // What kind of record has been read.
+inline bool is_commit_prepared(XLogReaderState* reader) {
+    return XLogRecGetRmid(reader) == RM_XACT_ID &&
+           (XLogRecGetInfo(reader) & XLOG_XACT_OPMASK) == XLOG_XACT_COMMIT_PREPARED;
+}
 inline bool is_commit(XLogReaderState* reader) {
-    const uint8 what = XLogRecGetInfo(reader) & XLOG_XACT_OPMASK;
-    return XLogRecGetRmid(reader) == RM_XACT_ID && (what == XLOG_XACT_COMMIT || what == XLOG_XACT_COMMIT_PREPARED);
+    return is_commit_prepared(reader) ||
+           (XLogRecGetRmid(reader) == RM_XACT_ID && (XLogRecGetInfo(reader) & XLOG_XACT_OPMASK) == XLOG_XACT_COMMIT);
 }
 inline bool is_running_xacts(XLogReaderState* reader) {
     return XLogRecGetRmid(reader) == RM_STANDBY_ID && (XLogRecGetInfo(reader) & ~XLR_INFO_MASK) == XLOG_RUNNING_XACTS;
