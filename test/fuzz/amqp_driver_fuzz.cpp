@@ -58,7 +58,7 @@ const fuzz::Protocol protocol{
             addressing.kind = byte % 2 == 0 ? "queue" : "exchange";
             addressing.varies = byte > 127;
         },
-    .most_sent_back = 1024 * 1024,
+    .most_sent_back = 512 * 1024,
 };
 
 }  // namespace

@@ -49,7 +49,7 @@ class Conversation {
 
  private:
     void step() {
-        constexpr std::size_t most_repeated = 4 << 20;
+        constexpr std::size_t most_repeated = 1 << 20;
         switch (input_.byte() % 9) {
             case 0:
                 return say(std::string(input_.piece()));

@@ -77,7 +77,7 @@ const fuzz::Protocol protocol{
             addressing.qos = static_cast<int>(byte % 3);
             addressing.retain = byte > 127;
         },
-    .most_sent_back = 1024 * 1024,
+    .most_sent_back = 512 * 1024,
 };
 
 }  // namespace
