@@ -49,7 +49,7 @@ class Conversation {
 
  private:
     void step() {
-        constexpr std::size_t most_repeated = 1 << 20;
+        constexpr std::size_t most_repeated = 2 << 20;  // enough to step over each bound, and no waste of time
         switch (input_.byte() % 9) {
             case 0:
                 return say(std::string(input_.piece()));
@@ -60,7 +60,9 @@ class Conversation {
             case 2: {  // the same for ever
                 const std::size_t times = std::size_t{1} << input_.byte() % 16;
                 std::string all;
-                for (std::size_t i = 0; i < times && all.size() + last_.size() < most_repeated; ++i) all += last_;
+                for (std::size_t i = 0; i < times && repeated_ + all.size() + last_.size() < most_repeated; ++i)
+                    all += last_;
+                repeated_ += all.size();
                 const std::string last = last_;
                 say(std::move(all));
                 last_ = last;
@@ -152,6 +154,7 @@ class Conversation {
     TimePoint now_ = TimePoint() + std::chrono::hours(24);
     Link link_;
     std::string last_;
+    std::size_t repeated_ = 0;
     std::size_t messages_ = 0;  // bytes of what was taken, with room for what is around it
     std::set<std::uint64_t> open_;
     std::deque<Event> events_;
