@@ -120,6 +120,7 @@ SELECT url FROM eventbus.broker_config;
 SELECT eventbus.create_broker('f', 'redis://localhost', '{"password_file": "/etc/shadow"}');
 SELECT eventbus.alter_broker('b', 'amqp://guest@127.0.0.1:1', '{"password_file": "/etc/shadow"}');
 SELECT eventbus.create_broker('f', 'rediss://localhost', '{"ca_file": "/etc/shadow"}');
+SELECT eventbus.create_broker('f', 'rediss://localhost', '{"crl_file": "/etc/shadow"}');
 SELECT eventbus.create_broker('f', 'rediss://localhost', '{"cert_file": "/etc/shadow", "key_file": "/etc/shadow"}');
 RESET ROLE;
 GRANT pg_read_server_files TO regress_eventbus_operator;

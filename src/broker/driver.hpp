@@ -13,6 +13,8 @@
 //  6. One lane's failure (a missing exchange) leaves the tickets of other lanes alone.
 //  7. offer() only queues; drive() writes. One call of drive() writes what is queued in as few system calls as
 //     the socket takes.
+//  8. Reasons are fit to be shown, whatever the broker says: a module hands out drivers through discreet()
+//     (broker/stream/discreet.hpp). What a peer makes a driver keep or say is bounded.
 #pragma once
 
 #include <chrono>

@@ -24,8 +24,9 @@ using Json = nlohmann::json;
 
 constexpr std::size_t most_password_bytes = 64 * 1024;
 
-constexpr std::array<std::string_view, 8> common_names = {"password_file", "ca_file",         "cert_file", "key_file",
-                                                          "verify",        "connect_timeout", "heartbeat", "window"};
+constexpr std::array<std::string_view, 10> common_names = {
+    "password_file", "ca_file",         "crl_file",        "cert_file", "key_file",
+    "verify",        "tls_min_version", "connect_timeout", "heartbeat", "window"};
 constexpr std::array<std::string_view, 5> protocol_names = {"confirm_timeout", "version", "client_id", "session_expiry",
                                                             "will"};
 
@@ -74,6 +75,11 @@ struct Option {
         const double seconds = value.is_number() ? value.get<double>() : 0;
         if (!(seconds > 0 && seconds <= 300)) wrong("It must be a number of seconds above 0 and at most 300.");
         return static_cast<std::uint32_t>(std::ceil(seconds * 1000));
+    }
+    TlsVersion tls_version() const {
+        if (value == "1.2") return TlsVersion::v1_2;
+        if (value == "1.3") return TlsVersion::v1_3;
+        wrong("It must be \"1.2\" or \"1.3\".");
     }
     MqttVersion version() const {
         if (value == "5" || value == 5) return MqttVersion::v5;
@@ -125,12 +131,16 @@ void read_option(BrokerOptions& options, const Option& option) {
         options.password_file = option.text(file);
     } else if (name == "ca_file") {
         options.ca_file = option.text(file);
+    } else if (name == "crl_file") {
+        options.crl_file = option.text(file);
     } else if (name == "cert_file") {
         options.cert_file = option.text(file);
     } else if (name == "key_file") {
         options.key_file = option.text(file);
     } else if (name == "verify") {
         options.verify = option.boolean();
+    } else if (name == "tls_min_version") {
+        options.tls_min_version = option.tls_version();
     } else if (name == "connect_timeout") {
         options.connect_timeout_ms = option.milliseconds();
     } else if (name == "heartbeat") {
@@ -207,10 +217,12 @@ void check_tls_options(const BrokerSettings& settings, std::string_view tls_sche
         throw BadInput("broker options \"cert_file\" and \"key_file\" belong together", "Only one of them is given.",
                        "Give the client's certificate and its key, or neither.");
     if (settings.url.scheme == tls_scheme) return;
-    const char* misplaced = !options.ca_file.empty()     ? "ca_file"
-                            : !options.cert_file.empty() ? "cert_file"
-                            : !options.verify            ? "verify"
-                                                         : nullptr;
+    const char* misplaced = !options.ca_file.empty()                    ? "ca_file"
+                            : !options.crl_file.empty()                 ? "crl_file"
+                            : !options.cert_file.empty()                ? "cert_file"
+                            : !options.verify                           ? "verify"
+                            : options.given.contains("tls_min_version") ? "tls_min_version"
+                                                                        : nullptr;
     if (misplaced != nullptr)
         throw BadInput(std::string("broker option \"") + misplaced + "\" needs TLS",
                        "The scheme " + settings.url.scheme + ":// is without TLS.",
@@ -221,6 +233,8 @@ void find_idle_options(const BrokerSettings& settings, IdleOptions& idle) {
     const BrokerOptions& options = settings.options;
     if (!options.verify && !options.ca_file.empty())
         idle.add("ca_file", "With \"verify\": false no certificate is checked.");
+    if (!options.verify && !options.crl_file.empty())
+        idle.add("crl_file", "With \"verify\": false no certificate is checked.");
 }
 
 void load_password(BrokerSettings& settings) {

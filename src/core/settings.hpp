@@ -59,13 +59,17 @@ struct Will {
 
 enum class MqttVersion : std::uint8_t { any = 0, v3_1_1 = 4, v5 = 5 };  // the protocol's own numbers
 
+enum class TlsVersion : std::uint8_t { v1_2, v1_3 };
+
 // Broker options after checking. Names that a protocol does not know are refused by read_broker_options.
 struct BrokerOptions {
     std::set<std::string, std::less<>> given;  // the names of those that are not merely defaults
     std::string password_file;
     std::string ca_file;
+    std::string crl_file;
     std::string cert_file;
     std::string key_file;
+    TlsVersion tls_min_version = TlsVersion::v1_2;
     bool verify = true;                        // check the server's certificate and host name
     std::uint32_t connect_timeout_ms = 10000;  // "connect_timeout", seconds: TCP, TLS and login together
     std::uint32_t heartbeat_s = 30;            // "heartbeat", seconds: 0 turns it off
@@ -103,7 +107,7 @@ struct IdleOption {
     const char* why = nullptr;  // a sentence
 };
 struct IdleOptions {
-    std::array<IdleOption, 4> list{};
+    std::array<IdleOption, 6> list{};
     std::size_t count = 0;
     void add(const char* name, const char* why) { list.at(count++) = {name, why}; }
 };

@@ -132,10 +132,10 @@ void parse_query(std::string_view text, std::map<std::string, std::string>& quer
     }
 }
 
-bool sounds_secret(const std::string& name) {
-    static constexpr std::array<std::string_view, 5> words{"pass", "pwd", "secret", "token", "key"};
-    const auto plain = lowered(name);
-    return std::any_of(words.begin(), words.end(), [&](auto word) { return plain.find(word) != std::string::npos; });
+// Of all protocols; what else stands behind a "?" may be anything.
+bool is_known_parameter(const std::string& name) {
+    static constexpr std::array<std::string_view, 3> known{"connection_timeout", "db", "heartbeat"};
+    return std::find(known.begin(), known.end(), name) != known.end();
 }
 
 }  // namespace
@@ -163,6 +163,11 @@ Url parse_url(std::string_view text, std::uint16_t default_port) {
     if (std::any_of(text.begin(), text.end(), is_control)) malformed("It contains a control character.");
     text.remove_prefix(url.scheme.size() + separator.size());
 
+    // A "/" or "?" in a password would make the rest of it a path or a parameter, and its beginning a port or a host.
+    if (const auto end = text.find_first_of("/?"); end != std::string_view::npos && text.find('@', end) != text.npos)
+        malformed(
+            "It has an \"@\" behind a \"/\" or \"?\": in a user or password both must be percent-encoded (\"/\" "
+            "is %2F, \"?\" is %3F), and so must an \"@\" that belongs to a path or parameter.");
     if (const auto mark = text.find('?'); mark != std::string_view::npos) {
         parse_query(text.substr(mark + 1), url.query);
         text = text.substr(0, mark);
@@ -206,8 +211,8 @@ std::string redact_url(std::string_view text) {
         const Url url = parse_url(text, 1);
         std::string_view rest = text.substr(scheme.size());
         std::string tail;
-        if (std::any_of(url.query.begin(), url.query.end(),
-                        [](const auto& item) { return sounds_secret(item.first); })) {
+        if (!std::all_of(url.query.begin(), url.query.end(),
+                         [](const auto& item) { return is_known_parameter(item.first); })) {
             rest = rest.substr(0, rest.find('?'));
             tail = "?" + std::string(hidden);
         }

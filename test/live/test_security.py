@@ -9,6 +9,7 @@ import psycopg2
 import pytest
 
 from servers import eventually, free_port, make_directory, remove_directory
+from talking_proxy import TalkingProxy
 
 SECRET = "hunter2+very/secret"
 ENCODED = "hunter2%2Bvery%2Fsecret"
@@ -177,7 +178,26 @@ def test_password_is_never_shown(db, redis_server, rabbit, name, cluster, log_fr
     assert '"refused"' in cluster.log_text(log_from_here), "the log does speak of the broker"
 
 
+@pytest.mark.parametrize("words", ["ERR unknown command 'AUTH', with these: 'app' '{}'", "ERR AUTH app {} is not for us",
+                                   "LOADING {}", "ERR cut: AUTH app {:.9}"])
+def test_password_in_the_words_of_a_server(db, redis_server, name, cluster, log_from_here, words):
+    """Redis answers an AUTH that it does not know with its arguments, and so do proxies."""
+    with TalkingProxy(redis_server.port) as proxy:
+        proxy.say(words.format(SECRET))
+        secretive = db.connect()
+        with secretive.cursor() as cursor:
+            cursor.execute("SELECT eventbus.create_broker('b', %s)", (f"redis://app:{ENCODED}@127.0.0.1:{proxy.port}",))
+        secretive.close()
+        db.route("out", "b", f"stream:{name}")
+        db.publish("t", 1)
+        db.wait_error("out", r"\*\*\*")
+        shown = everything_shown(db) + cluster.log_text(log_from_here)
+    assert proxy.said > 0
+    assert SECRET[:9] not in shown and ENCODED not in shown
+
+
 REFUSED_URLS = {
+    "slash": f"amqp://app:1234/{ENCODED}@rabbit", "question": f"redis://app:1234?{ENCODED}=x@host",
     "port": f"redis://app:{ENCODED}@127.0.0.1:notaport", "scheme": f"nosuch://app:{ENCODED}@host",
     "database": f"redis://app:{ENCODED}@host:1/x", "bracket": f"amqp://app:{ENCODED}@[::1",
     "parameter": f"redis://app:{ENCODED}@host?nosuch=1", "no_scheme": f"app:{ENCODED}@host",

@@ -3,7 +3,9 @@
 // Never: opens a socket.
 #include <gtest/gtest.h>
 
+#include "amqp_frame_reader.hpp"
 #include "broker/amqp/message.hpp"
+#include "broker/amqp/methods.hpp"
 
 namespace eventbus::broker::amqp {
 namespace {
@@ -39,13 +41,34 @@ TEST(AmqpFrame, IsReadWholePartialOrBroken) {
 }
 
 TEST(AmqpFrame, UnreadableContentsAreTold) {
-    FrameReader reader;
-    EXPECT_EQ(reader.method("").fields, nullptr);
-    EXPECT_EQ(reader.method({"\0\x3C\0\x50\0", 5}).fields, nullptr);    // an ack that ends too early
-    EXPECT_EQ(reader.method({"\x7F\xFF\0\x50\0", 5}).fields, nullptr);  // no such class
-    EXPECT_EQ(reader.header({"\0\x3C\0\0", 4}).properties, nullptr);
-    EXPECT_EQ(reader.header({"\0\x3C\0\0\0\0\0\0\0\0\0\5\xF0\0\xFF", 15}).properties, nullptr);
-    EXPECT_EQ(reader.header({"\0\x0A\0\0\0\0\0\0\0\0\0\5\0\0", 14}).properties, nullptr);  // another class
+    EXPECT_FALSE(read_method("").is_whole);
+    EXPECT_FALSE(read_method({"\0\x3C\0\x50\0", 5}).is_whole);    // an ack that ends too early
+    EXPECT_FALSE(read_method({"\x7F\xFF\0\x50\0", 5}).is_heard);  // no such class
+    EXPECT_EQ(read_content_header({"\0\x3C\0\0", 4}).message_id, "");
+    EXPECT_EQ(read_content_header({"\0\x3C\0\0\0\0\0\0\0\0\0\5\xF0\0\xFF", 15}).message_id, "");
+    EXPECT_EQ(read_content_header({"\0\x0A\0\0\0\0\0\0\0\0\0\5\0\x80\1i", 16}).message_id, "");  // another class
+}
+
+// Flag words that never end, a text that claims more than there is, tables that are nested or cut.
+TEST(AmqpFrame, AnIdIsFoundBehindWhateverStandsBeforeIt) {
+    const std::string begin("\0\x3C\0\0\0\0\0\0\0\0\0\7", 12);
+    const auto id_in = [&](const std::string& properties) {
+        const std::string payload = begin + properties;
+        const ContentHeader header = read_content_header(payload);
+        EXPECT_EQ(header.body_size, 7u);
+        return std::string(header.message_id);
+    };
+    EXPECT_EQ(id_in(std::string("\0\x80\x02", 3) + "17"), "17");
+    EXPECT_EQ(id_in(std::string("\0\0", 2)), "");
+    EXPECT_EQ(id_in(std::string("\0\x81\0\1\0\0\x02", 7) + "17"), "17");  // three words of flags
+    EXPECT_EQ(id_in(std::string("\xFF\xFE\1t\1e\0\0\0\2xx\2\5\1c\1r\1x\x02", 21) + "17"), "17");
+    EXPECT_EQ(id_in(std::string("\xFF\xFE\1t\1e\xFF\xFF\xFF\xFF\2xx\2\5\1c\1r\1x\x02", 21) + "17"), "");
+    EXPECT_EQ(id_in(std::string("\0\x80\xFF", 3) + "17"), "");
+    std::string endless(1000, '\xFF');
+    EXPECT_EQ(id_in(endless), "");
+    const std::string ours = begin + std::string("\0\x80\x02", 3) + "17";
+    for (std::size_t size = 0; size < ours.size(); ++size)
+        EXPECT_EQ(read_content_header(ours.substr(0, size)).message_id, "") << size;
 }
 
 class AmqpMessage : public testing::Test {

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "amqp_frame_reader.hpp"
 #include "broker/amqp/frame.hpp"
 
 namespace eventbus::broker::amqp {

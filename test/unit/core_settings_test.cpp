@@ -140,6 +140,11 @@ TEST(Url, MalformedIsRefusedWithoutQuotingIt) {
         "redis://h?a=1&a=hunter2",
         "redis://%2Frun%2Fhunter2:5",
         "redis://hunter2%2Fx",
+        "amqp://app:1234/hunter2@rabbit",
+        "amqp://app:1234?hunter2@rabbit",
+        "amqp://app:1?hunter2=x@rabbit",
+        "amqp://app/hunter2:x@rabbit/vhost",
+        "amqp://app:x@rabbit/hunter2@y",
     };
     for (const char* text : bad) {
         const BadInput error = complaint([&] { parse_url(text, 6379); });
@@ -191,10 +196,12 @@ TEST(Options, Defaults) {
 
 TEST(Options, All) {
     const BrokerOptions options = read_broker_options(
-        R"({"password_file":"/p","ca_file":"/a","cert_file":"/c","key_file":"/k","verify":false,
+        R"({"password_file":"/p","ca_file":"/a","crl_file":"/l","tls_min_version":"1.3","cert_file":"/c","key_file":"/k","verify":false,
             "connect_timeout":0.25,"heartbeat":0,"window":1000000})");
     EXPECT_EQ(options.password_file, "/p");
     EXPECT_EQ(options.ca_file, "/a");
+    EXPECT_EQ(options.crl_file, "/l");
+    EXPECT_EQ(options.tls_min_version, TlsVersion::v1_3);
     EXPECT_EQ(options.cert_file, "/c");
     EXPECT_EQ(options.key_file, "/k");
     EXPECT_FALSE(options.verify);
@@ -209,6 +216,9 @@ TEST(Options, WrongValuesNameTheOptionAndListTheKnown) {
         {"password_file", "1"},
         {"password_file", R"("")"},
         {"ca_file", "null"},
+        {"crl_file", "1"},
+        {"tls_min_version", "\"1.1\""},
+        {"tls_min_version", "1.3"},
         {"cert_file", "[]"},
         {"key_file", "{}"},
         {"verify", "1"},

@@ -59,6 +59,8 @@ TEST(RedisModule, CheckRefusesTheRest) {
     EXPECT_EQ(refusal("redis://hunter2@h"), "Redis URL has a user without a password");
     EXPECT_EQ(refusal("rediss:///run/r.sock"), "TLS over a unix socket makes no sense");
     EXPECT_EQ(refusal("redis://h", R"({"ca_file":"/c"})"), "broker option \"ca_file\" needs TLS");
+    EXPECT_EQ(refusal("redis://h", R"({"crl_file":"/c"})"), "broker option \"crl_file\" needs TLS");
+    EXPECT_EQ(refusal("redis://h", R"({"tls_min_version":"1.2"})"), "broker option \"tls_min_version\" needs TLS");
     EXPECT_EQ(refusal("redis://h", R"({"verify":false})"), "broker option \"verify\" needs TLS");
     EXPECT_EQ(refusal("redis://h", R"({"cert_file":"/c","key_file":"/k"})"), "broker option \"cert_file\" needs TLS");
     EXPECT_EQ(refusal("rediss://h", R"({"cert_file":"/c"})"),

@@ -54,7 +54,8 @@ inline void run(const std::string& command) {
     ASSERT_EQ(std::system((command + " >/dev/null 2>&1").c_str()), 0) << command;
 }
 
-// ca.pem signs server.pem/server.key (localhost, 127.0.0.1) and client.pem/client.key; other_ca.pem signs nothing.
+// ca.pem signs server.pem/server.key (localhost, 127.0.0.1) and client.pem/client.key, and of localhost by its common
+// name alone cn.pem; empty.crl and revoked.crl are its lists. other_ca.pem signs nothing.
 inline void make_certificates(const TempDir& dir) {
     const std::string in = "cd " + dir.path() + " && ";
     const std::string key = " -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes ";
@@ -66,6 +67,17 @@ inline void make_certificates(const TempDir& dir) {
         run(in + "openssl x509 -req -days 2 -in " + who +
             ".csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile san -out " + who + ".pem");
     }
+    // The name where it used to stand; with the key of "server".
+    run(in + "openssl req -subj /CN=localhost -new -key server.key -out cn.csr");
+    run(in + "openssl x509 -req -days 2 -in cn.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out cn.pem");
+    // Lists: of nothing, and of the server's certificate.
+    std::ofstream(dir.file("index.txt"));
+    std::ofstream(dir.file("ca.cnf")) << "[ca]\ndefault_ca=one\n[one]\ndatabase=index.txt\ndefault_md=sha256\n"
+                                         "default_crl_days=2\n";
+    const std::string ca = in + "openssl ca -config ca.cnf -keyfile ca.key -cert ca.pem ";
+    run(ca + "-gencrl -out empty.crl");
+    run(ca + "-revoke server.pem");
+    run(ca + "-gencrl -out revoked.crl");
 }
 
 // Waits for one interest; returns what is ready, nothing after the time is over.

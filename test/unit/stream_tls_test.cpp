@@ -40,6 +40,7 @@ class TlsStream : public ::testing::Test {
     struct ServerOptions {
         bool wants_client = false;
         int max_version = 0;
+        std::string certificate = "server.pem";
         std::string last_words = {};  // said after the handshake, before an orderly close
     };
 
@@ -47,7 +48,7 @@ class TlsStream : public ::testing::Test {
     static Server::Script serve(ServerOptions options) {
         return [options](Socket& socket) {
             SSL_CTX* context = SSL_CTX_new(TLS_server_method());
-            SSL_CTX_use_certificate_chain_file(context, file("server.pem").c_str());
+            SSL_CTX_use_certificate_chain_file(context, file(options.certificate).c_str());
             SSL_CTX_use_PrivateKey_file(context, file("server.key").c_str(), SSL_FILETYPE_PEM);
             if (options.max_version) SSL_CTX_set_max_proto_version(context, options.max_version);
             if (options.max_version == TLS1_1_VERSION) SSL_CTX_set_security_level(context, 0);
@@ -128,6 +129,44 @@ TEST_F(TlsStream, Version12IsTheLeast) {
     ASSERT_TRUE(closes(refused));
     EXPECT_EQ(refused.error().find("TLS handshake failed: "), 0u) << refused.error();
     EXPECT_FALSE(refused.is_settings_error());
+}
+
+TEST_F(TlsStream, TheLeastVersionIsAnOption) {
+    Server old(serve({.max_version = TLS1_2_VERSION}));
+    TlsSettings settings = trusting("ca.pem");
+    settings.least = TlsVersion::v1_3;
+    Stream refused(old.host(), settings);
+    ASSERT_TRUE(closes(refused));
+    EXPECT_EQ(refused.error().find("TLS handshake failed: "), 0u) << refused.error();
+    Server fine(serve({}));
+    Stream stream(fine.host(), settings);
+    expect_echo(stream, 100000);
+}
+
+TEST_F(TlsStream, ANameInTheSubjectAloneIsNotEnough) {
+    Server server(serve({.certificate = "cn.pem"}));
+    expect_settings_error({"localhost", server.host().port}, trusting("ca.pem"),
+                          "the server's certificate is not accepted: hostname mismatch");
+    TlsSettings unverified = trusting("ca.pem");
+    unverified.verify = false;
+    Stream stream({"localhost", server.host().port}, unverified);
+    expect_echo(stream, 1000);
+}
+
+TEST_F(TlsStream, RevokedCertificates) {
+    Server server(serve({}));
+    TlsSettings settings = trusting("ca.pem");
+    settings.crl_file = file("empty.crl");
+    {
+        Stream stream(server.host(), settings);
+        expect_echo(stream, 1000);
+    }
+    settings.crl_file = file("revoked.crl");
+    expect_settings_error(server.host(), settings, "the server's certificate is not accepted: certificate revoked");
+    settings.crl_file = file("missing.crl");
+    expect_settings_error(server.host(), settings, "could not load crl_file \"" + file("missing.crl") + '"');
+    settings.crl_file = file("ca.pem");  // a certificate is no list, and none is trusted for standing there
+    expect_settings_error(server.host(), settings, "could not load crl_file");
 }
 
 TEST_F(TlsStream, WrongAuthority) {

@@ -12,6 +12,7 @@
 #include "broker/amqp/lane.hpp"
 #include "broker/amqp/login.hpp"
 #include "broker/amqp/message.hpp"
+#include "broker/amqp/methods.hpp"
 #include "broker/driver.hpp"
 #include "broker/stream/stream.hpp"
 
@@ -35,11 +36,11 @@ class AmqpDriver final : public Driver {
     bool take_inbox(TimePoint now);
     void receive();
     void on_frame(const Frame& frame);
-    void on_connection_method(const FrameReader::Method& method);
-    void on_login_method(const FrameReader::Method& method);
-    void on_connection_close(const amqp_connection_close_t& close);
+    void on_connection_method(const Method& method);
+    void on_login_method(const Method& method);
+    void on_connection_close(const Method& close);
     void on_lane_frame(Lane& lane, const Frame& frame);
-    void on_lane_method(Lane& lane, const FrameReader::Method& method);
+    void on_lane_method(Lane& lane, const Method& method);
     void on_closing_channel(std::uint16_t channel, const Frame& frame);
 
     Lane* lane_for(const Outgoing& outgoing);
@@ -61,11 +62,17 @@ class AmqpDriver final : public Driver {
     void send(std::uint16_t channel, amqp_method_number_t id, const Fields& fields) {
         frames_.method(stream_.outbox(), channel, id, &fields);
     }
+    // What the broker makes us say as often as it likes.
+    template <typename Fields>
+    void answer(std::uint16_t channel, amqp_method_number_t id, const Fields& fields) {
+        const std::size_t before = stream_.outbox().size();
+        send(channel, id, fields);
+        if (!stream_.may_answer(stream_.outbox().size() - before)) fail(Remedy::retry, Stream::reads_no_answers);
+    }
 
     const BrokerSettings settings_;
     const ClientSettings client_;
     Stream stream_;
-    FrameReader reader_;
     FrameWriter frames_;
     MessageWriter messages_;
     Limits limits_;

@@ -58,26 +58,6 @@ Framing read_frame(std::string_view bytes, std::size_t frame_max, Frame& frame) 
     return Framing::whole;
 }
 
-FrameReader::Method FrameReader::method(std::string_view payload) {
-    Method method;
-    if (payload.size() < method_prefix) return method;
-    method.id = static_cast<amqp_method_number_t>(big_endian(payload.substr(0, method_prefix)));
-    const int status = amqp_decode_method(method.id, &pool_, to_bytes(payload.substr(method_prefix)), &method.fields);
-    if (status < 0) method.fields = nullptr;
-    method.is_known = status != AMQP_STATUS_UNKNOWN_METHOD;
-    return method;
-}
-
-FrameReader::Header FrameReader::header(std::string_view payload) {
-    Header header;
-    if (payload.size() < header_prefix || big_endian(payload.substr(0, 2)) != AMQP_BASIC_CLASS) return header;
-    header.body_size = big_endian(payload.substr(4, 8));
-    void* properties = nullptr;
-    if (amqp_decode_properties(AMQP_BASIC_CLASS, &pool_, to_bytes(payload.substr(header_prefix)), &properties) >= 0)
-        header.properties = static_cast<const amqp_basic_properties_t*>(properties);
-    return header;
-}
-
 amqp_bytes_t FrameWriter::scratch_after(std::size_t prefix) {
     return {frame_max_ - frame_overhead - prefix, scratch_.data() + prefix};
 }

@@ -1,4 +1,4 @@
-// What it is: AMQP 0-9-1 frames to and from bytes; rabbitmq-c encodes and decodes what is inside of them.
+// What it is: AMQP 0-9-1 frames to and from bytes; rabbitmq-c encodes what is inside of ours.
 // Who calls it: the AMQP driver, its login and its messages.
 // Never: does I/O. rabbitmq-c's connection object is not used: it blocks, and it aborts the process on misuse.
 #pragma once
@@ -41,39 +41,6 @@ enum class Framing : std::uint8_t { whole, partial, broken };
 
 // Reads the first frame of `bytes`.
 Framing read_frame(std::string_view bytes, std::size_t frame_max, Frame& frame);
-
-// What is inside of a frame. Results are valid until release() and while the frame's bytes are.
-class FrameReader {
- public:
-    FrameReader() { init_amqp_pool(&pool_, 4096); }
-    ~FrameReader() { empty_amqp_pool(&pool_); }
-    FrameReader(const FrameReader&) = delete;
-    FrameReader& operator=(const FrameReader&) = delete;
-
-    struct Method {
-        amqp_method_number_t id = 0;
-        bool is_known = true;
-        void* fields = nullptr;  // null where it can't be read
-        template <typename Fields>
-        const Fields& as() const {
-            return *static_cast<const Fields*>(fields);
-        }
-    };
-    struct Header {
-        std::uint64_t body_size = 0;
-        const amqp_basic_properties_t* properties = nullptr;  // null where it can't be read
-        std::string_view message_id() const {                 // empty where there is none
-            const bool has_one = properties != nullptr && (properties->_flags & AMQP_BASIC_MESSAGE_ID_FLAG) != 0;
-            return has_one ? to_view(properties->message_id) : std::string_view{};
-        }
-    };
-    Method method(std::string_view payload);
-    Header header(std::string_view payload);
-    void release() { recycle_amqp_pool(&pool_); }
-
- private:
-    amqp_pool_t pool_;
-};
 
 // Appends frames to a buffer. All return false, with nothing appended, where a frame would exceed frame_max.
 class FrameWriter {

@@ -12,10 +12,9 @@ constexpr std::chrono::minutes limit_is_old_after{10};
 constexpr std::chrono::milliseconds longest_counted{10'000};
 
 // Words of a connection's end, and the method that they are about, where the broker says so.
-std::string words_of(const amqp_connection_close_t& close) {
-    std::string shown = words(close.reply_code, to_view(close.reply_text));
-    const auto id = static_cast<amqp_method_number_t>(close.class_id) << 16 | close.method_id;
-    const char* method = close.class_id == 0 ? nullptr : amqp_method_name(id);
+std::string words_of(const Method& close) {
+    std::string shown = words(close.code, close.text);
+    const char* method = close.about >> 16 == 0 ? nullptr : amqp_method_name(close.about);
     return method == nullptr ? shown : shown + " (" + method + ")";
 }
 
@@ -35,14 +34,13 @@ void AmqpDriver::receive() {
         consumed += frame.size;
         on_frame(frame);
     }
-    reader_.release();
     if (phase_ != Phase::down) stream_.consume(consumed);
 }
 
 void AmqpDriver::on_frame(const Frame& frame) {
     if (frame.type == AMQP_FRAME_HEARTBEAT) return;
     if (frame.channel == 0) {
-        if (frame.type == AMQP_FRAME_METHOD) on_connection_method(reader_.method(frame.payload));
+        if (frame.type == AMQP_FRAME_METHOD) on_connection_method(read_method(frame.payload));
     } else if (channels_.knows(frame.channel)) {
         if (Lane* lane = channels_.at(frame.channel))
             on_lane_frame(*lane, frame);
@@ -51,15 +49,14 @@ void AmqpDriver::on_frame(const Frame& frame) {
     }
 }
 
-void AmqpDriver::on_connection_method(const FrameReader::Method& method) {
-    if (!method.is_known && phase_ == Phase::up) return;
-    if (!method.fields) return fail(Remedy::retry, "the broker sent a malformed method");
+void AmqpDriver::on_connection_method(const Method& method) {
+    if (!method.is_whole) return fail(Remedy::retry, "the broker sent a malformed method");
     switch (method.id) {
         case AMQP_CONNECTION_CLOSE_METHOD:
-            return on_connection_close(method.as<amqp_connection_close_t>());
+            return on_connection_close(method);
         case AMQP_CONNECTION_BLOCKED_METHOD:
             blocked_ = true;
-            reason_ = printable(to_view(method.as<amqp_connection_blocked_t>().reason));
+            reason_ = printable(method.text);
             return;
         case AMQP_CONNECTION_UNBLOCKED_METHOD:
             blocked_ = false;
@@ -70,15 +67,15 @@ void AmqpDriver::on_connection_method(const FrameReader::Method& method) {
     }
 }
 
-void AmqpDriver::on_login_method(const FrameReader::Method& method) {
+void AmqpDriver::on_login_method(const Method& method) {
     std::string& out = stream_.outbox();
     if (phase_ == Phase::start && method.id == AMQP_CONNECTION_START_METHOD) {
         phase_ = Phase::tune;
-        std::string problem = append_start_ok(frames_, out, method.as<amqp_connection_start_t>(), settings_);
+        std::string problem = append_start_ok(frames_, out, method.mechanisms, settings_);
         if (!problem.empty()) fail(Remedy::fix_settings, std::move(problem));
     } else if (phase_ == Phase::tune && method.id == AMQP_CONNECTION_TUNE_METHOD) {
         phase_ = Phase::open_ok;
-        limits_ = agree(method.as<amqp_connection_tune_t>(), client_.heartbeat_s);
+        limits_ = agree(method, client_.heartbeat_s);
         frames_.set_frame_max(limits_.frame_max);
         append_tune_ok_and_open(frames_, out, limits_, client_.vhost);
     } else if (phase_ == Phase::open_ok && method.id == AMQP_CONNECTION_OPEN_OK_METHOD) {
@@ -93,10 +90,10 @@ void AmqpDriver::on_login_method(const FrameReader::Method& method) {
 
 // Access refused and not allowed (a virtual host that is missing, a limit of connections) don't heal by themselves. A
 // limit of channels ends the connection as well. Codes that we don't know may be a message's fault: delivery finds out.
-void AmqpDriver::on_connection_close(const amqp_connection_close_t& close) {
+void AmqpDriver::on_connection_close(const Method& close) {
     // The text stands in the inbox, which flush() may empty.
     std::string reason = words_of(close);
-    const unsigned code = close.reply_code;
+    const unsigned code = close.code;
     send(0, AMQP_CONNECTION_CLOSE_OK_METHOD, amqp_connection_close_ok_t{});
     stream_.flush();
     const bool limit = code == AMQP_NOT_ALLOWED || code == AMQP_RESOURCE_ERROR;
@@ -143,9 +140,9 @@ void AmqpDriver::close_channel(Lane& lane, std::uint16_t code, const char* text)
 
 void AmqpDriver::on_closing_channel(std::uint16_t channel, const Frame& frame) {
     if (frame.type != AMQP_FRAME_METHOD) return;
-    const FrameReader::Method method = reader_.method(frame.payload);
+    const Method method = read_method(frame.payload);
     if (method.id == AMQP_CHANNEL_CLOSE_METHOD) {  // both closed it at once; its close-ok comes yet
-        send(channel, AMQP_CHANNEL_CLOSE_OK_METHOD, amqp_channel_close_ok_t{});
+        answer(channel, AMQP_CHANNEL_CLOSE_OK_METHOD, amqp_channel_close_ok_t{});
     } else if (method.id == AMQP_CHANNEL_CLOSE_OK_METHOD) {
         channels_.free(channel, now_);
     }
@@ -154,54 +151,45 @@ void AmqpDriver::on_closing_channel(std::uint16_t channel, const Frame& frame) {
 void AmqpDriver::on_lane_frame(Lane& lane, const Frame& frame) {
     bool fits = true;
     if (frame.type == AMQP_FRAME_METHOD) {
-        on_lane_method(lane, reader_.method(frame.payload));
+        on_lane_method(lane, read_method(frame.payload));
     } else if (frame.type == AMQP_FRAME_HEADER) {
-        const FrameReader::Header header = reader_.header(frame.payload);
-        fits = lane.return_header(header.message_id(), header.body_size);
+        const ContentHeader header = read_content_header(frame.payload);
+        fits = lane.return_header(header.message_id, header.body_size);
     } else if (frame.type == AMQP_FRAME_BODY) {
         fits = lane.return_body(frame.payload.size());
     }
     if (!fits) distrust(lane);
 }
 
-void AmqpDriver::on_lane_method(Lane& lane, const FrameReader::Method& method) {
-    if (!method.is_known) return;
-    if (!method.fields) return distrust(lane);
+void AmqpDriver::on_lane_method(Lane& lane, const Method& method) {
+    if (!method.is_heard) return;
+    if (!method.is_whole) return distrust(lane);
     bool fits = true;
     switch (method.id) {
         case AMQP_CHANNEL_OPEN_OK_METHOD:
             channels_.opened(lane);
             break;
-        case AMQP_BASIC_ACK_METHOD: {
-            const auto& ack = method.as<amqp_basic_ack_t>();
-            fits = lane.confirm(ack.delivery_tag, ack.multiple, true, settlements_);
+        case AMQP_BASIC_ACK_METHOD:
+            fits = lane.confirm(method.tag, method.multiple, true, settlements_);
             break;
-        }
-        case AMQP_BASIC_NACK_METHOD: {
-            const auto& nack = method.as<amqp_basic_nack_t>();
-            fits = lane.confirm(nack.delivery_tag, nack.multiple, false, settlements_);
+        case AMQP_BASIC_NACK_METHOD:
+            fits = lane.confirm(method.tag, method.multiple, false, settlements_);
             break;
-        }
-        case AMQP_BASIC_RETURN_METHOD: {
-            const auto& returned = method.as<amqp_basic_return_t>();
-            fits = lane.return_started(returned.reply_code, to_view(returned.reply_text), to_view(returned.exchange),
-                                       to_view(returned.routing_key));
+        case AMQP_BASIC_RETURN_METHOD:
+            fits = lane.return_started(method.code, method.text, method.exchange, method.routing_key);
             break;
-        }
-        case AMQP_CHANNEL_CLOSE_METHOD: {
-            const auto& close = method.as<amqp_channel_close_t>();
+        case AMQP_CHANNEL_CLOSE_METHOD:
             send(lane.channel, AMQP_CHANNEL_CLOSE_OK_METHOD, amqp_channel_close_ok_t{});
-            if (lane.opening) return too_many_channels(words(close.reply_code, to_view(close.reply_text)));
+            if (lane.opening) return too_many_channels(words(method.code, method.text));
             channels_.closed(lane, now_);
-            lane.closed(close.reply_code, to_view(close.reply_text), settlements_);
+            lane.closed(method.code, method.text, settlements_);
             break;
-        }
-        case AMQP_CHANNEL_FLOW_METHOD: {
-            const auto& flow = method.as<amqp_channel_flow_t>();
-            lane.flow = flow.active;
-            send(lane.channel, AMQP_CHANNEL_FLOW_OK_METHOD, amqp_channel_flow_ok_t{.active = flow.active});
+        case AMQP_CHANNEL_CLOSE_OK_METHOD:
+            return fail(Remedy::retry, "the broker closed a channel that we did not close");
+        case AMQP_CHANNEL_FLOW_METHOD:
+            lane.flow = method.active;
+            answer(lane.channel, AMQP_CHANNEL_FLOW_OK_METHOD, amqp_channel_flow_ok_t{.active = method.active});
             break;
-        }
         default:
             break;
     }

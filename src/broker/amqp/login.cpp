@@ -67,7 +67,8 @@ ClientSettings::ClientSettings(const BrokerSettings& settings)
         else if (name == "connection_timeout")
             connect_timeout_ms = query_number(name, value, 3'600'000);
         else
-            throw BadInput("unknown URL parameter \"" + name + "\"", {},
+            throw BadInput("unknown URL parameter",
+                           "What follows a \"?\" is not shown: it may belong to a password, where it is %3F.",
                            "An AMQP URL may have: heartbeat (seconds), connection_timeout (milliseconds).");
     }
     if (connect_timeout_ms == 0) throw BadInput("connection timeout must be more than 0");
@@ -92,9 +93,8 @@ std::string not_amqp(std::string_view greeting) {
     return "this is not an AMQP broker: it answered \"" + shown + "\"";
 }
 
-std::string append_start_ok(FrameWriter& frames, std::string& out, const amqp_connection_start_t& start,
+std::string append_start_ok(FrameWriter& frames, std::string& out, std::string_view mechanisms,
                             const BrokerSettings& settings) {
-    const std::string_view mechanisms = to_view(start.mechanisms);
     const bool has_login = settings.url.has_user || !settings.password.empty();
     const bool external = !has_login && !settings.options.cert_file.empty() && offers(mechanisms, "EXTERNAL");
     if (!external && !offers(mechanisms, "PLAIN"))
@@ -126,14 +126,14 @@ std::string append_start_ok(FrameWriter& frames, std::string& out, const amqp_co
     return {};
 }
 
-Limits agree(const amqp_connection_tune_t& tune, std::uint32_t heartbeat_s) {
+Limits agree(const Method& tune, std::uint32_t heartbeat_s) {
     const auto lesser = [](std::size_t theirs, std::size_t ours) {
         return theirs == 0 ? ours : std::min(theirs, ours);
     };
     Limits limits;
     limits.frame_max = std::max(lesser(tune.frame_max, most_frame_max), least_frame_max);
     limits.channel_max = static_cast<std::uint16_t>(lesser(tune.channel_max, limits.channel_max));
-    limits.heartbeat_s = static_cast<std::uint16_t>(lesser(tune.heartbeat, heartbeat_s));  // ours 0: none at all
+    limits.heartbeat_s = static_cast<std::uint16_t>(lesser(tune.heartbeat_s, heartbeat_s));  // ours 0: none at all
     return limits;
 }
 

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "broker/amqp/frame.hpp"
+#include "broker/amqp/methods.hpp"
 #include "core/settings.hpp"
 
 namespace eventbus::broker::amqp {
@@ -33,11 +34,11 @@ struct Limits {
 std::string not_amqp(std::string_view greeting);
 
 // Appends connection.start-ok. Returns why it can't log in; empty when it could.
-std::string append_start_ok(FrameWriter& frames, std::string& out, const amqp_connection_start_t& start,
+std::string append_start_ok(FrameWriter& frames, std::string& out, std::string_view mechanisms,
                             const BrokerSettings& settings);
 
 // Our answer to the broker's limits: the lesser of both, where 0 says "no limit".
-Limits agree(const amqp_connection_tune_t& tune, std::uint32_t heartbeat_s);
+Limits agree(const Method& tune, std::uint32_t heartbeat_s);
 void append_tune_ok_and_open(FrameWriter& frames, std::string& out, const Limits& limits, std::string_view vhost);
 
 }  // namespace eventbus::broker::amqp

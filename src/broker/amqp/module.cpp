@@ -5,6 +5,7 @@
 
 #include "broker/amqp/driver.hpp"
 #include "broker/amqp/login.hpp"
+#include "broker/stream/discreet.hpp"
 #include "core/bad_input.hpp"
 
 namespace eventbus::broker::amqp {
@@ -35,7 +36,7 @@ void find_idle(const BrokerSettings& settings, IdleOptions& idle) {
 }
 
 std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
-    return std::make_unique<AmqpDriver>(settings, attempt, now);
+    return discreet(std::make_unique<AmqpDriver>(settings, attempt, now), settings);
 }
 
 const Module module{.protocol = "amqp",

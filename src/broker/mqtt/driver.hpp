@@ -75,6 +75,7 @@ class MqttDriver final : public Driver {
     void conclude(const Answer& answer, Flight& open);
     void refuse(const Flight& open, const Answer& answer);
     void lower_qos(const char* why);
+    void release_again(std::uint16_t id);
     void take_disconnect(const Packet& packet);
     void put_out(const std::string& words);
     void answers_only_3();

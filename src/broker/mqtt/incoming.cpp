@@ -190,7 +190,7 @@ void MqttDriver::take_answer(const Packet& packet) {
                 return take_complete(*answer, open);
             break;
         case Type::pubrec:
-            if (open.state == Flight::State::released && !refused) return append_release(wire_->outbox(), answer->id);
+            if (open.state == Flight::State::released && !refused) return release_again(answer->id);
             if (is_published && refused) return conclude(*answer, open);
             if (is_published && open.qos == 2) return received(answer->id, open);
             break;
@@ -199,6 +199,12 @@ void MqttDriver::take_answer(const Packet& packet) {
             break;
     }
     open.odd_answer = packet.type;  // told when nothing else comes
+}
+
+void MqttDriver::release_again(std::uint16_t id) {
+    append_release(wire_->outbox(), id);
+    constexpr std::size_t bytes = 4;
+    if (!wire_->may_answer(bytes)) fail(Remedy::retry, Stream::reads_no_answers);
 }
 
 void MqttDriver::lower_qos(const char* why) {

@@ -5,6 +5,7 @@
 
 #include "broker/mqtt/driver.hpp"
 #include "broker/mqtt/text.hpp"
+#include "broker/stream/discreet.hpp"
 #include "core/bad_input.hpp"
 
 namespace eventbus::broker::mqtt {
@@ -65,7 +66,7 @@ void find_idle(const BrokerSettings& settings, IdleOptions& idle) {
 }
 
 std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
-    return std::make_unique<MqttDriver>(settings, attempt, now);
+    return discreet(std::make_unique<MqttDriver>(settings, attempt, now), settings);
 }
 
 const Module module{.protocol = "mqtt",

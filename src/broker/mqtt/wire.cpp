@@ -102,7 +102,9 @@ bool Wire::take_frame(const WebSocketFrame& frame) {
             return true;
         case Opcode::ping:
             append_websocket_frame(stream_.outbox(), Opcode::pong, frame.payload);
-            return true;
+            if (stream_.may_answer(frame.size)) return true;
+            close(Stream::reads_no_answers);
+            return false;
         case Opcode::pong:
             return true;
         case Opcode::close:

@@ -27,6 +27,8 @@ class Wire {
     void flush();
     std::size_t unsent() const { return stream_.unsent() + plain_out_.size(); }
 
+    bool may_answer(std::size_t bytes) { return stream_.may_answer(bytes); }
+
     std::string_view inbox() const { return websocket_ ? std::string_view(plain_in_) : stream_.inbox(); }
     void consume(std::size_t bytes);
     void close(std::string reason);

@@ -6,6 +6,7 @@
 
 #include "broker/driver.hpp"
 #include "broker/redis/redis_driver.hpp"
+#include "broker/stream/discreet.hpp"
 #include "core/bad_input.hpp"
 
 namespace eventbus::broker::redis {
@@ -42,7 +43,7 @@ void check(const BrokerSettings& settings) {
 }
 
 std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
-    return std::make_unique<RedisDriver>(settings, attempt, now);
+    return discreet(std::make_unique<RedisDriver>(settings, attempt, now), settings);
 }
 
 constexpr std::array<std::string_view, 4> kinds{"channel", "list", "stream", "topic"};

@@ -20,22 +20,43 @@ bool begins_with_one_of(std::string_view words, const std::array<std::string_vie
     return std::find(codes.begin(), codes.end(), code) != codes.end();
 }
 
+constexpr std::size_t most_entries = 4096;     // nobody asks for so many
+constexpr std::size_t kept_words = 64 * 1024;  // bytes, of a reply that is over
+constexpr std::size_t longest_line = 16 * 1024;
+
+// An array within arrays more often than in any answer to us. hiredis from 1.0 on takes any depth.
+bool is_too_deep(const redisReadTask* task) {
+    constexpr int deepest = 7;
+    int depth = 0;
+    for (; task && depth <= deepest; task = task->parent) ++depth;
+    return depth > deepest;
+}
+
 }  // namespace
 
-// Replies become the reader's one Reply. Of arrays only the shape of XREVRANGE's is looked into:
+// Of anything but a line, its length comes first.
+bool ReplyReader::is_endless_line() const {
+    constexpr std::size_t longest_head = 32;
+    const std::string_view rest(reader_->buf + reader_->pos, reader_->len - reader_->pos);
+    return rest.size() > longest_line && rest.substr(0, longest_head).find("\r\n") == std::string_view::npos;
+}
+
+// Replies become the reader's one Reply; null ends the reading. Of arrays only the shape of XREVRANGE's is looked into:
 // [[entry's id, [field, value, ...]], ...]; everything else in arrays is skipped.
 void* ReplyReader::put(const redisReadTask* task, Reply::Kind kind, std::string_view words) {
     auto* into = static_cast<Collected*>(task->privdata);
     Reply& reply = into->reply;
     if (!task->parent) {
         reply.kind = kind;
+        if (reply.words.capacity() > kept_words) std::string().swap(reply.words);
         reply.words.assign(words);
         reply.entries.clear();
         if (kind != Reply::Kind::integer) reply.number = 0;
     } else if (kind == Reply::Kind::entries && !task->parent->parent) {
+        if (reply.entries.size() == most_entries) return nullptr;
         reply.entries.emplace_back();
     }
-    return into;
+    return kind == Reply::Kind::entries && is_too_deep(task) ? nullptr : into;
 }
 
 void* ReplyReader::put_text(const redisReadTask* task, char* text, std::size_t length) {
@@ -221,7 +242,9 @@ Remedy remedy_of(std::string_view words) {
 
 std::string shown_words(std::string_view words) {
     const auto arguments = words.find(", with args");
-    std::string shown(words.substr(0, std::min(arguments, longest_shown)));
+    constexpr std::string_view dots = "...";
+    std::string shown(words.substr(0, arguments));
+    if (shown.size() > longest_shown) shown.replace(longest_shown - dots.size(), std::string::npos, dots);
     if (remedy_of(words) != Remedy::fix_settings || !is_half_a_protocol(words)) return shown;
     if (words.find("Sentinel") != std::string_view::npos)
         return shown + "; a Redis Sentinel is not supported, name the Redis server itself in the broker's URL";

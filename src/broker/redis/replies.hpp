@@ -52,8 +52,8 @@ class ReplyReader {
     explicit ReplyReader(std::string source);
 
     // Replies to messages are short: whoever goes on without end is not Redis. What is read back from streams may
-    // be as long as Redis allows.
-    void expect_long(bool expected) { longest_ = expected ? 1024 * 1024 * 1024 : 1024 * 1024; }
+    // be longer.
+    void expect_long(bool expected) { longest_ = expected ? 256 * 1024 * 1024 : 1024 * 1024; }
 
     // Hands every complete reply to take(const Reply&). False: this is not Redis protocol.
     template <class Take>
@@ -64,13 +64,16 @@ class ReplyReader {
             const std::size_t length = std::min(bytes.size(), slice);
             if (redisReaderFeed(reader_.get(), bytes.data(), length) != 0) return false;
             bytes.remove_prefix(length);
+            unfinished_ += length;
             for (;;) {
                 void* got = nullptr;
                 if (redisReaderGetReply(reader_.get(), &got) != 0) return false;
                 if (!got) break;
+                unfinished_ = reader_->len - reader_->pos;
                 take(static_cast<const Reply&>(collected_.reply));
             }
-            if (reader_->len - reader_->pos > longest_) return false;
+            // Of the whole reply, not of what waits for its rest: elements of an array are read as they come.
+            if (unfinished_ > longest_ || is_endless_line()) return false;
         }
         return true;
     }
@@ -91,6 +94,8 @@ class ReplyReader {
             role
         } field = Field::other;  // whose value comes next
     };
+    // A line whose end hiredis would look for from its beginning, again and again.
+    bool is_endless_line() const;
     static redisReplyObjectFunctions* functions();
     static void* put(const redisReadTask* task, Reply::Kind kind, std::string_view words = {});
     static void* put_text(const redisReadTask* task, char* text, std::size_t length);
@@ -101,6 +106,7 @@ class ReplyReader {
 
     Collected collected_;
     std::size_t longest_ = 1024 * 1024;
+    std::size_t unfinished_ = 0;  // bytes that came since the last whole reply
     std::unique_ptr<redisReader, Free> reader_;
 };
 

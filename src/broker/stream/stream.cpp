@@ -26,6 +26,7 @@ namespace {
 constexpr std::size_t read_at_once = 64 * 1024;
 constexpr std::size_t read_a_drive = 256 * 1024;
 constexpr std::size_t records_at_once = 256 * 1024;
+constexpr std::size_t most_answers = 64 * 1024;
 
 bool would_block(int error) {
     return error == EAGAIN || error == EWOULDBLOCK;
@@ -51,7 +52,10 @@ struct Stream::Impl {
     std::vector<char> records;  // TLS: what the socket gave, on its way to the session
     Bytes inbox;
     std::string outbox;
-    std::size_t sent = 0;  // of the outbox
+    std::size_t sent = 0;     // of the outbox
+    std::uint64_t taken = 0;  // ever
+    std::uint64_t answers_taken_at = 0;
+    std::size_t answers = 0;  // bytes, queued since
     int send_error = 0;
     std::string error;
     bool settings_error = false;
@@ -216,6 +220,9 @@ void Stream::Impl::decrypt() {
     const Tls::Step step = tls->decrypt(inbox);
     if (step == Tls::Step::failed) return tls_failed();
     if (step == Tls::Step::done) close(Stream::closed_by_server);
+    // Beyond what we have sent: the session's own answers, to requests for new keys.
+    else if (tls->wire().size() > 2 * records_at_once)
+        close(Stream::reads_no_answers);
 }
 
 // False when the socket takes no more, or is gone.
@@ -248,17 +255,19 @@ void Stream::Impl::flush() {
     if (phase != Phase::open) return;
     if (!tls) {
         if (sent == outbox.size()) return;
-        std::size_t taken = 0;
-        send_some(std::string_view(outbox).substr(sent), taken);
+        std::size_t now = 0;
+        send_some(std::string_view(outbox).substr(sent), now);
         if (phase == Phase::closed) return;
-        sent += taken;
+        sent += now;
+        taken += now;
         return trim_outbox();
     }
     for (;;) {
         while (sent < outbox.size() && tls->wire().size() < records_at_once) {
-            const std::size_t taken = tls->encrypt(std::string_view(outbox).substr(sent));
-            if (taken == 0) return close("TLS could not encrypt");
-            sent += taken;
+            const std::size_t now = tls->encrypt(std::string_view(outbox).substr(sent));
+            if (now == 0) return close("TLS could not encrypt");
+            sent += now;
+            taken += now;
         }
         send_records();
         if (phase == Phase::closed) return;
@@ -280,7 +289,8 @@ void Stream::Impl::trim_outbox() {
 
 TlsSettings tls_settings(const BrokerSettings& settings, bool enabled) {
     const BrokerOptions& options = settings.options;
-    return {enabled, options.verify, options.ca_file, options.cert_file, options.key_file};
+    return {enabled,           options.verify,   options.ca_file,        options.crl_file,
+            options.cert_file, options.key_file, options.tls_min_version};
 }
 
 Stream::Stream(const Host& host, TlsSettings tls) : impl_(std::make_unique<Impl>(host, std::move(tls))) {
@@ -361,6 +371,15 @@ void Stream::flush() {
 
 std::size_t Stream::unsent() const {
     return impl_->outbox.size() - impl_->sent + (impl_->tls ? impl_->tls->wire().size() : 0);
+}
+
+bool Stream::may_answer(std::size_t bytes) {
+    if (impl_->taken >= impl_->answers_taken_at) {
+        impl_->answers_taken_at = impl_->taken + impl_->outbox.size() - impl_->sent;
+        impl_->answers = 0;
+    }
+    impl_->answers += bytes;
+    return impl_->answers <= most_answers;
 }
 
 std::string_view Stream::inbox() const {

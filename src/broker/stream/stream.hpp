@@ -17,8 +17,10 @@ struct TlsSettings {
     bool enabled = false;
     bool verify = true;     // the chain and the host name
     std::string ca_file;    // PEM; empty: the system's
+    std::string crl_file;   // PEM: of every authority in the chain; empty: none
     std::string cert_file;  // PEM, with key_file: a client certificate
     std::string key_file;
+    TlsVersion least = TlsVersion::v1_2;
 };
 
 TlsSettings tls_settings(const BrokerSettings& settings, bool enabled);
@@ -50,6 +52,10 @@ class Stream {
     std::string& outbox();       // append to it directly; the same queue as write()
     void flush();                // sends as much as the socket takes now
     std::size_t unsent() const;  // bytes queued and not yet taken by the socket
+    // What the peer makes us say by what it says is bounded: false when too many bytes of such answers were queued
+    // since the socket last took what there was. The peer is to be left then, in these words.
+    bool may_answer(std::size_t bytes);
+    static constexpr const char* reads_no_answers = "the server goes on asking and does not read our answers";
 
     // Received bytes not yet consumed.
     std::string_view inbox() const;

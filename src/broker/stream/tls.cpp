@@ -69,6 +69,15 @@ bool Tls::load_files(const TlsSettings& settings) {
     } else if (settings.verify) {
         SSL_CTX_set_default_verify_paths(context);
     }
+    if (!settings.crl_file.empty()) {
+        if (!readable("crl_file", settings.crl_file)) return false;
+        X509_STORE* store = SSL_CTX_get_cert_store(context);
+        // Nothing but lists is taken from the file: it makes no authority.
+        X509_LOOKUP* lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file());
+        if (lookup == nullptr || X509_load_crl_file(lookup, settings.crl_file.c_str(), X509_FILETYPE_PEM) < 1)
+            return refuse_file("crl_file", settings.crl_file, openssl_words());
+        X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+    }
     if (settings.cert_file.empty()) return true;
     if (!readable("cert_file", settings.cert_file)) return false;
     if (SSL_CTX_use_certificate_chain_file(context, settings.cert_file.c_str()) != 1)
@@ -85,7 +94,7 @@ bool Tls::start(const TlsSettings& settings, const Host& host) {
     ERR_clear_error();
     context_.reset(SSL_CTX_new(TLS_client_method()));
     if (!context_) return fail("could not start TLS") == Step::done;
-    SSL_CTX_set_min_proto_version(context_.get(), TLS1_2_VERSION);
+    SSL_CTX_set_min_proto_version(context_.get(), settings.least == TlsVersion::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION);
     SSL_CTX_set_options(context_.get(), SSL_OP_NO_RENEGOTIATION);
     SSL_CTX_set_mode(context_.get(), SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_default_passwd_cb(context_.get(), no_pass_phrase);
@@ -105,7 +114,8 @@ bool Tls::start(const TlsSettings& settings, const Host& host) {
 
     const std::string name = host.name.substr(0, host.name.find('%'));  // without an IPv6 scope
     X509_VERIFY_PARAM* wanted = SSL_get0_param(session_.get());
-    X509_VERIFY_PARAM_set_hostflags(wanted, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    // A name counts where it stands as a subjectAltName (RFC 9525); what is in the subject may be anything.
+    X509_VERIFY_PARAM_set_hostflags(wanted, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     bool named = true;
     if (host.is_unix()) return true;
     if (is_address(name)) {

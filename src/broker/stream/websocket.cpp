@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::string_view accept_salt = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 constexpr std::size_t longest_answer = 16 * 1024;
+constexpr std::size_t longest_control = 125;
 constexpr unsigned final_frame = 0x80;
 constexpr unsigned masked = 0x80;
 
@@ -143,6 +144,9 @@ WebSocketRead read_websocket_frame(std::string_view bytes, std::size_t most, Web
     if ((byte(0) & reserved) != 0 || (byte(1) & masked) != 0) return WebSocketRead::broken;
     frame.opcode = static_cast<Opcode>(byte(0) & 0x0f);
     std::uint64_t length = byte(1) & 0x7f;
+    // RFC 6455, 5.5: control frames are whole and short.
+    const bool is_control = frame.opcode >= Opcode::close;
+    if (is_control && (length > longest_control || (byte(0) & final_frame) == 0)) return WebSocketRead::broken;
     std::size_t head = 2;
     if (length >= 126) {
         head += length == 126 ? 2 : 8;

@@ -1,0 +1,37 @@
+// What it is: options, destinations and patterns of routes, as whoever calls create_route writes them.
+// Who calls it: libFuzzer, through test/fuzz/run.
+// Never: sees anything but BadInput thrown.
+#include <array>
+
+#include "core/bad_input.hpp"
+#include "input.hpp"
+#include "router/route.hpp"
+
+using namespace eventbus;
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    static constexpr std::array<std::string_view, 3> kinds = {"exchange", "topic", "stream"};
+    static constexpr std::array<std::string_view, 5> all = {"routing_key", "qos", "retain", "maxlen", "persistent"};
+    fuzz::Input input(data, size);
+    broker::Module module;
+    module.protocol = "fuzz";
+    module.kinds = kinds;
+    module.route_options = std::span(all).first(input.byte() % (all.size() + 1));
+    module.longest_name = input.byte();
+    module.never_in_names = "+#";
+    const fuzz::Exact destination(input.piece());
+    const fuzz::Exact patterns(input.piece());
+    const fuzz::Exact options(input.rest());
+    try {
+        const auto read = router::read_route_options(options.view(), module);
+        fuzz::check(read.qos >= 0 && read.qos <= 2 && read.maxlen >= 0, "a number out of its range");
+        fuzz::check(!read.max_age || read.max_age->count() > 0, "an age out of its range");
+    } catch (const BadInput&) {
+    }
+    try {
+        const router::Route route(1, "r", destination.view(), patterns.view(), options.view(), module);
+        fuzz::check(route.addressing.kind == route.destination.kind, "two kinds");
+    } catch (const BadInput&) {
+    }
+    return 0;
+}
