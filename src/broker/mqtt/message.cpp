@@ -24,7 +24,7 @@ constexpr std::array<std::string_view, 5> own_names = {"event-id", "event-topic"
 constexpr std::uint64_t most_expiration_ms = 4'294'967'295'000;  // the property has 32 bits of seconds
 
 // "the key has ...", where there is something wrong with it.
-std::string told(std::string_view what, std::string flaw) {
+std::string told(std::string_view what, const std::string& flaw) {
     return flaw.empty() ? std::string() : std::string(what) + ' ' + flaw;
 }
 
