@@ -29,7 +29,7 @@ void check_names(Oid relation, List* names, const char* argument) {
 
 // As the trigger does when it fires.
 void check_arguments(Oid relation, List* texts) {
-    auto** arguments = static_cast<char**>(palloc(sizeof(char*) * static_cast<Size>(list_length(texts) + 1)));
+    auto** arguments = static_cast<char**>(palloc(sizeof(char*) * (static_cast<Size>(list_length(texts)) + 1)));
     int count = 0;
     ListCell* cell;
     foreach (cell, texts) arguments[count++] = static_cast<char*>(lfirst(cell));
@@ -58,7 +58,7 @@ using namespace eventbus::intake;
 
 Datum eventbus_trigger_arguments(PG_FUNCTION_ARGS) {
     List* texts = split_arguments(PG_GETARG_BYTEA_PP(0));
-    const Size size = static_cast<Size>(list_length(texts) + 1);
+    const Size size = (static_cast<Size>(list_length(texts)) + 1);
     auto* values = static_cast<Datum*>(palloc0(sizeof(Datum) * size));
     auto* nulls = static_cast<bool*>(palloc0(sizeof(bool) * size));
     int count = 0;
