@@ -55,14 +55,14 @@ std::string as_text(const Json& value) {
 
 std::string add_user_property(std::string& out, const std::string& name, const Json& value) {
     const std::string text = as_text(value);
-    if (std::string flaw = flaw_in_text(text); !flaw.empty()) return told(of_header(name), std::move(flaw));
+    if (std::string flaw = flaw_in_text(text); !flaw.empty()) return told(of_header(name), flaw);
     append_user_property(out, name, text);
     return {};
 }
 
 std::string add_header(std::string& out, const std::string& name, const Json& value) {
     if (std::find(own_names.begin(), own_names.end(), name) != own_names.end()) return {};
-    if (std::string flaw = flaw_in_text(name); !flaw.empty()) return told("a header's name", std::move(flaw));
+    if (std::string flaw = flaw_in_text(name); !flaw.empty()) return told("a header's name", flaw);
     if (name == "correlation-id") {  // which is binary data
         const std::string text = as_text(value);
         if (text.size() > longest_string) return told(of_header(name), flaw_in_text(text));
@@ -71,7 +71,7 @@ std::string add_header(std::string& out, const std::string& name, const Json& va
     }
     if (name == "reply-to") {
         const std::string topic = as_text(value);
-        if (std::string flaw = flaw_in_name(topic); !flaw.empty()) return told(of_header(name), std::move(flaw));
+        if (std::string flaw = flaw_in_name(topic); !flaw.empty()) return told(of_header(name), flaw);
         append_property(out, Property::response_topic, topic);
         return {};
     }
