@@ -119,18 +119,15 @@ Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
     char* name = required_name(fcinfo, 0, "create_broker", "broker");
     char* url = required_text(fcinfo, 1, "create_broker", "url");
     char* options = object_text(fcinfo, 2, "{}", options_example);
-    const Caller caller = become_owner(fcinfo);
+    const Caller caller = connect_as_owner(fcinfo);
     check_broker(caller, name, url, options);
-
-    SPI_connect();
     run_query(
         "INSERT INTO eventbus.broker_config (name, url, options) VALUES ($1, $2, $3::jsonb) ON CONFLICT DO NOTHING",
         {Argument::of(name), Argument::of(url), Argument::of(options)});
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("broker \"%s\" already exists", name),
                         errhint("Choose another name, or use eventbus.alter_broker.")));
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
     end_hiding(enclosing);
     PG_RETURN_VOID();
 }
@@ -141,8 +138,7 @@ Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
     char* url = optional_text(fcinfo, 1);
     char* options = object_text(fcinfo, 2, nullptr, options_example);
 
-    const Caller caller = become_owner(fcinfo);
-    SPI_connect();
+    const Caller caller = connect_as_owner(fcinfo);
     int32 id = find_broker(name, Hold::change);
     check_sources(caller, id);
     run_query("SELECT coalesce($2, url), coalesce($3, options::text) FROM eventbus.broker_config WHERE id = $1",
@@ -154,8 +150,7 @@ Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
     check_routes(id, new_url);
     run_query("UPDATE eventbus.broker_config SET url = $2, options = $3::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_url), Argument::of(new_options)});
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
     end_hiding(enclosing);
     PG_RETURN_VOID();
 }
@@ -164,8 +159,7 @@ Datum eventbus_drop_broker(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "drop_broker", "name");
     bool cascade = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
 
-    const Caller caller = become_owner(fcinfo);
-    SPI_connect();
+    const Caller caller = connect_as_owner(fcinfo);
     int32 id = find_broker(name, Hold::removal);
     run_query("SELECT string_agg(name, ', ' ORDER BY name) FROM eventbus.route_config WHERE broker_id = $1",
               {Argument::of(id)});
@@ -177,8 +171,7 @@ Datum eventbus_drop_broker(PG_FUNCTION_ARGS) {
     check_sources(caller, id);
     run_query("DELETE FROM eventbus.route_config WHERE broker_id = $1", {Argument::of(id)});
     run_query("DELETE FROM eventbus.broker_config WHERE id = $1", {Argument::of(id)});
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
     PG_RETURN_VOID();
 }
 

@@ -188,8 +188,7 @@ int64 change(FunctionCallInfo fcinfo, const char* statement, bool whole_ones) {
                                       statement, whole_ones ? " AND NOT requeued AND NOT incomplete" : ""),
                              {route_id, id});
     if (whole_ones) tell_of_incomplete(route_id, id);
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
     return static_cast<int64>(count);
 }
 

@@ -164,12 +164,10 @@ const char* source_of(const Checked& checked) {
 
 void set_paused(FunctionCallInfo fcinfo, const char* function, bool paused) {
     char* name = required_text(fcinfo, 0, function, "name");
-    const Caller caller = become_owner(fcinfo);
-    SPI_connect();
+    const Caller caller = connect_as_owner(fcinfo);
     run_query("UPDATE eventbus.route_config SET paused = $2 WHERE id = $1",
               {Argument::of(find_own_route(caller, name, Hold::change)), Argument::of(paused)});
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
 }
 
 }  // namespace
@@ -196,8 +194,7 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
     char* topics = required_text(fcinfo, 3, "create_route", "topics");
     char* options = object_text(fcinfo, 4, "{}", options_example);
 
-    const Caller caller = become_owner(fcinfo);
-    SPI_connect();
+    const Caller caller = connect_as_owner(fcinfo);
     int32 broker_id = find_broker(broker, Hold::share);
     Checked checked = check_route(name, url_of(broker_id), destination, topics, options);
 
@@ -225,8 +222,7 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
     } else {
         log::make_cursor(id, checked.earliest);
     }
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
     PG_RETURN_VOID();
 }
 
@@ -236,8 +232,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     char* topics = optional_text(fcinfo, 2);
     char* options = object_text(fcinfo, 3, nullptr, options_example);
 
-    const Caller caller = become_owner(fcinfo);
-    SPI_connect();
+    const Caller caller = connect_as_owner(fcinfo);
     int32 id = find_own_route(caller, name, Hold::change);
     run_query(
         "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id, source, "
@@ -267,19 +262,16 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
                          errhint("Leave it out, or drop the route and create it anew.")));
     run_query("UPDATE eventbus.route_config SET destination = $2, topics = $3, options = $4::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_destination), Argument::of(new_topics), Argument::of(new_options)});
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
     PG_RETURN_VOID();
 }
 
 Datum eventbus_drop_route(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "drop_route", "name");
-    const Caller caller = become_owner(fcinfo);
-    SPI_connect();
+    const Caller caller = connect_as_owner(fcinfo);
     run_query("DELETE FROM eventbus.route_config WHERE id = $1",
               {Argument::of(find_own_route(caller, name, Hold::removal))});
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
     PG_RETURN_VOID();
 }
 
@@ -295,16 +287,14 @@ Datum eventbus_resume_route(PG_FUNCTION_ARGS) {
 
 Datum eventbus_restart_route(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "restart_route", "name");
-    const Caller caller = become_owner(fcinfo);
-    SPI_connect();
+    const Caller caller = connect_as_owner(fcinfo);
     log::restart_wal_cursor(find_own_route(caller, name, Hold::change));
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("route \"%s\" is not lost", name),
                         errdetail("Only a route from the WAL whose replication slot was lost begins anew."),
                         errhint("eventbus.resume_route goes on with a paused route and tries a held one at once.")));
     say_when(name, "begins anew");
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
     intake::configuration_changed();
     PG_RETURN_VOID();
 }

@@ -79,21 +79,18 @@ using namespace eventbus::catalog;
 Datum eventbus_allow(PG_FUNCTION_ARGS) {
     Argument role = required_role(fcinfo, "allow");
     const router::TopicFilter* patterns = read_patterns(required_text(fcinfo, 1, "allow", "topics"));
-    const Caller caller = become_owner(fcinfo);
-    SPI_connect();
+    const Caller caller = connect_as_owner(fcinfo);
     for (std::size_t i = 0; i < patterns->size(); ++i)
         run_query("INSERT INTO eventbus.topic_grant (role, topics) VALUES ($1, $2) ON CONFLICT DO NOTHING",
                   {role, Argument::of(patterns->pattern(i))});
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
     PG_RETURN_VOID();
 }
 
 Datum eventbus_disallow(PG_FUNCTION_ARGS) {
     Argument role = required_role(fcinfo, "disallow");
     char* topics = optional_text(fcinfo, 1);
-    const Caller caller = become_owner(fcinfo);
-    SPI_connect();
+    const Caller caller = connect_as_owner(fcinfo);
     const char* known = patterns_of(role);
     if (topics == nullptr) {
         remove(role, {}, known);
@@ -106,8 +103,7 @@ Datum eventbus_disallow(PG_FUNCTION_ARGS) {
         ereport(topics == nullptr ? NOTICE : WARNING,
                 (errmsg("role \"%s\" has no topic grants left: none of its own restricts it now", name_of(role)),
                  errhint("To keep it from publishing, revoke EXECUTE on the publish functions.")));
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
     PG_RETURN_VOID();
 }
 

@@ -240,25 +240,21 @@ Datum eventbus_capture_ddl(PG_FUNCTION_ARGS) {
     (void)ddl_topic(topic, "CREATE TABLE");
     const bool bodies = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
     Argument tags = read_tags(PG_ARGISNULL(1) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(1)));
-    const Caller caller = become_owner(fcinfo);
-    SPI_connect();
+    const Caller caller = connect_as_owner(fcinfo);
     (void)drop_event_triggers();
     run_query("INSERT INTO eventbus.ddl_capture (topic, tags, include_bodies) VALUES ($1, $2, $3)",
               {Argument::of(topic), tags, Argument::of(bodies)});
     for (const char* name : trigger_names)
         run_query(
             psprintf("CREATE EVENT TRIGGER eventbus_%s ON %s EXECUTE FUNCTION eventbus.publish_ddl()", name, name));
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
     PG_RETURN_VOID();
 }
 
 Datum eventbus_uncapture_ddl(PG_FUNCTION_ARGS) {
-    const Caller caller = become_owner(fcinfo);
-    SPI_connect();
+    const Caller caller = connect_as_owner(fcinfo);
     bool any = drop_event_triggers();
-    SPI_finish();
-    be_again(caller);
+    finish_as_owner(caller);
     if (!any)
         ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("DDL is not captured"),
                         errhint("eventbus.capture_ddl does it.")));

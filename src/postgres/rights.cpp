@@ -7,6 +7,7 @@
 
 extern "C" {
 #include "catalog/pg_proc.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -48,6 +49,17 @@ Caller become_owner(FunctionCallInfo fcinfo) {
                         errmsg("eventbus.%s cannot tell who calls it", get_func_name(function)),
                         errdetail("It is SECURITY DEFINER."), errhint("ALTER EXTENSION pg_eventbus UPDATE mends it.")));
     return become(owner);
+}
+
+Caller connect_as_owner(FunctionCallInfo fcinfo) {
+    const Caller caller = become_owner(fcinfo);
+    SPI_connect();
+    return caller;
+}
+
+void finish_as_owner(const Caller& caller) {
+    SPI_finish();
+    be_again(caller);
 }
 
 }  // namespace eventbus

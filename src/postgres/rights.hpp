@@ -22,5 +22,8 @@ void be_again(const Caller& caller);
 // materialized views.
 void refuse_in_restricted(FunctionCallInfo fcinfo);
 Caller become_owner(FunctionCallInfo fcinfo);
+// With a connection of SPI: whoever forgets to end the one is told of the other.
+Caller connect_as_owner(FunctionCallInfo fcinfo);
+void finish_as_owner(const Caller& caller);
 
 }  // namespace eventbus

@@ -3,7 +3,7 @@
 // Never: appends a part of a message that it refuses.
 #include "broker/amqp/message.hpp"
 
-#include "input.hpp"
+#include "any_message.hpp"
 
 using namespace eventbus;
 
@@ -12,30 +12,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     broker::Addressing addressing;
     const unsigned flags = input.byte();
     addressing.kind = flags % 2 == 0 ? "queue" : "exchange";
-    const fuzz::Exact name(input.piece());
-    const fuzz::Exact key(input.piece());
-    const fuzz::Exact type(input.piece());
-    const fuzz::Exact payload(input.piece());
-    const fuzz::Exact headers(input.rest());
-    Event event;
-    event.id = 17;
-    event.topic = "shop.order";
-    if ((flags & 4) != 0) event.key = key.view();
-    event.content_type = type.view();
-    event.payload = payload.view();
-    event.headers = headers.view();
-    event.is_bytes = (flags & 8) != 0;
-    const broker::Outgoing outgoing{.ticket = 1,
-                                    .lane = 1,
-                                    .event = &event,
-                                    .addressing = &addressing,
-                                    .name = name.view(),
-                                    .routing_key = key.view()};
+    const fuzz::AnyMessage message(input, flags, addressing);
     std::string out = "before";
     broker::amqp::FrameWriter frames;
     frames.set_frame_max(broker::amqp::least_frame_max);
     broker::amqp::MessageWriter messages("postgresql://fuzz/db");
-    const std::string problem = messages.write(frames, out, 1, outgoing);
+    const std::string problem = messages.write(frames, out, 1, message.outgoing);
     fuzz::check(problem.empty() == (out.size() > 6), "half a message", problem);
     for (std::string_view rest = std::string_view(out).substr(6); !rest.empty();) {
         broker::amqp::Frame frame;

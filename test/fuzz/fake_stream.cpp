@@ -5,6 +5,7 @@
 #include <memory>
 #include <utility>
 
+#include "broker/stream/answers.hpp"
 #include "broker/stream/stream.hpp"
 #include "input.hpp"
 #include "network.hpp"
@@ -23,8 +24,7 @@ struct Stream::Impl {
     std::string outbox;
     std::size_t sent = 0;
     std::uint64_t taken = 0;
-    std::uint64_t answers_taken_at = 0;
-    std::size_t answers = 0;
+    AnswerBudget answers;
     std::string error;
 
     void close(std::string reason) {
@@ -106,12 +106,7 @@ std::size_t Stream::unsent() const {
     return impl_->outbox.size() - impl_->sent;
 }
 bool Stream::may_answer(std::size_t bytes) {
-    if (impl_->taken >= impl_->answers_taken_at) {
-        impl_->answers_taken_at = impl_->taken + unsent();
-        impl_->answers = 0;
-    }
-    impl_->answers += bytes;
-    return impl_->answers <= 64 * 1024;
+    return impl_->answers.allows(bytes, impl_->taken, unsent());
 }
 std::string_view Stream::inbox() const {
     return impl_->inbox.view();

@@ -3,7 +3,7 @@
 // Never: appends a part of a message that it refuses.
 #include "broker/mqtt/message.hpp"
 
-#include "input.hpp"
+#include "any_message.hpp"
 
 using namespace eventbus;
 
@@ -14,32 +14,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     addressing.kind = "topic";
     addressing.qos = static_cast<int>(flags % 3);
     addressing.retain = flags > 127;
-    const fuzz::Exact name(input.piece());
-    const fuzz::Exact key(input.piece());
-    const fuzz::Exact type(input.piece());
-    const fuzz::Exact payload(input.piece());
-    const fuzz::Exact headers(input.rest());
-    Event event;
-    event.id = 17;
-    event.topic = "shop.order";
-    if ((flags & 4) != 0) event.key = key.view();
-    event.content_type = type.view();
-    event.payload = payload.view();
-    event.headers = headers.view();
-    event.is_bytes = (flags & 8) != 0;
-    const broker::Outgoing outgoing{.ticket = 1,
-                                    .lane = 1,
-                                    .event = &event,
-                                    .addressing = &addressing,
-                                    .name = name.view(),
-                                    .routing_key = key.view()};
+    const fuzz::AnyMessage message(input, flags, addressing);
     std::string out = "before";
     broker::mqtt::Limits limits;
     limits.maximum_packet = (flags & 16) != 0 ? 1000 : 0;
     if ((flags & 32) != 0) limits.version = MqttVersion::v3_1_1;
     broker::mqtt::MessageWriter messages("postgresql://fuzz/db");
     Settlement refusal;
-    const bool written = messages.write(out, outgoing, limits, 7, (flags & 64) != 0, refusal);
+    const bool written = messages.write(out, message.outgoing, limits, 7, (flags & 64) != 0, refusal);
     fuzz::check(written == (out.size() > 6), "half a message", refusal.reason);
     fuzz::check(written || !refusal.reason.empty(), "a refusal without a reason");
     return 0;

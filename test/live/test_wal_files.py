@@ -11,9 +11,9 @@ import pytest
 
 from servers import PostgresCluster, eventually
 
-from test_detours import declare_queues, detours, wait_detours
+from test_detours import detours, wait_detours
 from test_wal import WAL_SETTINGS, publish_wal, text_of
-from test_wal_detours import numbers_of, publish, publish_healthy
+from test_wal_detours import numbers_of, publish, publish_healthy, queues  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -250,15 +250,6 @@ def test_a_route_that_always_lags_uses_little_disk(db, redis_server, make_proxy,
     assert size * lag < largest < size * 2 * lag + 40e6, f"{largest / 1e6} MB on disk of {size * total / 1e6} MB"
     db.wait_status("slow", 120, delivered=total)
     eventually(lambda: not files_of(sender), 60, "nothing is left of it")
-
-
-@pytest.fixture
-def queues(db, rabbit, name):
-    declare_queues(rabbit, name)
-    db.broker("rabbit", rabbit.url)
-    db.route("out", "rabbit", f"exchange:{name}", "rest.#, full.#", source="wal")
-    db.wait_state("out", "active", deadline=60)
-    return name
 
 
 def big(db, count, key):

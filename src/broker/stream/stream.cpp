@@ -2,6 +2,7 @@
 // Who calls it: the drivers whose protocol runs over one connection (redis, amqp, mqtt).
 // Never: blocks, retries, raises SIGPIPE or knows a protocol.
 #include "broker/stream/stream.hpp"
+#include "broker/stream/answers.hpp"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -26,7 +27,6 @@ namespace {
 constexpr std::size_t read_at_once = 64 * 1024;
 constexpr std::size_t read_a_drive = 256 * 1024;
 constexpr std::size_t records_at_once = 256 * 1024;
-constexpr std::size_t most_answers = 64 * 1024;
 
 bool would_block(int error) {
     return error == EAGAIN || error == EWOULDBLOCK;
@@ -54,8 +54,7 @@ struct Stream::Impl {
     std::string outbox;
     std::size_t sent = 0;     // of the outbox
     std::uint64_t taken = 0;  // ever
-    std::uint64_t answers_taken_at = 0;
-    std::size_t answers = 0;  // bytes, queued since
+    AnswerBudget answers;
     int send_error = 0;
     std::string error;
     bool settings_error = false;
@@ -374,12 +373,7 @@ std::size_t Stream::unsent() const {
 }
 
 bool Stream::may_answer(std::size_t bytes) {
-    if (impl_->taken >= impl_->answers_taken_at) {
-        impl_->answers_taken_at = impl_->taken + impl_->outbox.size() - impl_->sent;
-        impl_->answers = 0;
-    }
-    impl_->answers += bytes;
-    return impl_->answers <= most_answers;
+    return impl_->answers.allows(bytes, impl_->taken, impl_->outbox.size() - impl_->sent);
 }
 
 std::string_view Stream::inbox() const {
