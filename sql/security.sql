@@ -142,6 +142,21 @@ INSERT INTO lab.person VALUES (5, 's3cret', 's3cret');
 SELECT columns FROM eventbus.captured WHERE relation = 'lab.person'::regclass;
 SELECT payload FROM eventbus.event WHERE id > :before ORDER BY id;
 DROP TABLE lab.person;
+-- by whatever command: of a view, and of a type with its tables and what inherits from them
+CREATE TABLE lab.person (id integer, ssn text, pet text);
+CREATE TYPE lab.human AS (id integer, ssn text, pet text);
+CREATE TABLE lab.typed OF lab.human;
+SELECT eventbus.capture(t, columns => '-ssn', key => 'pet', payload => 'row') FROM unnest('{lab.person, lab.typed}'::regclass[]) t;
+SELECT coalesce(max(id), 0) AS before FROM eventbus.event \gset
+ALTER VIEW lab.person RENAME COLUMN ssn TO tax;
+ALTER MATERIALIZED VIEW lab.person RENAME COLUMN pet TO beast;
+ALTER TYPE lab.human RENAME ATTRIBUTE ssn TO tax CASCADE;
+ALTER TYPE lab.human RENAME ATTRIBUTE pet TO beast CASCADE;
+INSERT INTO lab.person VALUES (6, 's3cret', 'cat');
+INSERT INTO lab.typed VALUES (7, 's3cret', 'dog');
+SELECT relation, columns, key, error FROM eventbus.captured WHERE relation IN ('lab.person'::regclass, 'lab.typed'::regclass) ORDER BY 1;
+SELECT key, payload FROM eventbus.event WHERE id > :before ORDER BY id;
+DROP TABLE lab.person, lab.typed;
 
 -- 5. Topic grants bind whoever logged in, SET ROLE or not; a definer's function binds its owner.
 GRANT EXECUTE ON FUNCTION eventbus.publish TO PUBLIC;

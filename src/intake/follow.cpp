@@ -9,6 +9,7 @@ extern "C" {
 #include "access/genam.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type_d.h"
@@ -113,12 +114,34 @@ void follow(Oid relation, const ColumnChange& change, Oid function, Relation tri
     CommandCounterIncrement();  // another column of the same command may concern the same trigger
 }
 
+// The tables of a composite type.
+List* tables_of_type(Oid type) {
+    List* tables = NIL;
+    Relation classes = table_open(RelationRelationId, AccessShareLock);
+    ScanKeyData key;
+    ScanKeyInit(&key, Anum_pg_class_reloftype, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(type));
+    SysScanDesc scan = systable_beginscan(classes, InvalidOid, false, nullptr, 1, &key);
+    while (HeapTuple tuple = systable_getnext(scan))
+        tables = lappend_oid(tables, reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple))->oid);
+    systable_endscan(scan);
+    table_close(classes, AccessShareLock);
+    return tables;
+}
+
+// A column is one whatever the statement calls its table (ALTER VIEW renames those of tables as well), and an attribute
+// of a type is a column of its tables.
 void follow_renamed(const RenameStmt* rename, Oid function, Relation triggers) {
-    Oid table = RangeVarGetRelid(rename->relation, NoLock, true);
-    if (rename->renameType != OBJECT_COLUMN || !OidIsValid(table)) return;
-    ListCell* cell;
-    foreach (cell, find_all_inheritors(table, NoLock, nullptr))
-        follow(lfirst_oid(cell), {rename->subname, rename->newname}, function, triggers);
+    if (rename->renameType != OBJECT_COLUMN && rename->renameType != OBJECT_ATTRIBUTE) return;
+    const Oid renamed = RangeVarGetRelid(rename->relation, NoLock, true);
+    if (!OidIsValid(renamed)) return;
+    List* tables =
+        rename->renameType == OBJECT_COLUMN ? list_make1_oid(renamed) : tables_of_type(get_rel_type_id(renamed));
+    ListCell* of;
+    foreach (of, tables) {
+        ListCell* cell;
+        foreach (cell, find_all_inheritors(lfirst_oid(of), NoLock, nullptr))
+            follow(lfirst_oid(cell), {rename->subname, rename->newname}, function, triggers);
+    }
 }
 
 // Not only ALTER TABLE drops columns: a type takes its columns along; and it may leave those of children behind.

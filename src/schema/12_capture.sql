@@ -71,7 +71,8 @@ CREATE FUNCTION eventbus.follow_captured() RETURNS event_trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_follow_captured';
 COMMENT ON FUNCTION eventbus.follow_captured() IS 'event trigger function: keeps captures true when columns are renamed or dropped';
 CREATE EVENT TRIGGER eventbus_follow_captured ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE') EXECUTE FUNCTION eventbus.follow_captured();
+    WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER TYPE')
+    EXECUTE FUNCTION eventbus.follow_captured();
 COMMENT ON EVENT TRIGGER eventbus_follow_captured IS 'keeps captures true when columns are renamed';
 CREATE EVENT TRIGGER eventbus_follow_dropped ON sql_drop EXECUTE FUNCTION eventbus.follow_captured();
 COMMENT ON EVENT TRIGGER eventbus_follow_dropped IS 'keeps captures true when columns are dropped';

@@ -195,6 +195,37 @@ def who_may_wait(db, roles):
             for form in FORMS]
 
 
+def test_the_update_takes_back_what_default_privileges_gave(make_database, cluster, name):
+    """At 0.1's creation, and in the update itself; what was granted since stays."""
+    db = make_database()
+    db.run(AS_IN_0_1)
+    db.run("CREATE ROLE evil; CREATE ROLE trusted")
+    try:
+        for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+            db.run(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO evil")
+        db.run("GRANT SELECT ON eventbus.broker_config, eventbus.status TO evil")
+        db.run("GRANT EXECUTE ON FUNCTION eventbus.create_broker TO evil")
+        # As if that had been so when they were made.
+        made = ("'eventbus.broker_config'::regclass", "'eventbus.status'::regclass", "'eventbus.create_broker'::regproc")
+        for thing in made:
+            catalog, acl = ("pg_proc", "proacl") if "regproc" in thing else ("pg_class", "relacl")
+            db.run(f"DELETE FROM pg_init_privs WHERE objoid = {thing}")
+            db.run(f"INSERT INTO pg_init_privs SELECT oid, '{catalog}'::regclass, 0, 'e', {acl} FROM {catalog} WHERE oid = {thing}")
+        db.run("GRANT SELECT ON eventbus.route_config TO trusted; GRANT EXECUTE ON FUNCTION eventbus.alter_broker TO trusted")
+        db.run("ALTER EXTENSION pg_eventbus UPDATE")
+
+        def given(role):
+            return {row[0] for row in db.run(
+                "SELECT relname::text FROM pg_class, aclexplode(relacl) a WHERE relnamespace = 'eventbus'::regnamespace "
+                "AND a.grantee = %s::regrole UNION SELECT proname::text FROM pg_proc, aclexplode(proacl) a "
+                "WHERE pronamespace = 'eventbus'::regnamespace AND a.grantee = %s::regrole", role, role)}
+        assert given("evil") == set()
+        assert given("trusted") == {"route_config", "alter_broker"}
+        assert {"status", "trigger_error"} <= given("pg_monitor")
+    finally:
+        db.run("DROP OWNED BY evil, trusted; DROP ROLE evil, trusted")
+
+
 def test_who_could_wait_can_after_the_update(roles, make_database, cluster, name):
     """Clients that call it with a parameter without a type find another form now; a dump carries their right, too."""
     db = make_database()

@@ -127,6 +127,48 @@ REVOKE ALL ON FUNCTION eventbus.capture_ddl(text, text, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION eventbus.capture_ddl(text, text, boolean) IS
     'publishes DDL of this database from now on, inside its transaction. topic: with {tag}, the command tag as in CREATE TABLE; tags: comma-separated command tags, NULL: all; include_bodies: the command''s text has the bodies of functions and procedures as well, default false: they, and all strings of a command that makes one, are ***. What stands in OPTIONS (...) is *** always, and commands on servers, user mappings and subscriptions have no text: there may be passwords in it. A second call replaces the first';
 
+-- Columns are renamed by other commands as well.
+DROP EVENT TRIGGER eventbus_follow_captured;
+CREATE EVENT TRIGGER eventbus_follow_captured ON ddl_command_end
+    WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER TYPE')
+    EXECUTE FUNCTION eventbus.follow_captured();
+COMMENT ON EVENT TRIGGER eventbus_follow_captured IS 'keeps captures true when columns are renamed';
+
+-- ALTER DEFAULT PRIVILEGES gives nobody a right on ours. What 0.1's objects were made with stands in pg_init_privs, which
+-- what an administrator has granted since does not; 0.1 itself gave only to pg_monitor.
+DO $$
+DECLARE
+    object record;
+    made pg_catalog.oid[] := ARRAY['eventbus.wait_for_delivery(pg_lsn, interval, text)'::pg_catalog.regprocedure,
+                                   'eventbus.wait_for_delivery(text, interval, text)'::pg_catalog.regprocedure,
+                                   'eventbus.capture_ddl(text, text, boolean)'::pg_catalog.regprocedure,
+                                   'eventbus.trigger_error(oid, bytea)'::pg_catalog.regprocedure];
+BEGIN
+    FOR object IN
+        SELECT o.name, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
+        FROM (SELECT 'ROUTINE ' || p.oid::pg_catalog.regprocedure AS name, p.proowner AS owner,
+                     CASE WHEN p.oid = ANY (made) THEN p.proacl ELSE i.initprivs END AS acl
+              FROM pg_catalog.pg_proc p LEFT JOIN pg_catalog.pg_init_privs i
+                   ON i.objoid = p.oid AND i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+              WHERE p.pronamespace = 'eventbus'::pg_catalog.regnamespace
+              UNION ALL
+              SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass, c.relowner, i.initprivs
+              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_init_privs i
+                   ON i.objoid = c.oid AND i.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass AND i.objsubid = 0
+              WHERE c.relnamespace = 'eventbus'::pg_catalog.regnamespace AND c.relkind IN ('r', 'v', 'S')
+              UNION ALL
+              SELECT 'SCHEMA eventbus', n.nspowner, i.initprivs
+              FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_init_privs i
+                   ON i.objoid = n.oid AND i.classoid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+              WHERE n.nspname = 'eventbus') o,
+             pg_catalog.aclexplode(o.acl) a
+        WHERE a.grantee NOT IN (o.owner, 'pg_monitor'::pg_catalog.regrole)
+        GROUP BY 1, 2 LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s CASCADE', object.name, object.grantee);
+    END LOOP;
+END
+$$;
+
 -- Who may call a function may call its new forms: a call with a literal may be another one's now. What is granted in
 -- here would count as the extension's own, which dumps leave to it, so the note that says so is set back.
 DO $$
