@@ -18,7 +18,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     module.kinds = kinds;
     module.route_options = std::span(all).first(input.byte() % (all.size() + 1));
     module.longest_name = input.byte();
-    module.never_in_names = "+#";
+    module.flaw_in_name = [](std::string_view part) {
+        return std::string(part.find_first_of("+#") == std::string_view::npos ? "" : "has a pattern");
+    };
     const fuzz::Exact destination(input.piece());
     const fuzz::Exact patterns(input.piece());
     const fuzz::Exact options(input.rest());
