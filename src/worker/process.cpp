@@ -34,20 +34,24 @@ char* search_path_of_sessions;
 namespace {
 
 timer_t again;
-int times_asked = 0;  // here alone
+int times_asked = 0;   // here alone,
+int times_waited = 0;  // as this
 
 // A sender's rounds are short, and end with what it knows written down. A lock that somebody else has may hold one up
-// for hours: then there is no end of the round to wait for. The signal comes again and again until the process is gone,
-// for it may have come just before the wait began.
+// for hours: then there is no end of the round to wait for. One that is held for a moment, by a command that changes
+// the configuration for example, is waited for. The signal comes again and again until the process is gone, for it may
+// have come just before the wait began.
 void finish_round(int) {
     constexpr int again_ms = 100;
+    constexpr int patience_with_locks = 5;
     constexpr int patience = 30;  // whatever else holds the round up, a type's output function for example
     int error = errno;
     status::note_asked_to_leave();
     if (!proc_exit_inprogress) {
         ShutdownRequestPending = 1;
         bool waits = MyProc != nullptr && MyProc->waitStatus == PROC_WAIT_STATUS_WAITING;
-        if (waits || ++times_asked > patience) {
+        times_waited = waits ? times_waited + 1 : 0;
+        if (times_waited > patience_with_locks || ++times_asked > patience) {
             InterruptPending = 1;
             ProcDiePending = 1;
         }
