@@ -62,7 +62,9 @@ void read_pattern_list(const Given& option, bool qualified, List** result) {
     if (!read_patterns(text_of(option), qualified, result))
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("could not parse value \"%s\" for parameter \"%s\"", option.value, option.name),
-                        qualified ? errhint("Write a list such as \"public.*, shop.order_?, -shop.order_old\".")
+                        qualified ? errhint("Write a list such as \"public.*, shop.order_?, -shop.order_old\": each has a "
+                                            "schema, and no quotes; a blank, comma or dot within a name has a \\ before "
+                                            "it.")
                                   : errhint("Write a list such as \"shop.*, -shop.debug\".")));
 }
 

@@ -29,10 +29,13 @@ struct Slot {
     const char* held_back;
     const char* limit;
     bool lost_routes;
+    const char* left;  // how much more may be written until it is invalidated; nullptr: without limit
+    bool nearly;       // that is little,
+    bool half;         // or half of the limit
 };
 
 Finding look_at_slot(const Slot& of) {
-    const auto& [broker, slot, wal_status, held_back, limit, lost_routes] = of;
+    const auto& [broker, slot, wal_status, held_back, limit, lost_routes, left, nearly, half] = of;
     if (slot == nullptr && lost_routes)
         return {"error", "its replication slot is gone, and its routes are lost",
                 "Its routes show what was lost; eventbus.restart_route begins anew, with a new slot."};
@@ -40,16 +43,19 @@ Finding look_at_slot(const Slot& of) {
         const wal::SlotState state = wal::look_up_slot(slot);
         if (state.alien != nullptr) return {"error", state.alien, wal::hint_to_drop(slot)};
     }
-    if (slot == nullptr || wal_status == nullptr || held_back == nullptr)  // or it is being made
-        return {"warning", "it has no replication slot yet", "It is made by the broker's sender: see its routes."};
-    if (strcmp(wal_status, "lost") == 0)
+    if (wal_status != nullptr && strcmp(wal_status, "lost") == 0)
         return {
             "error",
             psprintf("replication slot %s was invalidated: WAL that it needed is gone (max_slot_wal_keep_size is %s)",
                      slot, limit),
             "Its routes show what was lost; eventbus.restart_route begins anew."};
-    if (strcmp(wal_status, "unreserved") == 0)
-        return {"error", psprintf("replication slot %s is about to be invalidated; it holds back %s", slot, held_back),
+    if (slot == nullptr || wal_status == nullptr || held_back == nullptr)  // or it is being made
+        return {"warning", "it has no replication slot yet", "It is made by the broker's sender: see its routes."};
+    if (strcmp(wal_status, "unreserved") == 0 || nearly)
+        return {"error",
+                psprintf("replication slot %s is about to be invalidated; it holds back %s%s%s%s", slot, held_back,
+                         left != nullptr ? ", and " : "", left != nullptr ? left : "",
+                         left != nullptr ? " more may be written" : ""),
                 psprintf("Mend or drop the route that stands still, end the transaction that has been open for long or "
                          "writes much, or raise max_slot_wal_keep_size (%s) and reload.",
                          limit)};
@@ -57,6 +63,12 @@ Finding look_at_slot(const Slot& of) {
         return {"warning",
                 psprintf("replication slot %s holds back %s of WAL, more than max_wal_size", slot, held_back),
                 "Mend or drop the route that stands still."};
+    if (half)
+        return {"warning",
+                psprintf("replication slot %s holds back %s of WAL; it is invalidated when %s more are written", slot,
+                         held_back, left),
+                psprintf("Mend or drop the route that stands still, or raise max_slot_wal_keep_size (%s) and reload.",
+                         limit)};
     return {"ok", psprintf("replication slot %s holds back %s of WAL", slot, held_back), nullptr};
 }
 
@@ -126,15 +138,20 @@ void look_at_wal(void (*put)(void* context, const char* name, const Finding& fin
         "SELECT b.name, s.slot_name::text, s.wal_status, pg_size_pretty(pg_current_wal_lsn() - s.restart_lsn), "
         "current_setting('max_slot_wal_keep_size'), "
         "(SELECT bool_and(c.wal_lost) FROM eventbus.cursor c JOIN eventbus.route_config r ON r.id = c.route_id "
-        "WHERE c.detour = 0 AND r.broker_id = b.id AND r.source = 'wal') "
+        "WHERE c.detour = 0 AND r.broker_id = b.id AND r.source = 'wal'), "
+        "pg_size_pretty(greatest(s.safe_wal_size, 0)), "
+        "s.safe_wal_size <= greatest(m.most / 8, pg_size_bytes(current_setting('wal_segment_size'))), "
+        "s.safe_wal_size <= m.most / 2 "
         "FROM eventbus.broker_config b LEFT JOIN pg_replication_slots s ON s.slot_name = "
         "format('pg_eventbus_%s_%s', (SELECT oid FROM pg_database WHERE datname = current_database()), b.id) "
+        "CROSS JOIN (SELECT setting::bigint * 1048576 FROM pg_settings WHERE name = 'max_slot_wal_keep_size') m (most) "
         "WHERE EXISTS (SELECT FROM eventbus.route_config r WHERE r.broker_id = b.id AND r.source = 'wal') ORDER BY 1");
     bool all_exist = true;
     const auto slot_count = static_cast<int>(SPI_processed);
     auto* slots = static_cast<Slot*>(palloc(sizeof(Slot) * static_cast<Size>(slot_count + 1)));
     for (int i = 0; i < slot_count; ++i)
-        slots[i] = {text_at(i, 1), text_at(i, 2), text_at(i, 3), text_at(i, 4), text_at(i, 5), bool_at(i, 6)};
+        slots[i] = {text_at(i, 1), text_at(i, 2), text_at(i, 3), text_at(i, 4), text_at(i, 5), bool_at(i, 6),
+                    text_at(i, 7), bool_at(i, 8), bool_at(i, 9)};
     for (int i = 0; i < slot_count; ++i) {
         all_exist = all_exist && slots[i].slot != nullptr;
         put(context, psprintf("WAL for broker %s", slots[i].broker), look_at_slot(slots[i]));

@@ -65,28 +65,32 @@ bool wants_any(const decoder::Options& options, AskForTopic ask, const char* sch
     return false;
 }
 
-const char* line(const char* then, const char* setting) {
-    return psprintf("Put this line into postgresql.conf and %s: %s", then, setting);
+// How to set it where it is set now. What ALTER SYSTEM is given in quotes is one name.
+const char* set_by(const char* name, const char* value, bool restart) {
+    run_query("SELECT FROM pg_settings WHERE name = $1 AND sourcefile LIKE '%/postgresql.auto.conf'",
+              {Argument::of(name)}, true);
+    if (SPI_processed > 0)
+        return psprintf("Run ALTER SYSTEM SET %s = %s; and %s.", name, value,
+                        restart ? "restart the server" : "SELECT pg_reload_conf();");
+    const char* quote = strpbrk(value, ", ") != nullptr ? "'" : "";
+    return psprintf("Put this line into postgresql.conf and %s: %s = %s%s%s", restart ? "restart the server" : "reload it",
+                    name, quote, value, quote);
 }
-
-constexpr const char* restart = "restart the server";
-constexpr const char* reload = "reload it";
 
 }  // namespace
 
 Need missing_setting(bool slot_exists) {
     if (wal_level < WAL_LEVEL_LOGICAL)
-        return {"wal_level is not logical: changes cannot be read from the WAL", line(restart, "wal_level = logical")};
+        return {"wal_level is not logical: changes cannot be read from the WAL", set_by("wal_level", "logical", true)};
     const char* libraries = GetConfigOption(libraries_setting, true, false);
     if (libraries != nullptr && !lists(libraries, plugin)) {
         constexpr const char* words = "output_plugin_libraries does not list pg_eventbus: no slot can be decoded by it";
         const char* names = without_quotes(libraries);
         if (lists(names, plugin))
-            return {words, psprintf("What ALTER SYSTEM is given in quotes is one name. Run ALTER SYSTEM SET "
-                                    "output_plugin_libraries = %s; and SELECT pg_reload_conf();",
-                                    names)};
-        return {words, line(reload, psprintf("output_plugin_libraries = '%s%s%s'", libraries,
-                                             *libraries != '\0' ? ", " : "", plugin))};
+            return {words, psprintf("What ALTER SYSTEM is given in quotes is one name. %s",
+                                    set_by(libraries_setting, names, false))};
+        const char* more = psprintf("%s%s%s", libraries, *libraries != '\0' ? ", " : "", plugin);
+        return {words, set_by(libraries_setting, more, false)};
     }
     if (slot_exists) return {};
     run_query(
@@ -96,8 +100,8 @@ Need missing_setting(bool slot_exists) {
     constexpr int64 some_more = 4;  // or, with many brokers, one for each and for the one that is asked for
     if (const int64 used = int8_at(0, 1); used >= max_replication_slots)
         return {psprintf("no replication slot is free: all %d are in use", max_replication_slots),
-                line(restart,
-                     psprintf("max_replication_slots = " INT64_FORMAT, used + std::max(some_more, int8_at(0, 2) + 1)))};
+                set_by("max_replication_slots",
+                       psprintf(INT64_FORMAT, used + std::max(some_more, int8_at(0, 2) + 1)), true)};
     return {};
 }
 
@@ -229,7 +233,7 @@ const char* contradicted_table(const Selection& selection, AskForTopic ask) {
         "WHERE pubname = ANY ($1) GROUP BY 1, 2, 3 HAVING count(DISTINCT attnames) > 1 ORDER BY 3",
         {names_in(options)}, true);
     for (uint64 i = 0; i < SPI_processed; ++i)
-        if (strcmp(text_at(i, 1), own_schema) != 0 && decoder::wants_table(options, text_at(i, 1), text_at(i, 2)) &&
+        if (decoder::wants_table(options, text_at(i, 1), text_at(i, 2)) &&
             wants_any(options, ask, text_at(i, 1), text_at(i, 2),
                       {decoder::Operation::insert, decoder::Operation::update, decoder::Operation::remove}))
             return text_at(i, 3);
