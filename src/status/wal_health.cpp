@@ -150,8 +150,8 @@ void look_at_wal(void (*put)(void* context, const char* name, const Finding& fin
     const auto slot_count = static_cast<int>(SPI_processed);
     auto* slots = static_cast<Slot*>(palloc(sizeof(Slot) * static_cast<Size>(slot_count + 1)));
     for (int i = 0; i < slot_count; ++i)
-        slots[i] = {text_at(i, 1), text_at(i, 2), text_at(i, 3), text_at(i, 4), text_at(i, 5), bool_at(i, 6),
-                    text_at(i, 7), bool_at(i, 8), bool_at(i, 9)};
+        slots[i] = {text_at(i, 1), text_at(i, 2), text_at(i, 3), text_at(i, 4), text_at(i, 5),
+                    bool_at(i, 6), text_at(i, 7), bool_at(i, 8), bool_at(i, 9)};
     for (int i = 0; i < slot_count; ++i) {
         all_exist = all_exist && slots[i].slot != nullptr;
         put(context, psprintf("WAL for broker %s", slots[i].broker), look_at_slot(slots[i]));

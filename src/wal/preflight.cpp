@@ -73,8 +73,8 @@ const char* set_by(const char* name, const char* value, bool restart) {
         return psprintf("Run ALTER SYSTEM SET %s = %s; and %s.", name, value,
                         restart ? "restart the server" : "SELECT pg_reload_conf();");
     const char* quote = strpbrk(value, ", ") != nullptr ? "'" : "";
-    return psprintf("Put this line into postgresql.conf and %s: %s = %s%s%s", restart ? "restart the server" : "reload it",
-                    name, quote, value, quote);
+    return psprintf("Put this line into postgresql.conf and %s: %s = %s%s%s",
+                    restart ? "restart the server" : "reload it", name, quote, value, quote);
 }
 
 }  // namespace
@@ -100,8 +100,8 @@ Need missing_setting(bool slot_exists) {
     constexpr int64 some_more = 4;  // or, with many brokers, one for each and for the one that is asked for
     if (const int64 used = int8_at(0, 1); used >= max_replication_slots)
         return {psprintf("no replication slot is free: all %d are in use", max_replication_slots),
-                set_by("max_replication_slots",
-                       psprintf(INT64_FORMAT, used + std::max(some_more, int8_at(0, 2) + 1)), true)};
+                set_by("max_replication_slots", psprintf(INT64_FORMAT, used + std::max(some_more, int8_at(0, 2) + 1)),
+                       true)};
     return {};
 }
 

@@ -63,8 +63,8 @@ void close_decoder();
 void open_decoder_if_due();
 // While one leaves the next one waits.
 bool a_decoder_leaves();
-// While routes have no room nobody takes what the decoder has sent, or hears that it has ended, which the server may have
-// seen to when it gave up the slot. True: it was, and the routes are lost.
+// While routes have no room nobody takes what the decoder has sent, or hears that it has ended, which the server may
+// have seen to when it gave up the slot. True: it was, and the routes are lost.
 bool notice_lost_slot();
 // Takes what the decoder has sent, while routes have room. Returns true if there may be more at once.
 bool receive_from_decoder(const WalLimits& limits);
