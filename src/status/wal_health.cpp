@@ -7,6 +7,7 @@
 #include "catalog/arguments.hpp"
 #include "catalog/wal_selection.hpp"
 #include "core/settings.hpp"
+#include "postgres/attempt.hpp"
 #include "postgres/query.hpp"
 #include "wal/preflight.hpp"
 #include "wal/slot.hpp"
@@ -109,6 +110,11 @@ Finding look_at_tables(const char* options, const char* url, const char* topics)
         return {"warning", "it takes nothing that there is now: no table's changes, and no messages",
                 "See its tables, publications, operations, messages and topics; the topic of a row is "
                 "schema.table.operation."};
+    const char* named = patterns == nullptr ? catalog::topics_without_rows(selection, topics) : nullptr;
+    if (tables == nullptr && named != nullptr)
+        return {"warning", psprintf("its topics name tables of which it gets no rows: %s", named),
+                "Correct its topics, or its publications; for messages alone, set the route option tables to "
+                "\"-*.*\"."};
     if (tables == nullptr && patterns != nullptr)
         return {"warning", psprintf("it asks for tables that do not exist, or of which it gets no rows: %s", patterns),
                 "Create them, or correct the route option tables; for no tables it is \"-*.*\"."};
@@ -116,6 +122,18 @@ Finding look_at_tables(const char* options, const char* url, const char* topics)
     return {"warning",
             psprintf("tables without a replica identity: %s. %s", tables, wal::words_without_identity(selection)),
             "Give them a primary key that is not deferrable, or ALTER TABLE ... REPLICA IDENTITY FULL."};
+}
+
+// A route of which that cannot be said costs the others nothing, nor does a lock on a table: PostgreSQL's view of
+// publications opens the tables from version 16 on.
+Finding try_to_look_at_tables(const char* options, const char* url, const char* topics) {
+    Finding found = {};
+    const ErrorData* error = attempt_without_waiting([&] { found = look_at_tables(options, url, topics); });
+    if (error == nullptr) return found;
+    if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+        return {"warning", "not looked at: somebody has locked a table of its publications", "Ask again later."};
+    return {"error", psprintf("cannot be looked at: %s", error_words(error)),
+            "Mend the route with eventbus.alter_route, or what the error names."};
 }
 
 }  // namespace
@@ -160,7 +178,7 @@ void look_at_wal(void (*put)(void* context, const char* name, const Finding& fin
     put(context, "messages in the WAL", look_at_messages());
     for (int i = 0; i < count; ++i)
         put(context, psprintf("tables of route %s", lines[i].name),
-            look_at_tables(lines[i].options, lines[i].url, lines[i].topics));
+            try_to_look_at_tables(lines[i].options, lines[i].url, lines[i].topics));
 }
 
 }  // namespace eventbus::status

@@ -146,20 +146,47 @@ const char* tables_without_identity(const Selection& selection, AskForTopic ask)
     return found > 0 ? names.data : nullptr;
 }
 
-// Why a relation's rows are no changes in the WAL, or not those of a publication; nullptr: they are.
-static const char* why_never(char kind, char persistence, bool published) {
-    switch (kind) {
+// The relations that somebody may take for tables: schema, name, kind, persistence, whether its changes go under its
+// name.
+static uint64 find_relations(const decoder::Options& options) {
+    return run_query(
+        "SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, "
+        "CASE WHEN $1 IS NULL THEN c.relkind <> 'p' ELSE EXISTS (SELECT FROM pg_publication_tables t "
+        "WHERE t.schemaname = n.nspname AND t.tablename = c.relname AND t.pubname = ANY ($1)) END "
+        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') "
+        "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'eventbus') ORDER BY 1, 2",
+        {names_in(options)}, true);
+}
+
+// Why the rows of a relation that was found are no changes in the WAL, or not those of a publication, as
+// " (schema.name is …)"; nullptr: they are.
+static const char* why_never(const decoder::Options& options, uint64 row) {
+    const bool published = bool_at(row, 5);
+    const char* why = nullptr;
+    switch (*text_at(row, 3)) {
         case RELKIND_RELATION:
-            if (persistence != RELPERSISTENCE_PERMANENT) return "is unlogged: the WAL does not have its rows";
-            return published ? nullptr : "is in none of the route's publications";
+            if (*text_at(row, 4) != RELPERSISTENCE_PERMANENT)
+                why = "is unlogged: the WAL does not have its rows";
+            else if (!published)
+                why = "is in none of the route's publications";
+            break;
         case RELKIND_PARTITIONED_TABLE:
             // A publication via its root says the root's name.
-            return published ? nullptr : "is partitioned: its rows are changes of its partitions, under their names";
+            if (published) break;
+            why = options.by_publication ? "is partitioned, and none of the route's publications has it with "
+                                           "publish_via_partition_root: its rows are changes of its partitions, under "
+                                           "their names"
+                                         : "is partitioned: its rows are changes of its partitions, under their names; "
+                                           "a publication with publish_via_partition_root has them under its own";
+            break;
         case RELKIND_FOREIGN_TABLE:
-            return "is a foreign table: its rows are elsewhere";
+            why = "is a foreign table: its rows are elsewhere";
+            break;
         default:
-            return "is no table";
+            why = "is no table";
     }
+    return why == nullptr ? nullptr : psprintf(" (%s.%s %s)", text_at(row, 1), text_at(row, 2), why);
 }
 
 const char* patterns_without_tables(const Selection& selection) {
@@ -169,14 +196,7 @@ const char* patterns_without_tables(const Selection& selection) {
     ListCell* cell;
     foreach (cell, options.tables) any = any || !static_cast<decoder::Pattern*>(lfirst(cell))->except;
     if (!any) return nullptr;
-    run_query(
-        "SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, "
-        "CASE WHEN $1 IS NULL THEN c.relkind <> 'p' ELSE EXISTS (SELECT FROM pg_publication_tables t "
-        "WHERE t.schemaname = n.nspname AND t.tablename = c.relname AND t.pubname = ANY ($1)) END "
-        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') "
-        "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'eventbus') ORDER BY 1, 2",
-        {names_in(options)}, true);
+    const uint64 count = find_relations(options);
     StringInfoData names;
     initStringInfo(&names);
     foreach (cell, options.tables) {
@@ -184,17 +204,45 @@ const char* patterns_without_tables(const Selection& selection) {
         List* alone = list_make1(pattern);
         bool fits = pattern->except;
         const char* why = nullptr;
-        for (uint64 i = 0; i < SPI_processed && !fits; ++i) {
+        for (uint64 i = 0; i < count && !fits; ++i) {
             if (!decoder::fits(alone, text_at(i, 1), text_at(i, 2)) ||
                 !decoder::wants_table(options, text_at(i, 1), text_at(i, 2)))
                 continue;
-            const char* never = why_never(*text_at(i, 3), *text_at(i, 4), bool_at(i, 5));
+            const char* never = why_never(options, i);
             fits = never == nullptr;
-            if (!fits && why == nullptr) why = psprintf(" (%s.%s %s)", text_at(i, 1), text_at(i, 2), never);
+            if (why == nullptr) why = never;
         }
         if (!fits)
             appendStringInfo(&names, "%s%s.%s%s", names.len > 0 ? ", " : "", pattern->schema, pattern->name,
                              why != nullptr ? why : "");
+    }
+    return names.len > 0 ? names.data : nullptr;
+}
+
+// Whether the topics want changes of the table by its name: those of another one in its place they do not.
+static bool wants_by_name(const decoder::Options& options, AskForTopic ask, const char* schema, const char* table) {
+    const char* other = psprintf("%s_and_not_this_one", table);
+    for (decoder::Operation operation : {decoder::Operation::insert, decoder::Operation::update,
+                                         decoder::Operation::remove, decoder::Operation::truncate})
+        if (wants_any(options, ask, schema, table, {operation}) && !wants_any(options, ask, schema, other, {operation}))
+            return true;
+    return false;
+}
+
+const char* topics_without_rows(const Selection& selection, AskForTopic ask) {
+    decoder::Options options;
+    read_selection(selection, &options);
+    const uint64 count = find_relations(options);
+    StringInfoData names;
+    initStringInfo(&names);
+    for (uint64 i = 0; i < count; ++i) {
+        const char* schema = text_at(i, 1);
+        const char* table = text_at(i, 2);
+        if (strchr("vm", *text_at(i, 3)) != nullptr || !decoder::wants_table(options, schema, table) ||
+            !wants_by_name(options, ask, schema, table))
+            continue;
+        if (const char* never = why_never(options, i))
+            appendStringInfo(&names, "%s%s.%s%s", names.len > 0 ? ", " : "", schema, table, never);
     }
     return names.len > 0 ? names.data : nullptr;
 }
@@ -205,7 +253,7 @@ bool takes_nothing(const Selection& selection, AskForTopic ask) {
     if (selection.messages == nullptr || strcmp(selection.messages, "-*") != 0) return false;
     run_query(
         "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' "
+        "WHERE (c.relkind = 'r' OR c.relkind = 'p' AND $1 IS NOT NULL) AND c.relpersistence = 'p' "
         "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'eventbus') "
         "AND ($1 IS NULL OR EXISTS (SELECT FROM pg_publication_tables t JOIN pg_publication p USING (pubname) "
         "WHERE t.schemaname = n.nspname AND t.tablename = c.relname AND t.pubname = ANY ($1) "
