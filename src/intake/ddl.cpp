@@ -177,14 +177,21 @@ Argument read_tags(char* text) {
     return {TEXTARRAYOID, makeArrayResult(made, CurrentMemoryContext), false};
 }
 
+struct KnownTag {
+    const char* name;
+    bool fires;  // event triggers
+};
+#define PG_CMDTAG(tag, name, event_trigger_ok, table_rewrite_ok, row_count) {name, event_trigger_ok},
+constexpr KnownTag known_tags[] = {
+#include "tcop/cmdtaglist.h"
+};
+#undef PG_CMDTAG
+
 // As eventbus.capture does: topic grants are looked at now, for all that will be published, and not when it is.
 void check_topics(const char* topic, const Argument& tags) {
-    for (int i = 0; i < COMMAND_TAG_NEXTTAG; ++i) {
-        const auto tag = static_cast<CommandTag>(i);
-        const char* name = GetCommandTagName(tag);
-        if (command_tag_event_trigger_ok(tag) && wanted(tags.null ? nullptr : DatumGetArrayTypeP(tags.value), name))
-            check_allowed(ddl_topic(topic, name));
-    }
+    ArrayType* chosen = tags.null ? nullptr : DatumGetArrayTypeP(tags.value);
+    for (const KnownTag& tag : known_tags)
+        if (tag.fires && wanted(chosen, tag.name)) check_allowed(ddl_topic(topic, tag.name));
 }
 
 bool drop_event_triggers() {
