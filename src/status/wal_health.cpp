@@ -7,6 +7,7 @@
 #include "catalog/arguments.hpp"
 #include "catalog/wal_selection.hpp"
 #include "core/settings.hpp"
+#include "postgres/attempt.hpp"
 #include "postgres/query.hpp"
 #include "wal/preflight.hpp"
 #include "wal/slot.hpp"
@@ -141,9 +142,14 @@ void look_at_wal(void (*put)(void* context, const char* name, const Finding& fin
     }
     put(context, "WAL", look_at_settings(all_exist));
     put(context, "messages in the WAL", look_at_messages());
-    for (int i = 0; i < count; ++i)
-        put(context, psprintf("tables of route %s", lines[i].name),
-            look_at_tables(lines[i].options, lines[i].url, lines[i].topics));
+    for (int i = 0; i < count; ++i) {
+        Finding finding{};
+        const ErrorData* error =
+            attempt([&] { finding = look_at_tables(lines[i].options, lines[i].url, lines[i].topics); });
+        if (error != nullptr)
+            finding = {"error", psprintf("what it takes cannot be told: %s", error_words(error)), error->hint};
+        put(context, psprintf("tables of route %s", lines[i].name), finding);
+    }
 }
 
 }  // namespace eventbus::status
