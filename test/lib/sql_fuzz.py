@@ -20,23 +20,27 @@ from sql_fuzz_acts import ACTS, SCHEMA, TABLES
 from sql_fuzz_values import WORDS, Values
 
 CONFIG = {
-    "eventbus.rotation_period": 1, "eventbus.segment_size": "'1MB'", "max_wal_size": "'1GB'", "log_min_messages": "warning",
+    "eventbus.rotation_period": 1, "eventbus.segment_size": "'1MB'", "max_wal_size": "'1GB'",
+    "log_min_messages": "warning",
     # The SQLSTATE tells what happened in workers as well.
     "log_line_prefix": "'%m [%p] %e %b '", "max_prepared_transactions": 20,
 }
 # Who, and how often.
-ROLES = {"postgres": 8, "fuzz_publisher": 2, "fuzz_operator": 3, "fuzz_replicator": 2, "fuzz_owner": 3, "fuzz_monitor": 1, "fuzz_nobody": 1}
+ROLES = {"postgres": 8, "fuzz_publisher": 2, "fuzz_operator": 3, "fuzz_replicator": 2, "fuzz_owner": 3,
+         "fuzz_monitor": 1, "fuzz_nobody": 1}
 STRANGERS = [role for role in ROLES if role != "postgres"]
 GRANTS = """
 GRANT USAGE ON SCHEMA eventbus TO fuzz_publisher, fuzz_operator, fuzz_owner;
-GRANT EXECUTE ON FUNCTION eventbus.publish, eventbus.publish_text, eventbus.publish_bytes, eventbus.publish_wal, eventbus.publish_now TO fuzz_publisher;
+GRANT EXECUTE ON FUNCTION eventbus.publish, eventbus.publish_text, eventbus.publish_bytes, eventbus.publish_wal,
+    eventbus.publish_now TO fuzz_publisher;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA eventbus TO fuzz_operator;
 GRANT SELECT ON eventbus.event, eventbus.dead_letter, eventbus.status, eventbus.broker, eventbus.route TO fuzz_operator;
 GRANT EXECUTE ON FUNCTION eventbus.capture, eventbus.uncapture, eventbus.publish_change TO fuzz_owner;
 ALTER TABLE fuzz.t OWNER TO fuzz_owner;
 ALTER TABLE fuzz."odd ""name""." OWNER TO fuzz_owner;
 """
-BEGINS = ["", "", "BEGIN", "BEGIN", "BEGIN ISOLATION LEVEL SERIALIZABLE", "BEGIN ISOLATION LEVEL REPEATABLE READ", "BEGIN READ ONLY",
+BEGINS = ["", "", "BEGIN", "BEGIN", "BEGIN ISOLATION LEVEL SERIALIZABLE", "BEGIN ISOLATION LEVEL REPEATABLE READ",
+          "BEGIN READ ONLY",
           "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"]
 OPTIONS = "-c statement_timeout=3s -c lock_timeout=500ms -c idle_in_transaction_session_timeout=0"
 CRASH = re.compile(r"was terminated by signal|PANIC|TRAP:|stuck spinlock|terminate called|reinitializing|invalid page")
@@ -46,6 +50,10 @@ LONGEST = 60  # seconds of a statement, whose timeout is 3
 NO_FAULT_OF_A_VIEW = ("42501", "25P02", "40", "53", "54", "57014", "55P03", "42P01", "42883", "3F000")
 # Internal errors that are PostgreSQL's own: a pattern of the message, and why it is not ours.
 FORGIVEN = {}
+
+
+def shortened(sql):
+    return sql if len(sql) < 4000 else f"{sql[:2000]} ... {sql[-1900:]}"
 
 
 class Session:
@@ -73,7 +81,8 @@ class Session:
     def show(self, *views):
         """Views answer whoever may ask, whatever stands behind them."""
         for view in views:
-            if not self.run(f"SELECT * FROM eventbus.{view}") and not self.last_error.pgcode.startswith(NO_FAULT_OF_A_VIEW):
+            fine = self.run(f"SELECT * FROM eventbus.{view}")
+            if not fine and not self.last_error.pgcode.startswith(NO_FAULT_OF_A_VIEW):
                 self.world.tell(self, f"a view that fails, {self.last_error.pgcode}: {self.last_error}", view)
 
     def failed(self):
@@ -131,7 +140,7 @@ class Session:
         self.in_transaction = False
 
     def text(self):
-        return "\n".join(f"    {sql if len(sql) < 2000 else sql[:1000] + ' ... ' + sql[-900:]};" for sql in self.history)
+        return "\n".join(f"    {shortened(sql)};" for sql in self.history)
 
 
 class World:
@@ -144,7 +153,8 @@ class World:
         self.values = Values(self.dice, self.names)
 
     def tell(self, session, what, sql):
-        self.wrong.append(f"{session.role} in {session.database.name}, statement {self.count}: {what}\n{sql[:3000]}\n  after\n{session.text()}")
+        where = f"{session.role} in {session.database.name}, statement {self.count}"
+        self.wrong.append(f"{where}: {what}\n{shortened(sql)}\n  after\n{session.text()}")
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
@@ -200,10 +210,12 @@ class World:
         """What there is to be called."""
         database = self.databases[0]
         rows = database.run("""
-            SELECT p.proname::text, p.prorettype::regtype::text, p.pronargdefaults, coalesce(p.proargnames, '{}')::text[],
+            SELECT p.proname::text, p.prorettype::regtype::text, p.pronargdefaults,
+                   coalesce(p.proargnames, '{}')::text[],
                    ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY a (t, n) ORDER BY n)
             FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
-                JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND e.extname = 'pg_eventbus'
+                JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+            WHERE e.extname = 'pg_eventbus'
             ORDER BY p.oid::regprocedure::text COLLATE "C" """)
         self.functions = [(name, list(zip(names, types)), defaults) for name, _, defaults, names, types in rows]
         self.triggers = [name for name, result, *_ in rows if result == "trigger"]
@@ -228,7 +240,8 @@ class World:
         session = dice.choices(self.sessions, [ROLES[session.role] for session in self.sessions])[0]
         if not session.in_transaction and (begin := dice.choice(BEGINS)):
             session.begin(begin, careful=dice.random() < 0.8)
-        weights = [weight if session.role == "postgres" or not superuser else 0.1 for weight, superuser, _ in ACTS.values()]
+        weights = [weight if session.role == "postgres" or not superuser else 0.1 for weight, superuser,
+                   _ in ACTS.values()]
         for _ in range(dice.randint(1, 4)):
             saved = session.in_transaction and dice.random() < 0.4
             if saved:
@@ -255,7 +268,8 @@ class World:
         for database in self.databases:
             for gid, in database.run("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"):
                 database.run(f"ROLLBACK PREPARED '{gid}'")
-            for name, in database.run("SELECT name FROM eventbus.broker_config WHERE name <> ALL (%s)", list(self.urls)):
+            for name, in database.run("SELECT name FROM eventbus.broker_config WHERE name <> ALL (%s)",
+                                      list(self.urls)):
                 database.run("SELECT eventbus.drop_broker(%s, true)", name)
             for name, in database.run("SELECT name FROM eventbus.route_config WHERE name !~ '^(all|good|fuzz_wal)'"):
                 database.run("SELECT eventbus.drop_route(%s)", name)
