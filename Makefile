@@ -43,6 +43,14 @@ PG_CPPFLAGS = -Isrc -isystem $(shell $(PG_CONFIG) --includedir-server)
 PG_CXXFLAGS = -std=c++20 -fvisibility=hidden $(WARNINGS) -MMD -MP -DEVENTBUS_VERSION='"$(EXTVERSION)"'
 SHLIB_LINK = -lstdc++ -ldl -lrt
 
+# SANITIZE=address,undefined: with their checks, and the server's memory watched; scripts/host-sanitized.
+SANITIZE ?=
+ifneq ($(SANITIZE),)
+OBJS += test/lib/watched_memory.o
+SANITIZED = -O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE)
+SHLIB_LINK += $(SANITIZED)
+endif
+
 # PGXS has a target of its own by the name of check, which only says that there is none.
 ifneq ($(filter check,$(MAKECMDGOALS)),)
 .PHONY: check
@@ -53,7 +61,7 @@ else
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 # PGXS's own flags carry warnings that are C's, and an optimisation level.
-override CXXFLAGS := -O2 -g -fPIC $(PG_CXXFLAGS)
+override CXXFLAGS := -O2 -g -fPIC $(PG_CXXFLAGS) $(SANITIZED)
 
 -include $(wildcard $(OBJS:.o=.d) $(MODULE_OBJS:.o=.d))
 
@@ -65,7 +73,7 @@ all: $(MODULES_BUILT)
 
 define module
 pg_eventbus_$(1).so: $$(OBJS_$(1))
-	$$(CXX) -shared -Wl,--as-needed -Wl,-z,defs -o $$@ $$^ $$(LIBS_$(1)) -lpthread
+	$$(CXX) -shared $$(SANITIZED) -Wl,--as-needed -Wl,-z,defs -o $$@ $$^ $$(LIBS_$(1)) -lpthread
 endef
 $(foreach protocol,$(PROTOCOLS),$(eval $(call module,$(protocol))))
 

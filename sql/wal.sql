@@ -102,6 +102,19 @@ SELECT level, detail, hint FROM eventbus.health() WHERE name = 'tables of route 
 \set ON_ERROR_ROLLBACK off
 ROLLBACK;
 
+-- A row that cannot be read, as of another version or by somebody's hand, shows as such, and hides no other.
+BEGIN;
+WITH strange AS (INSERT INTO eventbus.broker_config (name, url) VALUES ('strange_broker', 'nosuch://h') RETURNING id)
+INSERT INTO eventbus.route_config (name, broker_id, destination, topics, source, options)
+    SELECT name, id, 'stream:s', topics, 'wal', options::jsonb
+    FROM (SELECT id FROM eventbus.broker_config WHERE name = 'wal_broker') b,
+         (VALUES ('bad_option', '#', '{"nosuch": 1}'), ('bad_number', '#', '{"a": 1e4000}'), ('bad_topics', 'a..b', '{"source": "wal"}'),
+                 ('good', '#', '{"source": "wal", "tables": "-*.*"}')) r (name, topics, options)
+    UNION ALL SELECT 'bad_scheme', id, 'stream:s', '#', 'wal', '{}' FROM strange;
+SELECT name, level, detail, hint FROM eventbus.health() WHERE name LIKE 'tables of route %' ORDER BY 1;
+SELECT count(*) FROM eventbus.status;
+ROLLBACK;
+
 -- A route keeps its source.
 SELECT eventbus.create_route('l', 'wal_broker', 'stream:s');
 SELECT eventbus.alter_route('l', options => '{"source": "wal"}');

@@ -42,7 +42,7 @@ Argument stored_error(std::string_view words) {
 Argument stored_bytes(std::string_view bytes) {
     auto* copy = static_cast<bytea*>(palloc(bytes.size() + VARHDRSZ));
     SET_VARSIZE(copy, bytes.size() + VARHDRSZ);
-    memcpy(VARDATA(copy), bytes.data(), bytes.size());
+    bytes.copy(VARDATA(copy), bytes.size());
     return Argument::of_bytes(copy);
 }
 

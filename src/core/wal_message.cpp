@@ -48,7 +48,7 @@ void write_wal_message(const Event& event, char* to) {
     std::memcpy(to, &head, sizeof head);
     to += sizeof head;
     const auto put = [&to](std::string_view text) {
-        std::memcpy(to, text.data(), text.size());
+        text.copy(to, text.size());
         to += text.size();
     };
     put(event.topic);

@@ -59,7 +59,7 @@ Event copy_event(Chunk* chunk, const Event& event) {
     char* texts = room_for(chunk, length_of_texts(packed));
     char* at = texts;
     put_texts(event, [&at](std::string_view text) {
-        memcpy(at, text.data(), text.size());
+        text.copy(at, text.size());
         at += text.size();
     });
     return unpack(packed, texts);

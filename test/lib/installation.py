@@ -1,11 +1,31 @@
-# What it is: an installation of PostgreSQL that shares all files with the real one, but for modules that tests change.
-# Who calls it: live tests of modules that are missing, and of a library with faults in it.
+# What it is: other installations of PostgreSQL beside the real one: a copy, and one that shares all files but some.
+# Who calls it: live tests of modules that are missing, and of a library with faults in it; scripts that build others.
 # Never: changes a file of the real installation.
 import os
 import shutil
 
 from postgres import directory_of
 from processes import make_directory, remove_directory
+
+
+class Copy:
+    """Of the real one, in a directory. PostgreSQL finds its directories from where its programs are, as long as they lie
+    to each other as before."""
+
+    def __init__(self, root):
+        self.root = root
+        self.pg_config = os.path.join(self.place("bindir"), "pg_config")
+
+    def place(self, what):
+        return os.path.join(self.root, directory_of(what).lstrip("/"))
+
+    def make(self):
+        shutil.rmtree(self.root, ignore_errors=True)
+        for real, place in ((os.path.dirname(directory_of("bindir")), os.path.dirname(self.place("bindir"))),
+                            (directory_of("sharedir"), self.place("sharedir"))):
+            shutil.copytree(real, place, symlinks=True)
+        os.makedirs(os.path.dirname(self.place("includedir")), exist_ok=True)
+        os.symlink(os.path.realpath(directory_of("includedir")), self.place("includedir"))
 
 
 class Installation:

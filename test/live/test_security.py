@@ -144,6 +144,38 @@ def test_plain_tcp_where_tls_is_expected_is_an_error_on_status(db, redis_server,
     assert db.wait_status("out", last_error=lambda text: bool(text))["delivered"] == 0
 
 
+def refused_until_mended(db, name, url, refused, words, mended):
+    """A broker's options that refuse the server, and others that take it."""
+    db.broker("b", url, **refused)
+    db.route("out", "b", f"stream:{name}")
+    db.publish("t", 1)
+    row = db.wait_error("out", words)
+    assert row["state"] in ("held", "retrying") and row["delivered"] == 0
+    db.run("SELECT eventbus.alter_broker('b', NULL, %s::jsonb)", json.dumps(mended))
+    db.wait_status("out", delivered=1, state="active")
+
+
+def test_a_revoked_certificate_is_refused(db, redis_server, certificates, name):
+    trusted = {"ca_file": certificates.ca}
+    refused_until_mended(db, name, f"rediss://localhost:{redis_server.tls_port}",
+                         {**trusted, "crl_file": certificates.server_crl}, "certificate revoked",
+                         {**trusted, "crl_file": certificates.empty_crl})
+
+
+def test_a_name_in_the_subject_alone_is_not_enough(db, servers, certificates, name):
+    server = servers({"tls-cert-file": certificates.subject_cert, "tls-key-file": certificates.subject_key}, certificates)
+    trusted = {"ca_file": certificates.ca}
+    refused_until_mended(db, name, f"rediss://localhost:{server.tls_port}", trusted, "hostname mismatch",
+                         {**trusted, "verify": False})
+
+
+def test_the_least_version_of_tls_is_an_option(db, servers, certificates, name):
+    server = servers({"tls-protocols": "TLSv1.2"}, certificates)
+    trusted = {"ca_file": certificates.ca}
+    refused_until_mended(db, name, f"rediss://localhost:{server.tls_port}", {**trusted, "tls_min_version": "1.3"},
+                         "TLS handshake failed", {**trusted, "tls_min_version": "1.2"})
+
+
 # Secrets
 
 

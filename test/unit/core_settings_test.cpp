@@ -151,6 +151,7 @@ TEST(Url, MalformedIsRefusedWithoutQuotingIt) {
         EXPECT_EQ(error.message(), "malformed broker URL") << text;
         EXPECT_FALSE(error.detail().empty()) << text;
         EXPECT_NE(error.hint().find("scheme://user:password@host:port/path"), std::string::npos) << text;
+        EXPECT_NE(error.hint().find("percent-encoded"), std::string::npos) << text;
         EXPECT_EQ((error.message() + error.detail() + error.hint()).find("hunter2"), std::string::npos) << text;
     }
     EXPECT_THROW(parse_url("redis:///" + std::string(108, 'x'), 1), BadInput);

@@ -47,6 +47,18 @@ TEST(WalMessage, ReadsWhatItWrites) {
     }
 }
 
+TEST(WalMessage, WhatIsNotGivenIsEmpty) {
+    Event event;
+    event.topic = "t";
+    const auto content = write(event);
+    Event read;
+    ASSERT_TRUE(read_wal_message(content, read));
+    EXPECT_EQ(read.topic, "t");
+    EXPECT_FALSE(read.key.has_value());
+    EXPECT_EQ(read.headers, "");
+    EXPECT_EQ(read.payload, "");
+}
+
 TEST(WalMessage, AnEmptyKeyIsAKey) {
     Event event = sample();
     event.key = "";
