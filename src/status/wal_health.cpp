@@ -132,8 +132,9 @@ Finding try_to_look_at_tables(const char* options, const char* url, const char* 
     if (error == nullptr) return found;
     if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
         return {"warning", "not looked at: somebody has locked a table of its publications", "Ask again later."};
-    return {"error", psprintf("cannot be looked at: %s", error_words(error)),
-            "Mend the route with eventbus.alter_route, or what the error names."};
+    return {
+        "error", psprintf("cannot be looked at: %s", error_words(error)),
+        error->hint != nullptr ? error->hint : "Mend the route with eventbus.alter_route, or what the error names."};
 }
 
 }  // namespace
