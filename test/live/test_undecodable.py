@@ -183,6 +183,32 @@ def test_the_output_plugin_leaves_out_what_it_cannot_write(speaking, options, in
     assert notices.count("are left out") == count and "called" not in notices
 
 
+def test_values_that_are_not_what_they_say(db, route, redis_server, name):
+    """Rows and arrays that functions in C have given to another type than they made: their changes are dead letters."""
+    db.run("CREATE TYPE pair AS (a int, b text); CREATE TYPE other AS (a text, b int)")
+    db.run("CREATE TABLE item (id int PRIMARY KEY, p pair, pp pair[], n text[])")
+    for argument, result in (("other", "pair"), ("record", "pair"), ("int[]", "text[]")):
+        db.run(f"CREATE FUNCTION lie({argument}) RETURNS {result} IMMUTABLE STRICT LANGUAGE internal AS 'byteasend'")
+    route("all", "#")
+    pid = db.sender("all")
+    lies = {"p": "lie(ROW('x', 1)::other)", "pp": "ARRAY[lie(ROW(1, 2))]", "n": "lie(ARRAY[1])"}
+    for n, (column, lie) in enumerate(lies.items()):
+        db.run(f"INSERT INTO item (id, {column}) VALUES ({n}, {lie})")
+    db.run("CREATE TABLE gone (id int PRIMARY KEY, p pair)")
+    db.run("INSERT INTO gone VALUES (1, lie(ROW('x', 1)::other))")
+    db.run("DROP TABLE gone; DROP TYPE other CASCADE")
+    db.run("INSERT INTO item (id, p) VALUES (9, ROW(1, 'x'))")
+    entry, = arrived(redis_server, f"{name}-all", 1)
+    assert json.loads(entry["payload"])["after"]["p"] == {"a": 1, "b": "x"}
+    dead = db.wait_dead("all", 4)
+    assert [(d["topic"], d["key"]) for d in dead] == [("public.item.insert", "0"), ("public.item.insert", "1"),
+                                                      ("public.item.insert", "2"), ("public.gone.insert", "1")]
+    words = ["public.pair is marked as one of public.other", "public.pair is marked as one of pg_catalog.record",
+             "text[] is marked as an array of integer", "public.pair is marked as one of public.other"]
+    assert all(d["incomplete"] and word in d["error"] for d, word in zip(dead, words)), dead
+    assert db.sender("all") == pid
+
+
 def test_casts_to_json_in_c_are_called(db):
     """hstore's, as PostgreSQL's to_json does, also within arrays."""
     db.run("CREATE EXTENSION hstore")
