@@ -51,6 +51,14 @@ SELECT level, detail, hint FROM eventbus.health() WHERE name = 'dead letters';
 SELECT eventbus.redeliver();
 ROLLBACK;
 
+-- Headers that are no jsonb are text: such a one is whole
+BEGIN;
+INSERT INTO eventbus.dead_letter_store (route_id, event_id, topic, headers_text, content_type, payload_text, published_at, error, attempts, failed_at)
+SELECT id, 105, 'shop.order', '{"a": "\u0000"}', 'x/y', 'text', '2026-01-01 00:00Z', 'NO_ROUTE', 3, '2026-01-01 00:01Z' FROM eventbus.route_config WHERE name = 'one';
+SELECT event_id, headers, headers_text, incomplete FROM eventbus.dead_letter WHERE event_id = 105;
+SELECT eventbus.redeliver('one', 105), eventbus.discard('one', 105);
+ROLLBACK;
+
 -- Discarded
 SELECT eventbus.discard('two', 102);
 SELECT eventbus.discard('one', 102);

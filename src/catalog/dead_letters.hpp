@@ -19,12 +19,13 @@ struct DeadLetter {
 };
 
 // Stores events that were refused for good. One that is there already (sent again, and refused again) gets the new
-// error and its attempts added. One that the table does not take is stored without payload and headers, and says so.
-// Errors only where that fails, too: a shortage, or a table that is not ours any more.
-void store_dead_letters(const DeadLetter* letters, int count);
+// error and its attempts added. Of one that the table does not take whole as much is stored as it takes, and says so.
+// Errors only where that fails, too: a shortage, or a table that is not ours any more. With spare_memory that there is
+// no memory for a large one is no shortage: its payload is left out.
+void store_dead_letters(const DeadLetter* letters, int count, bool spare_memory);
 
 // Dead letters that an operator wants sent again, in id order from behind after_id on; allocated in `memory`. The last
-// one may step over most_bytes, whatever its size.
+// one may step over most_bytes, whatever its size. What the table cannot give any more is put back among the dead.
 int take_requeued(int32 route_id, int64 after_id, int most, int64 most_bytes, Event** events, MemoryContext memory);
 
 // How many of them still wait; `ids` is a bigint[] as text.

@@ -50,6 +50,15 @@ void outdate(Plans* plans, RelationPlan* plan) {
     plans->stale = plan;
 }
 
+template <typename Concerns>
+void outdate_all(Plans* plans, Concerns concerns) {
+    if (plans->unfinished != nullptr && concerns(plans->unfinished)) plans->unfinished->stale = true;
+    HASH_SEQ_STATUS scan;
+    hash_seq_init(&scan, plans->table);
+    while (auto* entry = static_cast<Entry*>(hash_seq_search(&scan)))
+        if (concerns(entry->plan)) outdate(plans, entry->plan);
+}
+
 void outdate(Plans* plans, Oid relation) {
     // What a default's text says of a sequence or function changes with those.
     if (plans->options->include_default) relation = InvalidOid;
@@ -57,16 +66,10 @@ void outdate(Plans* plans, Oid relation) {
         return relation == InvalidOid || plan->relation == relation || plan->published == relation ||
                list_member_oid(plan->walk.relations, relation);
     };
+    if (relation == InvalidOid || plans->interwoven) return outdate_all(plans, concerns);
     if (plans->unfinished != nullptr && concerns(plans->unfinished)) plans->unfinished->stale = true;
-    if (relation != InvalidOid && !plans->interwoven) {
-        auto* entry = static_cast<Entry*>(hash_search(plans->table, &relation, HASH_FIND, nullptr));
-        if (entry != nullptr) outdate(plans, entry->plan);
-        return;
-    }
-    HASH_SEQ_STATUS scan;
-    hash_seq_init(&scan, plans->table);
-    while (auto* entry = static_cast<Entry*>(hash_seq_search(&scan)))
-        if (concerns(entry->plan)) outdate(plans, entry->plan);
+    auto* entry = static_cast<Entry*>(hash_search(plans->table, &relation, HASH_FIND, nullptr));
+    if (entry != nullptr) outdate(plans, entry->plan);
 }
 
 // Tables that are dropped, and what plans were before tables changed. Nobody uses a plan meanwhile.
@@ -87,9 +90,11 @@ void catalog_changed(Datum, int, uint32) {
     table_changed(Datum(0), InvalidOid);
 }
 
-void function_changed(Datum, int, uint32) {
+void function_changed(Datum, int cache, uint32 hash) {
     for (Plans* plans = all_plans; plans != nullptr; plans = plans->next)
-        if (plans->options->include_default) outdate(plans, InvalidOid);
+        outdate_all(plans, [=](const RelationPlan* plan) {
+            return plans->options->include_default || depends_on(plan->walk, cache, hash);
+        });
 }
 
 void publication_changed(Datum, int, uint32) {
@@ -107,6 +112,7 @@ void watch_catalog() {
     CacheRegisterSyscacheCallback(NAMESPACEOID, catalog_changed, Datum(0));
     CacheRegisterSyscacheCallback(TYPEOID, catalog_changed, Datum(0));
     CacheRegisterSyscacheCallback(PROCOID, function_changed, Datum(0));
+    CacheRegisterSyscacheCallback(CASTSOURCETARGET, function_changed, Datum(0));
     CacheRegisterSyscacheCallback(OPEROID, function_changed, Datum(0));
     CacheRegisterSyscacheCallback(COLLOID, function_changed, Datum(0));
     CacheRegisterSyscacheCallback(PUBLICATIONOID, publication_changed, Datum(0));
@@ -231,6 +237,7 @@ RelationPlan* make_plan(Plans* plans, Relation relation) {
         MemoryContext memory = AllocSetContextCreate(plans->memory, "pg_eventbus decoded table", ALLOCSET_SMALL_SIZES);
         plan = static_cast<RelationPlan*>(MemoryContextAllocZero(memory, sizeof(RelationPlan)));
         plan->memory = plan->walk.memory = memory;
+        plan->walk.in_c_only = true;
         plan->relation = plan->published = RelationGetRelid(relation);
         plans->unfinished = plan;
         MemoryContext before = MemoryContextSwitchTo(memory);

@@ -65,7 +65,7 @@ struct RelationPlan {
     bool stale;            // not to be used for another change; its memory goes with the next look-up of a table
     RelationPlan* next;    // of the stale ones
     MemoryContext memory;  // of all of it
-    JsonWalk walk;         // debezium: and on which other relations it depends
+    JsonWalk walk;         // and on what else it depends
     bool any_unreadable;
     bool wanted;  // by the lists of tables and by publications
     bool operations[operation_count];

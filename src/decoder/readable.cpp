@@ -62,6 +62,7 @@ bool is_readable(RelationPlan* plan, Oid type) {
         const Oid base = form->typbasetype;
         const char kind = form->typtype;
         ReleaseSysCache(tuple);
+        note_function(&plan->walk, output);
         if (!is_in_c(output)) return false;  // what has been noted by then is enough
         types = with(types, base);
         types = with(types, get_element_type(one));

@@ -25,17 +25,30 @@ namespace eventbus::intake {
 namespace {
 
 HTAB* states;
+bool changed;  // something has, since it was set to false
 
-void table_changed(Datum, Oid relation) {
+template <typename Concerns>
+void outdate(Concerns concerns) {
+    changed = true;
     HASH_SEQ_STATUS scan;
     hash_seq_init(&scan, states);
     while (auto* state = static_cast<CaptureState*>(hash_seq_search(&scan)))
-        for (Oid known : state->relations)
-            if (relation == InvalidOid || relation == known) state->stale = true;
+        if (state->memory != nullptr && concerns(*state)) state->stale = true;
+}
+
+void table_changed(Datum, Oid relation) {
+    outdate([=](const CaptureState& state) {
+        return relation == InvalidOid || relation == state.relations[0] || relation == state.relations[1] ||
+               list_member_oid(state.walk->relations, relation);
+    });
 }
 
 void schema_changed(Datum, int, uint32) {
     table_changed(Datum(0), InvalidOid);
+}
+
+void function_changed(Datum, int cache, uint32 hash) {
+    outdate([=](const CaptureState& state) { return depends_on(*state.walk, cache, hash); });
 }
 
 void prepare_states() {
@@ -46,6 +59,8 @@ void prepare_states() {
     states = hash_create("pg_eventbus captured tables", 32, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
     CacheRegisterRelcacheCallback(table_changed, Datum(0));
     CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, Datum(0));
+    CacheRegisterSyscacheCallback(PROCOID, function_changed, Datum(0));
+    CacheRegisterSyscacheCallback(CASTSOURCETARGET, function_changed, Datum(0));
 }
 
 // The table on which somebody made this trigger: a partition's trigger is a copy of its parent's.
@@ -90,14 +105,9 @@ void look_up_columns(CaptureState* state, Relation rel, const CaptureArguments& 
             arguments.columns.names == NIL || is_member(arguments.columns.names, name) != arguments.columns.except;
         column->length = attribute->attlen;
         column->by_value = attribute->attbyval;
-        look_up_json_type(attribute->atttypid, state->memory, &column->json);
+        look_up_json_type(attribute->atttypid, state->walk, &column->json);
         column->in_key = is_member(key, name);
-        if (column->in_key) {
-            Oid output;
-            bool varlena;
-            getTypeOutputInfo(attribute->atttypid, &output, &varlena);
-            fmgr_info_cxt(output, &column->output, state->memory);
-        }
+        if (column->in_key) look_up_output(state->walk, attribute->atttypid, &column->output);
         ++state->column_count;
     }
     ListCell* cell;
@@ -187,12 +197,15 @@ CaptureState* capture_state(TriggerData* fired) {
     made.trigger = oid;
     made.memory = memory;
     MemoryContext before = MemoryContextSwitchTo(memory);
+    made.walk = static_cast<JsonWalk*>(palloc0(sizeof(JsonWalk)));
+    made.walk->memory = memory;
+    changed = false;
     look_up(&made, fired);
     MemoryContextSwitchTo(before);
     MemoryContextSetParent(memory, TopMemoryContext);
     // Other states may have come and gone meanwhile, and this one's place with them.
     state = static_cast<CaptureState*>(hash_search(states, &oid, HASH_ENTER, &known));
-    made.stale = known && state->stale;
+    made.stale = changed;
     *state = made;
     return state;
 }

@@ -1,6 +1,6 @@
 // What it is: what a capture trigger knows of its table: columns, key, topics; looked up once a session.
 // Who calls it: the trigger function.
-// Never: survives a change of the table, of its schema's name or of the trigger.
+// Never: survives a change of the table, of its schema's name, of the trigger, or of what its types become JSON by.
 #pragma once
 
 #include "intake/capture.hpp"
@@ -38,6 +38,7 @@ struct CaptureState {
     Oid relations[2];  // the table, and the one that the trigger was made on (a partition's ancestor)
     bool stale;
     MemoryContext memory;  // of what follows
+    JsonWalk* walk;
     CapturePayload payload;
     bool unchanged;
     text* topics[operation_count];

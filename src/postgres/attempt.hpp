@@ -17,10 +17,10 @@ bool is_passing(int sqlstate);
 ErrorData* attempt_anything(void (*work)(void*), void* argument);
 // The same; errors that pass are thrown on.
 template <class Work>
-ErrorData* attempt(Work&& work) {
+ErrorData* attempt(Work&& work, bool (*passes)(int sqlstate) = is_passing) {
     ErrorData* error =
         attempt_anything([](void* argument) { (*static_cast<std::remove_reference_t<Work>*>(argument))(); }, &work);
-    if (error != nullptr && is_passing(error->sqlerrcode)) ReThrowError(error);
+    if (error != nullptr && passes(error->sqlerrcode)) ReThrowError(error);
     return error;
 }
 

@@ -1,18 +1,14 @@
 // What it is: see json.hpp.
 // Who calls it: see json.hpp.
 // Never: see json.hpp.
+#include "postgres/json_cast.hpp"
 #include "postgres/json_values.hpp"
 #include "postgres/json_walk.hpp"
 
 extern "C" {
 #include "access/transam.h"
-#include "catalog/pg_cast.h"
-#include "catalog/pg_language_d.h"
-#include "catalog/pg_proc.h"
-#include "catalog/pg_type.h"
-#include "nodes/makefuncs.h"
+#include "catalog/pg_type_d.h"
 #include "utils/datetime.h"
-#include "utils/fmgroids.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -24,43 +20,11 @@ namespace eventbus {
 
 namespace {
 
-// A type of somebody's own may say how it becomes json, by a cast.
-Oid cast_to_json(Oid type) {
-    if (type < FirstNormalObjectId) return InvalidOid;
-    HeapTuple cast = SearchSysCache2(CASTSOURCETARGET, ObjectIdGetDatum(type), ObjectIdGetDatum(JSONOID));
-    if (!HeapTupleIsValid(cast)) return InvalidOid;
-    auto* form = reinterpret_cast<Form_pg_cast>(GETSTRUCT(cast));
-    Oid function = form->castmethod == COERCION_METHOD_FUNCTION ? form->castfunc : InvalidOid;
-    ReleaseSysCache(cast);
-    return function;
-}
-
-// In C, and for this type alone: what takes any type may look up its casts in turn.
-bool is_made_in_c(Oid function, Oid type) {
-    HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-    if (!HeapTupleIsValid(tuple)) return false;
-    auto* form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
-    bool is = form->prolang == ClanguageId && form->pronargs > 0 && form->proargtypes.values[0] == type;
-    ReleaseSysCache(tuple);
-    return is;
-}
-
-void use_output(JsonType* result, MemoryContext memory) {
-    Oid output;
-    bool varlena;
-    getTypeOutputInfo(result->type, &output, &varlena);
-    fmgr_info_cxt(output, &result->function, memory);
-}
-
-// to_json has to be told what it converts; outside of an expression only a made-up one can say it.
-void use_to_json(JsonType* result, MemoryContext memory) {
-    fmgr_info_cxt(F_TO_JSON, &result->function, memory);
+List* with(List* hashes, uint32 hash, MemoryContext memory) {
     MemoryContext before = MemoryContextSwitchTo(memory);
-    Node* argument = reinterpret_cast<Node*>(makeNullConst(result->type, -1, InvalidOid));
-    Node* call = reinterpret_cast<Node*>(
-        makeFuncExpr(F_TO_JSON, JSONOID, list_make1(argument), InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL));
-    fmgr_info_set_expr(call, &result->function);
+    hashes = list_append_unique_oid(hashes, hash);
     MemoryContextSwitchTo(before);
+    return hashes;
 }
 
 void append_datum_text(StringInfo out, Datum value) {
@@ -94,8 +58,32 @@ void append_number(StringInfo out, const char* digits) {
     }
 }
 
-// `walk` is nullptr where PostgreSQL is to walk arrays and rows.
-void look_up(Oid type, MemoryContext memory, JsonWalk* walk, JsonType* result) {
+}  // namespace
+
+void note_function(JsonWalk* walk, Oid function) {
+    if (function < FirstNormalObjectId) return;
+    walk->functions = with(walk->functions, GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(function)), walk->memory);
+}
+
+void note_cast_to_json(JsonWalk* walk, Oid type) {
+    uint32 hash = GetSysCacheHashValue2(CASTSOURCETARGET, ObjectIdGetDatum(type), ObjectIdGetDatum(JSONOID));
+    walk->casts = with(walk->casts, hash, walk->memory);
+}
+
+bool depends_on(const JsonWalk& walk, int cache, uint32 hash) {
+    const List* hashes = cache == PROCOID ? walk.functions : cache == CASTSOURCETARGET ? walk.casts : NIL;
+    return hashes != NIL && (hash == 0 || list_member_oid(hashes, hash));
+}
+
+void look_up_output(JsonWalk* walk, Oid type, FmgrInfo* function) {
+    Oid output;
+    bool varlena;
+    getTypeOutputInfo(type, &output, &varlena);
+    note_function(walk, output);
+    fmgr_info_cxt(output, function, walk->memory);
+}
+
+void look_up_json_type(Oid type, JsonWalk* walk, JsonType* result) {
     using Kind = JsonType::Kind;
     result->type = getBaseType(type);
     result->walk = walk;
@@ -131,33 +119,27 @@ void look_up(Oid type, MemoryContext memory, JsonWalk* walk, JsonType* result) {
         case BPCHAROID:
             result->kind = Kind::text;
             return;
-        default: {
-            bool array = OidIsValid(get_element_type(result->type)) || result->type == RECORDARRAYOID;
-            if (array || type_is_rowtype(result->type)) {
-                result->kind = walk == nullptr ? Kind::converted : array ? Kind::array : Kind::row;
-                if (walk == nullptr) use_to_json(result, memory);
+        default:
+            if (OidIsValid(get_element_type(result->type))) {
+                result->kind = Kind::array;
                 return;
             }
-            Oid function = cast_to_json(result->type);
-            if (OidIsValid(function) && (walk == nullptr || is_made_in_c(function, result->type))) {
+            if (type_is_rowtype(result->type)) {
+                result->kind = Kind::row;
+                return;
+            }
+            if (look_up_json_cast(result)) {
                 result->kind = Kind::converted;
-                fmgr_info_cxt(function, &result->function, memory);
                 return;
             }
             result->kind = Kind::quoted;
-        }
     }
-    use_output(result, memory);
+    look_up_output(walk, result->type, &result->function);
 }
 
-}  // namespace
-
-void look_up_json_type(Oid type, MemoryContext memory, JsonType* result) {
-    look_up(type, memory, nullptr, result);
-}
-
-void look_up_json_type(Oid type, JsonWalk* walk, JsonType* result) {
-    look_up(type, walk->memory, walk, result);
+void append_json_text(StringInfo out, Datum value) {
+    text* json = DatumGetTextPP(value);
+    put(out, VARDATA_ANY(json), static_cast<int>(VARSIZE_ANY_EXHDR(json)));
 }
 
 void append_json(StringInfo out, JsonType* type, Datum value) {
@@ -195,13 +177,11 @@ void append_json(StringInfo out, JsonType* type, Datum value) {
             return;
         }
         case JsonType::Kind::converted:
-            value = FunctionCall1(&type->function, value);
-            [[fallthrough]];
-        case JsonType::Kind::json: {
-            text* json = DatumGetTextPP(value);
-            put(out, VARDATA_ANY(json), static_cast<int>(VARSIZE_ANY_EXHDR(json)));
+            append_json_cast(out, type, value);
             return;
-        }
+        case JsonType::Kind::json:
+            append_json_text(out, value);
+            return;
         case JsonType::Kind::jsonb:
             append_jsonb(out, value);
             return;

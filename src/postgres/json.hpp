@@ -45,26 +45,35 @@ struct JsonType {
         row
     };
     Kind kind;
-    Oid type;                 // base type: domains are looked through
-    FmgrInfo function;        // the type's output, or what converts it to json
-    struct JsonWalk* walk;    // of arrays and rows
-    struct JsonParts* parts;  // what they are made of; nullptr: not looked up yet
+    Oid type;           // base type: domains are looked through
+    FmgrInfo function;  // the type's output, or a cast to json
+    struct JsonWalk* walk;
+    struct JsonParts* parts;  // what arrays and rows are made of; nullptr: not looked up yet
 };
 
-// Looks a type up; the function's memory is in `memory`, which must live as long as the result. Arrays and rows are
-// left to PostgreSQL's to_json, which calls casts to json in whatever language.
-void look_up_json_type(Oid type, MemoryContext memory, JsonType* result);
-
-// The same for decoding, where such a cast must not run: a user's function has nothing to do in a process that decodes,
-// and finds no tables. Only casts in C that were made for the type are called, and arrays and rows are walked here.
-// What they are made of is looked up as it is met, which locks nothing.
+// Types are looked up once, and kept in `memory` for as long as nothing of what is noted here changes. What arrays and
+// rows are made of is looked up as it is met, which locks nothing.
 struct JsonWalk {
     MemoryContext memory;
+    // Decoding: only casts in C that were made for the type are called. A user's function has nothing to do in a
+    // process that decodes, and finds no tables.
+    bool in_c_only;
     List* relations;  // whose columns were looked up
+    List* functions;  // hash values in their caches, as invalidations name them
+    List* casts;
 };
+void note_function(JsonWalk* walk, Oid function);
+void note_cast_to_json(JsonWalk* walk, Oid type);
+// As a syscache's callback asks.
+bool depends_on(const JsonWalk& walk, int cache, uint32 hash);
+
 void look_up_json_type(Oid type, JsonWalk* walk, JsonType* result);
+void look_up_output(JsonWalk* walk, Oid type, FmgrInfo* function);
 
 void append_json(StringInfo out, JsonType* type, Datum value);
+
+// A value of type json.
+void append_json_text(StringInfo out, Datum value);
 
 // A "char" beyond ASCII is no text by itself; written as from PostgreSQL 16 on. False where it is within.
 bool append_single_byte(StringInfo out, Datum value);

@@ -8,7 +8,9 @@ extern "C" {
 #include "access/tupdesc.h"
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
+#include "parser/parse_coerce.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -46,12 +48,12 @@ JsonParts* array_parts(const JsonType* type) {
 
 JsonParts* row_parts(const JsonType* type) {
     Oid relation_oid = get_typ_typrelid(type->type);
+    type->walk->relations = list_append_unique_oid(type->walk->relations, relation_oid);
     Relation relation = RelationIdGetRelation(relation_oid);
     if (!RelationIsValid(relation)) elog(ERROR, "could not open relation with OID %u", relation_oid);
     JsonParts* parts = make_parts(RelationGetDescr(relation)->natts + 1);
     parts->row = CreateTupleDescCopyConstr(RelationGetDescr(relation));
     RelationClose(relation);
-    type->walk->relations = list_append_unique_oid(type->walk->relations, relation_oid);
     return parts;
 }
 
@@ -74,6 +76,17 @@ void append_part(StringInfo out, JsonType* whole, int which, Oid type, Datum val
     }
     if (part->type == CHAROID && append_single_byte(out, value)) return;
     append_json(out, part, value);
+}
+
+// What a value says of itself is neither believed, for nothing keeps the type that it names as it was, nor passed over,
+// for it may have been made as that type. SQL makes no such values: functions in C do.
+[[noreturn]] void refuse(Oid declared, const char* what, Oid own) {
+    const char* name = format_type_be_qualified(declared);
+    ereport(ERROR,
+            (errcode(ERRCODE_DATATYPE_MISMATCH),
+             errmsg("a value of type %s is marked as %s %s", name, what, format_type_be_qualified(own)),
+             errhint("What has made the value is at fault. Have it made anew by SQL, as in %s.",
+                     type_is_array(declared) ? psprintf("ARRAY[...]::%s", name) : psprintf("ROW(...)::%s", name))));
 }
 
 struct Elements {
@@ -105,6 +118,8 @@ void append_json_array(StringInfo out, JsonType* type, Datum value) {
     check_stack_depth();
     const JsonParts* parts = parts_of(type, array_parts);
     ArrayType* array = DatumGetArrayTypeP(value);
+    if (ARR_ELEMTYPE(array) != parts->element && !IsBinaryCoercible(ARR_ELEMTYPE(array), parts->element))
+        refuse(type->type, "an array of", ARR_ELEMTYPE(array));
     Elements elements = {};
     int count;
     deconstruct_array(array, parts->element, parts->length, parts->by_value, parts->alignment, &elements.values,
@@ -118,13 +133,7 @@ void append_json_array(StringInfo out, JsonType* type, Datum value) {
 void append_json_row(StringInfo out, JsonType* type, Datum value) {
     check_stack_depth();
     HeapTupleHeader header = DatumGetHeapTupleHeader(value);
-    // A row says itself what it is, and to_json believes it.
-    JsonType own = *type;
-    if (HeapTupleHeaderGetTypeId(header) != type->type) {
-        own.type = HeapTupleHeaderGetTypeId(header);
-        own.parts = nullptr;
-        type = &own;
-    }
+    if (HeapTupleHeaderGetTypeId(header) != type->type) refuse(type->type, "one of", HeapTupleHeaderGetTypeId(header));
     JsonParts* parts = parts_of(type, row_parts);
     HeapTupleData tuple = {};
     tuple.t_len = HeapTupleHeaderGetDatumLength(header);

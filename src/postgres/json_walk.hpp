@@ -1,5 +1,5 @@
 // What it is: arrays and rows as JSON text, element by element.
-// Who calls it: json.cpp, where decoding asks for it.
+// Who calls it: json.cpp.
 // Never: see json.hpp.
 #pragma once
 

@@ -99,6 +99,7 @@ CREATE TABLE eventbus.dead_letter_store (
     failed_at     timestamptz NOT NULL,
     requeued      boolean     NOT NULL DEFAULT false,
     incomplete    boolean     NOT NULL DEFAULT false,
+    headers_text  text,
     PRIMARY KEY (route_id, event_id)
 );
 CREATE INDEX dead_letter_store_requeued ON eventbus.dead_letter_store (route_id) WHERE requeued;
@@ -149,7 +150,7 @@ CREATE VIEW eventbus.dead_letter AS
     SELECT d.event_id, r.name AS route, d.topic, d.key,
            coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
            d.headers, d.error, d.attempts, d.failed_at,
-           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id, d.incomplete
+           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id, d.incomplete, d.headers_text
     FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id
     WHERE NOT d.requeued;
 COMMENT ON VIEW eventbus.dead_letter IS 'events that a broker refused for good, a row an event and route; see eventbus.redeliver and eventbus.discard';
@@ -159,7 +160,8 @@ COMMENT ON COLUMN eventbus.dead_letter.route IS 'the route on which it was refus
 COMMENT ON COLUMN eventbus.dead_letter.topic IS 'the event''s topic';
 COMMENT ON COLUMN eventbus.dead_letter.key IS 'the event''s key';
 COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; what was published as bytes, text or not, is shown in base64';
-COMMENT ON COLUMN eventbus.dead_letter.headers IS 'the event''s headers';
+COMMENT ON COLUMN eventbus.dead_letter.headers IS 'the event''s headers; NULL: there are none, or see headers_text';
+COMMENT ON COLUMN eventbus.dead_letter.headers_text IS 'headers that jsonb cannot hold, as the JSON text that they are; otherwise NULL. redeliver sends them as they are';
 COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
 COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
 COMMENT ON COLUMN eventbus.dead_letter.attempts IS 'how often it was offered to the broker in all; max_attempts counts only attempts beside which something else was delivered, so this may be more';

@@ -22,6 +22,7 @@ namespace {
 struct Waiting {
     bool any;
     SteadyTime retry_at;
+    SteadyTime out_of_memory_since;  // 0: something else is the matter
     char words[512];
     Backoff backoff{Backoff::Duration(1000), Backoff::Duration(30000)};  // ms
 };
@@ -61,6 +62,7 @@ void tell(const delivery::DeadLetter& letter) {
 
 void store(void*) {
     constexpr int patience_ms = 100;  // with who drops a route, or has locked the table
+    constexpr int enough_ms = 60000;  // of no memory for what may never have it
     if (!begin_transaction_on_extension("storing dead letters")) return;
     wait_for_locks(patience_ms);
     SPI_connect();
@@ -70,7 +72,9 @@ void store(void*) {
         const delivery::DeadLetter& letter = sender.report->dead[static_cast<Size>(i)];
         letters[i] = {route_of(letter), letter.event, letter.error, static_cast<int32>(letter.attempts)};
     }
-    catalog::store_dead_letters(letters, count);
+    const bool spare_memory =
+        waiting.out_of_memory_since != 0 && ms_have_passed(waiting.out_of_memory_since, steady_now(), enough_ms);
+    catalog::store_dead_letters(letters, count, spare_memory);
     SPI_finish();
     commit_transaction();
 }
@@ -82,6 +86,10 @@ void wait(const ErrorData* error) {
     copy_text(
         waiting.words, sizeof waiting.words,
         locked ? "the table, or the route by drop_route in a transaction that goes on, is locked" : error_words(error));
+    if (error->sqlerrcode != ERRCODE_OUT_OF_MEMORY)
+        waiting.out_of_memory_since = 0;
+    else if (waiting.out_of_memory_since == 0)
+        waiting.out_of_memory_since = steady_now();
     bool news = !waiting.any || strcmp(waiting.words, before) != 0;
     waiting.any = true;
     waiting.retry_at = plus_ms(steady_now(), waiting.backoff.next(static_cast<uint32>(MyProcPid)).count());
@@ -110,6 +118,7 @@ bool store_dead_letters() {
     if (waiting.any)
         ereport(LOG, (errmsg("pg_eventbus: dead letters of broker \"%s\" are stored again", sender.broker_name)));
     waiting.any = false;
+    waiting.out_of_memory_since = 0;
     waiting.backoff.reset();
     for (const delivery::DeadLetter& letter : sender.report->dead) {
         tell(letter);

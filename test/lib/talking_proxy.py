@@ -75,7 +75,7 @@ class TalkingProxy:
                 words = self._words
                 if words is not None and self._about in command:
                     self.said += 1
-                    client.sendall(f"{words}\r\n".encode())
+                    client.sendall(f"{words}\r\n".encode(errors="surrogateescape"))
                     continue
                 server.sendall(command)
                 answer = _read(answers)

@@ -8,6 +8,7 @@ import pytest
 from processes import Process
 from servers import eventually, free_port, stays
 from talking_proxy import TalkingProxy
+from test_encodings import encoded  # noqa: F401
 
 USERS = {"user": ["default on nopass ~* &* +@all", "names on >pw ~open* &open* +@all",
                   "nothing on >pw resetkeys resetchannels +@all", "commands on >pw ~* &* +@all -xadd"]}
@@ -178,6 +179,20 @@ def test_a_strange_answer_to_one_event_alone_is_a_dead_letter_after_a_minute(db,
     assert time.monotonic() - began >= 60
     [letter] = db.dead("out")
     assert letter["event_id"] == poison and letter["error"] == "ERR what is this" and letter["attempts"] >= 5
+
+
+@pytest.mark.parametrize("encoding, words", [("UTF8", "ä日🐢"), ("SQL_ASCII", "ä日🐢"), ("WIN1252", "ä??"), ("EUC_JP", "ä日?")])
+def test_a_dead_letter_has_any_words(encoded, proxy, name, encoding, words):  # noqa: F811
+    """A NUL, what is no UTF-8, what the database has no character for, and more than is shown."""
+    db = encoded(encoding)
+    db.broker("sick", proxy.url)
+    db.route("out", "sick", f"stream:{name}")
+    db.wait_state("out", "active")
+    proxy.say("WRONGTYPE \0 \x01 \x7f \udcff\udcc3( ä日🐢 " + "🐢" * 1000, about=b"XADD")
+    db.publish("t", 1, "k", {"h": 1})
+    letter, = db.wait_dead("out")
+    assert letter["error"].startswith(f"WRONGTYPE ? ? ? ??( {words} ") and len(letter["error"]) <= 300
+    assert (letter["payload"], letter["headers"], letter["incomplete"]) == ("1", {"h": 1}, False)
 
 
 def test_arguments_that_redis_repeats_are_not_shown(db, servers, cluster):

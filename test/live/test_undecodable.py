@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 
+import psycopg2
 import pytest
 
 from servers import PostgresCluster, eventually
@@ -183,6 +184,32 @@ def test_the_output_plugin_leaves_out_what_it_cannot_write(speaking, options, in
     assert notices.count("are left out") == count and "called" not in notices
 
 
+def test_values_that_are_not_what_they_say(db, route, redis_server, name):
+    """Rows and arrays that functions in C have given to another type than they made: their changes are dead letters."""
+    db.run("CREATE TYPE pair AS (a int, b text); CREATE TYPE other AS (a text, b int)")
+    db.run("CREATE TABLE item (id int PRIMARY KEY, p pair, pp pair[], n text[])")
+    for argument, result in (("other", "pair"), ("record", "pair"), ("int[]", "text[]")):
+        db.run(f"CREATE FUNCTION lie({argument}) RETURNS {result} IMMUTABLE STRICT LANGUAGE internal AS 'byteasend'")
+    route("all", "#")
+    pid = db.sender("all")
+    lies = {"p": "lie(ROW('x', 1)::other)", "pp": "ARRAY[lie(ROW(1, 2))]", "n": "lie(ARRAY[1])"}
+    for n, (column, lie) in enumerate(lies.items()):
+        db.run(f"INSERT INTO item (id, {column}) VALUES ({n}, {lie})")
+    db.run("CREATE TABLE gone (id int PRIMARY KEY, p pair)")
+    db.run("INSERT INTO gone VALUES (1, lie(ROW('x', 1)::other))")
+    db.run("DROP TABLE gone; DROP TYPE other CASCADE")
+    db.run("INSERT INTO item (id, p) VALUES (9, ROW(1, 'x'))")
+    entry, = arrived(redis_server, f"{name}-all", 1)
+    assert json.loads(entry["payload"])["after"]["p"] == {"a": 1, "b": "x"}
+    dead = db.wait_dead("all", 4)
+    assert [(d["topic"], d["key"]) for d in dead] == [("public.item.insert", "0"), ("public.item.insert", "1"),
+                                                      ("public.item.insert", "2"), ("public.gone.insert", "1")]
+    words = ["public.pair is marked as one of public.other", "public.pair is marked as one of pg_catalog.record",
+             "text[] is marked as an array of integer", "public.pair is marked as one of public.other"]
+    assert all(d["incomplete"] and word in d["error"] for d, word in zip(dead, words)), dead
+    assert db.sender("all") == pid
+
+
 def test_casts_to_json_in_c_are_called(db):
     """hstore's, as PostgreSQL's to_json does, also within arrays."""
     db.run("CREATE EXTENSION hstore")
@@ -303,6 +330,37 @@ def test_a_corrupt_value_in_the_log(db, log_route, redis_server, name):
     assert not db.dead("good") and db.sender("all") == pid and db.health()
 
 
+def test_a_dead_letter_that_cannot_be_read_any_more(db, log_route, redis_server, name):
+    """Sent again among others, it stays where it was and says why; the others arrive, and the sender does not end."""
+    redis_server.client().set(f"{name}-all", "not a stream")
+    pid = db.sender("all")
+    for topic in ("t.1", "t.2", "t.3"):
+        db.run("SELECT eventbus.publish_text(%s, (SELECT string_agg(md5(g::text), '') FROM generate_series(1, 1000) g))", topic)
+    ids = [letter["event_id"] for letter in db.wait_dead("all", 3)]
+    toast = db.one("SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'eventbus.dead_letter_store'::regclass")
+    value = db.one(f"SELECT DISTINCT chunk_id FROM {toast} ORDER BY 1 OFFSET 1 LIMIT 1")
+    for kind in "rt":
+        db.run("UPDATE pg_class SET relkind = %s WHERE oid = %s::regclass", kind, toast)
+        if kind == "r":
+            db.run(f"DELETE FROM {toast} WHERE chunk_id = %s", value)
+
+    def is_lost():
+        db.run("VACUUM eventbus.dead_letter_store")
+        try:
+            db.run("SELECT md5(payload) FROM eventbus.dead_letter")
+        except psycopg2.Error as error:
+            return "missing chunk number 0" in str(error)
+    eventually(is_lost, 60, "the chunks are gone")
+    redis_server.client().delete(f"{name}-all")
+    assert db.one("SELECT eventbus.redeliver()") == 3
+    assert sorted(entry["topic"] for entry in arrived(redis_server, f"{name}-all", 2)) == ["t.1", "t.3"]
+    dead, = eventually(lambda: db.rows("SELECT event_id, error, incomplete FROM eventbus.dead_letter"), 60, "it is dead again")
+    assert (dead["event_id"], dead["incomplete"]) == (ids[1], True)
+    assert dead["error"].startswith("it cannot be read any more: missing chunk number 0") and "WRONGTYPE" in dead["error"]
+    assert db.one("SELECT eventbus.redeliver()") == 0 and db.one("SELECT eventbus.discard('all', %s)", ids[1]) == 1
+    assert db.sender("all") == pid
+
+
 def test_a_dead_letter_that_the_table_does_not_take(db, log_route, redis_server, name):
     """Without what it does not take it is stored all the same; the others as they are."""
     db.run("ALTER TABLE eventbus.dead_letter_store ADD CHECK (payload_text <> '\"poison\"')")
@@ -316,22 +374,66 @@ def test_a_dead_letter_that_the_table_does_not_take(db, log_route, redis_server,
     assert db.sender("all") == pid
 
 
+@pytest.mark.parametrize("refused, left", [
+    ("headers::text LIKE '%poison%'", {"payload": '"x"', "headers": None, "headers_text": '{"h": "poison"}'}),
+    ("coalesce(headers::text, headers_text) LIKE '%poison%'",
+     {"payload": None, "headers": None, "headers_text": None}),
+    ("payload_text = '\"x\"' OR headers_text LIKE '%poison%'",
+     {"payload": None, "headers": {"h": "poison"}, "headers_text": None}),
+    ("payload_text = '\"x\"' OR headers::text LIKE '%poison%'",
+     {"payload": None, "headers": None, "headers_text": '{"h": "poison"}'}),
+])
+def test_as_much_of_a_dead_letter_is_stored_as_the_table_takes(db, log_route, redis_server, name, refused, left):
+    db.run(f"ALTER TABLE eventbus.dead_letter_store ADD CONSTRAINT sound CHECK (({refused}) IS NOT TRUE)")
+    redis_server.client().set(f"{name}-all", "not a stream")
+    db.publish("t.1", "x", "k", {"h": "poison"})
+    db.publish("t.2", "y", "k", {"h": 1})
+    first, second = db.wait_dead("all", 2)
+    assert {column: first[column] for column in left} == left
+    whole = left["payload"] is not None
+    assert first["incomplete"] != whole and ("which could not be stored: new row" in first["error"]) != whole
+    assert (second["payload"], second["headers"], second["headers_text"], second["incomplete"]) == ('"y"', {"h": 1}, None, False)
+    db.run("ALTER TABLE eventbus.dead_letter_store DROP CONSTRAINT sound")
+    redis_server.client().delete(f"{name}-all")
+    assert db.one("SELECT eventbus.redeliver()") == 1 + whole
+    entries = arrived(redis_server, f"{name}-all", 1 + whole)
+    assert sorted(entry["headers"] for entry in entries) == ['{"h": "poison"}', '{"h": 1}'][not whole:]
+    assert whole or db.one("SELECT eventbus.discard('all', %s)", first["event_id"]) == 1
+
+
+def test_a_large_dead_letter_that_memory_never_suffices_for(db, log_route, redis_server, name):
+    """For a minute it is waited for, as for any shortage; then it is stored without its payload."""
+    db.run("CREATE FUNCTION short() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF length(NEW.payload_text) > 1000000 "
+           "THEN RAISE EXCEPTION 'out of memory' USING ERRCODE = '53200'; END IF; RETURN NEW; END $$")
+    db.run("CREATE TRIGGER short BEFORE INSERT ON eventbus.dead_letter_store FOR EACH ROW EXECUTE FUNCTION short()")
+    pid = db.sender("all")
+    redis_server.client().set(f"{name}-all", "not a stream")
+    began = time.monotonic()
+    db.publish("bad.1", "x" * (1 << 20), "k", {"h": 1})
+    db.publish("bad.2", "y")
+    first, second = db.wait_dead("all", 2, 150)
+    assert time.monotonic() - began > 60
+    assert (first["key"], first["payload"], first["headers"], first["incomplete"]) == ("k", None, {"h": 1}, True)
+    assert "(without payload, which could not be stored: out of memory)" in first["error"]
+    assert (second["payload"], second["incomplete"]) == ('"y"', False) and db.sender("all") == pid
+
+
 def test_a_shortage_makes_no_dead_letter_smaller(db, log_route, redis_server, name, cluster):
     """While the table takes nothing, everything waits; then it is stored whole. It is told once."""
     db.run("CREATE FUNCTION short() RETURNS trigger LANGUAGE plpgsql AS "
            "$$BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END$$")
     db.run("CREATE TRIGGER short BEFORE INSERT ON eventbus.dead_letter_store FOR EACH ROW EXECUTE FUNCTION short()")
-    pid = db.sender("all")
+    pid, begin = db.sender("all"), cluster.log_size()
     redis_server.client().set(f"{name}-all", "not a stream")
     db.publish("bad.1", "x")
     db.publish("good.2", 2)
     words = 'dead letters of broker "redis" cannot be stored'
-    eventually(lambda: words in cluster.log_text(), 60, "the log tells of it")
+    eventually(lambda: words in cluster.log_text(begin), 60, "the log tells of it")
     arrived(redis_server, f"{name}-good", 1)
     db.run("DROP TRIGGER short ON eventbus.dead_letter_store")
     dead = db.wait_dead("all", 2, 60)
     assert [d["payload"] for d in dead] == ['"x"', "2"] and not any(d["incomplete"] for d in dead)
-    assert cluster.log_text().count(words) == 1 and db.sender("all") == pid
+    assert cluster.log_text(begin).count(words) == 1 and db.sender("all") == pid
     db.publish("good.3", 3)
     arrived(redis_server, f"{name}-good", 2)
 

@@ -145,7 +145,7 @@ ALTER EXTENSION pg_eventbus DROP VIEW eventbus.dead_letter;
 DROP FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text), eventbus.wait_for_delivery(text, interval, text);
 DROP VIEW eventbus.dead_letter;
 ALTER TABLE eventbus.cursor DROP COLUMN files, DROP COLUMN wal_system;
-ALTER TABLE eventbus.dead_letter_store DROP COLUMN incomplete;
+ALTER TABLE eventbus.dead_letter_store DROP COLUMN incomplete, DROP COLUMN headers_text;
 CREATE VIEW eventbus.dead_letter AS
     SELECT d.event_id, r.name AS route, d.topic, d.key,
            coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
@@ -230,6 +230,20 @@ def test_the_update_takes_back_what_default_privileges_gave(make_database, clust
         assert {"status", "trigger_error"} <= given("pg_monitor")
     finally:
         db.run("DROP OWNED BY evil, trusted; DROP ROLE evil, trusted")
+
+
+def test_dead_letters_after_the_update_are_as_if_new(make_database):
+    """Columns in their order, what is said of the new and changed ones, and what the view shows."""
+    shape = """SELECT c.relname, pg_get_viewdef(c.oid), a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                      CASE WHEN a.attname ~ 'headers|incomplete' THEN col_description(c.oid, a.attnum) END
+               FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+               WHERE c.oid IN ('eventbus.dead_letter'::regclass, 'eventbus.dead_letter_store'::regclass)
+               ORDER BY c.relname, a.attnum"""
+    old, new = make_database("old"), make_database("new")
+    old.run(AS_IN_0_1)
+    assert old.run(shape) != new.run(shape)
+    old.run("ALTER EXTENSION pg_eventbus UPDATE")
+    assert old.run(shape) == new.run(shape)
 
 
 def test_who_could_wait_can_after_the_update(roles, make_database, cluster, name):

@@ -163,26 +163,65 @@ def test_one_that_publish_wal_could_have_written_is_taken_for_that(db, route):
     assert (entry["topic"], entry["key"], entry["payload"]) == ("shop.forged", "k", "1")
 
 
-NO_JSONB = {"a NUL in a text": b'{"a": "\\u0000"}', "half a character": b'{"a": "\\ud800"}',
-            "a number without end": b'{"a": 1e400000}'}
+NO_JSONB = {"a NUL in a text": '{"a": "\\u0000"}', "half a character": '{"a": "\\ud800"}',
+            "a number without end": '{"a": 1e400000}',
+            "small numbers that are gigabytes": '{"a": [' + ", ".join(["1e131071"] * 100000) + "]}"}
 
 
-def test_headers_that_are_json_and_no_jsonb(db, route):
-    """Brokers take them, the table of dead letters does not. The payload is kept all the same."""
+@pytest.mark.parametrize("encoding", ["UTF8", "WIN1252", "SQL_ASCII"])
+def test_headers_that_are_json_and_no_jsonb(encoded, route, redis_server, name, encoding):  # noqa: F811
+    """Brokers take them. The table of dead letters has them as text: the letter is whole, is sent again as it was, and
+    discarded. One that jsonb can hold is one."""
+    db = encoded(encoding)
     route(db)
-    for payload, headers in enumerate(NO_JSONB.values()):
-        emit(db, OURS, own(headers=headers, payload=b"%d" % payload))
-    publish_wal(db, "shop.last", {"n": 1}, "k", {"h": 1})
-    assert [e["headers"] for e in route.arrive(len(NO_JSONB) + 1)][:-1] == [h.decode() for h in NO_JSONB.values()]
-    dead = db.wait_dead("dead", len(NO_JSONB) + 1)
-    forged = [d for d in dead if d["topic"] == "shop.forged"]
-    assert [(d["payload"], d["key"], d["headers"], d["incomplete"]) for d in forged] == [
-        (str(n), "k", None, True) for n in range(len(NO_JSONB))]
-    assert all("(without headers, which could not be stored: " in d["error"] for d in forged)
+    # What the database has no character for, nor an escape of it in a jsonb.
+    headers = [*NO_JSONB.values(), '{"日本": "ä日🐢", "b": [1]}', '{"b": 1}']
+    for payload, text in enumerate(headers):
+        emit(db, OURS, own(headers=text.encode(), payload=b"%d" % payload))
+    sent = route.arrive(len(headers))
+    assert [e["headers"] for e in sent] == headers
+    dead = db.wait_dead("dead", len(headers))
+    assert [(d["payload"], d["key"], d["incomplete"]) for d in dead] == [(str(n), "k", False) for n in range(len(headers))]
+    assert all(d["error"].startswith("WRONGTYPE") and "stored" not in d["error"] for d in dead)
+    escaped = r'{"\u65e5\u672c": "\u00e4\u65e5\ud83d\udc22", "b": [1]}'
+    assert [d["headers_text"] for d in dead[:-2]] == headers[:-2] and not any(d["headers"] for d in dead[:-2])
+    if encoding == "UTF8":
+        assert (dead[-2]["headers"], dead[-2]["headers_text"]) == (json.loads(headers[-2]), None)
+    elif encoding == "WIN1252":
+        assert (dead[-2]["headers"], dead[-2]["headers_text"]) == (None, escaped)
+    else:
+        assert (dead[-2]["headers"] or json.loads(dead[-2]["headers_text"])) == json.loads(headers[-2])
+    assert (dead[-1]["headers"], dead[-1]["headers_text"]) == ({"b": 1}, None)
+    assert db.one("SELECT eventbus.discard('dead', %s)", dead[0]["event_id"]) == 1
+    # Refused again, it is as it was.
+    assert db.one("SELECT eventbus.redeliver('dead')") == len(headers) - 1
+    kept = ["event_id", "payload", "key", "headers", "headers_text", "incomplete"]
+    again = eventually(lambda: len(rows := db.dead("dead")) == len(dead) - 1
+                       and all(d["attempts"] == 2 for d in rows) and rows, 60, "they are dead again")
+    assert [[d[k] for k in kept] for d in again] == [[d[k] for k in kept] for d in dead[1:]]
+    redis_server.client().delete(f"{name}-dead")
+    assert db.one("SELECT eventbus.redeliver('dead')") == len(headers) - 1
+    arrived = {e["id"]: e for e in route.arrive(len(headers) - 1, "dead")}
+    for before in sent[1:]:
+        assert arrived[before["id"]]["payload"] == before["payload"] and arrived[before["id"]]["key"] == "k"
+        assert json.loads(arrived[before["id"]]["headers"]) == json.loads(before["headers"])
+    assert db.wait_dead("dead", 0) == []
+
+
+@pytest.mark.parametrize("encoding", ["WIN1252", "EUC_JP"])
+def test_a_payload_that_the_database_has_no_characters_for(encoded, route, redis_server, name, encoding):  # noqa: F811
+    """Its dead letter holds its bytes, and is whole."""
+    db = encoded(encoding)
+    route(db)
+    payload = '"ä日🐢"'
+    emit(db, OURS, own(payload=payload.encode()))
+    sent, = route.arrive(1)
+    letter, = db.wait_dead("dead")
+    assert sent["payload"] == payload and not letter["incomplete"]
+    assert bytes(db.one("SELECT decode(payload, 'base64') FROM eventbus.dead_letter")).decode() == payload
+    redis_server.client().delete(f"{name}-dead")
     assert db.one("SELECT eventbus.redeliver('dead')") == 1
-    for letter in forged:
-        assert db.one("SELECT eventbus.discard('dead', %s)", letter["event_id"]) == 1
-    db.wait_status("dead", in_flight=0)
+    assert route.arrive(1, "dead") == [sent]
 
 
 @pytest.mark.parametrize("encoding", ["UTF8", "WIN1252"])

@@ -12,6 +12,7 @@ COMMENT ON COLUMN eventbus.cursor.wal_system IS 'of a route from the WAL: system
 
 -- Dead letters of events that cannot be read as a whole.
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN incomplete boolean NOT NULL DEFAULT false;
+ALTER TABLE eventbus.dead_letter_store ADD COLUMN headers_text text;
 
 -- Rows are not checked against foreign keys as they come in: see 20_catalog.sql.
 DO $$
@@ -31,11 +32,13 @@ CREATE OR REPLACE VIEW eventbus.dead_letter AS
     SELECT d.event_id, r.name AS route, d.topic, d.key,
            coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
            d.headers, d.error, d.attempts, d.failed_at,
-           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id, d.incomplete
+           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id, d.incomplete, d.headers_text
     FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id
     WHERE NOT d.requeued;
 COMMENT ON COLUMN eventbus.dead_letter.event_id IS 'event id, which redeliver and discard want; of an event from the WAL a number that is unique on its route, message_id is what the log and last_error name';
 COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; what was published as bytes, text or not, is shown in base64';
+COMMENT ON COLUMN eventbus.dead_letter.headers IS 'the event''s headers; NULL: there are none, or see headers_text';
+COMMENT ON COLUMN eventbus.dead_letter.headers_text IS 'headers that jsonb cannot hold, as the JSON text that they are; otherwise NULL. redeliver sends them as they are';
 COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
 COMMENT ON COLUMN eventbus.dead_letter.attempts IS 'how often it was offered to the broker in all; max_attempts counts only attempts beside which something else was delivered, so this may be more';
 COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
