@@ -157,8 +157,7 @@ def test_topic_grants_come_with_a_dump(db, cluster, make_database, roles):
 
 def test_topic_grants_without_preload():
     with PostgresCluster(preload=False, name="plain") as server:
-        server.execute("CREATE EXTENSION pg_eventbus; CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA eventbus TO app; "
-                       "GRANT EXECUTE ON FUNCTION eventbus.publish TO app")
+        server.execute("CREATE EXTENSION pg_eventbus; CREATE ROLE app LOGIN; SELECT eventbus.grant_publisher('app')")
         connection = server.connect(user="app")
         with connection.cursor() as cursor:
             cursor.execute("SELECT eventbus.publish('b', '1')")

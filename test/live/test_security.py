@@ -287,8 +287,7 @@ def test_a_call_that_succeeds_shows_no_password_in_what_fails_after_it(db, clust
 def test_an_ordinary_role_reads_neither_brokers_nor_the_log(db, cluster):
     db.run(f"CREATE ROLE {db.name}_app LOGIN")
     try:
-        db.run(f"GRANT USAGE ON SCHEMA eventbus TO {db.name}_app; "
-               f"GRANT EXECUTE ON FUNCTION eventbus.publish(text, jsonb, text, jsonb) TO {db.name}_app")
+        db.run(f"SELECT eventbus.grant_publisher('{db.name}_app')")
         connection = db.connect(user=f"{db.name}_app")
         with connection.cursor() as cursor:
             cursor.execute("SELECT eventbus.publish('t', '1')")
