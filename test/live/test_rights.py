@@ -23,7 +23,8 @@ OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
 FUNCTIONS = {"app": PUBLISHER, "operator": OPERATOR_FUNCTIONS, "monitor": MONITOR_FUNCTIONS}
 MONITOR_VIEWS = {"allowed", "broker", "captured", "route", "status"}
 VIEWS = {"app": set(), "operator": MONITOR_VIEWS | {"dead_letter", "event"}, "monitor": MONITOR_VIEWS}
-OWNERS_FUNCTIONS = {"allow", "capture", "capture_ddl", "configuration_changed", "disallow", "follow_captured",
+OWNERS_FUNCTIONS = {"grant_monitor", "grant_operator", "grant_publisher", "revoke_monitor", "revoke_operator",
+                    "revoke_publisher", "allow", "capture", "capture_ddl", "configuration_changed", "disallow", "follow_captured",
                     "publish_change", "publish_ddl", "topic_grants_changed", "uncapture", "uncapture_ddl"}
 
 

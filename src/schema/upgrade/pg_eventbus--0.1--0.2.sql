@@ -46,7 +46,7 @@ WHERE oid IN ('eventbus.publish_text(text, text, text, jsonb, text)'::pg_catalog
               'eventbus.publish_bytes(text, bytea, text, jsonb, text)'::pg_catalog.regprocedure);
 -- here: 11_publish.sql
 CREATE TEMPORARY TABLE publish_form AS
-    SELECT o.of, p.oid::pg_catalog.regprocedure AS made
+    SELECT o.of, p.oid::pg_catalog.regprocedure AS form
     FROM (VALUES ('eventbus.publish(text, jsonb, text, jsonb)'::pg_catalog.regprocedure),
                  ('eventbus.publish_wal(text, jsonb, text, jsonb)'), ('eventbus.publish_now(text, jsonb, text, jsonb)'),
                  ('eventbus.publish_text(text, text, text, jsonb, text)'),
@@ -165,11 +165,11 @@ BEGIN
     FOR object IN
         SELECT o.name, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
         FROM (SELECT 'ROUTINE ' || p.oid::pg_catalog.regprocedure AS name, p.proowner AS owner,
-                     CASE WHEN p.oid = ANY (made) OR f.made IS NOT NULL THEN coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
+                     CASE WHEN p.oid = ANY (made) OR f.form IS NOT NULL THEN coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
                           ELSE i.initprivs END AS acl
               FROM pg_catalog.pg_proc p LEFT JOIN pg_catalog.pg_init_privs i
                    ON i.objoid = p.oid AND i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-                   LEFT JOIN pg_temp.publish_form f ON f.made = p.oid
+                   LEFT JOIN pg_temp.publish_form f ON f.form = p.oid
               WHERE p.pronamespace = 'eventbus'::pg_catalog.regnamespace
               UNION ALL
               SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass, c.relowner, i.initprivs
@@ -203,7 +203,7 @@ BEGIN
                               'eventbus.wait_for_delivery(text, interval, text)'),
                              ('eventbus.capture_ddl(text, text)',
                               'eventbus.capture_ddl(text, text, boolean)')) AS forms (of, made)
-                UNION ALL SELECT of, made FROM pg_temp.publish_form LOOP
+                UNION ALL SELECT f.of, f.form FROM pg_temp.publish_form f LOOP
         FOR given IN SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee,
                             pg_catalog.bool_or(a.is_grantable) AS is_grantable
                      FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
