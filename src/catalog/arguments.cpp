@@ -65,4 +65,13 @@ Argument required_role(FunctionCallInfo fcinfo, const char* function) {
     return {REGROLEOID, ObjectIdGetDatum(role), false};
 }
 
+const router::TopicFilter* read_patterns(const char* topics) {
+    auto* callback = static_cast<MemoryContextCallback*>(palloc0(sizeof(MemoryContextCallback)));
+    auto* filter = call_guest([&] { return new router::TopicFilter(topics); });
+    callback->arg = filter;
+    callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };
+    MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+    return filter;
+}
+
 }  // namespace eventbus::catalog

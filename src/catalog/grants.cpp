@@ -23,7 +23,8 @@ struct Rights {
 #define EVENTBUS_MONITOR_FUNCTIONS "health,redacted_url,route_status,trigger_arguments,trigger_error"
 #define EVENTBUS_MONITOR_VIEWS "allowed,broker,captured,route,status"
 
-constexpr Rights publisher_rights = {"{publish,publish_bytes,publish_now,publish_text,publish_wal,wait_for_delivery}", "{}"};
+constexpr Rights publisher_rights = {"{publish,publish_bytes,publish_now,publish_text,publish_wal,wait_for_delivery}",
+                                     "{}"};
 constexpr Rights monitor_rights = {"{" EVENTBUS_MONITOR_FUNCTIONS "}", "{" EVENTBUS_MONITOR_VIEWS "}"};
 constexpr Rights operator_rights = {
     "{" EVENTBUS_MONITOR_FUNCTIONS

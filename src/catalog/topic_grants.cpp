@@ -15,16 +15,6 @@ namespace eventbus::catalog {
 
 namespace {
 
-// The patterns, checked; freed with the current memory context.
-const router::TopicFilter* read_patterns(const char* topics) {
-    auto* callback = static_cast<MemoryContextCallback*>(palloc0(sizeof(MemoryContextCallback)));
-    auto* filter = call_guest([&] { return new router::TopicFilter(topics); });
-    callback->arg = filter;
-    callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };
-    MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
-    return filter;
-}
-
 // The role's patterns, as a text; nullptr where it has none.
 char* patterns_of(const Argument& role) {
     run_query("SELECT string_agg(topics, ', ' ORDER BY topics) FROM eventbus.topic_grant WHERE role = $1", {role});

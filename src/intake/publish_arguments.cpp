@@ -99,7 +99,8 @@ bool is_string(Oid type) {
 bool is_array_literal(std::string_view text) {
     constexpr std::string_view space = " \t\r\n";
     const std::size_t first = text.find_first_not_of(space);
-    if (first == std::string_view::npos || text[first] != '{' || text[text.find_last_not_of(space)] != '}') return false;
+    if (first == std::string_view::npos || text[first] != '{' || text[text.find_last_not_of(space)] != '}')
+        return false;
     bool quoted = false;
     for (std::size_t i = first; i < text.size(); ++i) {
         if (text[i] == '\\') {
@@ -125,13 +126,13 @@ void check_json_by_hand(const char* name, std::string_view text) {
         if (error->sqlerrcode != ERRCODE_INVALID_TEXT_REPRESENTATION) PG_RE_THROW();
         FlushErrorState();
         error->message = psprintf("%s not valid JSON", name);
-        error->hint = pstrdup(is_array_literal(text)
-                                  ? "It looks like an array of PostgreSQL's. A driver makes that of its language's "
-                                    "arrays: pass their JSON, JSON.stringify(value) in JavaScript."
-                              : std::strcmp(name, payload_is) == 0
-                                  ? "A JSON string has double quotes around it. eventbus.publish_text takes text of any "
-                                    "kind."
-                                  : "Headers are a JSON object, such as {\"priority\": 5}.");
+        error->hint = pstrdup(
+            is_array_literal(text) ? "It looks like an array of PostgreSQL's. A driver makes that of its language's "
+                                     "arrays: pass their JSON, JSON.stringify(value) in JavaScript."
+            : std::strcmp(name, payload_is) == 0
+                ? "A JSON string has double quotes around it. eventbus.publish_text takes text of any "
+                  "kind."
+                : "Headers are a JSON object, such as {\"priority\": 5}.");
         ReThrowError(error);
     }
     PG_END_TRY();
