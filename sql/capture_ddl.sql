@@ -93,6 +93,25 @@ RESET ROLE;
 GRANT EXECUTE ON FUNCTION pg_event_trigger_dropped_objects(), pg_event_trigger_ddl_commands() TO PUBLIC;
 REVOKE CREATE ON SCHEMA public FROM regress_eventbus_builder;
 DROP ROLE regress_eventbus_builder;
+-- who has topic grants captures under topics that are all among them
+CREATE ROLE regress_eventbus_granted;
+GRANT USAGE ON SCHEMA eventbus TO regress_eventbus_granted;
+GRANT EXECUTE ON FUNCTION eventbus.capture_ddl TO regress_eventbus_granted;
+SELECT eventbus.allow('regress_eventbus_granted', 'ddl.CREATE TABLE, schema.*');
+SET ROLE regress_eventbus_granted;
+SELECT eventbus.capture_ddl();
+SELECT eventbus.capture_ddl('elsewhere', 'CREATE TABLE');
+SELECT eventbus.capture_ddl(tags => 'CREATE TABLE, DROP TABLE');
+RESET ROLE;
+SELECT topic, tags FROM eventbus.ddl_capture;
+SET ROLE regress_eventbus_granted;
+SELECT eventbus.capture_ddl(tags => 'CREATE TABLE');
+SELECT eventbus.capture_ddl('schema.changes');
+RESET ROLE;
+SELECT eventbus.capture_ddl('schema.changes', 'create table , DROP SCHEMA');
+SELECT eventbus.disallow('regress_eventbus_granted');
+DROP OWNED BY regress_eventbus_granted;
+DROP ROLE regress_eventbus_granted;
 -- mistakes
 SELECT eventbus.capture_ddl(NULL);
 SELECT eventbus.capture_ddl('{what}');

@@ -117,6 +117,23 @@ SELECT * FROM news();
 COMMIT;
 SELECT * FROM news();
 SELECT relation, topic, operations, key, condition, payload, headers, triggers FROM eventbus.captured;
+-- a condition is shown as PostgreSQL writes it, and nothing else is taken for one
+CREATE TYPE place AS (street text, "Ci ty" text);
+CREATE TABLE odd (gone integer, id integer, "Na me" text, at place);
+ALTER TABLE odd DROP gone;
+CREATE TRIGGER a AFTER UPDATE ON odd FOR EACH ROW
+    WHEN (NEW.tableoid = 'odd'::regclass AND OLD.ctid <> NEW.ctid AND OLD.* IS DISTINCT FROM NEW.* AND (NEW.at)."Ci ty" > 'x'
+          AND (OLD).id > 0 AND ROW(NEW.id, OLD."Na me") <> ROW(1, 'EXECUTE FUNCTION f()') AND NEW IS NOT NULL)
+    EXECUTE FUNCTION eventbus.publish_change('t');
+CREATE TRIGGER b AFTER INSERT ON odd FOR EACH ROW
+    EXECUTE FUNCTION eventbus.publish_change('t', 'headers={"a": "WHEN (x) EXECUTE FUNCTION "}');
+SELECT c.triggers, c.condition, t.tgqual IS NULL AND c.condition IS NULL OR
+       position('WHEN (' || c.condition || ') EXECUTE FUNCTION' IN pg_get_triggerdef(t.oid)) > 0 AS right, c.error
+FROM eventbus.captured c JOIN pg_trigger t ON t.tgrelid = c.relation AND t.tgname = c.triggers[1] WHERE c.relation = 'odd'::regclass ORDER BY 1;
+SELECT * FROM eventbus.trigger_condition(0);
+SELECT count(*) > 0 AS some, count(c.condition) AS conditions, count(c.error) AS errors FROM pg_trigger t, eventbus.trigger_condition(t.oid) c;
+DROP TABLE odd;
+DROP TYPE place;
 -- and those that make no sense say so when they fire
 CREATE TRIGGER wrong BEFORE INSERT ON base FOR EACH ROW EXECUTE FUNCTION eventbus.publish_change('x');
 INSERT INTO base VALUES (4, 'e');

@@ -27,6 +27,18 @@ SELECT * FROM pg_logical_slot_peek_changes('filters', NULL, NULL, 'include-xids'
 SELECT * FROM pg_logical_slot_peek_changes('filters', NULL, NULL, 'include-unchanged-toast', '1');
 SELECT * FROM pg_logical_slot_peek_changes('filters', NULL, NULL, 'format-version', '3');
 
+-- Our own tables: never, whatever is asked for. Brokers have passwords.
+CREATE PUBLICATION pub_secret FOR TABLES IN SCHEMA eventbus;
+SELECT eventbus.create_broker('secret', 'redis://:s3cret@127.0.0.1:1');
+SELECT eventbus.alter_broker('secret', options => '{}');
+SELECT eventbus.drop_broker('secret');
+SELECT 'the control', count(*) > 0 FROM pg_logical_slot_peek_changes('filters', NULL, NULL, 'format', 'debezium', 'transactions', 'on');
+SELECT data FROM pg_logical_slot_peek_changes('filters', NULL, NULL, 'format', 'debezium', 'tables', 'eventbus.broker_config');
+SELECT count(*) FROM pg_logical_slot_peek_changes('filters', NULL, NULL, 'add-tables', 'eventbus.broker_config') WHERE data LIKE '%s3cret%';
+SELECT count(*) FROM pg_logical_slot_peek_changes('filters', NULL, NULL, 'format', 'debezium', 'publication_names', 'pub_secret') WHERE data LIKE '%s3cret%';
+DROP PUBLICATION pub_secret;
+SELECT done();
+
 -- Tables
 CREATE SCHEMA shop;
 CREATE TABLE shop.order_a (id integer PRIMARY KEY);

@@ -117,7 +117,7 @@ RESET ROLE;
 GRANT TRIGGER ON lab.leaf TO regress_eventbus_operator;
 SET ROLE regress_eventbus_operator;
 SELECT eventbus.capture('lab.parent', condition => 'NEW.secret = ''x''');
-SELECT DISTINCT tgrelid::regclass FROM pg_trigger WHERE tgfoid = 'eventbus.publish_change'::regproc ORDER BY 1;
+SELECT DISTINCT tgrelid::regclass FROM pg_trigger WHERE tgfoid = 'eventbus.publish_partitioned'::regproc ORDER BY 1;
 RESET ROLE;
 DROP TABLE lab.parent;
 
@@ -225,11 +225,27 @@ CREATE FUNCTION lab.f(a integer, b text DEFAULT 's3cret') RETURNS text LANGUAGE 
 CREATE OR REPLACE FUNCTION lab.g(a integer) RETURNS text RETURN 's3cret' || $1;
 CREATE PROCEDURE lab.p() BEGIN ATOMIC SELECT 's3cret'; SELECT 's3cret'; END;
 CREATE VIEW lab.v AS SELECT 'kept' AS a;
+CREATE FUNCTION lab.t() RETURNS trigger LANGUAGE plpgsql SET lab.key = 's3cret' SET lab.pin TO -73737 AS 'BEGIN RETURN NULL; END' SET TIME ZONE UTC;
+ALTER FUNCTION lab.t() SET search_path = $s$s3cret$s$, "s3cret" /* s3cret */ COST 8 RESET lab.pin SET lab."key" TO s3cret;
+SET lab.key = 'kept';
+ALTER PROCEDURE lab.p SET lab.key FROM CURRENT SECURITY DEFINER SET lab.key TO s3cret;
+ALTER ROUTINE lab.t SET lab.key = 's3cret';
+ALTER FUNCTION lab.t() SET SCHEMA lab;
+CREATE TABLE lab.told (id integer, name text);
+CREATE TRIGGER tell AFTER INSERT ON lab.told FOR EACH ROW WHEN (NEW.name <> 'kept') EXECUTE FUNCTION lab.t('s3cret', s3cret, 73737);
+CREATE TRIGGER tell_by_the_old_word AFTER DELETE ON lab.told EXECUTE PROCEDURE lab . t ( $$s3cret)$$ );
+CREATE TRIGGER tell_nothing AFTER UPDATE ON lab.told EXECUTE FUNCTION lab.t();
+CREATE SCHEMA lab_too CREATE TABLE told (set integer, execute integer)
+    CREATE TRIGGER tell AFTER INSERT ON told EXECUTE FUNCTION lab.t('s3cret') CREATE INDEX ON told (set, execute);
+CREATE FUNCTION lab.many(set integer DEFAULT 1, "return" integer DEFAULT 2) RETURNS integer LANGUAGE sql SET lab.pin = 73737 BEGIN ATOMIC SELECT 1; END;
+DROP SCHEMA lab_too CASCADE;
 SELECT payload::jsonb ->> 'command' AS command FROM eventbus.event WHERE id > :before ORDER BY id;
+SELECT count(*) FROM eventbus.event WHERE id > :before AND payload::jsonb ->> 'command' LIKE '%73737%';
 SELECT count(*) FROM eventbus.event WHERE id > :before AND payload LIKE '%s3cret%';
 SELECT eventbus.capture_ddl(include_bodies => true);
 SELECT coalesce(max(id), 0) AS before FROM eventbus.event \gset
-CREATE OR REPLACE FUNCTION lab.f(a integer, b text DEFAULT '') RETURNS text LANGUAGE plpgsql AS $f$ BEGIN RETURN 'shown'; END $f$ COST 7;
+CREATE OR REPLACE FUNCTION lab.f(a integer, b text DEFAULT '') RETURNS text LANGUAGE plpgsql SET lab.key = 's3cret' AS $f$ BEGIN RETURN 'shown'; END $f$ COST 7;
+CREATE FUNCTION lab.h(set integer) RETURNS void SET lab.key TO 's3cret' BEGIN ATOMIC UPDATE lab.told SET name = 'shown'; END;
 DROP FOREIGN TABLE lab.far;
 DROP SERVER lab_server;
 SELECT payload::jsonb ->> 'command' AS command FROM eventbus.event WHERE id > :before ORDER BY id;

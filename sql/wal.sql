@@ -138,7 +138,17 @@ SELECT eventbus.create_route('operations', 'parts', 'stream:s', options => '{"so
 SELECT eventbus.create_route('topics', 'parts', 'stream:s', 'parts.f.delete', options => '{"source": "wal", "messages": "-*", "operations": "insert"}');
 SELECT eventbus.create_route('nothing', 'parts', 'stream:s', options => '{"source": "wal", "messages": "-*", "tables": "-*.*"}');
 SELECT eventbus.create_route('something', 'parts', 'stream:s', 'parts.f.insert', options => '{"source": "wal", "messages": "-*", "operations": "insert"}');
+-- also where topics name them, and messages are taken
+SELECT eventbus.create_route('names', 'parts', 'stream:s', 'parts.p.#, *.ul.insert, parts.f.#, other.*', options => '{"source": "wal"}');
+SELECT eventbus.create_route('names_no_root', 'parts', 'stream:s', 'parts.p.insert, *.*.update', options => '{"source": "wal", "publication": "regress_parts"}');
+SELECT eventbus.create_route('names_unpublished', 'parts', 'stream:s', 'parts.f.#', options => '{"source": "wal", "publication": "regress_parts"}');
+SELECT eventbus.create_route('names_alone', 'parts', 'stream:s', 'parts.p.#', options => '{"source": "wal", "messages": "-*"}');
+-- but not where they are there under the name, are not asked for, or only those that are there may be meant
+SELECT eventbus.create_route('names_root', 'parts', 'stream:s', 'parts.p.#', options => '{"source": "wal", "publication": "regress_parts_root"}');
+SELECT eventbus.create_route('names_messages', 'parts', 'stream:s', 'parts.p.#', options => '{"source": "wal", "tables": "-*.*"}');
+SELECT eventbus.create_route('names_others', 'parts', 'stream:s', 'parts.*.#, parts.p1.#, parts.p.created, parts.v.*', options => '{"source": "wal"}');
 SELECT name, level, detail FROM eventbus.health() WHERE name LIKE 'tables of route %' ORDER BY 1;
+SELECT DISTINCT hint FROM eventbus.health() WHERE name LIKE 'tables of route names%' AND level <> 'ok' ORDER BY 1;
 ROLLBACK;
 -- A slot of the broker's name that somebody else has made is not taken for ours; that without a place breaks no view.
 SELECT format('pg_eventbus_%s_%s', (SELECT oid FROM pg_database WHERE datname = current_database()), id) AS slot

@@ -20,7 +20,7 @@ struct Rights {
     const char* views;
 };
 
-#define EVENTBUS_MONITOR_FUNCTIONS "health,redacted_url,route_status,trigger_arguments,trigger_error"
+#define EVENTBUS_MONITOR_FUNCTIONS "health,redacted_url,route_status,trigger_arguments,trigger_condition,trigger_error"
 #define EVENTBUS_MONITOR_VIEWS "allowed,broker,captured,route,status"
 
 constexpr Rights publisher_rights = {"{publish,publish_bytes,publish_now,publish_text,publish_wal,wait_for_delivery}",

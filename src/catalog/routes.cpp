@@ -157,6 +157,12 @@ void tell_of_patterns(const char* route, const wal::Selection& selection, const 
                            "its \"messages\" are none."),
                  errhint("The topic of a row is schema.table.operation.")));
     const char* patterns = wal::patterns_without_tables(selection);
+    const char* named = patterns == nullptr ? topics_without_rows(selection, topics) : nullptr;
+    if (named != nullptr)
+        ereport(NOTICE, (errmsg("the topics of route \"%s\" name tables of which it gets no rows", route),
+                         errdetail("No rows come under the name of: %s.", named),
+                         errhint("Name the tables, or the publications, that have them. For messages alone, write "
+                                 "\"tables\": \"-*.*\".")));
     if (patterns != nullptr)
         ereport(NOTICE,
                 (strchr(patterns, '(') == nullptr ? errmsg("route \"%s\" asks for tables that do not exist yet", route)

@@ -46,6 +46,10 @@ bool takes_nothing(const wal::Selection& selection, const char* topics) {
     return ask_for_topics(selection, topics, wal::takes_nothing);
 }
 
+const char* topics_without_rows(const wal::Selection& selection, const char* topics) {
+    return ask_for_topics(selection, topics, wal::topics_without_rows);
+}
+
 const char* pattern_of_topics(const char* messages) {
     if (messages == nullptr) return nullptr;
     for (const char* start = messages; *start != '\0'; start += *start == ',' ? 1 : 0) {

@@ -18,6 +18,8 @@ const char* tables_without_identity(const wal::Selection& selection, const char*
 // A table of which the route takes rows, and that its publications show with different columns; nullptr: there is none.
 const char* contradicted_table(const wal::Selection& selection, const char* topics);
 bool takes_nothing(const wal::Selection& selection, const char* topics);
+// Tables that the topics name of which no rows come under that name; nullptr: there is none.
+const char* topics_without_rows(const wal::Selection& selection, const char* topics);
 
 // The first pattern of "messages" that is written as one of topics, with # for words; nullptr: there is none. palloc'd.
 const char* pattern_of_topics(const char* messages);

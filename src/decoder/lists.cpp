@@ -158,7 +158,7 @@ bool fits(List* patterns, const char* schema, const char* name) {
 }
 
 bool wants_table(const Options& options, const char* schema, const char* table) {
-    return !is_among(options.filter_tables, schema, table) &&
+    return strcmp(schema, own_schema) != 0 && !is_among(options.filter_tables, schema, table) &&
            (options.add_all_tables || is_among(options.add_tables, schema, table)) &&
            fits(options.tables, schema, table);
 }

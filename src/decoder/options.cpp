@@ -60,10 +60,13 @@ const char* text_of(const Given& option) {
 
 void read_pattern_list(const Given& option, bool qualified, List** result) {
     if (!read_patterns(text_of(option), qualified, result))
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("could not parse value \"%s\" for parameter \"%s\"", option.value, option.name),
-                        qualified ? errhint("Write a list such as \"public.*, shop.order_?, -shop.order_old\".")
-                                  : errhint("Write a list such as \"shop.*, -shop.debug\".")));
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                 errmsg("could not parse value \"%s\" for parameter \"%s\"", option.value, option.name),
+                 qualified ? errhint("Write a list such as \"public.*, shop.order_?, -shop.order_old\": each has a "
+                                     "schema, and no quotes; a blank, comma or dot within a name has a \\ before "
+                                     "it.")
+                           : errhint("Write a list such as \"shop.*, -shop.debug\".")));
 }
 
 // Options that are on or off. `place` says for whom they are.

@@ -86,6 +86,8 @@ struct Options {
 // Reads a list of DefElem; everything is palloc'd. Errors are wal2json's in its format, and name what is valid in ours.
 void read_options(List* given, Options* options);
 
+// Of its tables nobody hears: cursors move because events are delivered; brokers have passwords.
+inline constexpr const char* own_schema = "eventbus";
 bool wants_table(const Options& options, const char* schema, const char* table);
 bool wants_message(const Options& options, const char* prefix);
 

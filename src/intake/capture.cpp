@@ -84,13 +84,13 @@ int read_operations(char* text, bool* unchanged) {
     return operations;
 }
 
-bool is_ours(const FormData_pg_trigger* trigger, Oid function) {
-    return trigger->tgfoid == function &&
+bool is_ours(const FormData_pg_trigger* trigger, const CaptureFunctions& functions) {
+    return functions.has(trigger->tgfoid) &&
            strncmp(NameStr(trigger->tgname), trigger_prefix, strlen(trigger_prefix)) == 0;
 }
 
 // The oids of the triggers that capture() has made on the relation; copies of a parent's are no business of ours.
-List* capture_triggers(Oid relation, Oid function, bool* inherited) {
+List* capture_triggers(Oid relation, const CaptureFunctions& functions, bool* inherited) {
     List* oids = NIL;
     *inherited = false;
     Relation triggers = table_open(TriggerRelationId, AccessShareLock);
@@ -99,7 +99,7 @@ List* capture_triggers(Oid relation, Oid function, bool* inherited) {
     SysScanDesc scan = systable_beginscan(triggers, TriggerRelidNameIndexId, true, nullptr, 1, &key);
     while (HeapTuple tuple = systable_getnext(scan)) {
         auto* form = reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple));
-        if (!is_ours(form, function)) continue;
+        if (!is_ours(form, functions)) continue;
         if (OidIsValid(form->tgparentid)) {
             *inherited = true;
         } else {
@@ -125,12 +125,15 @@ void drop_triggers(List* oids) {
 
 // The caller owns the table; that the triggers' function is not his to use otherwise does not matter. With the rights
 // of the extension's owner nothing of the caller's is run: the condition has been read before.
-void make_trigger(Relation rel, const Request& request, const KnownOperation& operation, Oid function, Oid owner) {
+void make_trigger(Relation rel, const Request& request, const KnownOperation& operation,
+                  const CaptureFunctions& functions) {
+    const bool partitioned = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && OidIsValid(functions.partitioned);
+    const Oid function = partitioned ? functions.partitioned : functions.change;
     bool row = operation.event != TRIGGER_TYPE_TRUNCATE;
     auto* stmt = makeNode(CreateTrigStmt);
     stmt->trigname = psprintf("%s%s", trigger_prefix, operation.name);
     stmt->relation = makeRangeVar(request.schema, request.table, -1);
-    stmt->funcname = list_make2(makeString(pstrdup("eventbus")), makeString(pstrdup("publish_change")));
+    stmt->funcname = list_make2(makeString(pstrdup("eventbus")), makeString(get_func_name(function)));
     stmt->args = request.arguments;
     stmt->row = row;
     stmt->timing = TRIGGER_TYPE_AFTER;
@@ -139,7 +142,7 @@ void make_trigger(Relation rel, const Request& request, const KnownOperation& op
     CaptureCondition condition = {};
     if (row && request.condition != nullptr) condition = read_condition(rel, request.condition, operation.event);
 
-    const Caller caller = become(owner, SECURITY_RESTRICTED_OPERATION);
+    const Caller caller = become(functions.owner, SECURITY_RESTRICTED_OPERATION);
     ObjectAddress trigger = CreateTrigger(stmt, request.condition, request.relation, InvalidOid, InvalidOid, InvalidOid,
                                           function, InvalidOid, condition.expression, false, false);
     be_again(caller);
@@ -263,10 +266,9 @@ Datum eventbus_capture(PG_FUNCTION_ARGS) {
         if ((request.operations & operation.event) != 0)
             check_allowed(capture_topic(topic, request.schema, request.table, operation.name));
 
-    Oid owner;
-    Oid function = publish_change_function(&owner);
+    const CaptureFunctions functions = capture_functions();
     bool inherited;
-    List* former = capture_triggers(request.relation, function, &inherited);
+    List* former = capture_triggers(request.relation, functions, &inherited);
     if (inherited)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                         errmsg("\"%s\" is captured with the table that it is a partition of", request.table),
@@ -278,7 +280,7 @@ Datum eventbus_capture(PG_FUNCTION_ARGS) {
         compat::foreign_tables_have_truncate_triggers || rel->rd_rel->relkind != RELKIND_FOREIGN_TABLE;
     for (const KnownOperation& operation : known_operations) {
         if (operation.event == TRIGGER_TYPE_TRUNCATE && !takes_truncate) continue;
-        if ((request.operations & operation.event) != 0) make_trigger(rel, request, operation, function, owner);
+        if ((request.operations & operation.event) != 0) make_trigger(rel, request, operation, functions);
     }
     table_close(rel, NoLock);
     PG_RETURN_VOID();
@@ -290,7 +292,7 @@ Datum eventbus_uncapture(PG_FUNCTION_ARGS) {
     Oid relation = PG_GETARG_OID(0);
     Relation rel = open_owned(relation);
     bool inherited;
-    List* oids = capture_triggers(relation, publish_change_function(nullptr), &inherited);
+    List* oids = capture_triggers(relation, capture_functions(), &inherited);
     if (oids == NIL)
         ereport(ERROR,
                 (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("\"%s\" is not captured", RelationGetRelationName(rel)),

@@ -63,7 +63,20 @@ char* capture_topic(const char* topic, const char* schema, const char* table, co
 // The current role's name, of which the header pg-user is made; valid until the next call.
 const text* publishing_role();
 
-// The oid of eventbus.publish_change() and its owner, who is the extension's. Without `owner` it may be missing.
-Oid publish_change_function(Oid* owner);
+// The trigger functions of captures: eventbus.publish_partitioned() of partitioned tables, whose owners may be given
+// it, and eventbus.publish_change() of all others and of triggers made by hand, for which it is a right. They do the
+// same.
+struct CaptureFunctions {
+    Oid change;       // InvalidOid: the extension is not here
+    Oid partitioned;  // InvalidOid: nor is it where its objects are those of 0.1
+    Oid owner;        // who is the extension's
+
+    [[nodiscard]] bool has(Oid function) const {
+        return OidIsValid(function) && (function == change || function == partitioned);
+    }
+};
+CaptureFunctions look_up_capture_functions();
+// The same; an error where the extension is not here.
+CaptureFunctions capture_functions();
 
 }  // namespace eventbus::intake

@@ -38,20 +38,31 @@ const text* publishing_role() {
     return reinterpret_cast<text*>(name.bytes);
 }
 
-Oid publish_change_function(Oid* owner) {
-    // Looked up past the rights of the one who alters a table, or fires a trigger: he may have none on our schema.
-    Oid schema = get_namespace_oid("eventbus", owner == nullptr);
-    HeapTuple tuple = SearchSysCache3(PROCNAMEARGSNSP, CStringGetDatum("publish_change"),
+static Oid function_in(Oid schema, const char* name, Oid* owner) {
+    HeapTuple tuple = SearchSysCache3(PROCNAMEARGSNSP, CStringGetDatum(name),
                                       PointerGetDatum(buildoidvector(nullptr, 0)), ObjectIdGetDatum(schema));
-    if (!HeapTupleIsValid(tuple)) {
-        if (owner == nullptr) return InvalidOid;
-        elog(ERROR, "function eventbus.publish_change() does not exist");
-    }
+    if (!HeapTupleIsValid(tuple)) return InvalidOid;
     auto* form = reinterpret_cast<Form_pg_proc>(GETSTRUCT(tuple));
-    Oid function = form->oid;
-    if (owner != nullptr) *owner = form->proowner;
+    const Oid function = form->oid;
+    *owner = form->proowner;
     ReleaseSysCache(tuple);
     return function;
+}
+
+CaptureFunctions look_up_capture_functions() {
+    // Looked up past the rights of the one who alters a table, or fires a trigger: they may have none on our schema.
+    const Oid schema = get_namespace_oid("eventbus", true);
+    CaptureFunctions functions = {};
+    if (!OidIsValid(schema)) return functions;
+    functions.partitioned = function_in(schema, "publish_partitioned", &functions.owner);
+    functions.change = function_in(schema, "publish_change", &functions.owner);
+    return functions;
+}
+
+CaptureFunctions capture_functions() {
+    const CaptureFunctions functions = look_up_capture_functions();
+    if (!OidIsValid(functions.change)) elog(ERROR, "function eventbus.publish_change() does not exist");
+    return functions;
 }
 
 }  // namespace eventbus::intake

@@ -3,6 +3,7 @@
 // Never: publishes the text of a command that may hold a password.
 #include "intake/ddl.hpp"
 
+#include "intake/allowed.hpp"
 #include "intake/capture.hpp"
 #include "intake/characters.hpp"
 #include "intake/ddl_text.hpp"
@@ -176,6 +177,16 @@ Argument read_tags(char* text) {
     return {TEXTARRAYOID, makeArrayResult(made, CurrentMemoryContext), false};
 }
 
+// As eventbus.capture does: topic grants are looked at now, for all that will be published, and not when it is.
+void check_topics(const char* topic, const Argument& tags) {
+    for (int i = 0; i < COMMAND_TAG_NEXTTAG; ++i) {
+        const auto tag = static_cast<CommandTag>(i);
+        const char* name = GetCommandTagName(tag);
+        if (command_tag_event_trigger_ok(tag) && wanted(tags.null ? nullptr : DatumGetArrayTypeP(tags.value), name))
+            check_allowed(ddl_topic(topic, name));
+    }
+}
+
 bool drop_event_triggers() {
     for (const char* name : trigger_names) {
         char* trigger = psprintf("eventbus_%s", name);
@@ -208,9 +219,7 @@ Datum eventbus_publish_ddl(PG_FUNCTION_ARGS) {
     command.user = readable_name(GetUserNameFromId(GetUserId(), false));
 
     // The one who runs the command need not be allowed to read our tables.
-    Oid owner;
-    (void)publish_change_function(&owner);
-    const Caller caller = become(owner, SECURITY_RESTRICTED_OPERATION);
+    const Caller caller = become(capture_functions().owner, SECURITY_RESTRICTED_OPERATION);
     SPI_connect();
     run_query("SELECT topic, tags, include_bodies FROM eventbus.ddl_capture");
     if (SPI_processed == 1) {
@@ -240,6 +249,7 @@ Datum eventbus_capture_ddl(PG_FUNCTION_ARGS) {
     (void)ddl_topic(topic, "CREATE TABLE");
     const bool bodies = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
     Argument tags = read_tags(PG_ARGISNULL(1) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    check_topics(topic, tags);
     const Caller caller = connect_as_owner(fcinfo);
     (void)drop_event_triggers();
     run_query("INSERT INTO eventbus.ddl_capture (topic, tags, include_bodies) VALUES ($1, $2, $3)",

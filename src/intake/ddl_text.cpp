@@ -3,6 +3,9 @@
 // Never: see ddl_text.hpp.
 #include "intake/ddl_text.hpp"
 
+#include <algorithm>
+#include <initializer_list>
+
 #include "postgres/prelude.hpp"
 
 extern "C" {
@@ -17,8 +20,17 @@ namespace {
 
 constexpr const char* hidden = "***";
 
+bool is_one_of(const char* tag, std::initializer_list<const char*> tags) {
+    return std::any_of(tags.begin(), tags.end(), [tag](const char* known) { return strcmp(tag, known) == 0; });
+}
+
 bool makes_function(const char* tag) {
-    return strcmp(tag, "CREATE FUNCTION") == 0 || strcmp(tag, "CREATE PROCEDURE") == 0;
+    return is_one_of(tag, {"CREATE FUNCTION", "CREATE PROCEDURE"});
+}
+
+// Whether SET in it gives a function a parameter.
+bool sets_parameters(const char* tag) {
+    return makes_function(tag) || is_one_of(tag, {"ALTER FUNCTION", "ALTER PROCEDURE", "ALTER ROUTINE"});
 }
 
 // The tokens of a command, by PostgreSQL's own scanner. Numbers of tokens are no header's from 16 on; what a token is
@@ -31,7 +43,10 @@ class Scanner {
         next();
     }
     void finish() { scanner_finish(scanner_); }
-    void next() { token_ = core_yylex(&value_, &begin_, scanner_); }
+    void next() {
+        token_ = core_yylex(&value_, &begin_, scanner_);
+        if (at_end()) begin_ = static_cast<YYLTYPE>(strlen(text_));
+    }
     [[nodiscard]] bool at_end() const { return token_ == 0; }
     [[nodiscard]] int begin() const { return begin_; }
     [[nodiscard]] bool is(char self) const { return token_ == self; }
@@ -82,15 +97,59 @@ class Copy {
     int from_ = 0;
 };
 
-// After the word OPTIONS. The scanner is behind its parentheses then.
-void hide_options(Scanner& scanner, Copy& copy) {
+// The scanner is at a parenthesis, and behind the one that closes it then. What is in between is hidden.
+void hide_in_parentheses(Scanner& scanner, Copy& copy) {
     if (!scanner.is('(')) return;
-    copy.take(scanner.begin() + 1);
-    for (int depth = 0; !scanner.at_end(); scanner.next()) {
+    scanner.next();
+    if (scanner.is(')')) return;
+    copy.take(scanner.begin());
+    for (int depth = 1; !scanner.at_end(); scanner.next()) {
         if (scanner.is('(')) ++depth;
         if (scanner.is(')') && --depth == 0) break;
     }
     copy.hide(scanner.begin());
+}
+
+// The scanner is behind the name then, if there is one; parts of it are separated by dots.
+void skip_name(Scanner& scanner) {
+    scanner.next();
+    while (scanner.is('.')) {
+        scanner.next();
+        scanner.next();
+    }
+}
+
+// After EXECUTE: what a trigger gives its function.
+void hide_trigger_arguments(Scanner& scanner, Copy& copy) {
+    if (!scanner.is_word("function") && !scanner.is_word("procedure")) return;
+    scanner.next();
+    skip_name(scanner);
+    hide_in_parentheses(scanner, copy);
+}
+
+// After SET: the values of NAME = … and NAME TO …, separated by commas, each a token and perhaps a sign. Without such a
+// word it is none of a parameter that somebody has invented (SET TIME ZONE, SET SCHEMA, FROM CURRENT).
+void hide_parameter(Scanner& scanner, Copy& copy) {
+    skip_name(scanner);
+    if (!scanner.is('=') && !scanner.is_word("to")) return;
+    scanner.next();
+    copy.take(scanner.begin());
+    for (;;) {
+        if (scanner.is('+') || scanner.is('-')) scanner.next();
+        if (!scanner.at_end()) scanner.next();
+        if (!scanner.is(',')) break;
+        scanner.next();
+    }
+    copy.hide(scanner.begin());
+    if (!scanner.at_end()) copy.add(' ');
+}
+
+// A string, where all of a command's are hidden.
+void hide_string(Scanner& scanner, Copy& copy) {
+    copy.take(scanner.begin());
+    scanner.next();
+    copy.hide(scanner.begin());
+    if (!scanner.at_end()) copy.add(' ');
 }
 
 }  // namespace
@@ -98,24 +157,28 @@ void hide_options(Scanner& scanner, Copy& copy) {
 char* without_secrets(const char* command, const char* tag, bool bodies) {
     const auto end = static_cast<int>(strlen(command));
     const bool hides_body = makes_function(tag) && !bodies;
+    const bool hides_parameters = sets_parameters(tag);
     Scanner scanner(command);
     Copy copy(command);
     while (!scanner.at_end()) {
-        const bool options = scanner.is_word("options");
         if (hides_body && (scanner.is_word("begin") || scanner.is_word("return"))) {
             copy.take(scanner.begin());
             copy.hide(end);
             break;
         }
         if (hides_body && scanner.is_string()) {
-            copy.take(scanner.begin());
-            scanner.next();
-            copy.hide(scanner.at_end() ? end : scanner.begin());
-            if (!scanner.at_end()) copy.add(' ');
+            hide_string(scanner, copy);
             continue;
         }
+        const bool options = scanner.is_word("options");
+        const bool execute = scanner.is_word("execute");
+        const bool set = hides_parameters && scanner.is_word("set");
+        const bool begin = hides_parameters && scanner.is_word("begin");
         scanner.next();
-        if (options) hide_options(scanner, copy);
+        if (options) hide_in_parentheses(scanner, copy);
+        if (execute) hide_trigger_arguments(scanner, copy);
+        if (set) hide_parameter(scanner, copy);
+        if (begin && scanner.is_word("atomic")) break;  // a body that is to be shown, with other SETs
     }
     scanner.finish();
     copy.take(end);

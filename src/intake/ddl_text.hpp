@@ -5,8 +5,9 @@
 
 namespace eventbus::intake {
 
-// A copy of the command's text in which the options of foreign tables and the like, and unless `bodies` the bodies of
-// functions with every string of the command that makes them, are replaced by ***.
+// A copy of the command's text with *** in place of what stands in OPTIONS (…), what a trigger gives its function, the
+// values of SET in a command that makes or alters a function, and, unless `bodies`, the bodies of functions with every
+// string of the command that makes them.
 char* without_secrets(const char* command, const char* tag, bool bodies);
 
 }  // namespace eventbus::intake

@@ -1,7 +1,8 @@
-// What it is: keeping capture triggers true when a table's columns are renamed or dropped.
-// Who calls it: the event triggers eventbus_follow_captured and eventbus_follow_dropped.
-// Never: changes a trigger that is not of eventbus.publish_change.
+// What it is: keeping capture triggers true when a table's columns are renamed or dropped; the event trigger function.
+// Who calls it: the event triggers eventbus_follow_….
+// Never: changes a trigger that is none of a capture.
 #include "intake/capture.hpp"
+#include "intake/partitions.hpp"
 #include "postgres/query.hpp"
 #include "postgres/rights.hpp"
 
@@ -77,14 +78,14 @@ char* changed_argument(char* argument, const ColumnChange& change, const char* t
     return psprintf("%.*s=%s", static_cast<int>(value - argument), argument, column_list_text(list));
 }
 
-void follow(Oid relation, const ColumnChange& change, Oid function, Relation triggers) {
+void follow(Oid relation, const ColumnChange& change, const CaptureFunctions& functions, Relation triggers) {
     ScanKeyData scan_key;
     ScanKeyInit(&scan_key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relation));
     SysScanDesc scan = systable_beginscan(triggers, TriggerRelidNameIndexId, true, nullptr, 1, &scan_key);
     bool any = false;
     while (HeapTuple tuple = systable_getnext(scan)) {
         auto* form = reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple));
-        if (form->tgfoid != function) continue;
+        if (!functions.has(form->tgfoid)) continue;
         bool null;
         Datum packed = fastgetattr(tuple, Anum_pg_trigger_tgargs, RelationGetDescr(triggers), &null);
         List* texts = NIL;
@@ -130,7 +131,7 @@ List* tables_of_type(Oid type) {
 
 // A column is one whatever the statement calls its table (ALTER VIEW renames those of tables as well), and an attribute
 // of a type is a column of its tables.
-void follow_renamed(const RenameStmt* rename, Oid function, Relation triggers) {
+void follow_renamed(const RenameStmt* rename, const CaptureFunctions& functions, Relation triggers) {
     if (rename->renameType != OBJECT_COLUMN && rename->renameType != OBJECT_ATTRIBUTE) return;
     const Oid renamed = RangeVarGetRelid(rename->relation, NoLock, true);
     if (!OidIsValid(renamed)) return;
@@ -140,17 +141,15 @@ void follow_renamed(const RenameStmt* rename, Oid function, Relation triggers) {
     foreach (of, tables) {
         ListCell* cell;
         foreach (cell, find_all_inheritors(lfirst_oid(of), NoLock, nullptr))
-            follow(lfirst_oid(cell), {rename->subname, rename->newname}, function, triggers);
+            follow(lfirst_oid(cell), {rename->subname, rename->newname}, functions, triggers);
     }
 }
 
 // Not only ALTER TABLE drops columns: a type takes its columns along; and it may leave those of children behind.
-void follow_dropped(Oid function, Relation triggers) {
+void follow_dropped(const CaptureFunctions& functions, Relation triggers) {
     // Whoever drops something may have been denied PostgreSQL's function; all names are qualified, nothing of his is
     // run.
-    Oid owner;
-    (void)publish_change_function(&owner);
-    const Caller caller = become(owner, SECURITY_RESTRICTED_OPERATION);
+    const Caller caller = become(functions.owner, SECURITY_RESTRICTED_OPERATION);
     SPI_connect();
     run_query(
         "SELECT objid::pg_catalog.int8, address_names[pg_catalog.array_upper(address_names, 1)] "
@@ -158,7 +157,7 @@ void follow_dropped(Oid function, Relation triggers) {
         "WHERE classid OPERATOR(pg_catalog.=) 1259 AND objsubid OPERATOR(pg_catalog.<>) 0");
     be_again(caller);
     for (uint64 i = 0; i < SPI_processed; ++i)
-        follow(static_cast<Oid>(int8_at(i, 1)), {text_at(i, 2), nullptr}, function, triggers);
+        follow(static_cast<Oid>(int8_at(i, 1)), {text_at(i, 2), nullptr}, functions, triggers);
     SPI_finish();
 }
 
@@ -178,14 +177,21 @@ Datum eventbus_follow_captured(PG_FUNCTION_ARGS) {
         ereport(ERROR, (errcode(ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED),
                         errmsg("eventbus.follow_captured can only be called as an event trigger")));
     auto* fired = reinterpret_cast<EventTriggerData*>(fcinfo->context);
-    bool dropped = strcmp(fired->event, "sql_drop") == 0;
-    Oid function = publish_change_function(nullptr);
-    if (!OidIsValid(function) || (!dropped && !IsA(fired->parsetree, RenameStmt))) PG_RETURN_NULL();
+    const CaptureFunctions functions = look_up_capture_functions();
+    if (!OidIsValid(functions.change)) PG_RETURN_NULL();
+    if (strcmp(fired->event, "ddl_command_start") == 0) {
+        let_make_partitions(fired->parsetree, functions);
+        PG_RETURN_NULL();
+    }
+    const bool dropped = strcmp(fired->event, "sql_drop") == 0;
+    if (!dropped && (IsA(fired->parsetree, CreateTrigStmt) || IsA(fired->parsetree, CreateSchemaStmt)))
+        refuse_made_by_hand(functions);
+    if (!dropped && !IsA(fired->parsetree, RenameStmt)) PG_RETURN_NULL();
     Relation triggers = table_open(TriggerRelationId, RowExclusiveLock);
     if (dropped) {
-        follow_dropped(function, triggers);
+        follow_dropped(functions, triggers);
     } else {
-        follow_renamed(reinterpret_cast<RenameStmt*>(fired->parsetree), function, triggers);
+        follow_renamed(reinterpret_cast<RenameStmt*>(fired->parsetree), functions, triggers);
     }
     table_close(triggers, RowExclusiveLock);
     PG_RETURN_NULL();

@@ -4,6 +4,7 @@
 #include "postgres/attempt.hpp"
 
 extern "C" {
+#include "utils/guc.h"
 #include "utils/resowner.h"
 }
 
@@ -45,6 +46,20 @@ ErrorData* attempt_anything(void (*work)(void*), void* argument) {
     MemoryContextSwitchTo(memory);
     CurrentResourceOwner = owner;
     return error;
+}
+
+// A subtransaction that ends early sets it back. A millisecond is the shortest there is.
+int begin_without_waiting() {
+    const int level = NewGUCNestLevel();
+    constexpr bool change = true;
+    constexpr bool reload = false;
+    (void)set_config_option("lock_timeout", "1ms", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, change, ERROR, reload);
+    return level;
+}
+
+void end_without_waiting(int level) {
+    CHECK_FOR_INTERRUPTS();  // the millisecond may be over just as the lock was had
+    AtEOXact_GUC(true, level);
 }
 
 const char* error_words(const ErrorData* error) {

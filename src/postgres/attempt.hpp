@@ -24,6 +24,24 @@ ErrorData* attempt(Work&& work) {
     return error;
 }
 
+// The same, without waiting for a lock: where somebody else has it, the work ends with ERRCODE_LOCK_NOT_AVAILABLE, and
+// that is returned.
+int begin_without_waiting();
+void end_without_waiting(int level);
+template <class Work>
+ErrorData* attempt_without_waiting(Work&& work) {
+    ErrorData* error = attempt_anything(
+        [](void* argument) {
+            const int level = begin_without_waiting();
+            (*static_cast<std::remove_reference_t<Work>*>(argument))();
+            end_without_waiting(level);
+        },
+        &work);
+    if (error != nullptr && error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE && is_passing(error->sqlerrcode))
+        ReThrowError(error);
+    return error;
+}
+
 // Message and detail.
 const char* error_words(const ErrorData* error);
 

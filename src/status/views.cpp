@@ -314,13 +314,15 @@ void check_routes(Checks& checks, bool starting) {
                        "Start the broker, or the server behind the proxy that answers in its place, or correct its "
                        "address with eventbus.alter_broker; events wait, and follow by themselves.");
         else if (strcmp(state, "starting") == 0)
-            checks.put(name, "warning", psprintf("not ready: %s", error),
+            checks.put(name, "warning",
+                       text_at(i, 4) == nullptr ? "not ready: its replication slot is being made"
+                                                : psprintf("not ready: %s", error),
                        "It begins by itself; what commits until then is not its.");
         else if (strcmp(state, "failing") == 0)
-            checks.put(
-                name, "error", psprintf("what it takes from the WAL stands still: %s", error),
-                "Mend what it complains of, or leave a table out by the route option tables; it is tried again by "
-                "itself, at most 30 s apart.");
+            checks.put(name, "error", psprintf("what it takes from the WAL stands still: %s", error),
+                       "Mend what it complains of; where that is a table, it can be left out by the route option "
+                       "tables. It is "
+                       "tried again by itself, at most 30 s apart; the server log has more.");
         else if (strcmp(state, "lost") == 0)
             checks.put(name, "error", error,
                        psprintf("Bring receivers up to date by other means, then SELECT eventbus.restart_route('%s').",

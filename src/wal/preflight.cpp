@@ -65,28 +65,32 @@ bool wants_any(const decoder::Options& options, AskForTopic ask, const char* sch
     return false;
 }
 
-const char* line(const char* then, const char* setting) {
-    return psprintf("Put this line into postgresql.conf and %s: %s", then, setting);
+// How to set it where it is set now. What ALTER SYSTEM is given in quotes is one name.
+const char* set_by(const char* name, const char* value, bool restart) {
+    run_query("SELECT FROM pg_settings WHERE name = $1 AND sourcefile LIKE '%/postgresql.auto.conf'",
+              {Argument::of(name)}, true);
+    if (SPI_processed > 0)
+        return psprintf("Run ALTER SYSTEM SET %s = %s; and %s.", name, value,
+                        restart ? "restart the server" : "SELECT pg_reload_conf();");
+    const char* quote = strpbrk(value, ", ") != nullptr ? "'" : "";
+    return psprintf("Put this line into postgresql.conf and %s: %s = %s%s%s",
+                    restart ? "restart the server" : "reload it", name, quote, value, quote);
 }
-
-constexpr const char* restart = "restart the server";
-constexpr const char* reload = "reload it";
 
 }  // namespace
 
 Need missing_setting(bool slot_exists) {
     if (wal_level < WAL_LEVEL_LOGICAL)
-        return {"wal_level is not logical: changes cannot be read from the WAL", line(restart, "wal_level = logical")};
+        return {"wal_level is not logical: changes cannot be read from the WAL", set_by("wal_level", "logical", true)};
     const char* libraries = GetConfigOption(libraries_setting, true, false);
     if (libraries != nullptr && !lists(libraries, plugin)) {
         constexpr const char* words = "output_plugin_libraries does not list pg_eventbus: no slot can be decoded by it";
         const char* names = without_quotes(libraries);
         if (lists(names, plugin))
-            return {words, psprintf("What ALTER SYSTEM is given in quotes is one name. Run ALTER SYSTEM SET "
-                                    "output_plugin_libraries = %s; and SELECT pg_reload_conf();",
-                                    names)};
-        return {words, line(reload, psprintf("output_plugin_libraries = '%s%s%s'", libraries,
-                                             *libraries != '\0' ? ", " : "", plugin))};
+            return {words, psprintf("What ALTER SYSTEM is given in quotes is one name. %s",
+                                    set_by(libraries_setting, names, false))};
+        const char* more = psprintf("%s%s%s", libraries, *libraries != '\0' ? ", " : "", plugin);
+        return {words, set_by(libraries_setting, more, false)};
     }
     if (slot_exists) return {};
     run_query(
@@ -96,8 +100,8 @@ Need missing_setting(bool slot_exists) {
     constexpr int64 some_more = 4;  // or, with many brokers, one for each and for the one that is asked for
     if (const int64 used = int8_at(0, 1); used >= max_replication_slots)
         return {psprintf("no replication slot is free: all %d are in use", max_replication_slots),
-                line(restart,
-                     psprintf("max_replication_slots = " INT64_FORMAT, used + std::max(some_more, int8_at(0, 2) + 1)))};
+                set_by("max_replication_slots", psprintf(INT64_FORMAT, used + std::max(some_more, int8_at(0, 2) + 1)),
+                       true)};
     return {};
 }
 
@@ -142,20 +146,47 @@ const char* tables_without_identity(const Selection& selection, AskForTopic ask)
     return found > 0 ? names.data : nullptr;
 }
 
-// Why a relation's rows are no changes in the WAL, or not those of a publication; nullptr: they are.
-static const char* why_never(char kind, char persistence, bool published) {
-    switch (kind) {
+// The relations that somebody may take for tables: schema, name, kind, persistence, whether its changes go under its
+// name.
+static uint64 find_relations(const decoder::Options& options) {
+    return run_query(
+        "SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, "
+        "CASE WHEN $1 IS NULL THEN c.relkind <> 'p' ELSE EXISTS (SELECT FROM pg_publication_tables t "
+        "WHERE t.schemaname = n.nspname AND t.tablename = c.relname AND t.pubname = ANY ($1)) END "
+        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') "
+        "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'eventbus') ORDER BY 1, 2",
+        {names_in(options)}, true);
+}
+
+// Why the rows of a relation that was found are no changes in the WAL, or not those of a publication, as
+// " (schema.name is …)"; nullptr: they are.
+static const char* why_never(const decoder::Options& options, uint64 row) {
+    const bool published = bool_at(row, 5);
+    const char* why = nullptr;
+    switch (*text_at(row, 3)) {
         case RELKIND_RELATION:
-            if (persistence != RELPERSISTENCE_PERMANENT) return "is unlogged: the WAL does not have its rows";
-            return published ? nullptr : "is in none of the route's publications";
+            if (*text_at(row, 4) != RELPERSISTENCE_PERMANENT)
+                why = "is unlogged: the WAL does not have its rows";
+            else if (!published)
+                why = "is in none of the route's publications";
+            break;
         case RELKIND_PARTITIONED_TABLE:
             // A publication via its root says the root's name.
-            return published ? nullptr : "is partitioned: its rows are changes of its partitions, under their names";
+            if (published) break;
+            why = options.by_publication ? "is partitioned, and none of the route's publications has it with "
+                                           "publish_via_partition_root: its rows are changes of its partitions, under "
+                                           "their names"
+                                         : "is partitioned: its rows are changes of its partitions, under their names; "
+                                           "a publication with publish_via_partition_root has them under its own";
+            break;
         case RELKIND_FOREIGN_TABLE:
-            return "is a foreign table: its rows are elsewhere";
+            why = "is a foreign table: its rows are elsewhere";
+            break;
         default:
-            return "is no table";
+            why = "is no table";
     }
+    return why == nullptr ? nullptr : psprintf(" (%s.%s %s)", text_at(row, 1), text_at(row, 2), why);
 }
 
 const char* patterns_without_tables(const Selection& selection) {
@@ -165,14 +196,7 @@ const char* patterns_without_tables(const Selection& selection) {
     ListCell* cell;
     foreach (cell, options.tables) any = any || !static_cast<decoder::Pattern*>(lfirst(cell))->except;
     if (!any) return nullptr;
-    run_query(
-        "SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text, "
-        "CASE WHEN $1 IS NULL THEN c.relkind <> 'p' ELSE EXISTS (SELECT FROM pg_publication_tables t "
-        "WHERE t.schemaname = n.nspname AND t.tablename = c.relname AND t.pubname = ANY ($1)) END "
-        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') "
-        "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'eventbus') ORDER BY 1, 2",
-        {names_in(options)}, true);
+    const uint64 count = find_relations(options);
     StringInfoData names;
     initStringInfo(&names);
     foreach (cell, options.tables) {
@@ -180,17 +204,45 @@ const char* patterns_without_tables(const Selection& selection) {
         List* alone = list_make1(pattern);
         bool fits = pattern->except;
         const char* why = nullptr;
-        for (uint64 i = 0; i < SPI_processed && !fits; ++i) {
+        for (uint64 i = 0; i < count && !fits; ++i) {
             if (!decoder::fits(alone, text_at(i, 1), text_at(i, 2)) ||
                 !decoder::wants_table(options, text_at(i, 1), text_at(i, 2)))
                 continue;
-            const char* never = why_never(*text_at(i, 3), *text_at(i, 4), bool_at(i, 5));
+            const char* never = why_never(options, i);
             fits = never == nullptr;
-            if (!fits && why == nullptr) why = psprintf(" (%s.%s %s)", text_at(i, 1), text_at(i, 2), never);
+            if (why == nullptr) why = never;
         }
         if (!fits)
             appendStringInfo(&names, "%s%s.%s%s", names.len > 0 ? ", " : "", pattern->schema, pattern->name,
                              why != nullptr ? why : "");
+    }
+    return names.len > 0 ? names.data : nullptr;
+}
+
+// Whether the topics want changes of the table by its name: those of another one in its place they do not.
+static bool wants_by_name(const decoder::Options& options, AskForTopic ask, const char* schema, const char* table) {
+    const char* other = psprintf("%s_and_not_this_one", table);
+    for (decoder::Operation operation : {decoder::Operation::insert, decoder::Operation::update,
+                                         decoder::Operation::remove, decoder::Operation::truncate})
+        if (wants_any(options, ask, schema, table, {operation}) && !wants_any(options, ask, schema, other, {operation}))
+            return true;
+    return false;
+}
+
+const char* topics_without_rows(const Selection& selection, AskForTopic ask) {
+    decoder::Options options;
+    read_selection(selection, &options);
+    const uint64 count = find_relations(options);
+    StringInfoData names;
+    initStringInfo(&names);
+    for (uint64 i = 0; i < count; ++i) {
+        const char* schema = text_at(i, 1);
+        const char* table = text_at(i, 2);
+        if (strchr("vm", *text_at(i, 3)) != nullptr || !decoder::wants_table(options, schema, table) ||
+            !wants_by_name(options, ask, schema, table))
+            continue;
+        if (const char* never = why_never(options, i))
+            appendStringInfo(&names, "%s%s.%s%s", names.len > 0 ? ", " : "", schema, table, never);
     }
     return names.len > 0 ? names.data : nullptr;
 }
@@ -201,7 +253,7 @@ bool takes_nothing(const Selection& selection, AskForTopic ask) {
     if (selection.messages == nullptr || strcmp(selection.messages, "-*") != 0) return false;
     run_query(
         "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' "
+        "WHERE (c.relkind = 'r' OR c.relkind = 'p' AND $1 IS NOT NULL) AND c.relpersistence = 'p' "
         "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'eventbus') "
         "AND ($1 IS NULL OR EXISTS (SELECT FROM pg_publication_tables t JOIN pg_publication p USING (pubname) "
         "WHERE t.schemaname = n.nspname AND t.tablename = c.relname AND t.pubname = ANY ($1) "
@@ -229,7 +281,7 @@ const char* contradicted_table(const Selection& selection, AskForTopic ask) {
         "WHERE pubname = ANY ($1) GROUP BY 1, 2, 3 HAVING count(DISTINCT attnames) > 1 ORDER BY 3",
         {names_in(options)}, true);
     for (uint64 i = 0; i < SPI_processed; ++i)
-        if (strcmp(text_at(i, 1), own_schema) != 0 && decoder::wants_table(options, text_at(i, 1), text_at(i, 2)) &&
+        if (decoder::wants_table(options, text_at(i, 1), text_at(i, 2)) &&
             wants_any(options, ask, text_at(i, 1), text_at(i, 2),
                       {decoder::Operation::insert, decoder::Operation::update, decoder::Operation::remove}))
             return text_at(i, 3);

@@ -32,6 +32,8 @@ const char* words_without_identity(const Selection& selection);
 
 // Patterns of "tables" of which no table is taken so far. Comma-separated; nullptr: there is none.
 const char* patterns_without_tables(const Selection& selection);
+// Tables that the topics name of which no rows come under that name. Comma-separated; nullptr: there is none.
+const char* topics_without_rows(const Selection& selection, AskForTopic ask);
 // Whether the route takes no messages, and no change that a table could have now.
 bool takes_nothing(const Selection& selection, AskForTopic ask);
 

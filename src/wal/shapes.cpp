@@ -228,7 +228,7 @@ const bool* takers_of_table(const Source* source, const Shape* shape, const char
     std::string_view made(name.data, static_cast<Size>(name.len));
     *topic = database_is_utf8() ? made : to_utf8_or_marks(made);
     auto* wanted = static_cast<bool*>(palloc0(sizeof(bool) * static_cast<Size>(shape->taker_count + 1)));
-    if (strcmp(schema, own_schema) == 0 || !decoder::wants_table(shape->decoder.options, schema, table)) return wanted;
+    if (!decoder::wants_table(shape->decoder.options, schema, table)) return wanted;
     for (int i = 0; i < shape->taker_count; ++i) wanted[i] = wants(source, shape->takers[i], *topic);
     return wanted;
 }
@@ -266,7 +266,7 @@ void check_selection(const Selection& selection) {
     ListCell* cell;
     foreach (cell, options.tables) {
         const auto* pattern = static_cast<decoder::Pattern*>(lfirst(cell));
-        if (!pattern->except && strcmp(pattern->schema, own_schema) == 0)
+        if (!pattern->except && strcmp(pattern->schema, decoder::own_schema) == 0)
             ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                             errmsg("route option \"tables\" asks for \"%s.%s\"", pattern->schema, pattern->name),
                             errdetail("Tables of the schema eventbus are never delivered."),

@@ -47,7 +47,10 @@ SlotState look_up_slot(const char* name) {
 }
 
 const char* hint_to_drop(const char* slot) {
-    return psprintf("SELECT pg_drop_replication_slot('%s'); one of ours is made then.", slot);
+    return psprintf(
+        "SELECT pg_drop_replication_slot('%s'); one of ours is made then, for a lost route after "
+        "eventbus.restart_route.",
+        slot);
 }
 
 void drop_slot(const char* name) {

@@ -102,9 +102,6 @@ struct Source {
     Position found;  // everything before it is in the batches
 };
 
-// Of its tables nobody hears: cursors move because events are delivered; brokers have passwords.
-inline constexpr const char* own_schema = "eventbus";
-
 // The last word of a change's topic.
 inline constexpr const char* operation_words[decoder::operation_count] = {"insert", "update", "delete", "truncate"};
 

@@ -120,6 +120,13 @@ void connect_to(Oid database) {
              Setting{"row_security", "off"},
              Setting{"client_min_messages", "warning"},
              Setting{"session_replication_role", "origin"},
+             // What is read from the WAL is the same whatever the database's settings are when it is read.
+             Setting{"bytea_output", "hex"},
+             Setting{"datestyle", "ISO, MDY"},
+             Setting{"extra_float_digits", "1"},
+             Setting{"intervalstyle", "postgres"},
+             Setting{"quote_all_identifiers", "off"},
+             Setting{"timezone", "UTC"},
              // Who waits for a lock that somebody keeps for long shall not do so in silence.
              Setting{"log_lock_waits", "on"},
              Setting{"deadlock_timeout", "1s"},

@@ -203,6 +203,7 @@ bool feed_wal() {
     }
     lend_from_files();
     if (is_reading() && !has_room()) {
+        if (notice_lost_slot()) return true;
         if (wal_now.at_end && sender.place->wal_end > wal_now.read) {
             wal_now.at_end = false;
             sender.unshown = true;
@@ -352,7 +353,7 @@ const char* wal_state(const SenderRoute* route, const char** words) {
     }
     const char* of_files = route->wal->trouble.words;
     if (of_files[0] == '\0') of_files = file_trouble_of_detours(route);
-    if (route->paused) {
+    if (route->paused && route->wal->begun) {  // what commits before it has begun is not its, paused or not
         *words = of_files;
         return nullptr;
     }

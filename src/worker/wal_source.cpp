@@ -199,6 +199,7 @@ void open(void*) {
     // Before the queue is left, which wakes the decoder.
     on_dsm_detach(wal_now.channel, tell_decoder_that_we_leave, PointerGetDatum(nullptr));
     wal_now.state = wal::State::starting;
+    wal_now.looked_at = 0;
     wal_now.makes_slot = !task.exists;
     wal_now.words[0] = '\0';
 }
@@ -406,6 +407,26 @@ void open_decoder_if_due() {
         if (ErrorData* error = survive(open, nullptr)) close_for(error);
         return;
     }
+}
+
+bool notice_lost_slot() {
+    constexpr int rarely_ms = 10000;
+    if (wal_now.looked_at != 0 && !ms_have_passed(wal_now.looked_at, steady_now(), rarely_ms)) return false;
+    if (wal_now.decoder == nullptr || state_of(wal_now.decoder) != ChildState::gone) return false;
+    wal_now.looked_at = steady_now();
+    bool lost = false;
+    auto look = [&lost] {
+        if (!begin_transaction_on_extension("looking for the replication slot")) return;
+        SPI_connect();
+        const wal::SlotState slot = wal::look_up_slot(wal::slot_name(sender.database, sender.broker_id));
+        lost = !slot.exists || slot.lost || slot.alien != nullptr;
+        SPI_finish();
+        commit_transaction();
+    };
+    auto call = [](void* argument) { (*static_cast<decltype(look)*>(argument))(); };
+    if (ErrorData* error = survive(call, &look)) FreeErrorData(error);  // it is looked at again
+    if (lost) take_silence();
+    return lost;
 }
 
 bool receive_from_decoder(const WalLimits& limits) {

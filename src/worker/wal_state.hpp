@@ -38,6 +38,7 @@ struct WalState {
     char hint[256];
     XLogRecPtr failed_at;    // where reading failed; the trouble is over behind that. 0: it was not in reading
     SteadyTime retry_at;     // 0: at once
+    SteadyTime looked_at;    // when the slot was looked at last while nobody hears the decoder
     SteadyTime ended_at;     // when a decoder ended last without a word,
     int times_ended;         // and how many did in short succession
     bool starved;            // no background worker slot is free for it
@@ -62,6 +63,9 @@ void close_decoder();
 void open_decoder_if_due();
 // While one leaves the next one waits.
 bool a_decoder_leaves();
+// While routes have no room nobody takes what the decoder has sent, or hears that it has ended, which the server may
+// have seen to when it gave up the slot. True: it was, and the routes are lost.
+bool notice_lost_slot();
 // Takes what the decoder has sent, while routes have room. Returns true if there may be more at once.
 bool receive_from_decoder(const WalLimits& limits);
 

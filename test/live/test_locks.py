@@ -238,3 +238,54 @@ def test_answers_are_heard_while_the_log_is_locked(db, both, open_transaction, f
     holder.rollback()
     db.publish("t", 2)
     db.wait_status("out", delivered=2)
+
+
+# Locks on tables of users
+
+
+def as_monitor(db, sql):
+    """In a session of its own, which knows no table yet."""
+    with contextlib.closing(db.connect(options="-c statement_timeout=5s")) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SET ROLE pg_monitor")
+            cursor.execute(sql)
+            return cursor.fetchall()
+
+
+CAPTURED = "SELECT relation::text, condition, error, headers::text FROM eventbus.captured ORDER BY 1"
+
+
+@pytest.fixture
+def captured(db):
+    """Tables captured with conditions: of columns and rows of the table alone, and of a row of another table."""
+    db.run("CREATE TABLE place (id int, city text); CREATE TABLE one (id int, v text); CREATE TABLE two (id int, at place)")
+    db.run("SELECT eventbus.capture('one', condition => 'NEW.id > 1 AND OLD.* IS DISTINCT FROM NEW.*')")
+    db.run("SELECT eventbus.capture('two', condition => '(NEW.at).city = ''here''', headers => '{\"a\": 1}')")
+    return [("one", "((new.id > 1) AND (old.* IS DISTINCT FROM new.*))", None, None),
+            ("two", "((new.at).city = 'here'::text)", None, '{"a": 1}')]
+
+
+@pytest.mark.parametrize("locked", ["one", "two", "place"])
+def test_captured_waits_for_no_table(db, captured, open_transaction, locked):
+    """PostgreSQL's own functions open the table, and wait for whoever has it."""
+    assert as_monitor(db, CAPTURED) == captured
+    open_transaction(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")
+    if locked == "place":  # its columns are told by it alone
+        [one, two] = as_monitor(db, CAPTURED)
+        assert one == captured[0]
+        assert two[1] is None and "locked" in two[2] and two[3] == '{"a": 1}'
+    else:
+        assert as_monitor(db, CAPTURED) == captured
+
+
+def test_monitoring_waits_for_no_table(db, both, captured, open_transaction, name):
+    """On PostgreSQL 16 and later, pg_publication_tables opens every table that is published."""
+    db.run("CREATE PUBLICATION ours FOR TABLE one, two")
+    db.route("out", "redis", f"list:{name}", source="wal", publication="ours", messages="-*")
+    db.wait_state("out", "active")
+    open_transaction("LOCK TABLE one, two, place IN ACCESS EXCLUSIVE MODE")
+    health = as_monitor(db, "SELECT name, level, hint FROM eventbus.health() WHERE name = 'tables of route out'")
+    assert len(health) == 1
+    assert as_monitor(db, "SELECT state FROM eventbus.status WHERE route = 'out'") == [("active",)]
+    for view in ("route", "broker", "allowed"):
+        as_monitor(db, f"SELECT * FROM eventbus.{view}")

@@ -16,7 +16,8 @@ REFUSED = psycopg2.errors.InsufficientPrivilege
 
 # Who may call which function and read which view once the recipes have run; what is in no list is the superuser's.
 PUBLISHER = {"publish", "publish_bytes", "publish_now", "publish_text", "publish_wal", "wait_for_delivery"}
-MONITOR_FUNCTIONS = {"health", "redacted_url", "route_status", "trigger_arguments", "trigger_error"}
+MONITOR_FUNCTIONS = {"health", "redacted_url", "route_status", "trigger_arguments", "trigger_condition",
+                     "trigger_error"}
 OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
     "alter_broker", "alter_route", "create_broker", "create_route", "discard", "drop_broker", "drop_route",
     "pause_route", "redeliver", "restart_route", "resume_route", "wake_workers"}
@@ -25,7 +26,7 @@ MONITOR_VIEWS = {"allowed", "broker", "captured", "route", "status"}
 VIEWS = {"app": set(), "operator": MONITOR_VIEWS | {"dead_letter", "event"}, "monitor": MONITOR_VIEWS}
 OWNERS_FUNCTIONS = {"grant_monitor", "grant_operator", "grant_publisher", "revoke_monitor", "revoke_operator",
                     "revoke_publisher", "allow", "capture", "capture_ddl", "configuration_changed", "disallow", "follow_captured",
-                    "publish_change", "publish_ddl", "topic_grants_changed", "uncapture", "uncapture_ddl"}
+                    "publish_change", "publish_ddl", "publish_partitioned", "topic_grants_changed", "uncapture", "uncapture_ddl"}
 
 
 def readme_sql(title):

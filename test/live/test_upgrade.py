@@ -155,8 +155,14 @@ CREATE VIEW eventbus.dead_letter AS
 ALTER EXTENSION pg_eventbus ADD VIEW eventbus.dead_letter;
 ALTER EXTENSION pg_eventbus DROP VIEW eventbus.captured;
 ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.trigger_error(oid, bytea);
+ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.trigger_condition(oid);
+ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.publish_partitioned();
+ALTER EXTENSION pg_eventbus DROP EVENT TRIGGER eventbus_follow_partitions;
+ALTER EXTENSION pg_eventbus DROP EVENT TRIGGER eventbus_follow_triggers;
+DROP EVENT TRIGGER eventbus_follow_partitions;
+DROP EVENT TRIGGER eventbus_follow_triggers;
 DROP VIEW eventbus.captured;
-DROP FUNCTION eventbus.trigger_error(oid, bytea);
+DROP FUNCTION eventbus.trigger_error(oid, bytea), eventbus.trigger_condition(oid), eventbus.publish_partitioned();
 CREATE VIEW eventbus.captured AS
     SELECT t.tgrelid::pg_catalog.regclass AS relation, t.arguments[1] AS topic, ''::text AS operations, NULL::text AS columns,
            NULL::text AS key, NULL::text AS condition, NULL::text AS payload, NULL::jsonb AS headers, NULL::name[] AS triggers
@@ -251,3 +257,41 @@ def test_who_could_wait_can_after_the_update(roles, make_database, cluster, name
     for database in (db, copy):
         for role in roles:
             database.run(f'DROP OWNED BY "{role}"')
+
+
+def test_captures_of_0_1_are_as_those_of_0_2_after_the_update(roles, make_database, cluster):
+    """Partitions made by whoever owns the table, and the view for whoever could read it."""
+    db = make_database()
+    db.run(AS_IN_0_1)
+    db.run('CREATE SCHEMA lab AUTHORIZATION "Waits"; GRANT USAGE ON SCHEMA eventbus TO waits_through')
+    db.run("GRANT EXECUTE ON FUNCTION eventbus.trigger_arguments TO waits_through; GRANT SELECT ON eventbus.captured TO waits_through")
+    db.run('SET ROLE "Waits"; CREATE TABLE lab.whole (id int) PARTITION BY LIST (id); '
+           "CREATE TABLE lab.one PARTITION OF lab.whole FOR VALUES IN (1); CREATE TABLE lab.plain (id int); RESET ROLE")
+    db.run("SELECT eventbus.capture('lab.whole', operations => 'insert', condition => 'NEW.id > 0'), eventbus.capture('lab.plain')")
+    partition = 'SET ROLE "Waits"; CREATE TABLE lab.two PARTITION OF lab.whole FOR VALUES IN (2); RESET ROLE'
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="permission denied for function"):
+        db.run(partition)
+    db.run("RESET ROLE; ALTER EXTENSION pg_eventbus UPDATE")
+    db.run(partition)
+    db.run("SELECT eventbus.capture('lab.plain')")
+    functions = "SELECT tgfoid::regproc::text, tgrelid::regclass::text FROM pg_trigger WHERE tgname = '00_eventbus_insert' ORDER BY 2"
+    expected = [("eventbus.publish_partitioned", "lab.one"), ("eventbus.publish_change", "lab.plain"),
+                ("eventbus.publish_partitioned", "lab.two"), ("eventbus.publish_partitioned", "lab.whole")]
+    assert db.run(functions) == expected
+    captured = "SELECT relation::text, condition FROM eventbus.captured ORDER BY 1"
+    db.run("SET ROLE waits_through")
+    assert db.run(captured) == [("lab.plain", None), ("lab.whole", "(new.id > 0)")]
+    db.run("RESET ROLE")
+    copy = make_database("copy", extension=False)
+    cluster.program("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", copy.name,
+                    standard_input=cluster.program("pg_dump", "-d", db.name))
+    assert copy.run(functions) == expected
+    copy.run(partition.replace("two", "three").replace("(2)", "(3)"))
+    copy.run("SET ROLE waits_through")
+    assert copy.run(captured) == [("lab.plain", None), ("lab.whole", "(new.id > 0)")]
+    db.run("SELECT eventbus.uncapture('lab.whole')")
+    assert not db.one("SELECT count(*) FROM pg_trigger WHERE tgfoid = 'eventbus.publish_partitioned'::regproc")
+    for database in (db, copy):
+        database.run("RESET ROLE")
+        for role in roles:
+            database.run(f'DROP OWNED BY "{role}" CASCADE')

@@ -162,8 +162,10 @@ def test_a_lost_slot_stops_its_route_until_it_is_restarted(db, route, redis_serv
         return slot_of(db)["wal_status"] == "lost"
 
     eventually(lost, 120, "the server gives the slot up")
-    db.run("SELECT eventbus.resume_route('out')")
     db.wait_status("out", 60, state="lost", last_error=lambda text: text and "slot" in text)
+    check = next(row for row in db.health() if row["name"] == "WAL for broker redis")
+    assert check["level"] == "error" and "was invalidated" in check["detail"], check
+    db.run("SELECT eventbus.resume_route('out')")
     check = next(row for row in db.health() if row["name"] == "route out")
     assert check["level"] == "error" and "restart_route" in check["hint"]
     assert told("lost its place", "out")
@@ -182,6 +184,70 @@ def test_a_lost_slot_stops_its_route_until_it_is_restarted(db, route, redis_serv
     assert topics() == ["shop.one"] + ["shop.kept"] * len(kept) + ["shop.again"]
     # What the sender had in memory when the slot was given up it may have sent; the place that it names lies behind that.
     assert not kept or db.one("SELECT (%s::pg_lsn, %s) >= (%s::pg_lsn, 1)", *lost_after, kept[0])
+
+
+def test_a_paused_route_that_has_no_room_says_that_it_is_lost(db, redis_server, name, setting):
+    """All of the broker's are paused and full: nobody hears the decoder that the server ends with the slot."""
+    def wal_check():
+        return next((row["level"], row["detail"]) for row in db.health() if row["name"] == "WAL for broker redis")
+
+    db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"stream:{name}", source="wal")
+    db.wait_state("out", "active", deadline=60)
+    eventually(lambda: wal_check()[0] == "ok", 60)
+    setting("max_slot_wal_keep_size", "96MB")
+    db.run("SELECT eventbus.pause_route('out')")
+    db.wait_state("out", "paused")
+    levels = []
+
+    def lost():
+        db.run("INSERT INTO item SELECT g, repeat('v', 500) FROM generate_series(%s, %s) g",
+               len(levels) * 10000 + 1, len(levels) * 10000 + 10000)
+        levels.append(wal_check())
+        if len(levels) > 20:
+            db.run("CHECKPOINT")
+        return (slot_of(db) or {"wal_status": "lost"})["wal_status"] == "lost"
+
+    eventually(lost, 120, "the server gives the slot up")
+    assert [level for level, _ in levels if level == "warning"], levels
+    assert [detail for level, detail in levels if level == "error" and "about to be invalidated" in detail], levels
+    db.wait_status("out", 60, state="lost", last_error=lambda text: text and "slot" in text)
+    assert wal_check()[0] == "error" and "about to be" not in wal_check()[1], wal_check()
+    db.run("SELECT eventbus.restart_route('out'); SELECT eventbus.resume_route('out')")
+    db.wait_state("out", "active", deadline=60)
+
+
+def test_a_paused_route_whose_slot_is_not_made_yet_says_so(db, redis_server, name):
+    db.broker("redis", redis_server.url)
+    open_one = db.connect(autocommit=False)
+    with open_one.cursor() as cursor:
+        cursor.execute("CREATE TABLE unfinished ()")
+    db.route("out", "redis", f"stream:{name}", source="wal")
+    db.run("SELECT eventbus.pause_route('out')")
+    db.wait_status("out", 60, state="starting", last_error=lambda text: text and "process" in text)
+    open_one.close()
+    db.wait_state("out", "paused", deadline=60)
+
+
+def test_payloads_are_the_same_whatever_the_database_has_set(db, redis_server, name):
+    db.run("CREATE TABLE odd (id int PRIMARY KEY, f float8, b bytea, r tstzrange, i interval, t timestamptz)")
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"stream:{name}", "public.odd.#", source="wal", format="row")
+    db.wait_state("out", "active", deadline=60)
+    for number in (1, 2):
+        db.run("INSERT INTO odd VALUES (%s, 0.1::float8 + 0.2::float8, '\\xdead', '[2020-03-04 05:06:07+00,)', '1 day 2 hours', "
+               "'2020-03-04 05:06:07+00')", number)
+        eventually(lambda: redis_server.client().xlen(name) == number, 60, "the row arrives")
+        for change in ("extra_float_digits = 0", "datestyle = 'SQL, DMY'", "timezone = 'America/New_York'",
+                       "bytea_output = escape", "intervalstyle = iso_8601", "search_path = nowhere"):
+            db.run(f"ALTER DATABASE {db.name} SET {change}")
+        terminate_sender(db)
+        db.wait_state("out", "active", deadline=60)
+    first, second = (json.loads(text_of(entry)["payload"]) for entry in redis_server.stream(name))
+    assert (first.pop("id"), second.pop("id")) == (1, 2)
+    assert first == second == {"f": 0.30000000000000004, "b": "\\xdead", "r": '["2020-03-04 05:06:07+00",)',
+                               "i": "1 day 02:00:00", "t": "2020-03-04T05:06:07+00:00"}
 
 
 def test_the_file_of_a_route_that_stands_still_goes_with_the_slot(db, redis_server, name, setting):

@@ -110,6 +110,16 @@ CREATE FUNCTION eventbus.trigger_error(relation oid, tgargs bytea) RETURNS text
 COMMENT ON FUNCTION eventbus.trigger_error(oid, bytea) IS 'what is wrong with the arguments of a trigger of eventbus.publish_change on a table, so that its changes fail; NULL: nothing';
 REVOKE ALL ON FUNCTION eventbus.trigger_error(oid, bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION eventbus.trigger_error(oid, bytea) TO pg_monitor;
+CREATE FUNCTION eventbus.trigger_condition(trigger oid, OUT condition text, OUT error text)
+    LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_trigger_condition';
+COMMENT ON FUNCTION eventbus.trigger_condition(oid) IS 'the WHEN of a trigger, read without waiting for a lock on its table; NULL: it has none. error: why it cannot be shown now';
+REVOKE ALL ON FUNCTION eventbus.trigger_condition(oid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION eventbus.trigger_condition(oid) TO pg_monitor;
+CREATE FUNCTION eventbus.publish_partitioned() RETURNS trigger
+    LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_publish_change';
+COMMENT ON FUNCTION eventbus.publish_partitioned() IS
+    'trigger function: eventbus.publish_change for what eventbus.capture makes on partitioned tables. Whoever makes or attaches a partition of one needs EXECUTE on it, for PostgreSQL gives the partition its triggers in their name; the owner of the parent is given it by then. It is no right to publish: triggers made by hand that execute it are refused to whoever may not execute eventbus.publish_change';
+REVOKE ALL ON FUNCTION eventbus.publish_partitioned() FROM PUBLIC;
 CREATE OR REPLACE VIEW eventbus.captured AS
     SELECT t.tgrelid::pg_catalog.regclass AS relation,
            t.arguments[1] AS topic,
@@ -126,15 +136,16 @@ CREATE OR REPLACE VIEW eventbus.captured AS
            CASE WHEN t.error IS NULL THEN
                (SELECT pg_catalog.substr(a, 9) FROM pg_catalog.unnest(t.arguments[2:]) WITH ORDINALITY u (a, n) WHERE a LIKE 'headers=%' ORDER BY n DESC LIMIT 1)::pg_catalog.jsonb END AS headers,
            pg_catalog.array_agg(t.tgname ORDER BY t.tgname) AS triggers,
-           t.error
+           coalesce(t.error, pg_catalog.min(t.not_shown)) AS error
     FROM (SELECT tgrelid, tgtype, tgname, eventbus.trigger_arguments(tgargs) AS arguments,
                  eventbus.trigger_error(tgrelid, tgargs) AS error,
-                 pg_catalog.substring(pg_catalog.pg_get_triggerdef(oid), 'WHEN \((.*)\) EXECUTE FUNCTION ') AS condition,
+                 c.condition, c.error AS not_shown,
                  CASE WHEN tgname LIKE '00\_eventbus\_%' THEN '' ELSE tgname END AS made_by_hand
-          FROM pg_catalog.pg_trigger
-          WHERE tgfoid = 'eventbus.publish_change'::pg_catalog.regproc AND tgparentid = 0 AND NOT tgisinternal) t
+          FROM pg_catalog.pg_trigger CROSS JOIN LATERAL eventbus.trigger_condition(oid) c
+          WHERE tgfoid IN ('eventbus.publish_change'::pg_catalog.regproc, 'eventbus.publish_partitioned'::pg_catalog.regproc)
+          AND tgparentid = 0 AND NOT tgisinternal) t
     GROUP BY t.tgrelid, t.made_by_hand, t.arguments, t.error;
-COMMENT ON COLUMN eventbus.captured.error IS 'what is wrong with a trigger made by hand, so that changes of its table fail; NULL: nothing';
+COMMENT ON COLUMN eventbus.captured.error IS 'what is wrong with a trigger made by hand, so that changes of its table fail; or why the condition cannot be shown now. NULL: nothing';
 
 -- DDL without what may be a secret.
 ALTER TABLE eventbus.ddl_capture ADD COLUMN include_bodies boolean NOT NULL DEFAULT false;
@@ -143,7 +154,7 @@ CREATE FUNCTION eventbus.capture_ddl(topic text DEFAULT 'ddl.{tag}', tags text D
     AS 'MODULE_PATHNAME', 'eventbus_capture_ddl';
 REVOKE ALL ON FUNCTION eventbus.capture_ddl(text, text, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION eventbus.capture_ddl(text, text, boolean) IS
-    'publishes DDL of this database from now on, inside its transaction. topic: with {tag}, the command tag as in CREATE TABLE; tags: comma-separated command tags, NULL: all; include_bodies: the command''s text has the bodies of functions and procedures as well, default false: they, and all strings of a command that makes one, are ***. What stands in OPTIONS (...) is *** always, and commands on servers, user mappings and subscriptions have no text: there may be passwords in it. A second call replaces the first';
+    'publishes DDL of this database from now on, inside its transaction. topic: with {tag}, the command tag as in CREATE TABLE; tags: comma-separated command tags, NULL: all; include_bodies: the command''s text has the bodies of functions and procedures as well, default false: they, and all strings of a command that makes one, are ***. What stands in OPTIONS (...), what triggers give their functions, and the values of SET for functions are *** always, and commands on servers, user mappings, subscriptions and foreign-data wrappers have no text: there may be passwords in it. Topic grants of the caller have to have the topics of all tags. A second call replaces the first';
 
 -- Columns are renamed by other commands as well.
 DROP EVENT TRIGGER eventbus_follow_captured;
@@ -151,6 +162,27 @@ CREATE EVENT TRIGGER eventbus_follow_captured ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'ALTER FOREIGN TABLE', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'ALTER TYPE')
     EXECUTE FUNCTION eventbus.follow_captured();
 COMMENT ON EVENT TRIGGER eventbus_follow_captured IS 'keeps captures true when columns are renamed';
+
+-- Captures of partitioned tables execute a function of their own.
+COMMENT ON FUNCTION eventbus.follow_captured() IS 'event trigger function: keeps captures true when columns are renamed or dropped, lets owners of captured tables make partitions, and refuses triggers made by hand that are not theirs to make';
+CREATE EVENT TRIGGER eventbus_follow_partitions ON ddl_command_start
+    WHEN TAG IN ('CREATE TABLE', 'CREATE FOREIGN TABLE', 'ALTER TABLE', 'CREATE SCHEMA')
+    EXECUTE FUNCTION eventbus.follow_captured();
+COMMENT ON EVENT TRIGGER eventbus_follow_partitions IS 'gives the owner of a captured partitioned table EXECUTE on eventbus.publish_partitioned when it is needed';
+CREATE EVENT TRIGGER eventbus_follow_triggers ON ddl_command_end
+    WHEN TAG IN ('CREATE TRIGGER', 'CREATE SCHEMA')
+    EXECUTE FUNCTION eventbus.follow_captured();
+COMMENT ON EVENT TRIGGER eventbus_follow_triggers IS 'refuses triggers made by hand that execute eventbus.publish_partitioned';
+WITH moved AS (
+    UPDATE pg_catalog.pg_trigger t SET tgfoid = 'eventbus.publish_partitioned'::pg_catalog.regproc
+    FROM pg_catalog.pg_class c
+    WHERE c.oid = t.tgrelid AND t.tgfoid = 'eventbus.publish_change'::pg_catalog.regproc AND t.tgname LIKE '00\_eventbus\_%'
+    AND (c.relkind = 'p' OR t.tgparentid <> 0)
+    RETURNING t.oid)
+UPDATE pg_catalog.pg_depend d SET refobjid = 'eventbus.publish_partitioned'::pg_catalog.regproc
+FROM moved m
+WHERE d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND d.objid = m.oid
+AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = 'eventbus.publish_change'::pg_catalog.regproc;
 
 -- ALTER DEFAULT PRIVILEGES gives nobody a right on ours. What 0.1's objects were made with stands in pg_init_privs, which
 -- what an administrator has granted since does not; 0.1 itself gave only to pg_monitor.
@@ -160,7 +192,9 @@ DECLARE
     made pg_catalog.oid[] := ARRAY['eventbus.wait_for_delivery(pg_lsn, interval, text)'::pg_catalog.regprocedure,
                                    'eventbus.wait_for_delivery(text, interval, text)'::pg_catalog.regprocedure,
                                    'eventbus.capture_ddl(text, text, boolean)'::pg_catalog.regprocedure,
-                                   'eventbus.trigger_error(oid, bytea)'::pg_catalog.regprocedure];
+                                   'eventbus.trigger_error(oid, bytea)'::pg_catalog.regprocedure,
+                                   'eventbus.trigger_condition(oid)'::pg_catalog.regprocedure,
+                                   'eventbus.publish_partitioned()'::pg_catalog.regprocedure];
 BEGIN
     FOR object IN
         SELECT o.name, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
@@ -189,12 +223,13 @@ BEGIN
 END
 $$;
 
--- Who may call a function may call its new forms: a call with a literal may be another one's now. What is granted in
--- here would count as the extension's own, which dumps leave to it, so the note that says so is set back.
+-- Who may call a function may call its new forms: a call with a literal may be another one's now. Who reads the view
+-- eventbus.captured calls more functions. What is granted in here would count as the extension's own, which dumps leave to it, so the note that says so is set back.
 DO $$
 DECLARE
     form record;
     given record;
+    noted pg_catalog.aclitem[];
 BEGIN
     FOR form IN SELECT of, made
                 FROM (VALUES ('eventbus.wait_for_delivery(bigint, interval, text)'::pg_catalog.regprocedure,
@@ -202,8 +237,12 @@ BEGIN
                              ('eventbus.wait_for_delivery(bigint, interval, text)',
                               'eventbus.wait_for_delivery(text, interval, text)'),
                              ('eventbus.capture_ddl(text, text)',
-                              'eventbus.capture_ddl(text, text, boolean)')) AS forms (of, made)
+                              'eventbus.capture_ddl(text, text, boolean)'),
+                             ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_error(oid, bytea)'),
+                             ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_condition(oid)')) AS forms (of, made)
                 UNION ALL SELECT f.of, f.form FROM pg_temp.publish_form f LOOP
+        SELECT initprivs INTO noted FROM pg_catalog.pg_init_privs
+        WHERE objoid = form.made AND classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass;
         FOR given IN SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee,
                             pg_catalog.bool_or(a.is_grantable) AS is_grantable
                      FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
@@ -211,10 +250,8 @@ BEGIN
             EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s%s', form.made, given.grantee,
                                       CASE WHEN given.is_grantable THEN ' WITH GRANT OPTION' END);
         END LOOP;
-        UPDATE pg_catalog.pg_init_privs i
-        SET initprivs = ARRAY[pg_catalog.makeaclitem(p.proowner, p.proowner, 'EXECUTE', false)]
-        FROM pg_catalog.pg_proc p
-        WHERE p.oid = i.objoid AND i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = form.made;
+        UPDATE pg_catalog.pg_init_privs SET initprivs = noted
+        WHERE objoid = form.made AND classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass;
         -- From PostgreSQL 17 on roles in such notes cannot be dropped.
         DELETE FROM pg_catalog.pg_shdepend d USING pg_catalog.pg_proc p
         WHERE p.oid = d.objid AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = form.made
