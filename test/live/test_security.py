@@ -298,7 +298,7 @@ def test_an_ordinary_role_reads_neither_brokers_nor_the_log(db, cluster):
             for relation in relations:
                 with pytest.raises(psycopg2.errors.InsufficientPrivilege):
                     cursor.execute(f"SELECT * FROM eventbus.{relation}")
-            for call in ("publish_text('t', 'x')", "create_broker('b', 'redis://h')", "drop_broker('b')", "health()",
+            for call in ("create_broker('b', 'redis://h')", "drop_broker('b')", "health()",
                          "redeliver()", "discard()", "pause_route('x')"):
                 with pytest.raises(psycopg2.errors.InsufficientPrivilege):
                     cursor.execute(f"SELECT eventbus.{call}")
