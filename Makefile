@@ -26,8 +26,9 @@ LIBS_mqtt = -lssl -lcrypto
 LIBS_redis = -lhiredis -lssl -lcrypto
 
 SCHEMA = $(sort $(wildcard src/schema/*.sql))
-DATA = $(wildcard src/schema/upgrade/*.sql)
-DATA_built = pg_eventbus--$(EXTVERSION).sql
+# Updates read some files as CREATE EXTENSION does, where a line says "-- here: NAME".
+UPGRADES = $(notdir $(wildcard src/schema/upgrade/*.sql))
+DATA_built = pg_eventbus--$(EXTVERSION).sql $(UPGRADES)
 
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
 REGRESS_OPTS = --load-extension=pg_eventbus
@@ -77,8 +78,10 @@ pg_eventbus_$(1).so: $$(OBJS_$(1))
 endef
 $(foreach protocol,$(PROTOCOLS),$(eval $(call module,$(protocol))))
 
-$(DATA_built): $(SCHEMA)
+pg_eventbus--$(EXTVERSION).sql: $(SCHEMA)
 	cat $(SCHEMA) > $@
+$(UPGRADES): %: src/schema/upgrade/% $(SCHEMA)
+	awk '/^-- here: / { while ((getline line < ("src/schema/" $$3)) > 0) print line; next } 1' $< > $@
 
 install: install-modules
 install-modules: $(MODULES_BUILT) installdirs

@@ -56,9 +56,9 @@ SELECT eventbus.publish('a', to_jsonb(repeat('x', 1023)));
 SELECT eventbus.publish('a', to_jsonb(repeat(E'\n', 512)));       -- an escape is two bytes
 SELECT eventbus.publish('a', to_jsonb(repeat(E'\x01', 171)));     -- or six
 -- a number is written out, however short it came
-SELECT refused($$SELECT eventbus.publish('a', '1e1100')$$);
-SELECT refused($$SELECT eventbus.publish('a', '[1e-1100]')$$);
-SELECT refused($$SELECT eventbus.publish('a', '{"a": [{"b": 1e1100}]}')$$);
+SELECT refused($$SELECT eventbus.publish('a', '1e1100'::jsonb)$$);
+SELECT refused($$SELECT eventbus.publish('a', '[1e-1100]'::jsonb)$$);
+SELECT refused($$SELECT eventbus.publish('a', '{"a": [{"b": 1e1100}]}'::jsonb)$$);
 RESET eventbus.max_payload;
 SELECT eventbus.publish_text('a', repeat('x', 16 * 1024 * 1024 + 1));
 SELECT refused($$SELECT eventbus.publish('a', jsonb_agg(1e131071)) FROM generate_series(1, 200)$$);

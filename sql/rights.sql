@@ -56,7 +56,7 @@ SELECT * FROM eventbus.topic_grant;
 RESET ROLE;
 
 -- USAGE and EXECUTE: publishes, and cannot read or touch what it has published
-GRANT EXECUTE ON FUNCTION eventbus.publish TO regress_eventbus_app;
+SELECT eventbus.grant_publisher('regress_eventbus_app');
 SET ROLE regress_eventbus_app;
 BEGIN;
 SELECT eventbus.publish('granted', '{"by": "app"}') AS id \gset

@@ -156,6 +156,20 @@ SELECT eventbus.alter_route('nobody', 'list:l');
 SELECT eventbus.alter_route('stream', 'queue:q');
 SELECT eventbus.alter_route('stream', 'list:{no}');
 SELECT eventbus.alter_route('stream', topics => 'a..b');
+
+-- What was meant for another argument
+SELECT eventbus.create_route('odd', 'queues', 'queue:q', '{"persistent": false}');
+SELECT eventbus.create_route('odd', 'queues', 'queue:q', '  {topic}');
+SELECT eventbus.create_route('odd', 'queues', 'queue:q', '{}');
+SELECT eventbus.create_route('odd', 'queues', 'queue:q', '"shop.order"');
+SELECT eventbus.create_route('odd', 'queues', 'queue:q', 'shop.order; shop.#');
+SELECT eventbus.alter_route('stream', topics => '{"maxlen": 10}');
+BEGIN;
+SET LOCAL client_min_messages = notice;
+SELECT eventbus.create_route('odd', 'queues', 'queue:q', 'shop/order, public.Order Items.insert, a.b');
+SELECT eventbus.alter_route('odd', topics => 'shop/order.*');
+SELECT eventbus.alter_route('odd', options => '{"order": "strict"}');
+ROLLBACK;
 SELECT eventbus.alter_route('stream', options => '{"no": 1}');
 SELECT eventbus.alter_route('stream', options => '[]');
 SELECT eventbus.alter_route('stream', options => '{"maxlen": 10}');

@@ -159,7 +159,7 @@ SELECT key, payload FROM eventbus.event WHERE id > :before ORDER BY id;
 DROP TABLE lab.person, lab.typed;
 
 -- 5. Topic grants bind whoever logged in, SET ROLE or not; a definer's function binds its owner.
-GRANT EXECUTE ON FUNCTION eventbus.publish TO PUBLIC;
+SELECT eventbus.grant_publisher('regress_eventbus_operator'), eventbus.grant_publisher('regress_eventbus_other');
 GRANT regress_eventbus_other TO regress_eventbus_operator;
 GRANT CREATE ON SCHEMA lab TO regress_eventbus_other;
 SELECT eventbus.allow('regress_eventbus_operator', 'shop.#');
@@ -193,7 +193,7 @@ SELECT eventbus.publish('shop.a', '1');
 RESET ROLE;
 SELECT eventbus.publish('shop.a', '1') > 0 AS published;
 SELECT eventbus.disallow('regress_eventbus_other'), eventbus.disallow('regress_eventbus_operator');
-REVOKE EXECUTE ON FUNCTION eventbus.publish FROM PUBLIC;
+SELECT eventbus.revoke_publisher('regress_eventbus_other');
 
 -- 6. A trigger made by hand breaks nothing but itself; whatever is no array of texts is read to its end and no further.
 CREATE TABLE lab.odd (id integer PRIMARY KEY);
@@ -268,6 +268,6 @@ SELECT eventbus.create_route('deep', 'nowhere', 'list:l', options => (repeat('{"
 DROP SCHEMA lab CASCADE;
 DROP FOREIGN DATA WRAPPER lab_wrapper;
 SELECT eventbus.drop_broker('nowhere', true);
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA eventbus FROM regress_eventbus_operator;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA eventbus FROM regress_eventbus_operator, regress_eventbus_other;
 REVOKE ALL ON SCHEMA eventbus FROM regress_eventbus_operator, regress_eventbus_reader, regress_eventbus_other;
 DROP ROLE regress_eventbus_operator, regress_eventbus_reader, regress_eventbus_other;

@@ -5,8 +5,8 @@ CREATE ROLE regress_eventbus_app;
 CREATE ROLE "regress_eventbus Team";
 CREATE ROLE regress_eventbus_free;
 CREATE ROLE regress_eventbus_super SUPERUSER;
-GRANT USAGE ON SCHEMA eventbus TO PUBLIC;
-GRANT EXECUTE ON FUNCTION eventbus.publish, eventbus.publish_text, eventbus.publish_bytes TO PUBLIC;
+SELECT count(eventbus.grant_publisher(quote_ident(rolname)::regrole)) FROM pg_roles
+WHERE rolname IN ('regress_eventbus_app', 'regress_eventbus Team', 'regress_eventbus_free', 'regress_eventbus_super');
 -- whether the current role may publish a topic: an id, or what the error says
 CREATE FUNCTION public.try(topic text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -154,6 +154,7 @@ SELECT eventbus.disallow('regress_eventbus_app', 'a..b');
 SELECT * FROM eventbus.allowed;
 
 -- A role that goes leaves nothing that binds, shows, or is dumped
+SELECT eventbus.revoke_publisher('"regress_eventbus Team"');
 DROP ROLE "regress_eventbus Team";
 SELECT * FROM eventbus.allowed;
 SELECT topics FROM eventbus.topic_grant;
@@ -163,6 +164,6 @@ RESET ROLE;
 TRUNCATE eventbus.topic_grant;
 
 DROP FUNCTION public.try, public.as_app;
-REVOKE EXECUTE ON FUNCTION eventbus.publish, eventbus.publish_text, eventbus.publish_bytes FROM PUBLIC;
-REVOKE USAGE ON SCHEMA eventbus FROM PUBLIC;
+SELECT count(eventbus.revoke_publisher(quote_ident(rolname)::regrole)) FROM pg_roles
+WHERE rolname IN ('regress_eventbus_app', 'regress_eventbus_free', 'regress_eventbus_super');
 DROP ROLE regress_eventbus_app, regress_eventbus_free, regress_eventbus_super;

@@ -5,6 +5,10 @@
 
 #include "postgres/json_size.hpp"
 
+extern "C" {
+#include "utils/syscache.h"
+}
+
 namespace eventbus::catalog {
 
 void refuse_null(const char* function, const char* argument) {
@@ -50,6 +54,24 @@ char* object_text(FunctionCallInfo fcinfo, int index, const char* fallback, cons
                         errdetail("They are nested deeper than 100, or longer than 1 MB."),
                         errhint("For example %s.", example)));
     return JsonbToCString(nullptr, &json->root, static_cast<int>(VARSIZE(json)));
+}
+
+Argument required_role(FunctionCallInfo fcinfo, const char* function) {
+    if (PG_ARGISNULL(0)) refuse_null(function, "role");
+    Oid role = PG_GETARG_OID(0);
+    if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("role with OID %u does not exist", role),
+                        errhint("Name a role, as in 'app'.")));
+    return {REGROLEOID, ObjectIdGetDatum(role), false};
+}
+
+const router::TopicFilter* read_patterns(const char* topics) {
+    auto* callback = static_cast<MemoryContextCallback*>(palloc0(sizeof(MemoryContextCallback)));
+    auto* filter = call_guest([&] { return new router::TopicFilter(topics); });
+    callback->arg = filter;
+    callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };
+    MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
+    return filter;
 }
 
 }  // namespace eventbus::catalog

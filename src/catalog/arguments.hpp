@@ -6,6 +6,8 @@
 #include <string>
 
 #include "postgres/guest.hpp"
+#include "postgres/query.hpp"
+#include "router/route.hpp"
 
 extern "C" {
 #include "utils/jsonb.h"
@@ -28,5 +30,9 @@ char* required_name(FunctionCallInfo fcinfo, int index, const char* function, co
 char* optional_text(FunctionCallInfo fcinfo, int index);
 // The text of a jsonb argument that must be an object; `fallback` when null. The example is for the hint.
 char* object_text(FunctionCallInfo fcinfo, int index, const char* fallback, const char* example);
+// The patterns, checked; freed with the current memory context.
+const router::TopicFilter* read_patterns(const char* topics);
+// The role of the first argument, which exists.
+Argument required_role(FunctionCallInfo fcinfo, const char* function);
 
 }  // namespace eventbus::catalog

@@ -9,32 +9,11 @@
 extern "C" {
 #include "commands/trigger.h"
 #include "utils/inval.h"
-#include "utils/syscache.h"
 }
 
 namespace eventbus::catalog {
 
 namespace {
-
-// The role of the first argument, which exists.
-Argument required_role(FunctionCallInfo fcinfo, const char* function) {
-    if (PG_ARGISNULL(0)) refuse_null(function, "role");
-    Oid role = PG_GETARG_OID(0);
-    if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
-        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("role with OID %u does not exist", role),
-                        errhint("Name a role, as in 'app'.")));
-    return {REGROLEOID, ObjectIdGetDatum(role), false};
-}
-
-// The patterns, checked; freed with the current memory context.
-const router::TopicFilter* read_patterns(const char* topics) {
-    auto* callback = static_cast<MemoryContextCallback*>(palloc0(sizeof(MemoryContextCallback)));
-    auto* filter = call_guest([&] { return new router::TopicFilter(topics); });
-    callback->arg = filter;
-    callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };
-    MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
-    return filter;
-}
 
 // The role's patterns, as a text; nullptr where it has none.
 char* patterns_of(const Argument& role) {

@@ -21,8 +21,12 @@ void check_topic(std::string_view topic);
 // Errors unless the jsonb is an object within the limits of core/headers.hpp.
 void check_headers(Datum headers);
 
-// The arguments of publish, publish_text or publish_bytes, checked; `function` is its name for errors.
-log::NewEvent read_event(FunctionCallInfo fcinfo, const char* function, log::Column payload_column);
+// What a function of the publish family takes: JSON of any type, text or bytes.
+enum class Payload { json, text, bytes };
+
+// The arguments of such a function, checked; `function` is its name for errors.
+log::NewEvent read_event(FunctionCallInfo fcinfo, const char* function, Payload payload);
+const text* json_content_type();
 
 // Appends the event to this database's log and returns its id; warns once a session where nobody will deliver it.
 int64 append(log::NewEvent* event);

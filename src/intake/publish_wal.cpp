@@ -27,7 +27,7 @@ std::string_view json_text(Datum value) {
 }
 
 XLogRecPtr emit(FunctionCallInfo fcinfo, const char* function, bool transactional) {
-    log::NewEvent given = read_event(fcinfo, function, log::column_json);
+    log::NewEvent given = read_event(fcinfo, function, Payload::json);
     if (!XLogLogicalInfoActive())
         ereport(
             ERROR,
@@ -41,7 +41,9 @@ XLogRecPtr emit(FunctionCallInfo fcinfo, const char* function, bool transactiona
     if (given.key != nullptr) event.key = to_utf8(text_view(given.key));
     event.content_type = "application/json";
     if (given.has_headers) event.headers = json_text(given.headers);
-    event.payload = json_text(given.payload);
+    event.payload = given.payload_column == log::column_json
+                        ? json_text(given.payload)
+                        : to_utf8(text_view(reinterpret_cast<const text*>(DatumGetPointer(given.payload))));
     check_payload_size(event.payload.size());
     Size size = wal_message_size(event);
     auto* content = static_cast<char*>(MemoryContextAllocHuge(CurrentMemoryContext, size));

@@ -1,30 +1,4 @@
 
--- Publishing.
-CREATE FUNCTION eventbus.publish(topic text, payload jsonb, key text DEFAULT NULL, headers jsonb DEFAULT NULL)
-    RETURNS bigint LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_publish';
-COMMENT ON FUNCTION eventbus.publish(text, jsonb, text, jsonb) IS
-    'publishes a JSON event in the current transaction; returns its id. topic: words joined by dots, 1 to 255 bytes; payload: at most eventbus.max_payload; key: order is kept among events of one key; headers: a JSON object. Delivered after COMMIT, never after ROLLBACK';
-
-CREATE FUNCTION eventbus.publish_text(topic text, payload text, key text DEFAULT NULL, headers jsonb DEFAULT NULL, content_type text DEFAULT 'text/plain')
-    RETURNS bigint LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_publish_text';
-COMMENT ON FUNCTION eventbus.publish_text(text, text, text, jsonb, text) IS
-    'publishes a text event, sent as UTF-8; content_type: a MIME type, 1 to 255 bytes; otherwise as eventbus.publish';
-
-CREATE FUNCTION eventbus.publish_bytes(topic text, payload bytea, key text DEFAULT NULL, headers jsonb DEFAULT NULL, content_type text DEFAULT 'application/octet-stream')
-    RETURNS bigint LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_publish_bytes';
-COMMENT ON FUNCTION eventbus.publish_bytes(text, bytea, text, jsonb, text) IS
-    'publishes an event of arbitrary bytes, sent as they are; content_type: a MIME type, 1 to 255 bytes; otherwise as eventbus.publish';
-
-CREATE FUNCTION eventbus.publish_wal(topic text, payload jsonb, key text DEFAULT NULL, headers jsonb DEFAULT NULL)
-    RETURNS pg_lsn LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_publish_wal';
-COMMENT ON FUNCTION eventbus.publish_wal(text, jsonb, text, jsonb) IS
-    'publishes a JSON event as a message in the WAL and nothing else: for routes with "source": "wal", which deliver it after COMMIT and never after ROLLBACK; others do not see it. Arguments and errors as of eventbus.publish; an error unless wal_level is logical. Returns where the message ends in the WAL (the event''s id, <commit LSN>-<n>, is known once it has committed)';
-
-CREATE FUNCTION eventbus.publish_now(topic text, payload jsonb, key text DEFAULT NULL, headers jsonb DEFAULT NULL)
-    RETURNS pg_lsn LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_publish_now';
-COMMENT ON FUNCTION eventbus.publish_now(text, jsonb, text, jsonb) IS
-    'as eventbus.publish_wal, but at once: the event is on disk when the call returns, and is delivered whatever becomes of the transaction';
-
 -- Waiting.
 CREATE FUNCTION eventbus.wait_for_delivery(event_id bigint, timeout interval DEFAULT '10 s', route text DEFAULT NULL)
     RETURNS boolean LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -22,8 +22,6 @@ END
 $$;
 
 -- Monitoring sees how delivery goes, and neither events nor brokers' credentials.
-GRANT USAGE ON SCHEMA eventbus TO pg_monitor;
-GRANT SELECT ON eventbus.status, eventbus.route, eventbus.broker, eventbus.captured, eventbus.allowed TO pg_monitor;
-GRANT EXECUTE ON FUNCTION eventbus.route_status(), eventbus.health(), eventbus.redacted_url(text), eventbus.trigger_arguments(bytea), eventbus.trigger_error(oid, bytea), eventbus.trigger_condition(oid) TO pg_monitor;
+SELECT eventbus.grant_monitor('pg_monitor');
 
 SELECT eventbus.wake_workers();

@@ -24,7 +24,8 @@ OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
 FUNCTIONS = {"app": PUBLISHER, "operator": OPERATOR_FUNCTIONS, "monitor": MONITOR_FUNCTIONS}
 MONITOR_VIEWS = {"allowed", "broker", "captured", "route", "status"}
 VIEWS = {"app": set(), "operator": MONITOR_VIEWS | {"dead_letter", "event"}, "monitor": MONITOR_VIEWS}
-OWNERS_FUNCTIONS = {"allow", "capture", "capture_ddl", "configuration_changed", "disallow", "follow_captured",
+OWNERS_FUNCTIONS = {"grant_monitor", "grant_operator", "grant_publisher", "revoke_monitor", "revoke_operator",
+                    "revoke_publisher", "allow", "capture", "capture_ddl", "configuration_changed", "disallow", "follow_captured",
                     "publish_change", "publish_ddl", "publish_partitioned", "topic_grants_changed", "uncapture", "uncapture_ddl"}
 
 
@@ -158,8 +159,7 @@ def test_topic_grants_come_with_a_dump(db, cluster, make_database, roles):
 
 def test_topic_grants_without_preload():
     with PostgresCluster(preload=False, name="plain") as server:
-        server.execute("CREATE EXTENSION pg_eventbus; CREATE ROLE app LOGIN; GRANT USAGE ON SCHEMA eventbus TO app; "
-                       "GRANT EXECUTE ON FUNCTION eventbus.publish TO app")
+        server.execute("CREATE EXTENSION pg_eventbus; CREATE ROLE app LOGIN; SELECT eventbus.grant_publisher('app')")
         connection = server.connect(user="app")
         with connection.cursor() as cursor:
             cursor.execute("SELECT eventbus.publish('b', '1')")

@@ -43,6 +43,24 @@ COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why th
 COMMENT ON COLUMN eventbus.dead_letter.attempts IS 'how often it was offered to the broker in all; max_attempts counts only attempts beside which something else was delivered, so this may be more';
 COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
 
+-- Publishing with arguments of other types. A call that leaves arguments out shall fit one of the functions only.
+UPDATE pg_catalog.pg_proc SET pronargdefaults = 0, proargdefaults = NULL
+WHERE oid IN ('eventbus.publish_text(text, text, text, jsonb, text)'::pg_catalog.regprocedure,
+              'eventbus.publish_bytes(text, bytea, text, jsonb, text)'::pg_catalog.regprocedure);
+-- here: 11_publish.sql
+CREATE TEMPORARY TABLE publish_form AS
+    SELECT o.of, p.oid::pg_catalog.regprocedure AS form
+    FROM (VALUES ('eventbus.publish(text, jsonb, text, jsonb)'::pg_catalog.regprocedure),
+                 ('eventbus.publish_wal(text, jsonb, text, jsonb)'), ('eventbus.publish_now(text, jsonb, text, jsonb)'),
+                 ('eventbus.publish_text(text, text, text, jsonb, text)'),
+                 ('eventbus.publish_bytes(text, bytea, text, jsonb, text)')) o (of)
+         JOIN pg_catalog.pg_proc op ON op.oid = o.of
+         JOIN pg_catalog.pg_proc p ON p.pronamespace = op.pronamespace AND p.proname = op.proname AND p.oid <> op.oid;
+
+-- here: 85_grants.sql
+REVOKE ALL ON FUNCTION eventbus.grant_publisher(regrole), eventbus.revoke_publisher(regrole), eventbus.grant_operator(regrole),
+    eventbus.revoke_operator(regrole), eventbus.grant_monitor(regrole), eventbus.revoke_monitor(regrole) FROM PUBLIC;
+
 -- Waiting for routes from the WAL, and with a parameter without a type.
 CREATE FUNCTION eventbus.wait_for_delivery(lsn pg_lsn, timeout interval DEFAULT '10 s', route text DEFAULT NULL)
     RETURNS boolean LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -184,9 +202,11 @@ BEGIN
     FOR object IN
         SELECT o.name, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
         FROM (SELECT 'ROUTINE ' || p.oid::pg_catalog.regprocedure AS name, p.proowner AS owner,
-                     CASE WHEN p.oid = ANY (made) THEN p.proacl ELSE i.initprivs END AS acl
+                     CASE WHEN p.oid = ANY (made) OR f.form IS NOT NULL THEN coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
+                          ELSE i.initprivs END AS acl
               FROM pg_catalog.pg_proc p LEFT JOIN pg_catalog.pg_init_privs i
                    ON i.objoid = p.oid AND i.classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                   LEFT JOIN pg_temp.publish_form f ON f.form = p.oid
               WHERE p.pronamespace = 'eventbus'::pg_catalog.regnamespace
               UNION ALL
               SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass, c.relowner, i.initprivs
@@ -222,7 +242,8 @@ BEGIN
                              ('eventbus.capture_ddl(text, text)',
                               'eventbus.capture_ddl(text, text, boolean)'),
                              ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_error(oid, bytea)'),
-                             ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_condition(oid)')) AS forms (of, made) LOOP
+                             ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_condition(oid)')) AS forms (of, made)
+                UNION ALL SELECT f.of, f.form FROM pg_temp.publish_form f LOOP
         SELECT initprivs INTO noted FROM pg_catalog.pg_init_privs
         WHERE objoid = form.made AND classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass;
         FOR given IN SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee,
@@ -243,3 +264,4 @@ BEGIN
 END
 $$;
 DROP FUNCTION eventbus.capture_ddl(text, text);
+DROP TABLE pg_temp.publish_form;
