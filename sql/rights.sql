@@ -64,7 +64,7 @@ RESET ROLE;
 SELECT topic, payload FROM eventbus.event WHERE id = :id;
 SET ROLE regress_eventbus_app;
 COMMIT;
-SELECT eventbus.publish_text('a', 'x');
+SELECT eventbus.publish_text('a', 'x') > 0 AS published;
 SELECT * FROM eventbus.event;
 INSERT INTO eventbus.log_0 SELECT 1, '1', now(), 'forged', NULL, NULL, 'x/y', '1';
 DELETE FROM eventbus.log_0;
