@@ -1,5 +1,4 @@
-// What it is: grant_publisher, grant_operator, grant_monitor, and what takes them back: PostgreSQL's own GRANT and REVOKE of
-//   what a role wants for its work.
+// What it is: grant_publisher, grant_operator, grant_monitor and their revoke_...: GRANTs of what a role wants for its work.
 // Who calls it: whoever may GRANT on the extension's objects, in SQL.
 // Never: grants with rights that the caller has not.
 #include "catalog/arguments.hpp"
