@@ -165,7 +165,8 @@ Stamp make_stamp(const ReorderBufferTXN* txn, bool committed, FullTransactionId 
     auto distance = static_cast<int32>(XidFromFullTransactionId(next) - txn->xid);
     Stamp stamp;
     stamp.transaction = static_cast<int64>(U64FromFullTransactionId(next)) - distance;
-    stamp.committed_at = committed ? to_unix_us(txn->xact_time.commit_time) / 1000 : -1;
+    const TimestampTz time = txn->xact_time.commit_time;  // an origin may have said any
+    stamp.committed_at = committed && !TIMESTAMP_NOT_FINITE(time) ? to_unix_us(time) / 1000 : -1;
     stamp.decoded_at = to_unix_us(now) / 1000;
     return stamp;
 }

@@ -17,6 +17,7 @@ extern "C" {
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "common/int.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -57,11 +58,15 @@ namespace eventbus {
 // Microseconds between PostgreSQL's epoch (2000-01-01) and Unix's.
 inline constexpr int64 unix_epoch_offset_us = INT64CONST(946684800000000);
 
+// Anybody can say a time that lies beyond, infinity for example: it becomes the last one there is, and infinity again.
 inline int64 to_unix_us(TimestampTz t) {
-    return t + unix_epoch_offset_us;
+    int64 us;
+    return pg_add_s64_overflow(t, unix_epoch_offset_us, &us) ? PG_INT64_MAX : us;
 }
 inline TimestampTz from_unix_us(int64 us) {
-    return us - unix_epoch_offset_us;
+    TimestampTz t;
+    if (us == PG_INT64_MAX) return DT_NOEND;
+    return pg_sub_s64_overflow(us, unix_epoch_offset_us, &t) ? DT_NOBEGIN : t;
 }
 
 }  // namespace eventbus
