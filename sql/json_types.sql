@@ -94,6 +94,45 @@ SELECT eventbus.capture('harmless', payload => 'row', topic => 'kind.harmless');
 INSERT INTO harmless VALUES (lie('{a,b}'::text[]));
 SELECT * FROM news();
 
+-- Nothing that SQL makes is such a value.
+CREATE DOMAIN pairs_domain AS pair;
+CREATE TABLE parent (a integer, d die) PARTITION BY LIST (a);
+CREATE TABLE child (gone integer, d die, a integer);
+ALTER TABLE child DROP gone;
+ALTER TABLE parent ATTACH PARTITION child DEFAULT;
+CREATE TABLE base (a integer, d die);
+CREATE TABLE heir () INHERITS (base);
+INSERT INTO parent VALUES (1, 'one');
+INSERT INTO heir VALUES (2, 'two');
+CREATE TABLE made (how text, p pair, pp pair[], d pairs_domain, dd pairs_domain[], parent parent, base base, bases base[]);
+SELECT eventbus.capture('made', payload => 'row', topic => 'kind.made');
+CREATE FUNCTION of_row() RETURNS pair LANGUAGE plpgsql AS $$ BEGIN RETURN ROW(1, 'one'::die); END $$;
+CREATE FUNCTION of_record() RETURNS pair LANGUAGE plpgsql AS $$ DECLARE r record; BEGIN SELECT 1 AS a, 'one'::die AS d INTO r; RETURN r; END $$;
+CREATE FUNCTION of_sql() RETURNS pair LANGUAGE sql AS $$ SELECT 1, 'one'::die $$;
+CREATE FUNCTION of_set() RETURNS SETOF pair LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY SELECT 1, 'one'::die; RETURN NEXT ROW(2, 'two'::die); END $$;
+CREATE FUNCTION of_heir() RETURNS base LANGUAGE plpgsql AS $$ DECLARE r record; BEGIN SELECT heir AS whole FROM heir INTO r; RETURN r.whole; END $$;
+CREATE FUNCTION of_domain() RETURNS pairs_domain LANGUAGE plpgsql AS $$ BEGIN RETURN ROW(1, 'one'::die); END $$;
+CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE r record; BEGIN SELECT 9 AS a, 'two'::die AS d INTO r; NEW.p := r; NEW.base := r; NEW.d := r; NEW.pp := ARRAY[NEW.p]; RETURN NEW; END $$;
+CREATE TRIGGER fill BEFORE INSERT ON made FOR EACH ROW WHEN (NEW.how = 'trigger') EXECUTE FUNCTION fill();
+INSERT INTO made (how, p) VALUES ('row', of_row()), ('record', of_record()), ('sql', of_sql()), ('text', '(1,one)');
+INSERT INTO made (how, p) SELECT 'set', of_set();
+INSERT INTO made (how, pp) SELECT 'aggregate', array_agg(s) FROM of_set() s;
+INSERT INTO made (how, d, dd) VALUES ('domain', of_domain(), ARRAY[ROW(1, 'one')::pair]::pairs_domain[]);
+INSERT INTO made (how, parent) SELECT 'partition', parent FROM parent;
+INSERT INTO made (how, parent) SELECT 'as parent', child::parent FROM child;
+INSERT INTO made (how, base, bases) SELECT 'heir', heir::base, ARRAY[of_heir()] FROM heir;
+INSERT INTO made (how, base, bases) SELECT 'whole', max(base::text)::base, array_agg(base) FROM base;
+INSERT INTO made SELECT (json_populate_record(NULL::made, '{"how": "json", "p": {"a": 1}, "pp": [{"a": 2}], "d": {"a": 3}, "dd": [{"a": 4}], "parent": {"a": 5}, "bases": [{"a": 6}]}')).*;
+INSERT INTO made (how) VALUES ('trigger');
+UPDATE made SET how = 'field', p.a = 7, pp[3] = ROW(3, 'one') WHERE how = 'json';
+ALTER TYPE pair ADD ATTRIBUTE more text;
+UPDATE made SET how = how || ', pair changed';
+SELECT count(*), bool_and(e.payload = row_to_json(m)::text) AS as_row_to_json
+FROM made m JOIN eventbus.event e ON e.topic = 'kind.made' AND e.payload::json ->> 'how' = m.how
+    AND (m.how <> 'set, pair changed' OR e.payload::json #>> '{p,a}' = (m.p).a::text);
+SELECT payload FROM eventbus.event WHERE topic = 'kind.made' AND payload::json ->> 'how' IN ('trigger', 'field', 'heir') ORDER BY id;
+
 -- Decoding
 SELECT 'made' FROM pg_create_logical_replication_slot('types', 'pg_eventbus');
 CREATE FUNCTION decoded() RETURNS TABLE (after json) LANGUAGE sql AS
