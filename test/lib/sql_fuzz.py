@@ -31,8 +31,7 @@ ROLES = {"postgres": 8, "fuzz_publisher": 2, "fuzz_operator": 3, "fuzz_replicato
 STRANGERS = [role for role in ROLES if role != "postgres"]
 GRANTS = """
 GRANT USAGE ON SCHEMA eventbus TO fuzz_publisher, fuzz_operator, fuzz_owner;
-GRANT EXECUTE ON FUNCTION eventbus.publish, eventbus.publish_text, eventbus.publish_bytes, eventbus.publish_wal,
-    eventbus.publish_now TO fuzz_publisher;
+SELECT eventbus.grant_publisher('fuzz_publisher');
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA eventbus TO fuzz_operator;
 GRANT SELECT ON eventbus.event, eventbus.dead_letter, eventbus.status, eventbus.broker, eventbus.route TO fuzz_operator;
 GRANT EXECUTE ON FUNCTION eventbus.capture, eventbus.uncapture, eventbus.publish_change TO fuzz_owner;
