@@ -239,6 +239,10 @@ class Values:
             if name == "options":
                 return self.jsonb(self.options(BROKER_OPTIONS if "broker" in function else ROUTE_OPTIONS))
             return self.jsonb(self.object(3, 1) if name == "headers" else None)
+        if type == "json":
+            return f"{literal(self.object(3, 1) if name == 'headers' else self.json())}::json"
+        if type == '"any"':
+            return self.field(self.one(sorted(FIELDS), ["json", "jsonb", "int", "uuid"]))
         plain = {"bytea": self.bytea, "boolean": lambda: self.one(["true", "false"]),
                  "bigint": lambda: self.one(INTEGERS),
                  "interval": lambda: literal(self.one(INTERVALS)) + "::interval",
