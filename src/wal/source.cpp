@@ -378,9 +378,9 @@ char* failed_table(const Source* source) {
     return source->table == nullptr ? nullptr : psprintf("%s.%s", source->table->schema, source->table->table);
 }
 
-bool wants_place(XLogRecPtr* from) {
+void look_at_place(XLogRecPtr* from, XLogRecPtr* next) {
     *from = MyReplicationSlot->data.restart_lsn;
-    return MyReplicationSlot->candidate_restart_valid == InvalidXLogRecPtr;
+    *next = MyReplicationSlot->candidate_restart_valid;
 }
 
 Position found_by_now(const Source* source) {

@@ -87,9 +87,9 @@ bool note_attempt(Failures* failures, int64 change, int sqlstate);
 bool step(Source* source, Size bytes);
 // How far the WAL has been read; what was read last may not be with the takers as a whole yet.
 XLogRecPtr read_by_now(const Source* source);
-// Whether the slot's restart_lsn, now at *from, may go to the next record of running transactions: it remembers one at
-// a time, until what was found before it has been confirmed, and passes the others by.
-bool wants_place(XLogRecPtr* from);
+// The slot's restart_lsn moves to a record of running transactions. It remembers one at a time, until what was found
+// before *next has been confirmed, and passes the others by; *next is 0 where it remembers none.
+void look_at_place(XLogRecPtr* from, XLogRecPtr* next);
 // Everything before it is in the batches.
 Position found_by_now(const Source* source);
 // When the transaction was committed that was read last; 0: none was.

@@ -219,18 +219,38 @@ std::uint64_t bound() {
                : segment;
 }
 
+void ask_to_confirm(XLogRecPtr before) {
+    if (decoder.head->wanted == before) return;
+    decoder.head->wanted = before;
+    if (PGPROC* sender = shm_mq_get_receiver(queue_of(decoder.head))) SetLatch(&sender->procLatch);
+}
+
 // The slot's restart_lsn moves from one record of running transactions to the next. The server writes one every 15 s,
-// and may have written more WAL by then than it keeps. Returns true where there is one to be read now.
-bool make_place() {
+// and may have written more WAL by then than it keeps. Returns true where there is one to be read now; `held_back`:
+// a transaction is open without which the next one would help.
+bool make_place(bool* held_back) {
     static XLogRecPtr made_at = InvalidXLogRecPtr;
     static XLogRecPtr made_from = InvalidXLogRecPtr;
+    static TransactionId made_beside = InvalidTransactionId;  // the oldest that ran then
     const XLogRecPtr read = wal::read_by_now(decoder.source);
     XLogRecPtr from;
-    if (!wal::wants_place(&from) || read - from < bound()) return false;
-    // An old transaction holds it back: that it is told once more changes nothing.
-    if (from == made_from && read - made_at < bound()) return false;
+    XLogRecPtr next;
+    *held_back = false;
+    wal::look_at_place(&from, &next);
+    if (read - from < bound()) return false;
+    if (next != InvalidXLogRecPtr) {
+        ask_to_confirm(next);
+        return false;
+    }
+    const TransactionId oldest = GetOldestActiveTransactionId();
+    // It holds the place back: that it is told once more changes nothing.
+    if (from == made_from && oldest == made_beside && read - made_at < bound()) {
+        *held_back = true;
+        return false;
+    }
     made_at = read;
     made_from = from;
+    made_beside = oldest;
     XLogFlush(LogStandbySnapshot());
     return true;
 }
@@ -304,8 +324,9 @@ long read_on() {
     decoder.unsent = decoder.unsent || news;
     decoder.since = since;
     decoder.more = more;
-    if (more || decoder.batch->length > 0 || make_place()) return 0;
-    if (decoder.confirm_waits) return look_again_ms;
+    bool held_back;
+    if (more || decoder.batch->length > 0 || make_place(&held_back)) return 0;
+    if (decoder.confirm_waits || held_back) return look_again_ms;
     return decoder.unsent ? nothing_new_ms : settings::safety_poll;
 }
 

@@ -19,6 +19,7 @@ struct ChannelHead {
     std::atomic<bool> closed;            // the sender wants no more
     std::atomic<std::uint64_t> confirm;  // the slot need not keep what commits before,
     std::atomic<std::uint64_t> written;  // once standbys have all WAL up to there
+    std::atomic<std::uint64_t> wanted;   // the decoder: the slot lets go of much once this is confirmed; 0: it need not
     Size description;                    // its length
 };
 

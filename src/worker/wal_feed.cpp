@@ -264,14 +264,18 @@ static bool much_has_gone_by() {
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (route->wal == nullptr || is_lost(route) || !is_idle(route) || route->wal->file != nullptr) continue;
-        if (lent_by_now(route).lsn > route->wal->saved.lsn + much) return true;
+        const XLogRecPtr passed = lent_by_now(route).lsn;
+        const XLogRecPtr wanted = wal_now.head->wanted;
+        if (passed > route->wal->saved.lsn + much || (wanted > route->wal->saved.lsn && passed >= wanted)) return true;
     }
     return false;
 }
 
 void confirm_wal() {
     if (!is_reading() || sender.keeps_wal) return;
-    const bool far = wal_now.handed.lsn > wal_now.tried + static_cast<XLogRecPtr>(wal_segment_size) / 2;
+    const XLogRecPtr wanted = wal_now.head->wanted;
+    const bool far = wal_now.handed.lsn > wal_now.tried + static_cast<XLogRecPtr>(wal_segment_size) / 2 ||
+                     (wanted > wal_now.tried && wal_now.handed.lsn >= wanted);
     const bool early = !ms_have_passed(wal_now.confirmed_at, steady_now(), far ? confirm_far_ms : confirm_ms);
     wal_now.confirm_waits = far && early;
     if (early) return;

@@ -168,6 +168,16 @@ def test_other_databases_leave_no_slot_behind(db, route, cluster, redis_server):
                                       "WHERE slot_name = %s", slot), 12, "the slot comes along")
             cursor.execute("CHECKPOINT")
         assert db.one("SELECT pg_current_wal_lsn() - %s::pg_lsn", begun) > 3 * 64 * 1024 * 1024
+        # A transaction that holds the place back, and ends without any more WAL than its commit.
+        cursor.execute("BEGIN")
+        cursor.execute("INSERT INTO filler SELECT repeat('z', 1000) FROM generate_series(1, 40000)")
+        pid = wait_decoder(db)
+        eventually(lambda: db.one("SELECT state = 'idle' AND pg_current_wal_lsn() - restart_lsn > "
+                                  "35000000 FROM pg_stat_activity, pg_replication_slots WHERE pid = %s "
+                                  "AND slot_name = %s", pid, slot), 60, "all that can be read is, and it is held back")
+        cursor.execute("COMMIT")
+        eventually(lambda: db.one("SELECT pg_current_wal_lsn() - restart_lsn < 30000000 FROM pg_replication_slots "
+                                  "WHERE slot_name = %s", slot), 12, "the slot comes along once it has ended")
         cursor.execute("DROP TABLE filler")
     other.close()
     assert slot_of(db)["wal_status"] != "lost"
