@@ -35,7 +35,7 @@ SELECT created_at <= now() AS created FROM eventbus.broker WHERE name = 'redis';
 SET client_min_messages = notice;
 SELECT eventbus.create_broker('mqtt', 'mqtt://a', '{"client_id": "me", "session_expiry": 60}');
 SELECT eventbus.alter_broker('mqtt', options => '{"client_id": "me", "session_expiry": 0}');
-SELECT eventbus.alter_broker('mqtt', options => '{"version": "3.1.1", "session_expiry": 60}');
+SELECT eventbus.alter_broker('mqtt', options => '{"version": "3.1.1", "session_expiry": "1 minute", "client_id": null}');
 SELECT eventbus.create_broker('idle', 'amqps://u@a?heartbeat=5&connection_timeout=1000', '{"heartbeat": 7, "connect_timeout": 2, "verify": false, "ca_file": "/ca"}');
 SET client_min_messages = error;
 SELECT eventbus.drop_broker('mqtt');
@@ -103,7 +103,7 @@ SELECT eventbus.create_broker('b', 'rediss://localhost', '{"cert_file": "/c.pem"
 SELECT eventbus.create_broker('b', 'amqp://localhost', '{"ca_file": "/ca.pem"}');
 SELECT eventbus.create_broker('b', 'amqps://localhost', '{"key_file": "/k.pem"}');
 SELECT eventbus.create_broker('b', 'amqp://localhost', '{"connect_timeout": 0}');
-SELECT eventbus.create_broker('b', 'amqp://localhost', '{"connect_timeout": "1s"}');
+SELECT eventbus.create_broker('b', 'amqp://localhost', '{"connect_timeout": "1 fortnight"}');
 SELECT eventbus.create_broker('b', 'amqp://localhost', '{"heartbeat": -1}');
 SELECT eventbus.create_broker('b', 'amqp://localhost', '{"heartbeat": 1.5}');
 SELECT eventbus.create_broker('b', 'amqp://localhost', '{"client_id": "me"}');
@@ -124,6 +124,18 @@ SELECT * FROM brokers WHERE name = 'redis';
 SELECT eventbus.alter_broker('redis', options => '{"heartbeat": 10}');
 SELECT * FROM brokers WHERE name = 'redis';
 SELECT eventbus.alter_broker('redis', 'amqp://localhost', '{}');
+SELECT * FROM brokers WHERE name = 'redis';
+-- one that is null goes, whether it is there or not; a name that is none is an error
+SELECT eventbus.alter_broker('redis', options => '{"window": null, "verify": null, "connect_timeout": "1500 ms"}');
+SELECT * FROM brokers WHERE name = 'redis';
+SELECT eventbus.alter_broker('redis', options => '{"windows": null}');
+SELECT eventbus.alter_broker('redis', options => '{"session_expiry": null}');
+-- all of them
+SELECT eventbus.alter_broker('redis', options => '{"heartbeat": "1 min"}', replace => true);
+SELECT * FROM brokers WHERE name = 'redis';
+SELECT eventbus.alter_broker('redis', options => '{"heartbeat": null}', replace => true);
+SELECT eventbus.alter_broker('redis', replace => true);
+SELECT eventbus.alter_broker('redis', options => '{}', replace => true);
 SELECT * FROM brokers WHERE name = 'redis';
 SELECT eventbus.alter_broker('redis');
 SELECT * FROM brokers WHERE name = 'redis';

@@ -47,7 +47,7 @@ SELECT * FROM eventbus.event;
 SELECT * FROM eventbus.broker_config;
 SELECT * FROM eventbus.dead_letter_store;
 SELECT * FROM eventbus.log_0;
-SELECT * FROM eventbus.route_status();
+SELECT * FROM eventbus.delivery_status();
 SELECT eventbus.wake_workers();
 SELECT eventbus.allow('regress_eventbus_app', '#');
 SELECT eventbus.disallow('regress_eventbus_app');
@@ -132,7 +132,7 @@ RESET ROLE;
 -- A monitor sees the status
 GRANT USAGE ON SCHEMA eventbus TO regress_eventbus_monitor;
 GRANT SELECT ON eventbus.status, eventbus.broker TO regress_eventbus_monitor;
-GRANT EXECUTE ON FUNCTION eventbus.health, eventbus.route_status, eventbus.redacted_url TO regress_eventbus_monitor;
+GRANT EXECUTE ON FUNCTION eventbus.health, eventbus.delivery_status, eventbus.redacted_url TO regress_eventbus_monitor;
 SET ROLE regress_eventbus_monitor;
 SELECT route, broker FROM eventbus.status;
 SELECT url FROM eventbus.broker;
@@ -183,7 +183,7 @@ SELECT eventbus.pause_route('h'), eventbus.resume_route('h'), eventbus.pause_rou
 SELECT eventbus.redeliver('h'), eventbus.discard('h');
 SELECT eventbus.allow('regress_eventbus_app', 'a, b'), eventbus.disallow('regress_eventbus_app', 'a'), eventbus.disallow('regress_eventbus_app');
 SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) 0 AS checked FROM eventbus.health();
-SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) 0 AS rows FROM eventbus.route_status();
+SELECT pg_catalog.count(*) OPERATOR(pg_catalog.>) 0 AS rows FROM eventbus.delivery_status();
 SELECT eventbus.drop_broker('h');
 SELECT eventbus.drop_route('h'), eventbus.drop_broker('h');
 RESET search_path;

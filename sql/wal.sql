@@ -92,11 +92,11 @@ CREATE PUBLICATION part FOR TABLE there."C" (id, x), there.a;
 SELECT eventbus.create_route('p', 'wal_broker', 'stream:s', options => '{"source": "wal", "publication": ["part", "whole"]}');
 SELECT eventbus.create_route('p', 'wal_broker', 'stream:s', options => '{"source": "wal", "publication": "everything, part"}');
 SELECT eventbus.create_route('p', 'wal_broker', 'stream:s', options => '{"source": "wal", "publication": "everything, whole"}');
-SELECT eventbus.alter_route('p', options => '{"source": "wal", "publication": "everything, part"}');
-SELECT eventbus.alter_route('p', options => '{"source": "wal", "publication": "everything, part", "tables": "-there.C"}');
-SELECT eventbus.alter_route('p', topics => '#.a.*', options => '{"source": "wal", "publication": "everything, part"}');
+SELECT eventbus.alter_route('p', options => '{"source": "wal", "publication": "everything, part"}', replace => true);
+SELECT eventbus.alter_route('p', options => '{"source": "wal", "publication": "everything, part", "tables": "-there.C"}', replace => true);
+SELECT eventbus.alter_route('p', topics => '#.a.*', options => '{"source": "wal", "publication": "everything, part"}', replace => true);
 SELECT level FROM eventbus.health() WHERE name = 'tables of route p';
-SELECT eventbus.alter_route('p', topics => '#', options => '{"source": "wal", "publication": "everything, whole"}');
+SELECT eventbus.alter_route('p', topics => '#', options => '{"source": "wal", "publication": "everything, whole"}', replace => true);
 ALTER PUBLICATION whole SET TABLE there."C" (id);
 SELECT level, detail, hint FROM eventbus.health() WHERE name = 'tables of route p';
 \set ON_ERROR_ROLLBACK off

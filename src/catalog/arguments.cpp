@@ -3,6 +3,7 @@
 // Never: see arguments.hpp.
 #include "catalog/arguments.hpp"
 
+#include "postgres/encoding.hpp"
 #include "postgres/json_size.hpp"
 
 extern "C" {
@@ -54,6 +55,27 @@ char* object_text(FunctionCallInfo fcinfo, int index, const char* fallback, cons
                         errdetail("They are nested deeper than 100, or longer than 1 MB."),
                         errhint("For example %s.", example)));
     return JsonbToCString(nullptr, &json->root, static_cast<int>(VARSIZE(json)));
+}
+
+char* changed_options(const char* current, const char* changes, bool replace, CheckName check_name, const char* url) {
+    if (changes == nullptr || replace) return pstrdup(replace ? changes : current);
+    run_query("SELECT key FROM jsonb_each($2::jsonb) WHERE value = 'null' AND NOT $1::jsonb ? key",
+              {Argument::of(current), Argument::of(changes)});
+    for (uint64 i = 0; i < SPI_processed; ++i) check_name(to_utf8_or_marks(text_at(i, 1)), url);
+    run_query(
+        "SELECT coalesce(jsonb_object_agg(key, value), '{}')::text FROM jsonb_each($1::jsonb || $2::jsonb) "
+        "WHERE value <> 'null'",
+        {Argument::of(current), Argument::of(changes)});
+    return text_at(0, 1);
+}
+
+bool wants_replacement(FunctionCallInfo fcinfo, int index, const char* options) {
+    const bool replace = !PG_ARGISNULL(index) && PG_GETARG_BOOL(index);
+    if (replace && options == nullptr)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("nothing to replace the options by"),
+                        errdetail("replace is true, and options is null."),
+                        errhint("Give all options that there shall be, as in options => '{}', replace => true.")));
+    return replace;
 }
 
 Argument required_role(FunctionCallInfo fcinfo, const char* function) {

@@ -30,6 +30,13 @@ char* required_name(FunctionCallInfo fcinfo, int index, const char* function, co
 char* optional_text(FunctionCallInfo fcinfo, int index);
 // The text of a jsonb argument that must be an object; `fallback` when null. The example is for the hint.
 char* object_text(FunctionCallInfo fcinfo, int index, const char* fallback, const char* example);
+// What alter_... makes of a row's options: those of `changes` (nullptr: there are none) on top of them, without those
+// that are null there; or, with `replace`, `changes` alone. `check_name` is asked for names that are null and are not
+// there; it raises an error where there is no such option. Between SPI_connect and SPI_finish.
+using CheckName = void (*)(std::string_view name, const char* url);
+char* changed_options(const char* current, const char* changes, bool replace, CheckName check_name, const char* url);
+// The function's argument `replace`, which wants options beside it.
+bool wants_replacement(FunctionCallInfo fcinfo, int index, const char* options);
 // The patterns, checked; freed with the current memory context.
 const router::TopicFilter* read_patterns(const char* topics);
 // The role of the first argument, which exists.

@@ -4,6 +4,8 @@
 #include "broker/loader.hpp"
 #include "catalog/arguments.hpp"
 #include "catalog/names.hpp"
+#include "catalog/readiness.hpp"
+#include "catalog/routes_gone.hpp"
 #include "catalog/wal_right.hpp"
 #include "core/bad_input.hpp"
 #include "core/settings.hpp"
@@ -33,14 +35,18 @@ void check_broker(const Caller& caller, const char* name, const char* url, const
     struct Checked {
         bool names_files;
         IdleOptions idle;
+        UnreadableFiles unreadable;
     };
     std::string_view utf8_options = to_utf8(options);
     Checked checked = call_guest([&] {
         BrokerSettings settings = broker::read_broker(name, url, utf8_options, module_directory());
         const BrokerOptions& o = settings.options;
-        return Checked{!(o.password_file.empty() && o.ca_file.empty() && o.crl_file.empty() && o.cert_file.empty() &&
-                         o.key_file.empty()),
-                       broker::idle_options(settings, module_directory())};
+        Checked found{!(o.password_file.empty() && o.ca_file.empty() && o.crl_file.empty() && o.cert_file.empty() &&
+                        o.key_file.empty()),
+                      broker::idle_options(settings, module_directory()),
+                      {}};
+        found.unreadable.look_at(o);
+        return found;
     });
     // The sender reads these files with the server's rights.
     if (checked.names_files && !has_privs_of_role(caller.role, ROLE_PG_READ_SERVER_FILES))
@@ -52,6 +58,8 @@ void check_broker(const Caller& caller, const char* name, const char* url, const
     for (std::size_t i = 0; i < checked.idle.count; ++i)
         ereport(NOTICE, (errmsg("broker option \"%s\" does nothing here", checked.idle.list[i].name),
                          errdetail("%s", checked.idle.list[i].why), errhint("Leave one of the two out.")));
+    checked.unreadable.tell();
+    tell_what_workers_lack();
 }
 
 // The statement has the password in it. From here on it shows nowhere: not to those who may see what others run, nor
@@ -75,6 +83,14 @@ void check_sources(const Caller& caller, int32 broker_id) {
     run_query("SELECT EXISTS (SELECT FROM eventbus.route_config WHERE broker_id = $1 AND source = 'wal')",
               {Argument::of(broker_id)});
     if (bool_at(0, 1)) need_wal_right(caller);
+}
+
+void check_option_name(std::string_view name, const char* url) {
+    call_guest([&] {
+        const std::string scheme = url_scheme(url);
+        const broker::Module* module = broker::load_module(scheme, module_directory());
+        check_broker_option(std::string(name), module->protocol, module->broker_options);
+    });
 }
 
 // Routes were checked against the broker's protocol; another URL may mean another protocol.
@@ -137,15 +153,14 @@ Datum eventbus_alter_broker(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "alter_broker", "name");
     char* url = optional_text(fcinfo, 1);
     char* options = object_text(fcinfo, 2, nullptr, options_example);
+    const bool replace = wants_replacement(fcinfo, 3, options);
 
     const Caller caller = connect_as_owner(fcinfo);
     int32 id = find_broker(name, Hold::change);
     check_sources(caller, id);
-    run_query("SELECT coalesce($2, url), coalesce($3, options::text) FROM eventbus.broker_config WHERE id = $1",
-              {Argument::of(id), Argument::of(static_cast<const char*>(url)),
-               Argument::of(static_cast<const char*>(options))});
-    char* new_url = text_at(0, 1);
-    char* new_options = text_at(0, 2);
+    run_query("SELECT url, options::text FROM eventbus.broker_config WHERE id = $1", {Argument::of(id)});
+    char* new_url = url != nullptr ? url : text_at(0, 1);
+    char* new_options = changed_options(text_at(0, 2), options, replace, check_option_name, new_url);
     check_broker(caller, name, new_url, new_options);
     check_routes(id, new_url);
     run_query("UPDATE eventbus.broker_config SET url = $2, options = $3::jsonb WHERE id = $1",
@@ -169,6 +184,7 @@ Datum eventbus_drop_broker(PG_FUNCTION_ARGS) {
                         errdetail("Routes: %s.", routes),
                         errhint("Drop the routes first, or call eventbus.drop_broker with cascade => true.")));
     check_sources(caller, id);
+    if (routes != nullptr) tell_of_routes_that_go(id, name);
     run_query("DELETE FROM eventbus.route_config WHERE broker_id = $1", {Argument::of(id)});
     run_query("DELETE FROM eventbus.broker_config WHERE id = $1", {Argument::of(id)});
     finish_as_owner(caller);

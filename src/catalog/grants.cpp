@@ -19,7 +19,8 @@ struct Rights {
     const char* views;
 };
 
-#define EVENTBUS_MONITOR_FUNCTIONS "health,redacted_url,route_status,trigger_arguments,trigger_condition,trigger_error"
+#define EVENTBUS_MONITOR_FUNCTIONS \
+    "delivery_status,health,redacted_url,routes_for,trigger_arguments,trigger_condition,trigger_error"
 #define EVENTBUS_MONITOR_VIEWS "allowed,broker,captured,route,status"
 
 constexpr Rights publisher_rights = {"{publish,publish_bytes,publish_now,publish_text,publish_wal,wait_for_delivery}",
@@ -28,7 +29,7 @@ constexpr Rights monitor_rights = {"{" EVENTBUS_MONITOR_FUNCTIONS "}", "{" EVENT
 constexpr Rights operator_rights = {
     "{" EVENTBUS_MONITOR_FUNCTIONS
     ",alter_broker,alter_route,create_broker,create_route,discard,drop_broker,drop_route,pause_route,redeliver,"
-    "restart_route,resume_route,wake_workers}",
+    "restart_route,resume_route,wait_for_route,wake_workers}",
     "{" EVENTBUS_MONITOR_VIEWS ",dead_letter,event}"};
 
 void run_for_each(const char* query, std::initializer_list<Argument> arguments) {

@@ -4,6 +4,8 @@
 #include "broker/loader.hpp"
 #include "catalog/arguments.hpp"
 #include "catalog/names.hpp"
+#include "catalog/readiness.hpp"
+#include "catalog/routes_gone.hpp"
 #include "catalog/wal_right.hpp"
 #include "catalog/wal_selection.hpp"
 #include "core/settings.hpp"
@@ -58,6 +60,12 @@ Checked check_route(const char* name, const char* url, const char* destination, 
 char* url_of(int32 broker_id) {
     run_query("SELECT url FROM eventbus.broker_config WHERE id = $1", {Argument::of(broker_id)});
     return text_at(0, 1);
+}
+
+void check_option_name(std::string_view name, const char* url) {
+    call_guest([&] {
+        router::check_route_option(std::string(name), *broker::load_module(url_scheme(url), module_directory()));
+    });
 }
 
 wal::SlotState wal_slot_of(int32 broker_id) {
@@ -181,9 +189,12 @@ void check_choice(const char* route, const wal::Selection& selection, const char
 }
 
 void say_when(const char* route, const char* begins) {
-    ereport(NOTICE, (errmsg("route \"%s\" %s when its replication slot is ready", route, begins),
-                     errdetail("What commits until then is not delivered."),
-                     errhint("Its state in eventbus.status is \"active\" from then on.")));
+    ereport(NOTICE,
+            (errmsg("route \"%s\" %s when its replication slot is ready", route, begins),
+             errdetail("What commits until then is not delivered."),
+             errhint("eventbus.wait_for_route(%s) waits for that, after COMMIT; its state in eventbus.status is "
+                     "\"active\" from then on.",
+                     quote_literal_cstr(route))));
 }
 
 // The decoder makes the first slot, after COMMIT; one that is being made has confirmed nothing yet.
@@ -207,8 +218,10 @@ const char* source_of(const Checked& checked) {
 void set_paused(FunctionCallInfo fcinfo, const char* function, bool paused) {
     char* name = required_text(fcinfo, 0, function, "name");
     const Caller caller = connect_as_owner(fcinfo);
-    run_query("UPDATE eventbus.route_config SET paused = $2 WHERE id = $1",
-              {Argument::of(find_own_route(caller, name, Hold::change)), Argument::of(paused)});
+    run_query(
+        "UPDATE eventbus.route_config SET paused = $2, "
+        "paused_at = CASE WHEN NOT $2 THEN NULL WHEN paused THEN paused_at ELSE clock_timestamp() END WHERE id = $1",
+        {Argument::of(find_own_route(caller, name, Hold::change)), Argument::of(paused)});
     finish_as_owner(caller);
 }
 
@@ -266,6 +279,7 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
     } else {
         log::make_cursor(id, checked.earliest);
     }
+    tell_what_workers_lack();
     finish_as_owner(caller);
     PG_RETURN_VOID();
 }
@@ -275,23 +289,24 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     char* destination = optional_text(fcinfo, 1);
     char* topics = optional_text(fcinfo, 2);
     char* options = object_text(fcinfo, 3, nullptr, options_example);
+    const bool replace = wants_replacement(fcinfo, 4, options);
     if (topics != nullptr) refuse_what_is_no_topic(topics);
 
     const Caller caller = connect_as_owner(fcinfo);
     int32 id = find_own_route(caller, name, Hold::change);
     run_query(
-        "SELECT coalesce($2, destination), coalesce($3, topics), coalesce($4, options::text), broker_id, source, "
-        "$4::jsonb -> 'start' <> coalesce(options -> 'start', 'null') "
-        "FROM eventbus.route_config WHERE id = $1",
-        {Argument::of(id), Argument::of(static_cast<const char*>(destination)),
-         Argument::of(static_cast<const char*>(topics)), Argument::of(static_cast<const char*>(options))});
-    char* new_destination = text_at(0, 1);
-    char* new_topics = text_at(0, 2);
-    char* new_options = text_at(0, 3);
+        "SELECT destination, topics, options::text, broker_id, source, "
+        "$2::jsonb -> 'start' <> coalesce(options -> 'start', 'null') FROM eventbus.route_config WHERE id = $1",
+        {Argument::of(id), Argument::of(static_cast<const char*>(options))});
+    char* new_destination = destination != nullptr ? destination : text_at(0, 1);
+    char* new_topics = topics != nullptr ? topics : text_at(0, 2);
     int32 broker_id = int4_at(0, 4);
     char* source = text_at(0, 5);
     bool wants_start = bool_at(0, 6);
-    Checked checked = check_route(name, url_of(broker_id), new_destination, new_topics, new_options);
+    char* current_options = text_at(0, 3);
+    const char* url = url_of(broker_id);
+    char* new_options = changed_options(current_options, options, replace, check_option_name, url);
+    Checked checked = check_route(name, url, new_destination, new_topics, new_options);
     if (strcmp(source, source_of(checked)) != 0)
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("route \"%s\" cannot change its source", name),
                         errdetail("Its events come from %s, and its cursor stands there.",
@@ -315,8 +330,9 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
 Datum eventbus_drop_route(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "drop_route", "name");
     const Caller caller = connect_as_owner(fcinfo);
-    run_query("DELETE FROM eventbus.route_config WHERE id = $1",
-              {Argument::of(find_own_route(caller, name, Hold::removal))});
+    const int32 id = find_own_route(caller, name, Hold::removal);
+    tell_of_route_that_goes(id, name);
+    run_query("DELETE FROM eventbus.route_config WHERE id = $1", {Argument::of(id)});
     finish_as_owner(caller);
     PG_RETURN_VOID();
 }

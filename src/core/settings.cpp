@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/bad_input.hpp"
+#include "core/duration.hpp"
 
 namespace eventbus {
 
@@ -71,10 +72,23 @@ struct Option {
             wrong("It must be a whole number from " + std::to_string(least) + " to " + std::to_string(most) + ".");
         return static_cast<std::uint32_t>(number);
     }
+    double duration() const {
+        const auto* text = value.get_ptr<const std::string*>();
+        if (text != nullptr) return read_duration(*text).value_or(-1);
+        return value.is_number() ? value.get<double>() : -1;
+    }
     std::uint32_t milliseconds() const {
-        const double seconds = value.is_number() ? value.get<double>() : 0;
-        if (!(seconds > 0 && seconds <= 300)) wrong("It must be a number of seconds above 0 and at most 300.");
+        const double seconds = duration();
+        if (!(seconds > 0 && seconds <= 300))
+            wrong(std::string("It must be ") + duration_form + ", above 0 and at most 300 s.");
         return static_cast<std::uint32_t>(std::ceil(seconds * 1000));
+    }
+    std::uint32_t whole_seconds(std::uint32_t most) const {
+        const double seconds = duration();
+        if (!(seconds >= 0 && seconds <= most) || seconds != std::floor(seconds))
+            wrong(std::string("It must be ") + duration_form + ", in whole seconds from 0 to " + std::to_string(most) +
+                  ".");
+        return static_cast<std::uint32_t>(seconds);
     }
     TlsVersion tls_version() const {
         if (value == "1.2") return TlsVersion::v1_2;
@@ -144,17 +158,17 @@ void read_option(BrokerOptions& options, const Option& option) {
     } else if (name == "connect_timeout") {
         options.connect_timeout_ms = option.milliseconds();
     } else if (name == "heartbeat") {
-        options.heartbeat_s = option.whole_number(0, 3600);
+        options.heartbeat_s = option.whole_seconds(3600);
     } else if (name == "window") {
         options.window = option.whole_number(1, 1'000'000);
     } else if (name == "confirm_timeout") {
-        options.confirm_timeout_s = option.whole_number(0, 3600);
+        options.confirm_timeout_s = option.whole_seconds(3600);
     } else if (name == "version") {
         options.version = option.version();
     } else if (name == "client_id") {
         options.client_id = option.client_id();
     } else if (name == "session_expiry") {
-        options.session_expiry_s = option.whole_number(0, 4'294'967'295);
+        options.session_expiry_s = option.whole_seconds(4'294'967'295);
     } else if (name == "will") {
         options.will = option.will();
     }
@@ -193,6 +207,14 @@ std::string read_small_file(const std::string& file) {
 
 }  // namespace
 
+void check_broker_option(const std::string& name, std::string_view protocol, Names protocol_options) {
+    if (has(protocol_names, name) && !has(protocol_options, name))
+        throw BadInput("broker option \"" + name + "\" is not for " + std::string(protocol), {},
+                       known_options(protocol_options));
+    if (!has(protocol_names, name) && !has(common_names, name))
+        throw BadInput("unknown broker option \"" + name + "\"", {}, known_options(protocol_options));
+}
+
 BrokerOptions read_broker_options(std::string_view options_json, std::string_view protocol, Names protocol_options) {
     const Json json = Json::parse(options_json, nullptr, false);
     if (json.is_discarded() && options_json.starts_with('{'))
@@ -200,11 +222,7 @@ BrokerOptions read_broker_options(std::string_view options_json, std::string_vie
     if (!json.is_object()) throw BadInput("broker options must be a JSON object", {}, known_options(protocol_options));
     BrokerOptions options;
     for (const auto& [name, value] : json.items()) {
-        if (has(protocol_names, name) && !has(protocol_options, name))
-            throw BadInput("broker option \"" + name + "\" is not for " + std::string(protocol), {},
-                           known_options(protocol_options));
-        if (!has(protocol_names, name) && !has(common_names, name))
-            throw BadInput("unknown broker option \"" + name + "\"", {}, known_options(protocol_options));
+        check_broker_option(name, protocol, protocol_options);
         read_option(options, {name, value, protocol_options});
         options.given.insert(name);
     }

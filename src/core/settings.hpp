@@ -96,6 +96,10 @@ struct BrokerSettings {
 BrokerOptions read_broker_options(std::string_view options_json, std::string_view protocol = {},
                                   std::span<const std::string_view> protocol_options = {});
 
+// Throws the same where there is no option of that name.
+void check_broker_option(const std::string& name, std::string_view protocol = {},
+                         std::span<const std::string_view> protocol_options = {});
+
 // TLS options make no sense without TLS, nor half of a client certificate. `tls_scheme` is the one to use instead.
 // Throws BadInput.
 void check_tls_options(const BrokerSettings& settings, std::string_view tls_scheme);

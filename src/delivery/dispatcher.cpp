@@ -504,6 +504,10 @@ RouteStatus Dispatcher::status(RouteId id) const {
             (beside.oldest_published_at != 0 && beside.oldest_published_at < status.oldest_published_at)) {
             status.oldest_published_at = beside.oldest_published_at;
         }
+        if (status.next_attempt_at == TimePoint{} ||
+            (beside.next_attempt_at != TimePoint{} && beside.next_attempt_at < status.next_attempt_at)) {
+            status.next_attempt_at = beside.next_attempt_at;
+        }
         if (beside.last_error_at > status.last_error_at) {
             status.last_error_at = beside.last_error_at;
             status.last_error = beside.last_error;
@@ -513,6 +517,9 @@ RouteStatus Dispatcher::status(RouteId id) const {
         status.last_error_at = impl_->link.last_error_at();
         status.last_error = impl_->link.last_error();
     }
+    const auto& link = impl_->link;
+    if (link.driver() == nullptr && status.state != RouteState::paused)
+        status.next_attempt_at = link.is_resting() ? TimePoint{} : link.wake_at();
     return status;
 }
 

@@ -80,6 +80,8 @@ struct RouteStatus {
     Moment last_delivered_at;
     Moment last_error_at;
     std::string_view last_error;  // valid until the next call
+    // When the link, a held route or the next refused event is tried again; {}: none waits for a time of its own.
+    TimePoint next_attempt_at{};
 };
 
 // What there is to wait for while the link is up.

@@ -333,7 +333,17 @@ RouteStatus RouteQueue::status(RouteState link_state) const {
     status.last_delivered_at = last_delivered_at_;
     status.last_error_at = last_error_at_;
     status.last_error = last_error_;
+    status.next_attempt_at = next_attempt_at();
     return status;
+}
+
+TimePoint RouteQueue::next_attempt_at() const {
+    if (paused_ || in_flight_ > 0) return {};
+    if (stands()) return held_until_;
+    if (timers_.empty()) return {};
+    const auto [due, number] = timers_.top();
+    const bool waits = number - base_ < items_.size() && items_[number - base_].state == State::waiting;
+    return waits ? due : TimePoint{};
 }
 
 }  // namespace eventbus::delivery

@@ -154,6 +154,7 @@ class RouteQueue {
     void return_extra(Item& of);
 
     void wake_timers();
+    TimePoint next_attempt_at() const;
     bool may_offer() const { return !paused_ && !removed_ && !(draining_ && in_flight_ > 0); }
     bool may_probe() const { return in_flight_ == 0 && context_.now >= held_until_; }
     bool has_candidate() const { return !ready_.empty() || next_event_ != nullptr; }

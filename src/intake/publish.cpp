@@ -15,6 +15,7 @@
 #include "status/shared.hpp"
 
 extern "C" {
+#include "commands/extension.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -30,7 +31,7 @@ void warn_without_preload() {
     if (said || status::shared() != nullptr) return;
     said = true;
     ereport(WARNING, (errmsg("pg_eventbus is not preloaded: events wait in the log and are not delivered"),
-                      errhint("Add pg_eventbus to shared_preload_libraries and restart the server.")));
+                      errhint("%s", settings::preload_hint())));
 }
 
 }  // namespace
@@ -117,7 +118,9 @@ Datum eventbus_publish_bytes(PG_FUNCTION_ARGS) {
 }
 
 Datum eventbus_wake_workers(PG_FUNCTION_ARGS) {
-    (void)fcinfo;
+    if (eventbus::status::shared() == nullptr && creating_extension)
+        ereport(NOTICE, (errmsg("pg_eventbus is not preloaded: events will wait in the log and not be delivered"),
+                         errhint("%s", eventbus::settings::preload_hint())));
     // By this lock COMMIT PREPARED knows of it.
     const eventbus::log::Relations& log = eventbus::log::relations();
     LockRelationOid(get_relname_relid("route_config", log.schema), RowExclusiveLock);

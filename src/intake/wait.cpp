@@ -14,6 +14,7 @@
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "router/route.hpp"
+#include "settings/settings.hpp"
 
 extern "C" {
 #include "access/xlog.h"
@@ -22,8 +23,6 @@ extern "C" {
 namespace eventbus::intake {
 
 namespace {
-
-constexpr int64 longest_wait_us = INT64CONST(36500) * USECS_PER_DAY;
 
 void check_server() {
     if (RecoveryInProgress())
@@ -34,7 +33,7 @@ void check_server() {
     if (status::shared() == nullptr)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                         errmsg("pg_eventbus is not preloaded: nothing delivers events here"),
-                        errhint("Add pg_eventbus to shared_preload_libraries and restart the server.")));
+                        errhint("%s", settings::preload_hint())));
 }
 
 void check_fate(const Wait& wait) {
@@ -63,12 +62,6 @@ void check_fate(const Wait& wait) {
         case log::Fate::committed:
             break;
     }
-}
-
-int64 microseconds(const Interval* interval) {
-    double whole = (static_cast<double>(interval->month) * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY +
-                   static_cast<double>(interval->time);
-    return static_cast<int64>(std::clamp<double>(whole, 0, static_cast<double>(longest_wait_us)));
 }
 
 // What the tables say of one route, from a row of read_tables().
@@ -208,7 +201,7 @@ Wait read_wait(FunctionCallInfo fcinfo, const char* what) {
     if (PG_ARGISNULL(0)) refuse_null(what);
     if (PG_ARGISNULL(1)) refuse_null("timeout");
     Wait wait = {};
-    wait.until = steady_now() + microseconds(PG_GETARG_INTERVAL_P(1));
+    wait.until = steady_now() + microseconds_of(PG_GETARG_INTERVAL_P(1));
     wait.route_name = PG_ARGISNULL(2) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(2));
     wait.count = -1;
     check_server();

@@ -3,6 +3,7 @@
 // Never: tells what time it is: a moment that is shown, or compared with an event's, is GetCurrentTimestamp()'s.
 #pragma once
 
+#include <algorithm>
 #include <ctime>
 
 #include "postgres/prelude.hpp"
@@ -28,6 +29,13 @@ inline bool ms_have_passed(SteadyTime since, SteadyTime now, int64 milliseconds)
 // Rounded up, so that who waits so long is not too early; 0 where that is over.
 inline long ms_between(SteadyTime from, SteadyTime to) {
     return to <= from ? 0 : static_cast<long>((to - from + 999) / 1000);
+}
+// How long to wait: nothing where it is negative, a hundred years at most.
+inline int64 microseconds_of(const Interval* interval) {
+    constexpr int64 longest_us = INT64CONST(36500) * USECS_PER_DAY;
+    double whole = (static_cast<double>(interval->month) * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY +
+                   static_cast<double>(interval->time);
+    return static_cast<int64>(std::clamp<double>(whole, 0, static_cast<double>(longest_us)));
 }
 inline long ms_until(SteadyTime time) {
     return ms_between(steady_now(), time);

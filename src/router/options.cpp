@@ -3,12 +3,12 @@
 // Never: knows which protocol has which option; the module says so.
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "core/bad_input.hpp"
+#include "core/duration.hpp"
 #include "router/route.hpp"
 
 namespace eventbus::router {
@@ -111,26 +111,10 @@ std::int64_t integer_value(const json& value, std::string_view name, std::int64_
 
 std::chrono::milliseconds duration_value(const json& value, std::string_view name) {
     constexpr double most_seconds = 100 * 365.25 * 86400;
-    constexpr std::array<std::pair<std::string_view, double>, 6> units = {
-        {{"", 1}, {"ms", 0.001}, {"s", 1}, {"min", 60}, {"h", 3600}, {"d", 86400}}};
     double seconds = -1;
-    if (value.is_number()) {
-        seconds = value.get<double>();
-    } else if (value.is_string()) {
-        const auto& text = value.get_ref<const std::string&>();
-        double number = 0;
-        const bool digit = !text.empty() && text.front() >= '0' && text.front() <= '9';
-        const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
-        std::string_view unit(parsed.ptr, static_cast<std::size_t>(text.data() + text.size() - parsed.ptr));
-        while (unit.starts_with(' ')) unit.remove_prefix(1);
-        const auto found = std::find_if(units.begin(), units.end(), [&](const auto& u) { return u.first == unit; });
-        if (digit && parsed.ec == std::errc() && found != units.end()) seconds = number * found->second;
-    }
-    if (!(seconds >= 0.001 && seconds <= most_seconds)) {
-        bad_value(name,
-                  "It is a number of seconds, or a text with a unit of ms, s, min, h or d, such as \"90 s\" or \"15 "
-                  "min\".");
-    }
+    if (value.is_number()) seconds = value.get<double>();
+    if (value.is_string()) seconds = read_duration(value.get_ref<const std::string&>()).value_or(-1);
+    if (!(seconds >= 0.001 && seconds <= most_seconds)) bad_value(name, std::string("It is ") + duration_form + '.');
     return std::chrono::milliseconds(std::llround(seconds * 1000));
 }
 
@@ -167,6 +151,13 @@ void take(RouteOptions& options, std::string_view name, const json& value) {
 
 }  // namespace
 
+void check_route_option(const std::string& name, const broker::Module& module) {
+    if (has(protocol_names, name) && !has(module.route_options, name))
+        throw BadInput("route option \"" + name + "\" is not for " + module.protocol, {}, known_options(module));
+    if (!has(protocol_names, name) && !has(common_names, name) && !has(wal_names, name))
+        throw BadInput("unknown route option \"" + name + '"', {}, known_options(module));
+}
+
 RouteOptions read_route_options(std::string_view options_json, const broker::Module& module) {
     const auto object = json::parse(options_json, nullptr, false);
     if (object.is_discarded() && options_json.starts_with('{'))
@@ -175,17 +166,11 @@ RouteOptions read_route_options(std::string_view options_json, const broker::Mod
     RouteOptions options;
     bool wants_wal = false;
     for (const auto& [name, value] : object.items()) {
-        const bool another_protocols = has(protocol_names, name) && !has(module.route_options, name);
-        if (another_protocols) {
-            throw BadInput("route option \"" + name + "\" is not for " + module.protocol, {}, known_options(module));
-        }
+        check_route_option(name, module);
         if (has(wal_names, name)) {
             wants_wal = true;
             take_wal(options.wal, name, value);
             continue;
-        }
-        if (!has(protocol_names, name) && !has(common_names, name)) {
-            throw BadInput("unknown route option \"" + name + '"', {}, known_options(module));
         }
         take(options, name, value);
     }

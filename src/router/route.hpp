@@ -45,8 +45,10 @@ struct RouteOptions {
 };
 
 // options_json: a JSON object. Throws BadInput that lists the known names.
-// "max_age" is a number of seconds or a text like "90 s", "15 min", "2 h", "1 d".
 RouteOptions read_route_options(std::string_view options_json, const broker::Module& module);
+
+// Throws the same where there is no option of that name.
+void check_route_option(const std::string& name, const broker::Module& module);
 
 // 1 to 255 bytes, words joined by dots, no empty word, none of * # + and no control characters; else BadInput.
 void check_topic(std::string_view topic);

@@ -18,9 +18,11 @@ CREATE TABLE eventbus.route_config (
     options     jsonb       NOT NULL DEFAULT '{}',
     paused      boolean     NOT NULL DEFAULT false,
     source      text        NOT NULL DEFAULT 'log' CHECK (source IN ('log', 'wal')),
-    created_at  timestamptz NOT NULL DEFAULT pg_catalog.now()
+    created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    paused_at   timestamptz
 );
 CREATE INDEX route_config_broker_id ON eventbus.route_config (broker_id);
+COMMENT ON COLUMN eventbus.route_config.paused_at IS 'since when it is paused';
 COMMENT ON TABLE eventbus.route_config IS 'routes as the senders read them; read eventbus.route instead';
 
 CREATE FUNCTION eventbus.configuration_changed() RETURNS trigger
@@ -166,65 +168,3 @@ COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why th
 COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
 COMMENT ON COLUMN eventbus.dead_letter.attempts IS 'how often it was offered to the broker in all; max_attempts counts only attempts beside which something else was delivered, so this may be more';
 COMMENT ON COLUMN eventbus.dead_letter.failed_at IS 'when it was refused for good';
-
-CREATE FUNCTION eventbus.create_broker(name text, url text, options jsonb DEFAULT '{}') RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-    AS 'MODULE_PATHNAME', 'eventbus_create_broker';
-COMMENT ON FUNCTION eventbus.create_broker(text, text, jsonb) IS
-    'names a broker. url: scheme://[user[:password]@]host[:port][,host...][/path], scheme amqp, amqps, mqtt, mqtts, ws, wss (MQTT in a WebSocket), redis or rediss; options: password_file, ca_file, crl_file, cert_file, key_file, verify, tls_min_version (1.2, 1.3), connect_timeout (s), heartbeat (s), window (messages); AMQP and MQTT: confirm_timeout (s); MQTT alone: version (5, 3.1.1), client_id (text), session_expiry (s), will (object of topic, payload, qos, retain)';
-
-CREATE FUNCTION eventbus.alter_broker(name text, url text DEFAULT NULL, options jsonb DEFAULT NULL) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-    AS 'MODULE_PATHNAME', 'eventbus_alter_broker';
-COMMENT ON FUNCTION eventbus.alter_broker(text, text, jsonb) IS
-    'changes a broker''s URL or options (all of them; NULL leaves what is); its sender reconnects within a second of the commit';
-
-CREATE FUNCTION eventbus.drop_broker(name text, cascade boolean DEFAULT false) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-    AS 'MODULE_PATHNAME', 'eventbus_drop_broker';
-COMMENT ON FUNCTION eventbus.drop_broker(text, boolean) IS
-    'forgets a broker; an error while routes use it, unless cascade, which drops them and their dead letters too';
-
-CREATE FUNCTION eventbus.create_route(name text, broker text, destination text, topics text DEFAULT '#', options jsonb DEFAULT '{}') RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-    AS 'MODULE_PATHNAME', 'eventbus_create_route';
-COMMENT ON FUNCTION eventbus.create_route(text, text, text, text, jsonb) IS
-    'sends events to a destination. destination: kind:template (exchange:, queue: | topic: | channel:, topic:, stream:, list:) with {topic}, {topic/}, {key}, {header:NAME}; topics: comma-separated patterns, * is one word, # zero or more; options: order, max_attempts, max_age, start, and what the broker''s protocol knows (routing_key, persistent | qos, retain | maxlen); "source": "wal" takes changes and messages from the WAL instead of the log, with tables, publication, operations, messages, format (debezium, wal2json, row) and origin (any, none), and wants the attribute REPLICATION. Takes every event that becomes visible from now on; "start": "earliest" takes what the log still holds as well';
-
-CREATE FUNCTION eventbus.alter_route(name text, destination text DEFAULT NULL, topics text DEFAULT NULL, options jsonb DEFAULT NULL) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-    AS 'MODULE_PATHNAME', 'eventbus_alter_route';
-COMMENT ON FUNCTION eventbus.alter_route(text, text, text, jsonb) IS
-    'changes a route (NULL leaves what is); takes effect within a second of the commit for events not yet offered to the broker';
-
-CREATE FUNCTION eventbus.drop_route(name text) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-    AS 'MODULE_PATHNAME', 'eventbus_drop_route';
-COMMENT ON FUNCTION eventbus.drop_route(text) IS 'forgets a route, its cursor and its dead letters';
-
-CREATE FUNCTION eventbus.pause_route(name text) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-    AS 'MODULE_PATHNAME', 'eventbus_pause_route';
-COMMENT ON FUNCTION eventbus.pause_route(text) IS 'stops delivery on a route; its events wait in the log or the WAL';
-
-CREATE FUNCTION eventbus.resume_route(name text) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-    AS 'MODULE_PATHNAME', 'eventbus_resume_route';
-COMMENT ON FUNCTION eventbus.resume_route(text) IS 'goes on with a paused route where it stopped; tries a held route at once';
-
-CREATE FUNCTION eventbus.restart_route(name text) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-    AS 'MODULE_PATHNAME', 'eventbus_restart_route';
-COMMENT ON FUNCTION eventbus.restart_route(text) IS
-    'lets a route from the WAL whose replication slot was lost (state lost) begin anew, with what commits from now on; what was committed between its cursor and now is not delivered. An error for other routes';
-
-CREATE FUNCTION eventbus.redeliver(route text DEFAULT NULL, event_id bigint DEFAULT NULL) RETURNS bigint
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-    AS 'MODULE_PATHNAME', 'eventbus_redeliver';
-COMMENT ON FUNCTION eventbus.redeliver(text, bigint) IS
-    'sends dead letters again, with the same event id; NULL means all. Returns how many were put back. Each leaves the dead letters once the broker has taken it, or returns to them when it is refused again';
-
-CREATE FUNCTION eventbus.discard(route text DEFAULT NULL, event_id bigint DEFAULT NULL) RETURNS bigint
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-    AS 'MODULE_PATHNAME', 'eventbus_discard';
-COMMENT ON FUNCTION eventbus.discard(text, bigint) IS 'deletes dead letters for good; NULL means all. Returns how many';

@@ -37,6 +37,13 @@ const char* source_name() {
     return readable_name(psprintf("postgresql://%s/%s", name, get_database_name(MyDatabaseId)));
 }
 
+const char* preload_hint() {
+    const char* others = GetConfigOption("shared_preload_libraries", true, false);
+    const bool any = others != nullptr && *others != '\0';
+    return psprintf("Set shared_preload_libraries = '%s%spg_eventbus' in postgresql.conf and restart the server.",
+                    any ? others : "", any ? ", " : "");
+}
+
 // What is smaller than half a unit arrives here as 0, and no limit is not what it says.
 // NOLINTNEXTLINE(readability-non-const-parameter): a GucIntCheckHook
 static bool check_max_log_size(int* megabytes, void**, GucSource) {

@@ -22,6 +22,9 @@ extern char* source;         // what messages say of where they come from; empty
 // catalog.
 const char* source_name();
 
+// What to do where the library is not preloaded: the line of postgresql.conf, with what is preloaded already. Palloc'd.
+const char* preload_hint();
+
 void define();
 
 }  // namespace eventbus::settings

@@ -23,7 +23,7 @@ const char* what_holds_it() {
     StringInfoData text;
     initStringInfo(&text);
     run_query(
-        "SELECT r.name, extract(epoch FROM s.lag)::bigint FROM eventbus.route_status() s "
+        "SELECT r.name, extract(epoch FROM s.lag)::bigint FROM eventbus.delivery_status() s "
         "JOIN eventbus.route_config r ON r.id = s.route_id WHERE s.lag > interval '0' ORDER BY 2 DESC LIMIT 1");
     if (SPI_processed > 0)
         appendStringInfo(&text, "; route %s lags furthest, by " INT64_FORMAT " s", text_at(0, 1), int8_at(0, 2));

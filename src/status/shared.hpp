@@ -96,6 +96,7 @@ struct Route {
     TimestampTz oldest;             // when the oldest unsettled event was published; 0: none; or oldest_unknown
     TimestampTz last_delivered_at;  // 0: never
     TimestampTz last_error_at;
+    TimestampTz next_attempt_at;  // 0: nothing waits for a time of its own
     char last_error[512];
     Pace pace;
 };

@@ -4,14 +4,11 @@
 #include <algorithm>
 
 #include "catalog/catalog.hpp"
-#include "log/cursors.hpp"
 #include "postgres/attempt.hpp"
-#include "postgres/encoding.hpp"
-#include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "postgres/version.hpp"
-#include "router/route.hpp"
 #include "settings/settings.hpp"
+#include "status/backlog.hpp"
 #include "status/log_health.hpp"
 #include "status/shared.hpp"
 #include "status/table_locks.hpp"
@@ -26,62 +23,6 @@ extern "C" {
 namespace eventbus::status {
 
 namespace {
-
-struct Waiting {
-    router::TopicFilter* topics;
-    const log::DetourEvents* detour;  // or nullptr
-};
-
-bool matches(void* context, const Event& event, uint64, const log::Position&) {
-    auto* waiting = static_cast<Waiting*>(context);
-    const log::DetourEvents* detour = waiting->detour;
-    if (detour != nullptr && (!log::takes(*detour, event.id, event.key) || log::has(detour->settled, event.id)))
-        return false;
-    bool match = true;
-    GuestError error;
-    catch_guest(error, [&] { match = event.topic.empty() || waiting->topics->matches(event.topic); });
-    return match;
-}
-
-// When the oldest event behind the cursor was published, or 0; for a route that nobody serves, so that only the log
-// can tell.
-TimestampTz oldest_behind(const log::Cursor& cursor, Waiting filter) {
-    TimestampTz oldest = 0;
-    log::Reader* reader = log::open_reader(cursor, nullptr, CurrentMemoryContext);
-    log::Limits limits{100, 1024 * 1024};
-    for (int batch = 0; batch < 2 && oldest == 0; ++batch) {  // the one that runs, then what has come since
-        if (batch == 1) log::begin_batch(reader, log::take_snapshot(GetActiveSnapshot(), CurrentMemoryContext), 0);
-        while (log::in_batch(reader) && oldest == 0) {
-            log::Chunk* chunk = log::read_chunk(reader, limits, {matches, &filter});
-            if (chunk != nullptr) oldest = from_unix_us(chunk->events[0].published_at);
-        }
-    }
-    log::close_reader(reader);
-    return oldest;
-}
-
-// The same of a route and its detours. An event of a key that the route passes over counts for both, but a detour is
-// behind its route as a rule.
-TimestampTz oldest_behind(const log::StoredCursor& route, const char* topics) {
-    std::string_view patterns = to_utf8_or_marks(topics);
-    auto* filter = call_guest([&] { return new router::TopicFilter(patterns); });
-    auto* callback = static_cast<MemoryContextCallback*>(palloc0(sizeof(MemoryContextCallback)));
-    callback->arg = filter;
-    callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };
-    MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
-
-    TimestampTz oldest = oldest_behind(route.cursor, {filter, nullptr});
-    int32* numbers;
-    log::DetourEvents* events;
-    int count = log::load_detours(route.route_id, CurrentMemoryContext, &numbers, &events);
-    for (int i = 0; i < count; ++i) {
-        log::StoredCursor detour;
-        log::load_cursor(route.route_id, numbers[i], CurrentMemoryContext, &detour);
-        TimestampTz time = oldest_behind(detour.cursor, {filter, &events[i]});
-        if (time != 0 && (oldest == 0 || time < oldest)) oldest = time;
-    }
-    return oldest;
-}
 
 Datum interval_of(int64 microseconds) {
     auto* interval = static_cast<Interval*>(palloc0(sizeof(Interval)));
@@ -105,6 +46,14 @@ enum StatusColumn {
     status_throughput,
     status_latency_p50,
     status_latency_p99,
+    status_dead_letters,
+    status_events_waiting,
+    status_bytes_waiting,
+    status_waiting_estimated,
+    status_paused_since,
+    status_next_attempt_at,
+    status_last_error_before,
+    status_last_error_before_at,
     status_column_count
 };
 
@@ -113,7 +62,23 @@ struct RouteLine {
     bool paused;
     char* topics;
     bool from_wal;
+    TimestampTz paused_at;
+    int64 dead_letters;  // negative: nobody can tell for now
 };
+
+// A route that has seen no error for so long, and delivers, is well.
+constexpr int64 well_after_us = 60 * USECS_PER_SEC;
+
+bool is_well(const char* state, TimestampTz last_error_at, TimestampTz now) {
+    return strcmp(state, "active") == 0 && now - last_error_at >= well_after_us;
+}
+
+// What waits for a route from the WAL: nobody knows how many events there are in what is not settled.
+int64 wal_behind(const log::StoredCursor& stored) {
+    const log::WalPlace& place = stored.cursor.wal;
+    if (RecoveryInProgress() || place.slot[0] == '\0' || place.lost) return -1;
+    return std::max<int64>(0, static_cast<int64>(GetXLogInsertRecPtr() - place.lsn));
+}
 
 void put_status(ReturnSetInfo* result, const RouteLine& line) {
     Datum values[status_column_count] = {};
@@ -123,7 +88,9 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     log::Counters counters = stored.counters;
     const char* state = line.paused ? "paused" : "stopped";
     TimestampTz oldest = 0;
+    TimestampTz next_attempt_at = 0;
     int32 in_flight = 0;
+    Backlog backlog;
 
     TimestampTz now = GetCurrentTimestamp();
     Route route;
@@ -140,13 +107,16 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         state = pstrdup(route.state);
         in_flight = static_cast<int32>(route.in_flight);
         oldest = route.oldest;
+        next_attempt_at = route.next_attempt_at;
+        if (!line.from_wal && stored.exists) backlog = look_behind(stored, line.topics);
     } else if (stored.cursor.wal.lost) {
         state = "lost";
         oldest = oldest_unknown;
     } else if (line.from_wal) {  // nobody but its sender decodes the WAL; what it left unsettled still is
         oldest = known && route.oldest != 0 ? route.oldest : oldest_unknown;
     } else if (stored.exists) {
-        oldest = oldest_behind(stored, line.topics);
+        backlog = look_behind(stored, line.topics);
+        oldest = backlog.oldest;
     }
 
     auto time = [&](int column, TimestampTz t) {
@@ -163,9 +133,14 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     nulls[status_lag] = oldest == oldest_unknown;
     if (!nulls[status_lag]) values[status_lag] = interval_of(oldest != 0 ? now - oldest : 0);
     time(status_last_delivered_at, counters.last_delivered_at);
-    nulls[status_last_error] = counters.last_error == nullptr;
-    if (counters.last_error != nullptr) values[status_last_error] = CStringGetTextDatum(counters.last_error);
-    time(status_last_error_at, counters.last_error_at);
+    const bool well = counters.last_error != nullptr && is_well(state, counters.last_error_at, now);
+    auto error = [&](int words, int at, bool shown) {
+        nulls[words] = counters.last_error == nullptr || !shown;
+        if (!nulls[words]) values[words] = CStringGetTextDatum(counters.last_error);
+        time(at, shown ? counters.last_error_at : 0);
+    };
+    error(status_last_error, status_last_error_at, !well);
+    error(status_last_error_before, status_last_error_before_at, well);
     values[status_sender_pid] = Int32GetDatum(route.sender_pid);
     nulls[status_sender_pid] = !served;
     values[status_throughput] = Float8GetDatum(pace.throughput);
@@ -175,6 +150,16 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     };
     latency(status_latency_p50, pace.latency_p50);
     latency(status_latency_p99, pace.latency_p99);
+    values[status_dead_letters] = Int64GetDatum(line.dead_letters);
+    nulls[status_dead_letters] = line.dead_letters < 0;
+    const int64 bytes = line.from_wal ? wal_behind(stored) : backlog.bytes;
+    values[status_events_waiting] = Int64GetDatum(backlog.events);
+    nulls[status_events_waiting] = line.from_wal;
+    values[status_bytes_waiting] = Int64GetDatum(bytes);
+    nulls[status_bytes_waiting] = bytes < 0;
+    values[status_waiting_estimated] = BoolGetDatum(line.from_wal || backlog.estimated);
+    time(status_paused_since, line.paused ? line.paused_at : 0);
+    time(status_next_attempt_at, next_attempt_at);
     tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -197,6 +182,7 @@ void put_unreadable(ReturnSetInfo* result, const RouteLine& line, const char* wo
     put(status_last_error, CStringGetTextDatum(psprintf("the route's status cannot be read: %s", words)));
     put(status_last_error_at, TimestampTzGetDatum(GetCurrentTimestamp()));
     put(status_throughput, Float8GetDatum(0));
+    if (line.dead_letters >= 0) put(status_dead_letters, Int64GetDatum(line.dead_letters));
     tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -219,7 +205,7 @@ class Checks {
 bool check_workers(Checks& checks) {
     if (shared() == nullptr) {
         checks.put("preload", "error", "pg_eventbus is not in shared_preload_libraries: events wait in the log",
-                   "Set shared_preload_libraries = 'pg_eventbus' in postgresql.conf and restart the server.");
+                   settings::preload_hint());
         return false;
     }
     checks.put("preload", "ok", "pg_eventbus is preloaded", nullptr);
@@ -268,7 +254,7 @@ void check_routes(Checks& checks, bool starting) {
         "ELSE coalesce(extract(epoch FROM s.lag)::bigint || ' s old', 'of unknown age') END, "
         "extract(epoch FROM s.lag) > $1 AND s.last_error_at > clock_timestamp() - s.lag, "
         "s.last_delivered_at IS NULL OR s.last_delivered_at < s.last_error_at "
-        "FROM eventbus.route_status() s JOIN eventbus.route_config r ON r.id = s.route_id "
+        "FROM eventbus.delivery_status() s JOIN eventbus.route_config r ON r.id = s.route_id "
         "JOIN eventbus.broker_config b ON b.id = r.broker_id ORDER BY 1",
         {Argument::of(longest_wait)});
     for (uint64 i = 0; i < SPI_processed; ++i) {
@@ -282,7 +268,9 @@ void check_routes(Checks& checks, bool starting) {
             return lag == nullptr ? "nothing waits" : psprintf("%s is %s", oldest, lag);
         };
         bool is_refused = bool_at(i, 7);
-        if (strcmp(state, "active") == 0 && is_refused)
+        if (RecoveryInProgress())
+            checks.put(name, "ok", "it is the primary that delivers; here it goes on after promotion", nullptr);
+        else if (strcmp(state, "active") == 0 && is_refused)
             checks.put(name, "warning",
                        bool_at(i, 8)
                            ? psprintf("refused for the time being by broker %s: %s; the oldest undelivered event is %s",
@@ -344,7 +332,7 @@ void check_lag(Checks& checks) {
     if (settings::lag_warning == 0) return;
     run_query(
         "SELECT string_agg(format('%s (%s s)', r.name, extract(epoch FROM s.lag)::bigint), ', ' ORDER BY s.lag DESC) "
-        "FROM eventbus.route_status() s JOIN eventbus.route_config r ON r.id = s.route_id "
+        "FROM eventbus.delivery_status() s JOIN eventbus.route_config r ON r.id = s.route_id "
         "WHERE extract(epoch FROM s.lag) > $1",
         {Argument::of(static_cast<int32>(settings::lag_warning))});
     if (char* late = text_at(0, 1))
@@ -392,22 +380,28 @@ void check_storage(Checks& checks) {
 }  // namespace eventbus::status
 
 extern "C" {
-EVENTBUS_SQL_FUNCTION(eventbus_route_status);
+EVENTBUS_SQL_FUNCTION(eventbus_delivery_status);
 EVENTBUS_SQL_FUNCTION(eventbus_health);
 }
 
 using namespace eventbus;
 using namespace eventbus::status;
 
-Datum eventbus_route_status(PG_FUNCTION_ARGS) {
+Datum eventbus_delivery_status(PG_FUNCTION_ARGS) {
     InitMaterializedSRF(fcinfo, 0);
     auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
     SPI_connect();
     need_our_version("show the status of routes");
-    run_query("SELECT id, paused, topics, source = 'wal' FROM eventbus.route_config ORDER BY id");
+    const bool letters_locked = locked_table({"dead_letter_store"}) != nullptr;
+    run_query(
+        psprintf("SELECT id, paused, topics, source = 'wal', paused_at, %s FROM eventbus.route_config r ORDER BY id",
+                 letters_locked ? "-1::bigint"
+                                : "(SELECT count(*) FROM eventbus.dead_letter_store d WHERE d.route_id = r.id "
+                                  "AND NOT d.requeued)"));
     auto count = static_cast<int>(SPI_processed);
     auto* lines = static_cast<RouteLine*>(palloc(sizeof(RouteLine) * (count + 1)));
-    for (int i = 0; i < count; ++i) lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3), bool_at(i, 4)};
+    for (int i = 0; i < count; ++i)
+        lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3), bool_at(i, 4), time_at(i, 5), int8_at(i, 6)};
     const char* locked = locked_table({"cursor"});
     for (int i = 0; i < count; ++i) {
         if (locked != nullptr) {
@@ -432,7 +426,7 @@ Datum eventbus_health(PG_FUNCTION_ARGS) {
         checks.put("tables", "error", locked, locked_table_hint);
     } else {
         check_routes(checks, starting);
-        check_lag(checks);
+        if (!RecoveryInProgress()) check_lag(checks);
         check_storage(checks);
     }
     SPI_finish();

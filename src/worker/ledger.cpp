@@ -9,6 +9,7 @@
 #include "worker/process.hpp"
 #include "worker/sender.hpp"
 #include "worker/wal_detours.hpp"
+#include "worker/wal_state.hpp"
 
 extern "C" {
 #include "utils/lsyscache.h"
@@ -74,6 +75,17 @@ const char* name_of(delivery::RouteState state) {
     return "unknown";
 }
 
+// 0: there is none.
+TimestampTz wall_time_of(broker::TimePoint time) {
+    if (time == broker::TimePoint{}) return 0;
+    const auto wait = std::chrono::duration_cast<std::chrono::microseconds>(time - broker::Clock::now()).count();
+    return GetCurrentTimestamp() + std::max<int64>(0, wait);
+}
+
+TimestampTz wall_time_of(SteadyTime time) {
+    return time == 0 ? 0 : GetCurrentTimestamp() + std::max<int64>(0, time - steady_now());
+}
+
 void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t newly_delivered) {
     status::Route* shared = route->shared;
     if (shared == nullptr) return;
@@ -91,6 +103,9 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t
         copy_text(both + length, sizeof both - length, reason);
         reason = both;
     }
+    const bool waits_for_wal = state != nullptr && wal_now.trouble[0] != '\0';
+    const TimestampTz next_attempt_at =
+        waits_for_wal ? wall_time_of(wal_now.retry_at) : wall_time_of(status.next_attempt_at);
     TimestampTz oldest = status.oldest_published_at != 0 ? from_unix_us(status.oldest_published_at) : 0;
     if (oldest == 0 && route->wal != nullptr) oldest = oldest_to_come(route);
     LatencyCounts latencies = {};
@@ -111,6 +126,7 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t
     shared->oldest = oldest;
     shared->last_delivered_at = counters.last_delivered_at;
     shared->last_error_at = counters.last_error_at;
+    shared->next_attempt_at = next_attempt_at;
     strlcpy(shared->last_error, route->last_error, sizeof shared->last_error);
     if (state != nullptr) strlcpy(shared->state, state, sizeof shared->state);
     if (state != nullptr || reason[0] != '\0') {

@@ -10,6 +10,9 @@ COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_
 ALTER TABLE eventbus.cursor ADD COLUMN wal_system bigint;
 COMMENT ON COLUMN eventbus.cursor.wal_system IS 'of a route from the WAL: system identifier of the server that wrote wal_lsn, whose slot never stands behind it; NULL, or another server (before pg_upgrade): it may';
 
+ALTER TABLE eventbus.route_config ADD COLUMN paused_at timestamptz;
+COMMENT ON COLUMN eventbus.route_config.paused_at IS 'since when it is paused';
+
 -- Dead letters of events that cannot be read as a whole.
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN incomplete boolean NOT NULL DEFAULT false;
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN headers_text text;
@@ -57,6 +60,7 @@ CREATE TEMPORARY TABLE publish_form AS
          JOIN pg_catalog.pg_proc op ON op.oid = o.of
          JOIN pg_catalog.pg_proc p ON p.pronamespace = op.pronamespace AND p.proname = op.proname AND p.oid <> op.oid;
 
+-- here: 30_status.sql
 -- here: 85_grants.sql
 REVOKE ALL ON FUNCTION eventbus.grant_publisher(regrole), eventbus.revoke_publisher(regrole), eventbus.grant_operator(regrole),
     eventbus.revoke_operator(regrole), eventbus.grant_monitor(regrole), eventbus.revoke_monitor(regrole) FROM PUBLIC;
@@ -78,30 +82,15 @@ REVOKE ALL ON FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text),
 -- Comments in ASCII: databases of any encoding can read them.
 COMMENT ON FUNCTION eventbus.publish_change() IS
     'trigger function: publishes the row that was inserted, updated or deleted. CREATE TRIGGER ... AFTER ... FOR EACH ROW EXECUTE FUNCTION eventbus.publish_change(topic, ''name=value'', ...); names: columns, headers, key, payload, unchanged. Also INSTEAD OF, and AFTER TRUNCATE FOR EACH STATEMENT. eventbus.capture makes such triggers';
-COMMENT ON FUNCTION eventbus.create_broker(text, text, jsonb) IS
-    'names a broker. url: scheme://[user[:password]@]host[:port][,host...][/path], scheme amqp, amqps, mqtt, mqtts, ws, wss (MQTT in a WebSocket), redis or rediss; options: password_file, ca_file, crl_file, cert_file, key_file, verify, tls_min_version (1.2, 1.3), connect_timeout (s), heartbeat (s), window (messages); AMQP and MQTT: confirm_timeout (s); MQTT alone: version (5, 3.1.1), client_id (text), session_expiry (s), will (object of topic, payload, qos, retain)';
-
-COMMENT ON FUNCTION eventbus.create_route(text, text, text, text, jsonb) IS
-    'sends events to a destination. destination: kind:template (exchange:, queue: | topic: | channel:, topic:, stream:, list:) with {topic}, {topic/}, {key}, {header:NAME}; topics: comma-separated patterns, * is one word, # zero or more; options: order, max_attempts, max_age, start, and what the broker''s protocol knows (routing_key, persistent | qos, retain | maxlen); "source": "wal" takes changes and messages from the WAL instead of the log, with tables, publication, operations, messages, format (debezium, wal2json, row) and origin (any, none), and wants the attribute REPLICATION. Takes every event that becomes visible from now on; "start": "earliest" takes what the log still holds as well';
-COMMENT ON COLUMN eventbus.status.state IS 'active | connecting | retrying (the broker is down, or a proxy answers in its place; we try again) | blocked (the broker asked us to wait) | held (refused until settings are mended, tried again slowly) | paused | starting (from the WAL: the slot is being made, last_error says whom it waits for) | failing (from the WAL: it cannot be read, or standbys that must have it first lag; we try again) | lost (from the WAL: the slot is gone, see restart_route) | stopped (no sender runs)';
-COMMENT ON COLUMN eventbus.status.last_error IS 'what last went wrong, in the broker''s words or of reading the WAL; stays when it is over. Of a route that is starting, whom it waits for';
-COMMENT ON COLUMN eventbus.status.dead IS 'how often events became dead letters; not lowered by redeliver or discard: eventbus.dead_letter and health() have what is there now';
 
 COMMENT ON EXTENSION pg_eventbus IS 'delivers committed events to AMQP, MQTT and Redis brokers, at least once, in order per key';
 
 -- Configuration is changed with the rights of the extension's owner, and by right of who calls: the functions ask
--- PostgreSQL who that is, which SECURITY DEFINER would hide.
-ALTER FUNCTION eventbus.create_broker(text, text, jsonb) SECURITY INVOKER;
-ALTER FUNCTION eventbus.alter_broker(text, text, jsonb) SECURITY INVOKER;
-ALTER FUNCTION eventbus.drop_broker(text, boolean) SECURITY INVOKER;
-ALTER FUNCTION eventbus.create_route(text, text, text, text, jsonb) SECURITY INVOKER;
-ALTER FUNCTION eventbus.alter_route(text, text, text, jsonb) SECURITY INVOKER;
-ALTER FUNCTION eventbus.drop_route(text) SECURITY INVOKER;
-ALTER FUNCTION eventbus.pause_route(text) SECURITY INVOKER;
-ALTER FUNCTION eventbus.resume_route(text) SECURITY INVOKER;
-ALTER FUNCTION eventbus.restart_route(text) SECURITY INVOKER;
-ALTER FUNCTION eventbus.redeliver(text, bigint) SECURITY INVOKER;
-ALTER FUNCTION eventbus.discard(text, bigint) SECURITY INVOKER;
+-- PostgreSQL who that is, which SECURITY DEFINER would hide. Some have other arguments now.
+-- here: 22_operate.sql
+REVOKE ALL ON FUNCTION eventbus.alter_broker(text, text, jsonb, boolean), eventbus.alter_route(text, text, text, jsonb, boolean),
+    eventbus.delivery_status(), eventbus.routes_for(text, text), eventbus.wait_for_route(text, interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION eventbus.delivery_status(), eventbus.routes_for(text, text) TO pg_monitor;
 ALTER FUNCTION eventbus.allow(regrole, text) SECURITY INVOKER;
 ALTER FUNCTION eventbus.disallow(regrole, text) SECURITY INVOKER;
 ALTER FUNCTION eventbus.uncapture_ddl() SECURITY INVOKER;
@@ -195,6 +184,11 @@ DECLARE
     made pg_catalog.oid[] := ARRAY['eventbus.wait_for_delivery(pg_lsn, interval, text)'::pg_catalog.regprocedure,
                                    'eventbus.wait_for_delivery(text, interval, text)'::pg_catalog.regprocedure,
                                    'eventbus.capture_ddl(text, text, boolean)'::pg_catalog.regprocedure,
+                                   'eventbus.alter_broker(text, text, jsonb, boolean)'::pg_catalog.regprocedure,
+                                   'eventbus.alter_route(text, text, text, jsonb, boolean)'::pg_catalog.regprocedure,
+                                   'eventbus.delivery_status()'::pg_catalog.regprocedure,
+                                   'eventbus.routes_for(text, text)'::pg_catalog.regprocedure,
+                                   'eventbus.wait_for_route(text, interval)'::pg_catalog.regprocedure,
                                    'eventbus.trigger_error(oid, bytea)'::pg_catalog.regprocedure,
                                    'eventbus.trigger_condition(oid)'::pg_catalog.regprocedure,
                                    'eventbus.publish_partitioned()'::pg_catalog.regprocedure];
@@ -264,4 +258,7 @@ BEGIN
 END
 $$;
 DROP FUNCTION eventbus.capture_ddl(text, text);
+DROP FUNCTION eventbus.route_status();
+DROP FUNCTION eventbus.alter_broker(text, text, jsonb);
+DROP FUNCTION eventbus.alter_route(text, text, text, jsonb);
 DROP TABLE pg_temp.publish_form;

@@ -1,0 +1,76 @@
+
+-- Brokers and routes are made and changed by these. The update from 0.1 reads this file as well.
+CREATE OR REPLACE FUNCTION eventbus.create_broker(name text, url text, options jsonb DEFAULT '{}') RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_create_broker';
+COMMENT ON FUNCTION eventbus.create_broker(text, text, jsonb) IS
+    'names a broker. url: scheme://[user[:password]@]host[:port][,host...][/path], scheme amqp, amqps, mqtt, mqtts, ws, wss (MQTT in a WebSocket), redis or rediss; options: password_file, ca_file, crl_file, cert_file, key_file, verify, tls_min_version (1.2, 1.3), connect_timeout, heartbeat (durations: seconds, or a text such as 90 s or 15 minutes), window (messages); AMQP and MQTT: confirm_timeout (duration); MQTT alone: version (5, 3.1.1), client_id (text), session_expiry (duration), will (object of topic, payload, qos, retain)';
+
+CREATE OR REPLACE FUNCTION eventbus.alter_broker(name text, url text DEFAULT NULL, options jsonb DEFAULT NULL, replace boolean DEFAULT false) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_alter_broker';
+COMMENT ON FUNCTION eventbus.alter_broker(text, text, jsonb, boolean) IS
+    'changes a broker''s URL or options (NULL leaves what is). Options that are named replace those of the same name, one that is null goes, the others stay; with replace (default false) these are all that there are. Its sender reconnects within a second of the commit';
+
+CREATE OR REPLACE FUNCTION eventbus.drop_broker(name text, cascade boolean DEFAULT false) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_drop_broker';
+COMMENT ON FUNCTION eventbus.drop_broker(text, boolean) IS
+    'forgets a broker; an error (2BP01) while routes use it, unless cascade (default false), which drops them, what waits for them and their dead letters too, and says so in a NOTICE';
+
+CREATE OR REPLACE FUNCTION eventbus.create_route(name text, broker text, destination text, topics text DEFAULT '#', options jsonb DEFAULT '{}') RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_create_route';
+COMMENT ON FUNCTION eventbus.create_route(text, text, text, text, jsonb) IS
+    'sends events to a destination. destination: kind:template (exchange:, queue: | topic: | channel:, topic:, stream:, list:) with {topic}, {topic/}, {key}, {header:NAME}; topics: comma-separated patterns, * is one word, # zero or more; options: order, max_attempts, max_age, start, and what the broker''s protocol knows (routing_key, persistent | qos, retain | maxlen); "source": "wal" takes changes and messages from the WAL instead of the log, with tables, publication, operations, messages, format (debezium, wal2json, row) and origin (any, none), and wants the attribute REPLICATION. Takes every event that becomes visible from now on; "start": "earliest" takes what the log still holds as well';
+
+CREATE OR REPLACE FUNCTION eventbus.alter_route(name text, destination text DEFAULT NULL, topics text DEFAULT NULL, options jsonb DEFAULT NULL, replace boolean DEFAULT false) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_alter_route';
+COMMENT ON FUNCTION eventbus.alter_route(text, text, text, jsonb, boolean) IS
+    'changes a route (NULL leaves what is). Options that are named replace those of the same name, one that is null goes, the others stay; with replace (default false) these are all that there are. Takes effect within a second of the commit for events not yet offered to the broker';
+
+CREATE OR REPLACE FUNCTION eventbus.drop_route(name text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_drop_route';
+COMMENT ON FUNCTION eventbus.drop_route(text) IS 'forgets a route, what waits for it and its dead letters, and says in a NOTICE how many these are';
+
+CREATE OR REPLACE FUNCTION eventbus.pause_route(name text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_pause_route';
+COMMENT ON FUNCTION eventbus.pause_route(text) IS 'stops delivery on a route; its events wait in the log or the WAL';
+
+CREATE OR REPLACE FUNCTION eventbus.resume_route(name text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_resume_route';
+COMMENT ON FUNCTION eventbus.resume_route(text) IS 'goes on with a paused route where it stopped; tries a held route at once';
+
+CREATE OR REPLACE FUNCTION eventbus.restart_route(name text) RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_restart_route';
+COMMENT ON FUNCTION eventbus.restart_route(text) IS
+    'lets a route from the WAL whose replication slot was lost (state lost) begin anew, with what commits from now on; what was committed between its cursor and now is not delivered. An error for other routes';
+
+CREATE OR REPLACE FUNCTION eventbus.redeliver(route text DEFAULT NULL, event_id bigint DEFAULT NULL) RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_redeliver';
+COMMENT ON FUNCTION eventbus.redeliver(text, bigint) IS
+    'sends dead letters again, with the same event id; NULL means all. Returns how many were put back. Each leaves the dead letters once the broker has taken it, or returns to them when it is refused again';
+
+CREATE OR REPLACE FUNCTION eventbus.discard(route text DEFAULT NULL, event_id bigint DEFAULT NULL) RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_discard';
+COMMENT ON FUNCTION eventbus.discard(text, bigint) IS 'deletes dead letters for good; NULL means all. Returns how many';
+
+CREATE OR REPLACE FUNCTION eventbus.routes_for(topic text, key text DEFAULT NULL,
+        OUT route text, OUT broker text, OUT destination text, OUT routing_key text, OUT state text)
+    RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_routes_for';
+COMMENT ON FUNCTION eventbus.routes_for(text, text) IS
+    'where an event of a topic (and key) would go: a row a route that takes it, with its destination and routing key (AMQP; NULL elsewhere) as they would be rendered, headers being unknown as if there were none, and its state as in eventbus.status. No row: nobody takes it. Of a route from the WAL the topics are judged, not its tables and messages. Publishes nothing. Errors: 22004 topic is null; 22023 it is no topic';
+
+CREATE OR REPLACE FUNCTION eventbus.wait_for_route(name text, timeout interval DEFAULT '10 s') RETURNS boolean
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_wait_for_route';
+COMMENT ON FUNCTION eventbus.wait_for_route(text, interval) IS
+    'waits until a route that has been committed takes what commits from now on and its broker is there: until its state is active. True: it is. False: not within timeout (0 or less: looks once), or, at once, it is lost or paused. Errors: 42704 it does not exist, or was made in this transaction; 55000 on a standby, or without preload';
