@@ -1,6 +1,6 @@
 // What it is: what both versions of wal2json's format share: how values and names are written; a change in version 2.
 // Who calls it: the two versions; wal, which makes events of the same changes.
-// Never: differs from wal2json 2.6 but where that writes no JSON, or loses something; README.md lists where.
+// Never: differs from wal2json 2.6 but where that writes no JSON, or loses something; docs/output-plugin.md lists where.
 #pragma once
 
 #include "decoder/decoder.hpp"

@@ -1,6 +1,6 @@
 // What it is: version 1 of wal2json's format: one JSON object a transaction, with arrays of names, types and values.
 // Who calls it: the plugin's callbacks.
-// Never: differs from wal2json 2.6 but where README.md says so; holds more of a transaction than a record can carry.
+// Never: differs from wal2json 2.6 but where docs/output-plugin.md says so; holds more than a record can carry.
 #include "decoder/wal2json.hpp"
 
 extern "C" {

@@ -1,6 +1,6 @@
 // What it is: version 2 of wal2json's format: one JSON object a change, a message, a BEGIN, a COMMIT.
 // Who calls it: the plugin's callbacks.
-// Never: differs from wal2json 2.6 but where README.md says so.
+// Never: differs from wal2json 2.6 but where docs/output-plugin.md says so.
 #include "decoder/wal2json.hpp"
 
 extern "C" {

@@ -159,7 +159,7 @@ def test_replaying_the_events_gives_the_table(db, stream):
 
 
 def test_consumers_keep_a_map_of_the_fleet(db, rabbit, name):
-    """The example of the README: positions are updated, a consumer of RabbitMQ keeps its map in step."""
+    """The example of docs/capture.md: positions are updated, a consumer of RabbitMQ keeps its map in step."""
     rabbit.declare(name, exchange=name, binding="fleet.#")
     db.broker("rabbit", rabbit.url)
     db.route("map", "rabbit", f"exchange:{name}", topics="fleet.#")

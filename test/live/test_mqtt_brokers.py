@@ -303,7 +303,7 @@ class Silent(paho.Client):
 
 
 def test_the_control_of_what_is_said_of_mosquittos_order():
-    """README and the soak's recorder say that versions before 2.0.13 overtake themselves where a subscriber mixes QoS."""
+    """docs/delivery.md and the soak's recorder say that versions before 2.0.13 overtake themselves where a subscriber mixes QoS."""
     said = subprocess.run(["mosquitto", "-h"], stdout=subprocess.PIPE, text=True, check=False).stdout
     version = tuple(map(int, re.search(r"version (\d+)\.(\d+)\.(\d+)", said).groups()))
     if version >= (2, 0, 13):

@@ -1,4 +1,4 @@
-# What it is: who may do what: the README's recipes as they stand there, topic grants, a database full of traps.
+# What it is: who may do what: the recipes of docs/rights.md as they stand there, topic grants, a database full of traps.
 # Who calls it: pytest.
 # Never: grants by itself what a recipe should.
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from servers import PostgresCluster, eventually
 
-README = os.path.join(os.path.dirname(__file__), "..", "..", "README.md")
+DOCS = os.path.join(os.path.dirname(__file__), "..", "..", "docs")
 ROLES = ("app", "operator", "monitor")
 REFUSED = psycopg2.errors.InsufficientPrivilege
 
@@ -29,24 +29,25 @@ OWNERS_FUNCTIONS = {"grant_monitor", "grant_operator", "grant_publisher", "revok
                     "publish_change", "publish_ddl", "publish_partitioned", "topic_grants_changed", "uncapture", "uncapture_ddl"}
 
 
-def readme_sql(title):
-    """The SQL blocks of a chapter of the README."""
-    with open(README) as text:
-        chapter = re.search(rf"^## {title}\n(.*?)^## ", text.read(), re.S | re.M).group(1)
-    found = re.findall(r"^```sql\n(.*?)^```", chapter, re.S | re.M)
-    assert found, f"the README's chapter {title} has no SQL"
+def documented_sql(page, title):
+    """The SQL blocks of a chapter of a page."""
+    with open(os.path.join(DOCS, page)) as text:
+        chapters = re.split(r"^## (.*)\n", text.read(), flags=re.M)
+    found = re.findall(r"^```sql\n(.*?)^```", chapters[chapters.index(title) + 1], re.S | re.M)
+    assert found, f"the chapter {title} of {page} has no SQL"
     return found
 
 
 @pytest.fixture
 def roles(db):
-    """The README's trigger and roles, with the rights that its recipes give them in the test's database."""
-    trigger = readme_sql("Five minutes")[0].partition("SELECT eventbus.create_broker")[0]
+    """The trigger and roles of the docs, with the rights that its recipes give them in the test's database."""
+    trigger = documented_sql("publish.md", "A trigger that publishes")[0].partition("SELECT eventbus.create_broker")[0]
     db.run(trigger.replace("CREATE EXTENSION pg_eventbus;", ""))
     for role in ROLES:
         db.run(f"CREATE ROLE {role} LOGIN")
-    for block in readme_sql("Rights"):
-        db.run(block)
+    for title in ("Rights", "Topics"):
+        for block in documented_sql("rights.md", title):
+            db.run(block)
     yield ROLES
     for role in ROLES:
         db.run(f"DROP OWNED BY {role} CASCADE")
@@ -70,14 +71,14 @@ def run_as(db, roles):
         connection.close()
 
 
-# The README's recipes
+# The recipes
 
 
 def test_recipes_give_what_they_say_and_no_more(db, roles):
     functions = [row[0] for row in db.run(
         "SELECT proname::text FROM pg_proc WHERE pronamespace = 'eventbus'::regnamespace")]
     named = set().union(OWNERS_FUNCTIONS, *FUNCTIONS.values())
-    assert set(functions) == named, "each function has its place in the README's recipes, or is the owner's alone"
+    assert set(functions) == named, "each function has its place in the recipes, or is the owner's alone"
     relations = [row[0] for row in db.run(
         "SELECT relname::text FROM pg_class WHERE relnamespace = 'eventbus'::regnamespace AND relkind IN ('r', 'v', 'S')")]
     for role in roles:

@@ -156,7 +156,7 @@ def test_a_forged_message_is_somebodys_message(encoded, route, redis_server, nam
 
 
 def test_one_that_publish_wal_could_have_written_is_taken_for_that(db, route):
-    """Who may emit messages at all is for the administrator to say (README)."""
+    """Who may emit messages at all is for the administrator to say (docs/wal.md)."""
     route(db)
     emit(db, OURS, own())
     entry, = route.arrive(1)
