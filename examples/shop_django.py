@@ -14,8 +14,8 @@ from django.conf import settings
 settings.configure(  # what is settings.py in a project
     INSTALLED_APPS=[], USE_TZ=True, DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     DATABASES={"default": {
-        "ENGINE": "django.db.backends.postgresql", "HOST": os.environ.get("PGHOST", ""), "PORT": os.environ.get("PGPORT", ""),
-        "NAME": os.environ["PGDATABASE"], "USER": os.environ.get("PGUSER", ""), "PASSWORD": os.environ.get("PGPASSWORD", ""),
+        "ENGINE": "django.db.backends.postgresql", "NAME": os.environ["PGDATABASE"],
+        **{name: os.environ.get(f"PG{name}", "") for name in ("HOST", "PORT", "USER", "PASSWORD")},
         "DISABLE_SERVER_SIDE_CURSORS": True}})  # as Django's manual says for PgBouncer in transaction mode
 django.setup()
 
@@ -80,8 +80,9 @@ def pay(order_id, amount):
 
 @transaction.atomic
 def import_products(products):
-    """Rows by bulk_create, their events in one statement."""
-    Product.objects.bulk_create(Product(**product) for product in products)
+    """Rows by the ORM, their events in one statement."""
+    for product in products:
+        Product.objects.update_or_create(sku=product["sku"], defaults=product)
     with connection.cursor() as cursor:
         cursor.execute("""
             SELECT eventbus.publish('shop.product.imported', to_jsonb(given), given.sku)

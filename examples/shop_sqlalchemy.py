@@ -64,7 +64,8 @@ def pay(session, order_id, amount):
 
 def import_products(session, products):
     """Rows by the ORM, their events in one statement."""
-    session.add_all(Product(**product) for product in products)
+    for product in products:
+        session.merge(Product(**product))
     session.flush()
     session.execute(text("""
         SELECT eventbus.publish('shop.product.imported', to_jsonb(given), given.sku)

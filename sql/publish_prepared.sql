@@ -126,6 +126,10 @@ EXECUTE payload('{}') \g /dev/null
 SELECT payload FROM eventbus.event ORDER BY id DESC LIMIT 1;
 -- SQLAlchemy's JSON types make JSON's null of None
 EXECUTE headers('null');
-DEALLOCATE ALL;
+-- Pools set a session back between two users of it
+DISCARD ALL;
+SET client_min_messages = error;
+SELECT eventbus.publish('a', '"discarded"', 17) \g /dev/null
+SELECT payload, key FROM eventbus.event ORDER BY id DESC LIMIT 1;
 
 SELECT eventbus.drop_broker('nowhere', true);

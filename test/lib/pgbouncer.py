@@ -25,7 +25,8 @@ class PgBouncer:
             "[databases]", f"* = host={cluster.directory} port={cluster.port}",
             "[pgbouncer]", "pool_mode = transaction", f"default_pool_size = {pool}", "listen_addr =",
             f"listen_port = {self.port}", f"unix_socket_dir = {self.directory}", "auth_type = trust",
-            f"auth_file = {self._path('users')}", f"admin_users = {users[0]}", "ignore_startup_parameters = extra_float_digits"))
+            f"auth_file = {self._path('users')}", f"admin_users = {users[0]}",
+            "ignore_startup_parameters = extra_float_digits"))  # JDBC sends it
 
     def _path(self, name):
         return os.path.join(self.directory, name)
