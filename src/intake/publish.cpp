@@ -64,9 +64,12 @@ void check_key_size(Size bytes) {
 
 void check_headers(Datum headers) {
     Jsonb* json = DatumGetJsonbP(headers);
+    const bool is_null = JB_ROOT_IS_SCALAR(json) && JBE_ISNULL(json->root.children[0]);
     if (!JB_ROOT_IS_OBJECT(json))
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("headers must be a JSON object"),
-                        errhint("For example {\"traceparent\": \"00-...\", \"priority\": 5}.")));
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("headers must be a JSON object"),
+                 is_null ? errhint("JSON's null is none. Where there are no headers, pass NULL or leave them out.")
+                         : errhint("For example {\"traceparent\": \"00-...\", \"priority\": 5}.")));
     constexpr Size harmless = 64;  // too short to hide depth, or numbers with a million digits
     if (VARSIZE(json) <= harmless) return;
     const JsonMeasures found = measure_json(json, {deepest_headers, longest_headers});

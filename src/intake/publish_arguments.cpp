@@ -126,13 +126,15 @@ void check_json_by_hand(const char* name, std::string_view text) {
         if (error->sqlerrcode != ERRCODE_INVALID_TEXT_REPRESENTATION) PG_RE_THROW();
         FlushErrorState();
         error->message = psprintf("%s not valid JSON", name);
-        error->hint = pstrdup(
-            is_array_literal(text) ? "It looks like an array of PostgreSQL's. A driver makes that of its language's "
-                                     "arrays: pass their JSON, JSON.stringify(value) in JavaScript."
-            : std::strcmp(name, payload_is) == 0
-                ? "A JSON string has double quotes around it. eventbus.publish_text takes text of any "
-                  "kind."
-                : "Headers are a JSON object, such as {\"priority\": 5}.");
+        error->hint =
+            pstrdup(is_array_literal(text)
+                        ? "It looks like an array of PostgreSQL's. A driver makes that of its language's "
+                          "arrays: pass their JSON, JSON.stringify(value) in JavaScript, json.dumps(value) in "
+                          "Python."
+                    : std::strcmp(name, payload_is) == 0
+                        ? "A JSON string has double quotes around it. eventbus.publish_text takes text of any "
+                          "kind."
+                        : "Headers are a JSON object, such as {\"priority\": 5}.");
         ReThrowError(error);
     }
     PG_END_TRY();
