@@ -181,8 +181,10 @@ TEST(RouteOptions, MaxAge) {
     EXPECT_EQ(age("\"250 ms\""), 250ms);
     EXPECT_EQ(age("\"1.5 h\""), 90min);
     EXPECT_EQ(age("\"1 d\""), 24h);
+    EXPECT_EQ(age("\"1 week\""), 7 * 24h);
+    EXPECT_EQ(age("\"15 minutes\""), 15min);
     for (const auto* bad :
-         {"0", "-1", "\"\"", "\"s\"", "\"1 week\"", "\"inf\"", "\"-3 s\"", "true", "null", "1e300", "\"1 s s\""}) {
+         {"0", "-1", "\"\"", "\"s\"", "\"1 month\"", "\"inf\"", "\"-3 s\"", "true", "null", "1e300", "\"1 s s\""}) {
         EXPECT_EQ(error_of([&] { age(bad); }).message(), "invalid value for route option \"max_age\"") << bad;
     }
 }
