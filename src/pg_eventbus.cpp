@@ -2,6 +2,7 @@
 // Who calls it: PostgreSQL, when it loads the library: at server start, or in a backend that publishes without preload.
 // Never: fails because a broker's library is missing; those are in modules of their own.
 #include "intake/wake.hpp"
+#include "postgres/home.hpp"
 #include "postgres/prelude.hpp"
 #include "settings/settings.hpp"
 #include "status/shared.hpp"
@@ -17,6 +18,7 @@ void _PG_init(void) {
     eventbus::settings::define();
     eventbus::intake::register_wake();
     if (!process_shared_preload_libraries_in_progress) return;
+    eventbus::note_start();
     eventbus::status::request_shared_memory();
     eventbus::intake::install_statement_hooks();
     eventbus::worker::install_utility_hook();

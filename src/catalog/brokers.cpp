@@ -10,6 +10,7 @@
 #include "core/bad_input.hpp"
 #include "core/settings.hpp"
 #include "postgres/encoding.hpp"
+#include "postgres/home.hpp"
 #include "postgres/query.hpp"
 #include "router/route.hpp"
 
@@ -138,8 +139,10 @@ Datum eventbus_create_broker(PG_FUNCTION_ARGS) {
     const Caller caller = connect_as_owner(fcinfo);
     check_broker(caller, name, url, options);
     run_query(
-        "INSERT INTO eventbus.broker_config (name, url, options) VALUES ($1, $2, $3::jsonb) ON CONFLICT DO NOTHING",
-        {Argument::of(name), Argument::of(url), Argument::of(options)});
+        "INSERT INTO eventbus.broker_config (name, url, options, home) VALUES ($1, $2, $3::jsonb, $4) "
+        "ON CONFLICT DO NOTHING",
+        {Argument::of(name), Argument::of(url), Argument::of(options),
+         Argument::of(static_cast<const char*>(home_of(MyDatabaseId)))});
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("broker \"%s\" already exists", name),
                         errhint("Choose another name, or use eventbus.alter_broker.")));

@@ -3,6 +3,7 @@
 // Never: checks what it reads; create_broker and create_route did.
 #include "catalog/catalog.hpp"
 
+#include "postgres/home.hpp"
 #include "postgres/query.hpp"
 
 namespace eventbus::catalog {
@@ -26,14 +27,27 @@ static int read_ids(const char* query, int32** ids, MemoryContext memory) {
 int brokers_with_routes(BrokerVersion** brokers, MemoryContext memory) {
     run_query(
         "SELECT b.id, b.name, hashtextextended(b.xmin::text || string_agg(format(' %s:%s', r.id, r.xmin), '' "
-        "ORDER BY r.id), 0), bool_or(r.source = 'wal') FROM eventbus.broker_config b JOIN eventbus.route_config r ON "
+        "ORDER BY r.id), 0), bool_or(r.source = 'wal'), b.home IS DISTINCT FROM $1 FROM eventbus.broker_config b JOIN eventbus.route_config r ON "
         "r.broker_id = b.id "
-        "GROUP BY b.id, b.name, b.xmin ORDER BY 1",
-        {}, true);
+        "GROUP BY b.id, b.name, b.xmin, b.home ORDER BY 1",
+        {Argument::of(static_cast<const char*>(home_of(MyDatabaseId)))}, true);
     auto count = static_cast<int>(SPI_processed);
     *brokers = static_cast<BrokerVersion*>(MemoryContextAlloc(memory, sizeof(BrokerVersion) * (count + 1)));
-    for (int i = 0; i < count; ++i) (*brokers)[i] = {int4_at(i, 1), keep(i, 2, memory), int8_at(i, 3), bool_at(i, 4)};
+    for (int i = 0; i < count; ++i) (*brokers)[i] = {int4_at(i, 1), keep(i, 2, memory), int8_at(i, 3), bool_at(i, 4), bool_at(i, 5)};
     return count;
+}
+
+int take_over_upgraded_brokers() {
+    const char* home = home_of(MyDatabaseId);
+    run_query("SELECT id, home FROM eventbus.broker_config WHERE home IS DISTINCT FROM $1", {Argument::of(home)});
+    const auto count = static_cast<int>(SPI_processed);
+    auto* ids = static_cast<int32*>(palloc(sizeof(int32) * (count + 1)));
+    int taken = 0;
+    for (int i = 0; i < count; ++i)
+        if (!is_null_at(i, 2) && is_same_but_for_server(text_at(i, 2), MyDatabaseId)) ids[taken++] = int4_at(i, 1);
+    for (int i = 0; i < taken; ++i)
+        run_query("UPDATE eventbus.broker_config SET home = $2 WHERE id = $1", {Argument::of(ids[i]), Argument::of(home)});
+    return taken;
 }
 
 int brokers_with_wal_routes(int32** ids, MemoryContext memory) {

@@ -36,8 +36,11 @@ struct BrokerVersion {
     char* name;
     int64 version;
     bool reads_wal;
+    bool is_foreign;  // it has come here by a dump, or with a copy of its database
 };
 int brokers_with_routes(BrokerVersion** brokers, MemoryContext memory);
+// Those that pg_upgrade has brought are at home here. Returns how many they were.
+int take_over_upgraded_brokers();
 // Of those, brokers that have routes from the WAL.
 int brokers_with_wal_routes(int32** ids, MemoryContext memory);
 // Keeps the broker from getting a route from the WAL until the transaction ends. False where it has one by now, or one

@@ -28,7 +28,7 @@ constexpr Rights publisher_rights = {"{publish,publish_bytes,publish_now,publish
 constexpr Rights monitor_rights = {"{" EVENTBUS_MONITOR_FUNCTIONS "}", "{" EVENTBUS_MONITOR_VIEWS "}"};
 constexpr Rights operator_rights = {
     "{" EVENTBUS_MONITOR_FUNCTIONS
-    ",alter_broker,alter_route,create_broker,create_route,discard,drop_broker,drop_route,pause_route,redeliver,"
+    ",adopt,alter_broker,alter_route,create_broker,create_route,discard,drop_broker,drop_route,pause_route,redeliver,"
     "restart_route,resume_route,wait_for_route,wake_workers}",
     "{" EVENTBUS_MONITOR_VIEWS ",dead_letter,event}"};
 

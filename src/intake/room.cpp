@@ -68,7 +68,7 @@ void make_room(const log::NewEvent& event, status::Database* database) {
         return;
     }
     if (database != nullptr && bytes <= limit) wait_for_keeper(database, bytes, limit);
-    if (settings::on_log_full == settings::on_log_full_skip) return;
+    if (settings::on_log_full == settings::on_log_full_skip || (database != nullptr && database->copy_waits)) return;
     size = log::measured_size(place);
     if (size + bytes <= limit) return;
     ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("the event log is full"),

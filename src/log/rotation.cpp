@@ -254,10 +254,10 @@ int64 held_by_routes(const Log& log, int64 known) {
 
 }  // namespace
 
-RotationResult rotate(bool force_advance, int64 wanted, int64 held_before, SharedPlace* place) {
+RotationResult rotate(bool force_advance, int64 wanted, int64 held_before, int64 limit, SharedPlace* place) {
     RotationResult result;
     Log log;
-    log.limit = size_limit();
+    log.limit = limit;
     log.wanted = wanted;
     if (!look(&log, place)) {
         result.empty = true;

@@ -5,8 +5,10 @@ CREATE TABLE eventbus.broker_config (
     name       text        NOT NULL UNIQUE,
     url        text        NOT NULL,
     options    jsonb       NOT NULL DEFAULT '{}',
-    created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    home       text
 );
+COMMENT ON COLUMN eventbus.broker_config.home IS 'where it was made or adopted: system identifier/database/copy. Nobody delivers to one that was made elsewhere: see eventbus.adopt';
 COMMENT ON TABLE eventbus.broker_config IS 'brokers as the senders read them, passwords included; read eventbus.broker instead';
 
 CREATE TABLE eventbus.route_config (

@@ -1,5 +1,11 @@
 
 -- Brokers and routes are made and changed by these. The update from 0.1 reads this file as well.
+CREATE OR REPLACE FUNCTION eventbus.home() RETURNS text
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_home';
+COMMENT ON FUNCTION eventbus.home() IS
+    'what tells this database from its copies: system identifier/database/number, the last of a server that began from a base backup or went back in time';
+
 CREATE OR REPLACE FUNCTION eventbus.create_broker(name text, url text, options jsonb DEFAULT '{}') RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_create_broker';
@@ -74,3 +80,9 @@ CREATE OR REPLACE FUNCTION eventbus.wait_for_route(name text, timeout interval D
     AS 'MODULE_PATHNAME', 'eventbus_wait_for_route';
 COMMENT ON FUNCTION eventbus.wait_for_route(text, interval) IS
     'waits until a route that has been committed takes what commits from now on and its broker is there: until its state is active. True: it is. False: not within timeout (0 or less: looks once), or, at once, it is lost or paused. Errors: 42704 it does not exist, or was made in this transaction; 55000 on a standby, or without preload';
+
+CREATE OR REPLACE FUNCTION eventbus.adopt(start text DEFAULT 'cursor') RETURNS void
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_adopt';
+COMMENT ON FUNCTION eventbus.adopt(text) IS
+    'delivers from this database to brokers that have come here by a dump or with a copy of it, to which nothing is delivered until then. start: cursor (default), routes go on where they stood when the copy was made: what waited then is delivered from here as well; or now, what waits is left out. Routes from the WAL whose slot did not come along begin anew with what commits from now on. NOTICEs say what becomes of which route. Errors: 22023 another start; 42501 routes from the WAL without REPLICATION';

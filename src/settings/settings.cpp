@@ -17,6 +17,8 @@ int batch_events = 2000;
 int lag_warning = 600;
 int max_log_size = -1;
 int max_payload = 16 * 1024 * 1024;
+int copies = copies_pause;
+bool delivery = true;
 int on_log_full = on_log_full_error;
 int retention = 0;
 int rotation_period = 30;
@@ -27,6 +29,12 @@ char* source = nullptr;
 static const config_enum_entry on_log_full_choices[] = {
     {"error", on_log_full_error, false},
     {"skip", on_log_full_skip, false},
+    {nullptr, 0, false},
+};
+
+static const config_enum_entry copies_choices[] = {
+    {"pause", copies_pause, false},
+    {"deliver", copies_deliver, false},
     {nullptr, 0, false},
 };
 
@@ -57,6 +65,14 @@ void define() {
     DefineCustomIntVariable("eventbus.batch_events", "Most events that a sender reads from the log at a time.",
                             "A batch also ends at about 2 MB of payload.", &batch_events, 2000, 1, 100000, PGC_SIGHUP,
                             0, nullptr, nullptr, nullptr);
+    DefineCustomEnumVariable("eventbus.copies", "What becomes of brokers that have come here by a dump or a copy.",
+                             "pause: they wait for eventbus.adopt(). deliver: copies deliver as if they were the "
+                             "original.",
+                             &copies, copies_pause, copies_choices, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+    DefineCustomBoolVariable("eventbus.delivery", "Whether events are delivered.",
+                             "off: they wait in the log and the WAL. For the server, or by ALTER DATABASE for one "
+                             "database.",
+                             &delivery, true, PGC_SUSET, 0, nullptr, nullptr, nullptr);
     DefineCustomIntVariable("eventbus.lag_warning", "Lag of a route from which on eventbus.health() warns.",
                             "0 turns the warning off.", &lag_warning, 600, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_S,
                             nullptr, nullptr, nullptr);

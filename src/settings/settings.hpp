@@ -7,7 +7,11 @@ namespace eventbus::settings {
 
 enum OnLogFull : int { on_log_full_error, on_log_full_skip };
 
+enum Copies : int { copies_pause, copies_deliver };
+
 extern int batch_events;     // events read at a time
+extern int copies;           // Copies
+extern bool delivery;        // off: no sender runs
 extern int lag_warning;      // seconds; 0: never
 extern int max_log_size;     // megabytes; -1: no limit
 extern int max_payload;      // bytes

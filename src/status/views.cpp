@@ -5,6 +5,7 @@
 
 #include "catalog/catalog.hpp"
 #include "postgres/attempt.hpp"
+#include "postgres/home.hpp"
 #include "postgres/query.hpp"
 #include "postgres/version.hpp"
 #include "settings/settings.hpp"
@@ -244,6 +245,28 @@ bool check_workers(Checks& checks) {
     return starting;
 }
 
+// What is not delivered by intent, or because it is another's.
+void check_delivery(Checks& checks) {
+    if (RecoveryInProgress()) return;
+    run_query("SELECT count(*), string_agg(name, ', ' ORDER BY name) FROM eventbus.broker_config WHERE home IS DISTINCT FROM $1",
+              {Argument::of(static_cast<const char*>(home_of(MyDatabaseId)))});
+    const bool any = int8_at(0, 1) > 0;
+    const bool delivers = settings::copies == settings::copies_deliver;
+    if (any && !delivers && !was_upgraded())
+        checks.put("copy", "error",
+                   psprintf("brokers that have come here by a dump or with a copy of their database: %s; nothing is "
+                            "delivered to them",
+                            text_at(0, 2)),
+                   "Point them elsewhere with eventbus.alter_broker, or drop them; then SELECT eventbus.adopt() goes on "
+                   "with what waits, eventbus.adopt('now') without it.");
+    else if (any && delivers)
+        checks.put("copy", "ok", psprintf("brokers of a copy, delivered to by eventbus.copies: %s", text_at(0, 2)),
+                   nullptr);
+    if (!settings::delivery)
+        checks.put("delivery", "warning", "eventbus.delivery is off: events wait in the log and in the WAL",
+                   "Set eventbus.delivery = on, for the server or with ALTER DATABASE, and reload.");
+}
+
 // An active route whose oldest event waits for longer than this, in seconds, and that has seen an error meanwhile.
 constexpr int longest_wait = 10;
 
@@ -382,6 +405,7 @@ void check_storage(Checks& checks) {
 extern "C" {
 EVENTBUS_SQL_FUNCTION(eventbus_delivery_status);
 EVENTBUS_SQL_FUNCTION(eventbus_health);
+EVENTBUS_SQL_FUNCTION(eventbus_route_status);
 }
 
 using namespace eventbus;
@@ -415,6 +439,15 @@ Datum eventbus_delivery_status(PG_FUNCTION_ARGS) {
     PG_RETURN_NULL();
 }
 
+// Of 0.1: where pg_upgrade brings it, it has to be found, until ALTER EXTENSION has replaced it.
+Datum eventbus_route_status(PG_FUNCTION_ARGS) {
+    (void)fcinfo;
+    SPI_connect();
+    need_our_version("show the status of routes");
+    SPI_finish();
+    PG_RETURN_NULL();
+}
+
 Datum eventbus_health(PG_FUNCTION_ARGS) {
     InitMaterializedSRF(fcinfo, 0);
     Checks checks(reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo));
@@ -425,6 +458,7 @@ Datum eventbus_health(PG_FUNCTION_ARGS) {
     } else if (const char* locked = locked_table({"broker_config", "route_config", "cursor", "dead_letter_store"})) {
         checks.put("tables", "error", locked, locked_table_hint);
     } else {
+        check_delivery(checks);
         check_routes(checks, starting);
         if (!RecoveryInProgress()) check_lag(checks);
         check_storage(checks);

@@ -3,6 +3,7 @@
 // Never: delivers, or stays where the extension is gone.
 #include "catalog/catalog.hpp"
 #include "core/backoff.hpp"
+#include "postgres/home.hpp"
 #include "postgres/query.hpp"
 #include "postgres/steady.hpp"
 #include "settings/settings.hpp"
@@ -12,6 +13,7 @@
 #include "worker/sleep.hpp"
 #include "worker/upkeep.hpp"
 
+#include <algorithm>
 #include <csignal>
 
 extern "C" {
@@ -58,8 +60,12 @@ void stop_sender(int32 broker_id) {
 }
 
 struct Brokers {
-    int count = 0;
+    int count = 0;  // that are to be served,
+    int all = 0;    // and behind them those that are not
     catalog::BrokerVersion* items = nullptr;
+    int of_copy = 0;               // of those, that have come here from elsewhere
+    char* of_copy_names = nullptr;
+    char* setting = nullptr;  // what ALTER DATABASE says of eventbus.delivery
     char* database = nullptr;
     char* version = nullptr;  // of the extension in this database, where it is not the library's
     bool slots_left = false;  // replication slots that nobody needs, and somebody still has
@@ -70,8 +76,35 @@ struct Brokers {
     }
 };
 
+char* delivery_of_database(MemoryContext memory) {
+    run_query(
+        "SELECT string_agg(c, '') FROM pg_db_role_setting, unnest(setconfig) c "
+        "WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) AND setrole = 0 "
+        "AND c LIKE 'eventbus.delivery=%'",
+        {}, true);
+    return is_null_at(0, 1) ? nullptr : MemoryContextStrdup(memory, text_at(0, 1));
+}
+
+// Those that are not served go behind the others.
+void choose_served(Brokers* brokers, MemoryContext memory) {
+    brokers->all = brokers->count;
+    StringInfoData names;
+    initStringInfo(&names);
+    auto waits = [](const catalog::BrokerVersion& broker) {
+        return broker.is_foreign && settings::copies == settings::copies_pause;
+    };
+    for (int i = 0; i < brokers->all; ++i) {
+        if (!waits(brokers->items[i])) continue;
+        appendStringInfo(&names, "%s%s", brokers->of_copy++ > 0 ? ", " : "", brokers->items[i].name);
+    }
+    brokers->of_copy_names = MemoryContextStrdup(memory, names.data);
+    auto* end = std::stable_partition(brokers->items, brokers->items + brokers->all,
+                                      [&](const catalog::BrokerVersion& broker) { return !waits(broker); });
+    brokers->count = settings::delivery ? static_cast<int>(end - brokers->items) : 0;
+}
+
 // Reads which brokers need a sender; false where the extension is gone.
-bool read_brokers(Brokers* brokers, MemoryContext memory) {
+bool read_brokers(Brokers* brokers, bool is_first, MemoryContext memory) {
     MemoryContextReset(memory);
     *brokers = Brokers();
     if (!begin_transaction_on_extension("reading brokers")) return false;
@@ -83,7 +116,10 @@ bool read_brokers(Brokers* brokers, MemoryContext memory) {
         if (strcmp(version, EVENTBUS_VERSION) != 0) {
             brokers->version = MemoryContextStrdup(memory, version);
         } else {
+            if (is_first && was_upgraded()) (void)catalog::take_over_upgraded_brokers();
+            brokers->setting = delivery_of_database(memory);
             brokers->count = catalog::brokers_with_routes(&brokers->items, memory);
+            choose_served(brokers, memory);
             int32* readers;
             int count = catalog::brokers_with_wal_routes(&readers, memory);
             brokers->slots_left = !wal::drop_slots_but(readers, count, catalog::hold_without_wal_routes);
@@ -158,6 +194,33 @@ void tell_version(const Brokers& brokers) {
     database->other_version = told;
 }
 
+// What is not delivered by intent, once a change.
+void tell_pauses(const Brokers& brokers) {
+    static int told_copy = 0;
+    static bool told_off = false;
+    if (brokers.of_copy > 0 && told_copy != brokers.of_copy)
+        ereport(WARNING,
+                (errmsg("pg_eventbus: database %s is a copy: nothing is delivered to brokers that it was copied with: %s",
+                        brokers.database, brokers.of_copy_names),
+                 errdetail("They were made in another database, or by a server of which this one is a copy, and that one "
+                           "may deliver to them. Their events wait; the log is kept to %s, and leaves its oldest out.",
+                           settings::max_log_size > 0 ? "eventbus.max_log_size" : "1 GB"),
+                 errhint("Point them elsewhere with eventbus.alter_broker or drop them; then SELECT eventbus.adopt() "
+                         "goes on with what waits, eventbus.adopt('now') without it.")));
+    if (brokers.of_copy == 0 && told_copy > 0)
+        ereport(LOG, (errmsg("pg_eventbus: database %s has no brokers of a copy any more", brokers.database)));
+    told_copy = brokers.of_copy;
+    const bool off = !settings::delivery && brokers.all > 0;
+    if (off && !told_off)
+        ereport(WARNING, (errmsg("pg_eventbus: nothing of database %s is delivered: eventbus.delivery is off",
+                                 brokers.database),
+                          errdetail("Events wait in the log and in the WAL."),
+                          errhint("Set eventbus.delivery = on, for the server or with ALTER DATABASE, and reload.")));
+    if (!off && told_off)
+        ereport(LOG, (errmsg("pg_eventbus: delivery of database %s goes on: eventbus.delivery is on", brokers.database)));
+    told_off = off;
+}
+
 char* starved_brokers(const Brokers& brokers) {
     StringInfoData names;
     initStringInfo(&names);
@@ -195,6 +258,7 @@ SteadyTime tend_all(const Brokers& brokers) {
         senders = foreach_delete_current(senders, cell);
         pfree(sender);
     }
+    for (int i = brokers.count; i < brokers.all; ++i) stop_sender(brokers.items[i].id);
     database->missing_workers = missing;
     database->wanted_decoders = decoders;
     if (missing > 0 && !warned_no_room) {
@@ -243,13 +307,15 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
     for (;;) {
         if (stop_requested()) proc_exit(0);
         CHECK_FOR_INTERRUPTS();
-        reload_if_requested();
+        const bool reloaded = reload_if_requested();
 
         std::uint32_t now_configuration = database->configuration;
-        bool changed = first || now_configuration != configuration;
+        bool changed = first || reloaded || now_configuration != configuration;
+        char setting_before[64] = "";
+        if (brokers.setting != nullptr) strlcpy(setting_before, brokers.setting, sizeof setting_before);
         if (changed || brokers.slots_left || brokers.version != nullptr) {
             configuration = now_configuration;
-            if (!read_brokers(&brokers, memory)) {
+            if (!read_brokers(&brokers, first, memory)) {
                 database->has_extension = false;
                 database->no_extension = true;
                 status::Pids pids;
@@ -260,8 +326,12 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
                 status::free_route(oid, 0);
                 proc_exit(0);
             }
+            // What ALTER DATABASE says is read where a process begins.
+            if (!first && strcmp(setting_before, brokers.setting != nullptr ? brokers.setting : "") != 0) proc_exit(0);
             forgive_senders(brokers);
             tell_version(brokers);
+            tell_pauses(brokers);
+            upkeep.keep_small(brokers.of_copy > 0);
             if (changed) upkeep.hurry();  // a route may be gone, and what it kept with it
             if (!database->has_extension.exchange(true)) status::wake_launcher();
             first = false;

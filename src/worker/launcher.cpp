@@ -13,6 +13,7 @@
 //   a keeper dies                   it is started again, also when it had not looked yet; with back-off where nobody
 //                                   has asked it to leave (SIGTERM); its senders go on meanwhile
 #include "core/backoff.hpp"
+#include "postgres/home.hpp"
 #include "postgres/query.hpp"
 #include "postgres/steady.hpp"
 #include "settings/settings.hpp"
@@ -186,6 +187,23 @@ SteadyTime tend(Oid oid, int* starting) {
     return 0;
 }
 
+// Every database has been looked at since pg_upgrade: those whose brokers it brought have taken them over.
+void forget_upgrade_if_over(List* databases) {
+    static bool may_be = true;
+    if (!may_be || !was_upgraded()) {
+        may_be = false;
+        return;
+    }
+    ListCell* cell;
+    foreach (cell, databases) {
+        if (keeper_of(lfirst_oid(cell))->looked) continue;
+        const status::Database* database = status::find_database(lfirst_oid(cell), false);
+        if (database == nullptr || (!database->has_extension && !database->no_extension)) return;
+        if (database->other_version) return;
+    }
+    forget_upgrade();
+}
+
 void detach(int, Datum) {
     status::shared()->launcher_pid = 0;
 }
@@ -223,6 +241,7 @@ extern "C" PGDLLEXPORT void eventbus_launcher_main(Datum) {
             SteadyTime want = tend(lfirst_oid(cell), &starting);
             if (want != 0 && want < next) next = want;
         }
+        forget_upgrade_if_over(databases);
         MemoryContextReset(round);
         pgstat_report_activity(STATE_IDLE, "waiting for databases and extensions to come and go");
         sleep_on_latch(std::max<long>(1, ms_until(next)), "EventbusLauncherMain");

@@ -152,10 +152,11 @@ bool stop_requested() {
     return ProcDiePending || ShutdownRequestPending;
 }
 
-void reload_if_requested() {
-    if (!ConfigReloadPending) return;
+bool reload_if_requested() {
+    if (!ConfigReloadPending) return false;
     ConfigReloadPending = false;
     ProcessConfigFile(PGC_SIGHUP);
+    return true;
 }
 
 ErrorData* survive(void (*work)(void*), void* argument) {

@@ -30,8 +30,8 @@ void use_search_path_of_sessions();
 
 // SIGTERM has come: save what there is to save, then proc_exit().
 bool stop_requested();
-// Reloads postgresql.conf if SIGHUP has come.
-void reload_if_requested();
+// Reloads postgresql.conf if SIGHUP has come; returns whether it had.
+bool reload_if_requested();
 
 // Runs what may fail. nullptr: it went well. Otherwise whatever transaction was open is undone, and this is why; the
 // process goes on. The caller frees it.

@@ -65,6 +65,20 @@ void forget(List* routes) {
 
 }  // namespace
 
+void Upkeep::keep_small(bool small) {
+    small_ = small;
+    database_->copy_waits = small;
+}
+
+std::int64_t Upkeep::limit() const {
+    const std::int64_t limit = log::size_limit();
+    return small_ && limit == 0 ? status::limit_of_copies : limit;
+}
+
+bool Upkeep::may_skip() const {
+    return small_ || settings::on_log_full == settings::on_log_full_skip;
+}
+
 bool Upkeep::is_due(SteadyTime now) {
     const int shortest_ms = (near_full_ ? near_full : with_room).shortest_ms;
     std::uint64_t events = database_->commits + database_->cursor_saves;
@@ -85,7 +99,7 @@ void Upkeep::ask_senders(std::int64_t skip_before) {
 
 // Asks for the oldest segment until there is some room again.
 void Upkeep::skip(const log::RotationResult& result) {
-    if (full_since_ == 0 || settings::on_log_full != settings::on_log_full_skip) {
+    if (full_since_ == 0 || !may_skip()) {
         ask_senders(0);
         return;
     }
@@ -110,9 +124,10 @@ void Upkeep::tell_log(std::int64_t bytes, std::int64_t limit) {
         std::int64_t events = route->events - (before != nullptr ? before->events : 0);
         if (events > 0 && (before == nullptr || !before->told)) {
             ereport(WARNING,
-                    (errmsg("pg_eventbus: route \"%s\" skips ahead: the event log is full (eventbus.max_log_size is "
-                            "%d MB), " INT64_FORMAT " events are left out",
-                            route->name, settings::max_log_size, events),
+                    (errmsg("pg_eventbus: route \"%s\" skips ahead: the event log is full (%s " INT64_FORMAT
+                            " MB), " INT64_FORMAT " events are left out",
+                            route->name, settings::max_log_size > 0 ? "eventbus.max_log_size is" : "of a copy it takes",
+                            limit / 1024 / 1024, events),
                      errdetail("What else it leaves out until the log is half empty is counted in eventbus.status."),
                      errhint("Mend what holds the route, or raise eventbus.max_log_size.")));
             if (before != nullptr) before->told = true;
@@ -147,8 +162,8 @@ SteadyTime Upkeep::run_if_due() {
 
     int period_ms = settings::rotation_period * 1000;
     bool force = current_since_ != 0 && ms_have_passed(current_since_, now, period_ms);
-    log::RotationResult result = log::rotate(force, wanted, database_->room.skip_before, &database_->log);
-    std::int64_t limit = log::size_limit();
+    log::RotationResult result = log::rotate(force, wanted, database_->room.skip_before, limit(), &database_->log);
+    const std::int64_t limit = this->limit();
     if (result.full && full_since_ == 0)
         full_since_ = now;
     else if (limit == 0 || (!result.full && result.bytes < limit - limit / 20))

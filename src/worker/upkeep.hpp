@@ -23,6 +23,8 @@ class Upkeep {
     // Returns when to come again; 0: when somebody wakes us.
     SteadyTime run_if_due();
     void hurry() { due_ = 1; }
+    // Of a copy that nobody has adopted: its log is bounded, whatever the settings say.
+    void keep_small(bool small);
 
  private:
     bool is_due(SteadyTime now);
@@ -31,7 +33,11 @@ class Upkeep {
     void tell_log(std::int64_t bytes, std::int64_t limit);
     void tell_publishers(SteadyTime now);
 
+    std::int64_t limit() const;
+    bool may_skip() const;
+
     status::Database* database_;
+    bool small_ = false;
     IsServed is_served_;
     List* skipped_ = NIL;  // what routes had left out before the log became full
     std::uint64_t seen_ = 0;

@@ -48,7 +48,7 @@ class Installation:
                 os.symlink(os.path.join(real[what], entry), os.path.join(own[what], entry))
         self.postgres = os.path.join(own["bindir"], "postgres")
         shutil.copy2(os.path.join(real["bindir"], "postgres"), self.postgres)
-        self.real, self.own = real["pkglibdir"], own["pkglibdir"]
+        self.real, self.own, self.own_scripts = real["pkglibdir"], own["pkglibdir"], own["sharedir"]
         return self
 
     def __exit__(self, *_):
@@ -61,6 +61,18 @@ class Installation:
             os.unlink(place)
         shutil.copyfile(path, place)
         os.chmod(place, 0o755)
+
+    def put_script(self, path):
+        """Another version of an extension's SQL beside those that the real one has."""
+        place = os.path.join(self.own_scripts, "extension")
+        if os.path.islink(place):
+            real = os.path.realpath(place)
+            os.unlink(place)
+            os.mkdir(place)
+            for entry in os.listdir(real):
+                os.symlink(os.path.join(real, entry), os.path.join(place, entry))
+        shutil.copy(path, place)
+        os.chmod(os.path.join(place, os.path.basename(path)), 0o644)
 
     def path(self, protocol):
         return os.path.join(self.own, f"pg_eventbus_{protocol}.so")

@@ -1,12 +1,14 @@
 # What it is: what pg_upgrade does to workers, events and cursors, and a library that is newer than its extension.
 # Who calls it: pytest.
 # Never: shares a cluster: this one is stopped, copied and told lies about its version.
+import os
 import re
 
 import psycopg2
 import pytest
 
 from database import Database
+from installation import Installation
 from postgres import bin_directory
 from servers import PostgresCluster, eventually, free_port, stays
 
@@ -137,48 +139,60 @@ def test_a_running_sender_leaves_where_the_version_is_another(old, redis_server,
 
 # ALTER EXTENSION
 
-# What 0.2 has added, taken back.
-AS_IN_0_1 = """
-ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text);
-ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.wait_for_delivery(text, interval, text);
-ALTER EXTENSION pg_eventbus DROP VIEW eventbus.dead_letter;
-DROP FUNCTION eventbus.wait_for_delivery(pg_lsn, interval, text), eventbus.wait_for_delivery(text, interval, text);
-DROP VIEW eventbus.dead_letter;
-ALTER TABLE eventbus.cursor DROP COLUMN files, DROP COLUMN wal_system;
-ALTER TABLE eventbus.dead_letter_store DROP COLUMN incomplete, DROP COLUMN headers_text;
-CREATE VIEW eventbus.dead_letter AS
-    SELECT d.event_id, r.name AS route, d.topic, d.key,
-           coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
-           d.headers, d.error, d.attempts, d.failed_at,
-           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id
-    FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id WHERE NOT d.requeued;
-ALTER EXTENSION pg_eventbus ADD VIEW eventbus.dead_letter;
-ALTER EXTENSION pg_eventbus DROP VIEW eventbus.captured;
-ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.trigger_error(oid, bytea);
-ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.trigger_condition(oid);
-ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.publish_partitioned();
-ALTER EXTENSION pg_eventbus DROP EVENT TRIGGER eventbus_follow_partitions;
-ALTER EXTENSION pg_eventbus DROP EVENT TRIGGER eventbus_follow_triggers;
-DROP EVENT TRIGGER eventbus_follow_partitions;
-DROP EVENT TRIGGER eventbus_follow_triggers;
-DROP VIEW eventbus.captured;
-DROP FUNCTION eventbus.trigger_error(oid, bytea), eventbus.trigger_condition(oid), eventbus.publish_partitioned();
-CREATE VIEW eventbus.captured AS
-    SELECT t.tgrelid::pg_catalog.regclass AS relation, t.arguments[1] AS topic, ''::text AS operations, NULL::text AS columns,
-           NULL::text AS key, NULL::text AS condition, NULL::text AS payload, NULL::jsonb AS headers, NULL::name[] AS triggers
-    FROM (SELECT tgrelid, eventbus.trigger_arguments(tgargs) AS arguments FROM pg_catalog.pg_trigger WHERE false) t;
-ALTER EXTENSION pg_eventbus ADD VIEW eventbus.captured;
-ALTER EXTENSION pg_eventbus DROP FUNCTION eventbus.capture_ddl(text, text, boolean);
-DROP FUNCTION eventbus.capture_ddl(text, text, boolean);
-ALTER TABLE eventbus.ddl_capture DROP COLUMN include_bodies;
-CREATE FUNCTION eventbus.capture_ddl(topic text DEFAULT 'ddl.{tag}', tags text DEFAULT NULL) RETURNS void
-    LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS '$libdir/pg_eventbus', 'eventbus_capture_ddl';
-REVOKE ALL ON FUNCTION eventbus.capture_ddl(text, text) FROM PUBLIC;
-ALTER EXTENSION pg_eventbus ADD FUNCTION eventbus.capture_ddl(text, text);
-ALTER FUNCTION eventbus.create_broker(text, text, jsonb) SECURITY DEFINER;
-UPDATE pg_extension SET extversion = '0.1' WHERE extname = 'pg_eventbus';
-"""
+@pytest.fixture(scope="module")
+def cluster():
+    """A server that has the SQL of 0.1 as well, as it was released."""
+    with Installation() as installation:
+        installation.put_script(os.path.join(os.path.dirname(__file__), "..", "data", "pg_eventbus--0.1.sql"))
+        with PostgresCluster(postgres=installation.postgres) as server:
+            yield server
+
+
+@pytest.fixture
+def make_old(make_database):
+    def make(suffix=""):
+        database = make_database(suffix, extension=False)
+        database.run("CREATE EXTENSION pg_eventbus VERSION '0.1'")
+        return database
+    return make
+
+
+WHAT_THERE_IS = {
+    "functions": """SELECT p.oid::regprocedure::text, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), prosrc, probin,
+            provolatile, proparallel, proisstrict, prosecdef, proconfig::text, obj_description(p.oid, 'pg_proc'),
+            (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(coalesce(proacl, acldefault('f', proowner))) a)::text,
+            EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e')
+        FROM pg_proc p WHERE pronamespace = 'eventbus'::regnamespace""",
+    "relations": """SELECT c.relname::text, relkind, relpersistence, reloptions::text, obj_description(c.oid, 'pg_class'),
+            (SELECT array_agg(a::text ORDER BY a::text)
+             FROM unnest(coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner))) a)::text,
+            CASE relkind WHEN 'v' THEN pg_get_viewdef(c.oid) WHEN 'i' THEN pg_get_indexdef(c.oid) END
+        FROM pg_class c WHERE relnamespace = 'eventbus'::regnamespace""",
+    "columns": """SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod), attnotnull, attidentity,
+            pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum)
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+        WHERE relnamespace = 'eventbus'::regnamespace AND relkind <> 'S'""",
+    "order": """SELECT c.relname::text, array_agg(a.attname::text ORDER BY a.attnum)
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE relnamespace = 'eventbus'::regnamespace AND (relkind = 'v' OR relname ~ '^log_[0-9]') GROUP BY 1""",
+    "triggers": """SELECT tgrelid::regclass::text, CASE WHEN tgisinternal THEN tgfoid::regproc::text ELSE pg_get_triggerdef(t.oid) END, tgenabled
+        FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace = 'eventbus'::regnamespace""",
+    "constraints": "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'eventbus'::regnamespace",
+    "event triggers": """SELECT evtname::text, evtevent::text, evtfoid::regproc::text, evtenabled, evttags::text, obj_description(oid, 'pg_event_trigger')
+        FROM pg_event_trigger""",
+    "extension": """SELECT extversion, obj_description(oid, 'pg_extension'),
+            ARRAY(SELECT c::regclass::text FROM unnest(extconfig) c ORDER BY 1), extcondition::text
+        FROM pg_extension WHERE extname = 'pg_eventbus'"""}
+
+
+def test_the_update_makes_what_creation_makes(make_old, make_database):
+    old, new = make_old("old"), make_database("new")
+    old.run("ALTER EXTENSION pg_eventbus UPDATE")
+    for what, query in WHAT_THERE_IS.items():
+        after, fresh = (sorted(map(str, database.run(query))) for database in (old, new))
+        assert len(fresh) > 0
+        assert after == fresh, what
 
 
 @pytest.fixture
@@ -201,10 +215,9 @@ def who_may_wait(db, roles):
             for form in FORMS]
 
 
-def test_the_update_takes_back_what_default_privileges_gave(make_database, cluster, name):
+def test_the_update_takes_back_what_default_privileges_gave(make_old, cluster, name):
     """At 0.1's creation, and in the update itself; what was granted since stays."""
-    db = make_database()
-    db.run(AS_IN_0_1)
+    db = make_old()
     db.run("CREATE ROLE evil; CREATE ROLE trusted")
     try:
         for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
@@ -226,30 +239,15 @@ def test_the_update_takes_back_what_default_privileges_gave(make_database, clust
                 "AND a.grantee = %s::regrole UNION SELECT proname::text FROM pg_proc, aclexplode(proacl) a "
                 "WHERE pronamespace = 'eventbus'::regnamespace AND a.grantee = %s::regrole", role, role)}
         assert given("evil") == set()
-        assert given("trusted") == {"route_config", "alter_broker"}
+        assert given("trusted") == {"route_config", "alter_broker", "adopt"}
         assert {"status", "trigger_error"} <= given("pg_monitor")
     finally:
         db.run("DROP OWNED BY evil, trusted; DROP ROLE evil, trusted")
 
 
-def test_dead_letters_after_the_update_are_as_if_new(make_database):
-    """Columns in their order, what is said of the new and changed ones, and what the view shows."""
-    shape = """SELECT c.relname, pg_get_viewdef(c.oid), a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
-                      CASE WHEN a.attname ~ 'headers|incomplete' THEN col_description(c.oid, a.attnum) END
-               FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-               WHERE c.oid IN ('eventbus.dead_letter'::regclass, 'eventbus.dead_letter_store'::regclass)
-               ORDER BY c.relname, a.attnum"""
-    old, new = make_database("old"), make_database("new")
-    old.run(AS_IN_0_1)
-    assert old.run(shape) != new.run(shape)
-    old.run("ALTER EXTENSION pg_eventbus UPDATE")
-    assert old.run(shape) == new.run(shape)
-
-
-def test_who_could_wait_can_after_the_update(roles, make_database, cluster, name):
+def test_who_could_wait_can_after_the_update(roles, make_old, make_database, cluster, name):
     """Clients that call it with a parameter without a type find another form now; a dump carries their right, too."""
-    db = make_database()
-    db.run(AS_IN_0_1)
+    db = make_old()
     db.run(f'GRANT EXECUTE ON FUNCTION {FORMS[0]}, eventbus.capture_ddl(text, text) TO "Waits"')
     with pytest.raises(psycopg2.Error, match="cannot tell who calls it"):
         db.run("SELECT eventbus.create_broker('b', 'redis://localhost')")
@@ -273,10 +271,9 @@ def test_who_could_wait_can_after_the_update(roles, make_database, cluster, name
             database.run(f'DROP OWNED BY "{role}"')
 
 
-def test_captures_of_0_1_are_as_those_of_0_2_after_the_update(roles, make_database, cluster):
+def test_captures_of_0_1_are_as_those_of_0_2_after_the_update(roles, make_old, make_database, cluster):
     """Partitions made by whoever owns the table, and the view for whoever could read it."""
-    db = make_database()
-    db.run(AS_IN_0_1)
+    db = make_old()
     db.run('CREATE SCHEMA lab AUTHORIZATION "Waits"; GRANT USAGE ON SCHEMA eventbus TO waits_through')
     db.run("GRANT EXECUTE ON FUNCTION eventbus.trigger_arguments TO waits_through; GRANT SELECT ON eventbus.captured TO waits_through")
     db.run('SET ROLE "Waits"; CREATE TABLE lab.whole (id int) PARTITION BY LIST (id); '

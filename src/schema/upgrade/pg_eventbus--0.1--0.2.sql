@@ -10,6 +10,10 @@ COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_
 ALTER TABLE eventbus.cursor ADD COLUMN wal_system bigint;
 COMMENT ON COLUMN eventbus.cursor.wal_system IS 'of a route from the WAL: system identifier of the server that wrote wal_lsn, whose slot never stands behind it; NULL, or another server (before pg_upgrade): it may';
 
+-- Brokers say where they were made. Those that 0.1 made are at home here; those that come by a dump of 0.1 are not.
+ALTER TABLE eventbus.broker_config ADD COLUMN home text;
+COMMENT ON COLUMN eventbus.broker_config.home IS 'where it was made or adopted: system identifier/database/copy. Nobody delivers to one that was made elsewhere: see eventbus.adopt';
+
 ALTER TABLE eventbus.route_config ADD COLUMN paused_at timestamptz;
 COMMENT ON COLUMN eventbus.route_config.paused_at IS 'since when it is paused';
 
@@ -88,8 +92,9 @@ COMMENT ON EXTENSION pg_eventbus IS 'delivers committed events to AMQP, MQTT and
 -- Configuration is changed with the rights of the extension's owner, and by right of who calls: the functions ask
 -- PostgreSQL who that is, which SECURITY DEFINER would hide. Some have other arguments now.
 -- here: 22_operate.sql
+UPDATE eventbus.broker_config SET home = eventbus.home();
 REVOKE ALL ON FUNCTION eventbus.alter_broker(text, text, jsonb, boolean), eventbus.alter_route(text, text, text, jsonb, boolean),
-    eventbus.delivery_status(), eventbus.routes_for(text, text), eventbus.wait_for_route(text, interval) FROM PUBLIC;
+    eventbus.adopt(text), eventbus.home(), eventbus.delivery_status(), eventbus.routes_for(text, text), eventbus.wait_for_route(text, interval) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION eventbus.delivery_status(), eventbus.routes_for(text, text) TO pg_monitor;
 ALTER FUNCTION eventbus.allow(regrole, text) SECURITY INVOKER;
 ALTER FUNCTION eventbus.disallow(regrole, text) SECURITY INVOKER;
@@ -186,6 +191,8 @@ DECLARE
                                    'eventbus.capture_ddl(text, text, boolean)'::pg_catalog.regprocedure,
                                    'eventbus.alter_broker(text, text, jsonb, boolean)'::pg_catalog.regprocedure,
                                    'eventbus.alter_route(text, text, text, jsonb, boolean)'::pg_catalog.regprocedure,
+                                   'eventbus.adopt(text)'::pg_catalog.regprocedure,
+                                   'eventbus.home()'::pg_catalog.regprocedure,
                                    'eventbus.delivery_status()'::pg_catalog.regprocedure,
                                    'eventbus.routes_for(text, text)'::pg_catalog.regprocedure,
                                    'eventbus.wait_for_route(text, interval)'::pg_catalog.regprocedure,
@@ -235,6 +242,15 @@ BEGIN
                               'eventbus.wait_for_delivery(text, interval, text)'),
                              ('eventbus.capture_ddl(text, text)',
                               'eventbus.capture_ddl(text, text, boolean)'),
+                             ('eventbus.route_status()', 'eventbus.delivery_status()'),
+                             ('eventbus.route_status()', 'eventbus.routes_for(text, text)'),
+                             ('eventbus.create_route(text, text, text, text, jsonb)',
+                              'eventbus.wait_for_route(text, interval)'),
+                             ('eventbus.alter_broker(text, text, jsonb)', 'eventbus.adopt(text)'),
+                             ('eventbus.alter_broker(text, text, jsonb)',
+                              'eventbus.alter_broker(text, text, jsonb, boolean)'),
+                             ('eventbus.alter_route(text, text, text, jsonb)',
+                              'eventbus.alter_route(text, text, text, jsonb, boolean)'),
                              ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_error(oid, bytea)'),
                              ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_condition(oid)')) AS forms (of, made)
                 UNION ALL SELECT f.of, f.form FROM pg_temp.publish_form f LOOP
