@@ -163,6 +163,12 @@ def show_status(database):
         print(flush=True)
 
 
+def wait_settled(database):
+    """A consumer has a message before its broker's acknowledgement is in the status."""
+    eventually(lambda: database.run("SELECT bool_and(state = 'active' AND events_waiting = 0) FROM eventbus.status")[0][0],
+               15, "all routes are active, and nothing waits")
+
+
 def set_up(database, redis, rabbit, mosquitto):
     with open(os.path.join(HERE, "marketplace.sql")) as text:
         sql = text.read()
@@ -222,6 +228,7 @@ def play(database, redis, rabbit, mosquitto, stack):
         with contextlib.suppress(AssertionError):
             eventually(lambda sku=arrived: all(sku in consumer.heard for consumer in consumers), 10)
     fine = all_arrived(shop, consumers, 15)
+    wait_settled(database)
     show_status(database)
 
     headline("The promise: RabbitMQ is killed; the shop goes on, the others go on, one insert is rolled back")
@@ -236,7 +243,7 @@ def play(database, redis, rabbit, mosquitto, stack):
     tell("demo", "RabbitMQ is started again …")
     rabbit.start()
     fine = all_arrived(shop, consumers, 30) and fine
-    eventually(lambda: database.status("search-index")["state"] == "active", 15, "the route is active again")
+    wait_settled(database)
     show_status(database)
     return fine
 
