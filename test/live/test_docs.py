@@ -95,3 +95,48 @@ def test_no_block_reaches_another_broker(brokers, redis_server, rabbit, mosquitt
         f"'redis://127.0.0.1:{redis_server.port}/1' 'amqp://guest:guest@127.0.0.1:{rabbit.port}/shop?heartbeat=5' "
         f"'mqtts://127.0.0.1:{mosquitto.tls_port}' 'wss://127.0.0.1:{mosquitto.wss_port}/mqtt' 'redis:///run/redis.sock'")
     assert brokers.in_place_for_shell("redis-cli -p 6379 xrange a - +") == f"redis-cli -p {redis_server.port} xrange a - +"
+
+
+# Lists that are whole
+
+
+def rows_of(page):
+    """[(what the first cell names, with its arguments; the whole row)] of a page's tables."""
+    lines = (TREE / "docs" / page).read_text().splitlines()
+    return [(re.findall(r"`([^`]+)`", line.split(" | ")[0]), line) for line in lines if line.startswith("| `")]
+
+
+def test_every_function_is_listed(db):
+    """docs/functions.md names each function with its arguments, and none that does not exist."""
+    functions = {}
+    for name, arguments in db.run("""
+            SELECT proname, coalesce((SELECT array_agg(arg) FROM unnest(proargnames[:pronargs]) AS arg), '{}')
+            FROM pg_proc WHERE pronamespace = 'eventbus'::regnamespace"""):
+        functions.setdefault(name, []).append(arguments)
+    listed = {}
+    for calls, _ in rows_of("functions.md"):
+        for call in calls:
+            if "(" in call:
+                listed.setdefault(call.partition("(")[0], []).append(call)
+    assert set(listed) == set(functions)
+    for name, forms in functions.items():
+        for arguments in forms:
+            assert any(all(re.search(rf"\b{argument}\b", call) for argument in arguments) for call in listed[name]), (
+                name, arguments, listed[name])
+
+
+def test_every_view_is_listed_with_its_columns(db):
+    columns = {}
+    for view, column in db.run("""
+            SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0
+            WHERE relnamespace = 'eventbus'::regnamespace AND relkind = 'v' AND NOT attisdropped"""):
+        columns.setdefault(view, set()).add(column)
+    listed = {names[0]: set(re.findall(r"`(\w+)`", row)[1:]) for names, row in rows_of("functions.md") if "(" not in names[0]}
+    assert set(listed) == set(columns)
+    for view, names in columns.items():
+        assert not names - listed[view], view
+
+
+def test_every_setting_is_listed(db):
+    listed = {names[0] for names, _ in rows_of("settings.md")}
+    assert listed == {row[0] for row in db.run("SELECT name FROM pg_settings WHERE name LIKE 'eventbus.%%'")}

@@ -16,11 +16,11 @@ REFUSED = psycopg2.errors.InsufficientPrivilege
 
 # Who may call which function and read which view once the recipes have run; what is in no list is the superuser's.
 PUBLISHER = {"publish", "publish_bytes", "publish_now", "publish_text", "publish_wal", "wait_for_delivery"}
-MONITOR_FUNCTIONS = {"health", "redacted_url", "route_status", "trigger_arguments", "trigger_condition",
+MONITOR_FUNCTIONS = {"delivery_status", "health", "redacted_url", "routes_for", "trigger_arguments", "trigger_condition",
                      "trigger_error"}
 OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
     "alter_broker", "alter_route", "create_broker", "create_route", "discard", "drop_broker", "drop_route",
-    "pause_route", "redeliver", "restart_route", "resume_route", "wake_workers"}
+    "pause_route", "redeliver", "restart_route", "resume_route", "wait_for_route", "wake_workers"}
 FUNCTIONS = {"app": PUBLISHER, "operator": OPERATOR_FUNCTIONS, "monitor": MONITOR_FUNCTIONS}
 MONITOR_VIEWS = {"allowed", "broker", "captured", "route", "status"}
 VIEWS = {"app": set(), "operator": MONITOR_VIEWS | {"dead_letter", "event"}, "monitor": MONITOR_VIEWS}
@@ -305,7 +305,7 @@ def test_a_database_full_of_traps(cluster, make_database, redis_server, name, lo
         cursor.execute("RESET search_path")
         one("SELECT eventbus.redeliver('bad', (SELECT event_id FROM eventbus.dead_letter LIMIT 1))")
         cursor.execute("SELECT * FROM eventbus.health(), eventbus.status, eventbus.broker, eventbus.route, eventbus.event, "
-                       "eventbus.allowed, eventbus.route_status(), eventbus.dead_letter")
+                       "eventbus.allowed, eventbus.delivery_status(), eventbus.dead_letter")
         cursor.execute("SET search_path = pg_catalog")
         eventually(lambda: one(dead) == 5, 60, "the letter that was sent again arrives")
         generation = one("SELECT last_value FROM eventbus.log_generation")
