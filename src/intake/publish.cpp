@@ -10,6 +10,7 @@
 #include "intake/wake.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/json_size.hpp"
+#include "postgres/rights.hpp"
 #include "router/route.hpp"
 #include "settings/settings.hpp"
 #include "status/shared.hpp"
@@ -117,7 +118,7 @@ Datum eventbus_publish_bytes(PG_FUNCTION_ARGS) {
 }
 
 Datum eventbus_wake_workers(PG_FUNCTION_ARGS) {
-    (void)fcinfo;
+    eventbus::refuse_in_parallel(fcinfo);
     // By this lock COMMIT PREPARED knows of it.
     const eventbus::log::Relations& log = eventbus::log::relations();
     LockRelationOid(get_relname_relid("route_config", log.schema), RowExclusiveLock);
