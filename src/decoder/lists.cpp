@@ -51,8 +51,8 @@ char* take_name(const char** at, const char* end, char stop) {
     return name;
 }
 
-// Whether a pattern fits the whole name. Falls back to the latest "*" alone, which may always take more where an earlier
-// one could: at most pattern x name steps, for the name may be anybody's.
+// Whether a pattern fits the whole name. Falls back to the latest "*" alone, which may always take more where an
+// earlier one could: at most pattern x name steps, for the name may be anybody's.
 bool fits_pattern(const char* pattern, const char* name) {
     const char* behind_star = nullptr;
     const char* taken = nullptr;  // by that star, up to here
