@@ -23,7 +23,7 @@ void refuse_in_parallel(FunctionCallInfo fcinfo);
 
 // For a function that changes the configuration: errors (42501) where PostgreSQL runs code of somebody who has not
 // asked for it: in index expressions while REINDEX, ANALYZE and autovacuum evaluate them, in the queries of
-// materialized views. In parallel operations as well.
+// materialized views. In parallel operations and in read-only transactions (25006) as well.
 void refuse_in_restricted(FunctionCallInfo fcinfo);
 // become() for such a function.
 Caller become_owner(FunctionCallInfo fcinfo);
