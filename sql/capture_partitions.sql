@@ -111,6 +111,29 @@ CREATE SCHEMA trick CREATE TABLE passing (id integer)
 DO $$ BEGIN
     CREATE TRIGGER by_hand AFTER INSERT ON lab.plain FOR EACH ROW EXECUTE FUNCTION eventbus.publish_partitioned('any.topic');
 END $$;
+-- in REFRESH MATERIALIZED VIEW, of whose commands PostgreSQL tells nothing
+CREATE FUNCTION lab.made() RETURNS integer LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
+CREATE MATERIALIZED VIEW lab.makes AS SELECT lab.made();
+CREATE OR REPLACE FUNCTION lab.made() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN
+    CREATE TRIGGER by_hand AFTER INSERT ON lab.plain FOR EACH ROW EXECUTE FUNCTION eventbus.publish_partitioned('any.topic');
+    RETURN 1;
+END $$;
+REFRESH MATERIALIZED VIEW lab.makes;
+CREATE OR REPLACE FUNCTION lab.made() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN
+    CREATE SCHEMA trick CREATE TABLE passing (id integer)
+        CREATE TRIGGER by_hand AFTER INSERT ON passing FOR EACH ROW EXECUTE FUNCTION eventbus.publish_partitioned('any.topic');
+    RETURN 1;
+END $$;
+REFRESH MATERIALIZED VIEW lab.makes;
+CREATE OR REPLACE FUNCTION lab.made() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN
+    CREATE TABLE lab.by_refresh (id integer);
+    CREATE TRIGGER theirs AFTER INSERT ON lab.by_refresh FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+    RETURN 1;
+END $$;
+REFRESH MATERIALIZED VIEW lab.makes;
+DROP TABLE lab.by_refresh;
+DROP MATERIALIZED VIEW lab.makes;
+DROP FUNCTION lab.made();
 SELECT eventbus.publish_partitioned();
 CREATE TRIGGER by_hand AFTER INSERT ON lab.plain FOR EACH ROW EXECUTE FUNCTION eventbus.publish_change('any.topic');
 -- nor where PostgreSQL's function about the command is denied to them

@@ -71,6 +71,11 @@ SELECT "table" AS prefix FROM decoded('messages', '-debug, -shop\*');
 SELECT "table" AS prefix FROM decoded('add-msg-prefixes', 'debug,shop.item');
 SELECT "table" AS prefix FROM decoded('filter-msg-prefixes', 'debug,shop.item');
 SELECT done();
+-- a pattern takes no longer the more stars it has, whatever the name, which may be anybody's
+SELECT count(pg_logical_emit_message(true, repeat('a', 1000) || e, '1')) FROM unnest('{b,c}'::text[]) e;
+SELECT right("table", 2) AS prefix FROM decoded('messages', '*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b');
+SELECT right("table", 2) AS prefix FROM decoded('messages', '*?a*?\a??*c, -*ac*ac*');
+SELECT done();
 
 -- Origins
 SELECT pg_replication_origin_create('eventbus_test') > 0 AS made;

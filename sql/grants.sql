@@ -35,12 +35,35 @@ RESET ROLE;
 GRANT EXECUTE ON FUNCTION eventbus.grant_publisher TO regress_eventbus_a;
 SET ROLE regress_eventbus_a;
 SELECT eventbus.grant_publisher('regress_eventbus_a');
+-- nor where it has them itself, and may not hand them on
 RESET ROLE;
+SELECT eventbus.grant_publisher('regress_eventbus_a'), eventbus.grant_publisher('"regress_eventbus B"');
+GRANT EXECUTE ON FUNCTION eventbus.revoke_publisher, eventbus.grant_monitor TO regress_eventbus_a;
+SET ROLE regress_eventbus_a;
+SELECT eventbus.grant_publisher('"regress_eventbus B"');
+SELECT eventbus.revoke_publisher('"regress_eventbus B"');
+SELECT eventbus.grant_monitor('"regress_eventbus B"');
+RESET ROLE;
+SELECT * FROM public.has('regress_eventbus B');
+-- who may, grants
+GRANT USAGE ON SCHEMA eventbus TO regress_eventbus_a WITH GRANT OPTION;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA eventbus TO regress_eventbus_a WITH GRANT OPTION;
+GRANT SELECT ON ALL TABLES IN SCHEMA eventbus TO regress_eventbus_a WITH GRANT OPTION;
+SET ROLE regress_eventbus_a;
+SELECT eventbus.grant_monitor('"regress_eventbus B"');
+RESET ROLE;
+SELECT * FROM public.has('regress_eventbus B');
+SET ROLE regress_eventbus_a;
+SELECT eventbus.revoke_monitor('"regress_eventbus B"');
+RESET ROLE;
+SELECT * FROM public.has('regress_eventbus B');
+SELECT eventbus.revoke_publisher('"regress_eventbus B"');
+REVOKE ALL ON ALL TABLES IN SCHEMA eventbus FROM regress_eventbus_a CASCADE;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA eventbus FROM regress_eventbus_a CASCADE;
 -- nonsense
 SELECT eventbus.grant_publisher(NULL);
 SELECT eventbus.grant_publisher('regress_eventbus_nobody');
 SELECT eventbus.grant_publisher('4000000000');
 DROP FUNCTION public.has;
-REVOKE ALL ON SCHEMA eventbus FROM regress_eventbus_a;
-REVOKE ALL ON FUNCTION eventbus.grant_publisher FROM regress_eventbus_a;
+REVOKE ALL ON SCHEMA eventbus FROM regress_eventbus_a CASCADE;
 DROP ROLE regress_eventbus_a, "regress_eventbus B";

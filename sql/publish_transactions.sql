@@ -162,12 +162,19 @@ SELECT count(*) FROM news WHERE topic = 'read.only';
 SELECT count(*) >= 0 AS readable FROM eventbus.status;
 SELECT count(*) > 0 AS readable FROM eventbus.health();
 COMMIT;
+CREATE TABLE untouched (id integer);
 SET default_transaction_read_only = on;
 SELECT eventbus.publish('read.only', '1');
 SELECT eventbus.create_broker('b', 'redis://localhost');
 SELECT eventbus.pause_route('hold');
 SELECT eventbus.redeliver();
+SELECT eventbus.capture('untouched');
+SELECT eventbus.uncapture('untouched');
+SELECT eventbus.capture_ddl();
+SELECT eventbus.allow('pg_monitor', 'a');
+SELECT eventbus.grant_publisher('pg_monitor');
 RESET default_transaction_read_only;
+DROP TABLE untouched;
 
 -- Isolation levels, and commits that do not wait
 BEGIN ISOLATION LEVEL REPEATABLE READ;

@@ -209,6 +209,33 @@ SELECT triggers, topic, columns, headers, error FROM eventbus.captured WHERE rel
 DROP TABLE lab.odd;
 SELECT input, eventbus.trigger_arguments(input::bytea) FROM (VALUES ('\x'), ('\x61'), ('\x6100'), ('\x00'), ('\x610062'),
     ('\xff00'), ('\xff'), ('\x610000')) v (input);
+-- one with more than anybody could read is not read, but told of
+CREATE TABLE lab.odd (id integer PRIMARY KEY);
+SELECT format('CREATE TRIGGER a AFTER INSERT ON lab.odd FOR EACH ROW EXECUTE FUNCTION eventbus.publish_change(%L, %L)',
+    't', 'columns=id' || repeat(' ', 5000000)) AS make \gset
+:make;
+SELECT triggers, topic, length(columns), error FROM eventbus.captured WHERE relation = 'lab.odd'::regclass;
+INSERT INTO lab.odd VALUES (1);
+DROP TABLE lab.odd;
+-- and none keeps others from dropping what is theirs, nor does a capture: changes fail then
+CREATE TYPE lab.mood AS ENUM ('a');
+ALTER TYPE lab.mood OWNER TO regress_eventbus_other;
+SET ROLE regress_eventbus_operator;
+CREATE TABLE lab.odd (id integer, mood lab.mood);
+CREATE TABLE lab.key (id integer, mood lab.mood);
+CREATE TABLE lab.only (id integer, mood lab.mood);
+SELECT eventbus.capture('lab.key', key => 'mood'), eventbus.capture('lab.only', columns => 'mood', key => 'id', payload => 'row');
+ALTER TABLE lab.key DROP mood;
+RESET ROLE;
+CREATE TRIGGER a AFTER INSERT ON lab.odd FOR EACH ROW EXECUTE FUNCTION eventbus.publish_change('t', 'columns="', 'key=-');
+SET ROLE regress_eventbus_other;
+DROP TYPE lab.mood CASCADE;
+RESET ROLE;
+SELECT relation, columns, key, error FROM eventbus.captured WHERE relation IN ('lab.odd'::regclass, 'lab.key'::regclass, 'lab.only'::regclass) ORDER BY 1;
+INSERT INTO lab.key VALUES (1);
+INSERT INTO lab.only VALUES (1);
+ALTER TABLE lab.odd RENAME id TO number;
+DROP TABLE lab.odd, lab.key, lab.only;
 SELECT eventbus.trigger_error(0, 'a'), eventbus.trigger_error('pg_class'::regclass, '\xff'), eventbus.trigger_error('pg_class'::regclass, '');
 
 -- 7. DDL is published without what may be a secret.
@@ -264,6 +291,31 @@ SELECT topic, length(headers::text) > 500000 AS long FROM eventbus.event WHERE i
 SELECT eventbus.create_broker('deep', 'redis://h', (repeat('{"a":', 200) || '1' || repeat('}', 200))::jsonb);
 SELECT eventbus.create_broker('long', 'redis://h', jsonb_build_object('a', repeat('x', 1048576)));
 SELECT eventbus.create_route('deep', 'nowhere', 'list:l', options => (repeat('{"a":', 200) || '1' || repeat('}', 200))::jsonb);
+
+-- 9. A function that is said to be PARALLEL SAFE and is not leads ours into a parallel operation: they refuse.
+CREATE FUNCTION lab.said_to_be_safe(call text) RETURNS integer LANGUAGE plpgsql PARALLEL SAFE AS $$ BEGIN EXECUTE call; RETURN 1; END $$;
+CREATE TABLE lab.calls (call text);
+CREATE FUNCTION lab.in_parallel(call text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    TRUNCATE lab.calls;
+    INSERT INTO lab.calls VALUES ('SELECT eventbus.' || call);
+    EXECUTE 'SELECT lab.said_to_be_safe(call) FROM lab.calls';
+    RETURN 'done';
+EXCEPTION WHEN OTHERS THEN
+    RETURN sqlstate || ' ' || sqlerrm;
+END $$;
+SELECT count(set_config(name, 'on', false)) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
+SELECT call, lab.in_parallel(call) FROM unnest(ARRAY[
+    $$publish('t', '1')$$, $$publish('t', '1'::jsonb, 1)$$, $$publish_text('t', 'a')$$, $$publish_bytes('t', 'a')$$,
+    $$publish_wal('t', '1')$$, $$publish_now('t', '1')$$, $$wait_for_delivery(1::bigint)$$,
+    $$wait_for_delivery(pg_current_wal_insert_lsn())$$, $$wait_for_delivery('1')$$, $$create_broker('b', 'redis://h')$$,
+    $$alter_broker('nowhere', 'redis://h')$$, $$drop_broker('nowhere')$$, $$create_route('r', 'nowhere', 'list:l')$$,
+    $$alter_route('hold', 'list:l')$$, $$drop_route('hold')$$, $$pause_route('hold')$$, $$resume_route('hold')$$,
+    $$restart_route('hold')$$, $$redeliver()$$, $$discard()$$, $$allow('regress_eventbus_other', '#')$$,
+    $$disallow('regress_eventbus_other')$$, $$capture('lab.calls')$$, $$uncapture('lab.calls')$$, $$capture_ddl()$$,
+    $$uncapture_ddl()$$, $$grant_publisher('regress_eventbus_other')$$, $$revoke_publisher('regress_eventbus_other')$$,
+    $$wake_workers()$$]) call;
+SELECT count(set_config(name, 'off', false)) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
 
 DROP SCHEMA lab CASCADE;
 DROP FOREIGN DATA WRAPPER lab_wrapper;

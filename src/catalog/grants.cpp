@@ -6,7 +6,9 @@
 #include "postgres/rights.hpp"
 
 extern "C" {
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 }
 
 namespace eventbus::catalog {
@@ -29,7 +31,7 @@ constexpr Rights monitor_rights = {"{" EVENTBUS_MONITOR_FUNCTIONS "}", "{" EVENT
 constexpr Rights operator_rights = {
     "{" EVENTBUS_MONITOR_FUNCTIONS
     ",adopt,alter_broker,alter_route,create_broker,create_route,discard,drop_broker,drop_route,pause_route,redeliver,"
-    "restart_route,resume_route,wait_for_route,wake_workers}",
+    "home,restart_route,resume_route,wait_for_route,wake_workers}",
     "{" EVENTBUS_MONITOR_VIEWS ",dead_letter,event}"};
 
 void run_for_each(const char* query, std::initializer_list<Argument> arguments) {
@@ -40,10 +42,32 @@ void run_for_each(const char* query, std::initializer_list<Argument> arguments) 
     for (uint64 i = 0; i < count; ++i) run_query(statements[i]);
 }
 
+// GRANT and REVOKE warn of what they leave undone for want of a right, one object at a time, and succeed.
+void need_grant_options(FunctionCallInfo fcinfo, const Rights& rights, bool schema) {
+    run_query(
+        "SELECT what FROM (SELECT 'schema eventbus' WHERE $3 AND NOT has_schema_privilege('eventbus', 'USAGE WITH "
+        "GRANT OPTION') "
+        "UNION ALL "
+        "SELECT format('function %s', oid::regprocedure) FROM pg_proc WHERE pronamespace = 'eventbus'::regnamespace "
+        "AND proname = ANY ($1::text[]) AND NOT has_function_privilege(oid, 'EXECUTE WITH GRANT OPTION') "
+        "UNION ALL "
+        "SELECT format('view %s', oid::regclass) FROM pg_class WHERE relnamespace = 'eventbus'::regnamespace "
+        "AND relname = ANY ($2::text[]) AND NOT has_table_privilege(oid, 'SELECT WITH GRANT OPTION')) o (what) "
+        "ORDER BY what COLLATE \"C\" LIMIT 1",
+        {Argument::of(rights.functions), Argument::of(rights.views), Argument::of(schema)});
+    if (SPI_processed == 0) return;
+    ereport(ERROR,
+            (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+             errmsg("permission denied to call eventbus.%s", get_func_name(fcinfo->flinfo->fn_oid)),
+             errdetail("Role \"%s\" has no grant option for %s.", GetUserNameFromId(GetUserId(), false), text_at(0, 1)),
+             errhint("The extension's owner and superusers have all of them.")));
+}
+
 void give(FunctionCallInfo fcinfo, const char* function, const Rights& rights) {
     Argument role = required_role(fcinfo, function);
     refuse_in_restricted(fcinfo);
     SPI_connect();
+    need_grant_options(fcinfo, rights, true);
     run_for_each(
         "SELECT format('GRANT USAGE ON SCHEMA eventbus TO %s', $1) "
         "UNION ALL "
@@ -61,6 +85,7 @@ void take(FunctionCallInfo fcinfo, const char* function, const Rights& rights) {
     Argument role = required_role(fcinfo, function);
     refuse_in_restricted(fcinfo);
     SPI_connect();
+    need_grant_options(fcinfo, rights, false);
     run_for_each(
         "SELECT format('REVOKE EXECUTE ON FUNCTION %s FROM %s', oid::regprocedure, $1) "
         "FROM pg_proc WHERE pronamespace = 'eventbus'::regnamespace AND proname = ANY ($2::text[]) "

@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::string_view separator = "://";
 constexpr std::string_view hidden = "***";
+constexpr std::size_t longest_url = 64 * 1024;
 
 [[noreturn]] void malformed(std::string detail) {
     throw BadInput("malformed broker URL", std::move(detail),
@@ -160,6 +161,7 @@ std::string url_scheme(std::string_view text) {
 Url parse_url(std::string_view text, std::uint16_t default_port) {
     Url url;
     url.scheme = url_scheme(text);
+    if (text.size() > longest_url) malformed("It is longer than 64 kB.");
     if (std::any_of(text.begin(), text.end(), is_control)) malformed("It contains a control character.");
     text.remove_prefix(url.scheme.size() + separator.size());
 

@@ -51,24 +51,30 @@ char* take_name(const char** at, const char* end, char stop) {
     return name;
 }
 
-// Whether a pattern fits the whole name.
+// Whether a pattern fits the whole name. Falls back to the latest "*" alone, which may always take more where an
+// earlier one could: at most pattern x name steps, for the name may be anybody's.
 bool fits_pattern(const char* pattern, const char* name) {
-    for (; *pattern != '\0'; ++pattern) {
+    const char* behind_star = nullptr;
+    const char* taken = nullptr;  // by that star, up to here
+    for (;;) {
         if (*pattern == '*') {
-            for (const char* rest = name;; ++rest) {
-                if (fits_pattern(pattern + 1, rest)) return true;
-                if (*rest == '\0') return false;
-            }
+            behind_star = ++pattern;
+            taken = name;
+            continue;
         }
-        if (*name == '\0') return false;
-        if (*pattern == '\\' && pattern[1] != '\0') {
-            if (*++pattern != *name) return false;
-        } else if (*pattern != '?' && *pattern != *name) {
+        if (*name == '\0') return *pattern == '\0';
+        const bool escaped = *pattern == '\\' && pattern[1] != '\0';
+        const char* letter = escaped ? pattern + 1 : pattern;
+        if (*letter == *name || (*pattern == '?' && !escaped)) {
+            pattern = letter + 1;
+            ++name;
+        } else if (behind_star != nullptr) {
+            pattern = behind_star;
+            name = ++taken;
+        } else {
             return false;
         }
-        ++name;
     }
-    return *name == '\0';
 }
 
 bool is_among(List* tables, const char* schema, const char* table) {

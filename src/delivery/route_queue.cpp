@@ -275,6 +275,10 @@ RouteQueue::Offer RouteQueue::try_offer(std::uint64_t number, broker::Driver& dr
         dead(number, "the destination's name is empty for this event");
         return Offer::dead;
     }
+    if (std::max(outgoing.name.size(), outgoing.routing_key.size()) > router::longest_text) {
+        dead(number, "the destination's name is longer than 64 kB for this event");
+        return Offer::dead;
+    }
     if (!driver.offer(outgoing)) return Offer::full;
     const bool borrowed =
         outgoing.name.data() == text.name.data() || outgoing.routing_key.data() == text.routing_key.data();

@@ -155,13 +155,23 @@ void add_argument(Request* request, const char* name, const char* value) {
     request->arguments = lappend(request->arguments, makeString(psprintf("%s=%s", name, value)));
 }
 
-// The table, locked as CREATE TRIGGER does; errors unless the caller owns it and it takes row triggers.
-Relation open_owned(Oid relation) {
-    if (!OidIsValid(relation) || get_rel_name(relation) == nullptr)
-        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", relation)));
+void check_owner(Oid relation) {
     if (!compat::owns_relation(relation, GetUserId()))
         aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relation)), get_rel_name(relation));
-    return relation_open(relation, ShareRowExclusiveLock);
+}
+
+// The table, locked as CREATE TRIGGER does; errors unless the caller owns it and it takes row triggers. While somebody
+// else's lock is waited for it may get another owner, or go.
+Relation open_owned(Oid relation) {
+    const char* name = OidIsValid(relation) ? get_rel_name(relation) : nullptr;
+    if (name == nullptr)
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", relation)));
+    check_owner(relation);
+    Relation rel = try_relation_open(relation, ShareRowExclusiveLock);
+    if (rel == nullptr)
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation \"%s\" does not exist any more", name)));
+    check_owner(relation);
+    return rel;
 }
 
 // As CREATE TRIGGER asks of each partition, which gets the trigger as well, and with it the condition: it is run by

@@ -31,6 +31,9 @@ struct CaptureArguments {
     bool unchanged;       // publish UPDATEs that change nothing, too
 };
 
+// More of a trigger's arguments are nonsense, which nobody has to read.
+inline constexpr Size longest_arguments = 4 * 1024 * 1024;
+
 // What pg_trigger.tgargs holds: texts one after the other, each with its zero, which the last one may lack.
 List* split_arguments(const bytea* packed);
 

@@ -123,6 +123,13 @@ CaptureArguments read_capture_arguments(int count, char** arguments) {
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("eventbus.publish_change needs a topic as its first argument"),
                         errhint("For example EXECUTE FUNCTION eventbus.publish_change('shop.order.{op}').")));
+    Size together = 0;
+    for (int i = 0; i < count; ++i) together += strlen(arguments[i]) + 1;
+    if (together > longest_arguments)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("the arguments of eventbus.publish_change are longer than 4 MB"),
+                        errdetail("They have %zu bytes.", together),
+                        errhint("Topic, columns, key and headers of an event want much less.")));
     read.topic = arguments[0];
     for (int i = 1; i < count; ++i) {
         const char* equals = strchr(arguments[i], '=');

@@ -9,6 +9,7 @@
 #include "postgres/compat.hpp"
 
 extern "C" {
+#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/sysattr.h"
 #include "catalog/heap.h"
@@ -31,6 +32,11 @@ extern "C" {
 namespace eventbus::intake {
 
 namespace {
+
+// Told before they are fetched.
+bool are_too_long(Datum packed) {
+    return toast_raw_datum_size(packed) > longest_arguments + VARHDRSZ;
+}
 
 void check_names(Oid relation, List* names, const char* argument) {
     ListCell* cell;
@@ -136,6 +142,7 @@ using namespace eventbus;
 using namespace eventbus::intake;
 
 Datum eventbus_trigger_arguments(PG_FUNCTION_ARGS) {
+    if (are_too_long(PG_GETARG_DATUM(0))) PG_RETURN_ARRAYTYPE_P(construct_empty_array(TEXTOID));
     List* texts = split_arguments(PG_GETARG_BYTEA_PP(0));
     const Size size = (static_cast<Size>(list_length(texts)) + 1);
     auto* values = static_cast<Datum*>(palloc0(sizeof(Datum) * size));
@@ -155,6 +162,7 @@ Datum eventbus_trigger_arguments(PG_FUNCTION_ARGS) {
 
 Datum eventbus_trigger_error(PG_FUNCTION_ARGS) {
     const Oid relation = PG_GETARG_OID(0);
+    if (are_too_long(PG_GETARG_DATUM(1))) PG_RETURN_TEXT_P(cstring_to_text("the arguments are longer than 4 MB"));
     List* texts = split_arguments(PG_GETARG_BYTEA_PP(1));
     ListCell* cell;
     foreach (cell, texts)

@@ -190,8 +190,8 @@ void check_size(const log::NewEvent& event) {
             "a change of table \"%s\" cannot be published: column \"%s\" holds a character that cannot be delivered",
             RelationGetRelationName(rel), column),
         text, at,
-        psprintf("Mend the value, or leave the column out of the capture: columns => '-%s'.",
-                 quote_identifier(column)));
+        psprintf("Mend the value, or leave the column out of the capture: columns => %s.",
+                 quote_literal_cstr(psprintf("-%s", quote_identifier(column)))));
 }
 
 // Errors, naming the column, where a value has a character that UTF-8 does not have.

@@ -252,6 +252,7 @@ Datum eventbus_publish_ddl(PG_FUNCTION_ARGS) {
 
 Datum eventbus_capture_ddl(PG_FUNCTION_ARGS) {
     if (PG_ARGISNULL(0)) ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("topic must not be null")));
+    refuse_in_restricted(fcinfo);
     char* topic = text_to_cstring(PG_GETARG_TEXT_PP(0));
     (void)ddl_topic(topic, "CREATE TABLE");
     const bool bodies = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);

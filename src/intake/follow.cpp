@@ -3,10 +3,13 @@
 // Never: changes a trigger that is none of a capture.
 #include "intake/capture.hpp"
 #include "intake/partitions.hpp"
+#include "postgres/attempt.hpp"
+#include "postgres/compat.hpp"
 #include "postgres/query.hpp"
 #include "postgres/rights.hpp"
 
 extern "C" {
+#include "access/detoast.h"
 #include "access/genam.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
@@ -47,12 +50,15 @@ bytea* join_arguments(List* texts) {
 
 // The argument after the change; the same pointer where it does not concern it. What is left out stays so by its name:
 // a column that is added under it, or renamed to it, is not published because another one has gone.
-char* changed_argument(char* argument, const ColumnChange& change, const char* table) {
+// What cannot be read concerns nobody but the trigger: others may drop and rename what they own, with all that depends
+// on it.
+char* changed_argument(char* argument, const ColumnChange& change, Oid relation) {
     const char* value = strchr(argument, '=');
     if (value == nullptr) return argument;
     bool key = strncmp(argument, "key=", 4) == 0;
     if (!key && strncmp(argument, "columns=", 8) != 0) return argument;
-    ColumnList list = read_column_list(value + 1);
+    ColumnList list = {};
+    if (attempt([&] { list = read_column_list(value + 1); }) != nullptr) return argument;
     bool found = false;
     ListCell* cell;
     foreach (cell, list.names) {
@@ -70,11 +76,15 @@ char* changed_argument(char* argument, const ColumnChange& change, const char* t
         }
     }
     if (!found) return argument;
-    if (change.to == nullptr && (key || list.names == NIL))
+    if (change.to == nullptr && (key || list.names == NIL)) {
+        // The owner of its type takes the column along, and could not end the capture. Then the changes fail.
+        if (!compat::owns_relation(relation, GetUserId())) return argument;
         ereport(ERROR, (errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-                        errmsg("cannot drop column \"%s\" of table \"%s\": its capture needs it", change.from, table),
+                        errmsg("cannot drop column \"%s\" of table \"%s\": its capture needs it", change.from,
+                               get_rel_name(relation)),
                         errdetail("It stands in the capture's %s.", key ? "key" : "columns"),
                         errhint("Call eventbus.capture with another one first, or eventbus.uncapture.")));
+    }
     return psprintf("%.*s=%s", static_cast<int>(value - argument), argument, column_list_text(list));
 }
 
@@ -88,13 +98,14 @@ void follow(Oid relation, const ColumnChange& change, const CaptureFunctions& fu
         if (!functions.has(form->tgfoid)) continue;
         bool null;
         Datum packed = fastgetattr(tuple, Anum_pg_trigger_tgargs, RelationGetDescr(triggers), &null);
+        if (toast_raw_datum_size(packed) > longest_arguments + VARHDRSZ) continue;
         List* texts = NIL;
         bool changed = false;
         ListCell* cell;
         foreach (cell, split_arguments(DatumGetByteaPP(packed))) {
             auto* argument = static_cast<char*>(lfirst(cell));
             bool is_topic = texts == NIL;
-            char* now = is_topic ? argument : changed_argument(argument, change, get_rel_name(relation));
+            char* now = is_topic ? argument : changed_argument(argument, change, relation);
             changed = changed || now != argument;
             texts = lappend(texts, now);
         }

@@ -10,6 +10,7 @@
 #include "intake/wake.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/json_size.hpp"
+#include "postgres/rights.hpp"
 #include "router/route.hpp"
 #include "settings/settings.hpp"
 #include "status/shared.hpp"
@@ -121,6 +122,7 @@ Datum eventbus_publish_bytes(PG_FUNCTION_ARGS) {
 }
 
 Datum eventbus_wake_workers(PG_FUNCTION_ARGS) {
+    eventbus::refuse_in_parallel(fcinfo);
     if (eventbus::status::shared() == nullptr && creating_extension)
         ereport(NOTICE, (errmsg("pg_eventbus is not preloaded: events will wait in the log and not be delivered"),
                          errhint("%s", eventbus::settings::preload_hint())));

@@ -210,6 +210,7 @@ log::NewEvent read_event(FunctionCallInfo fcinfo, const char* function, Payload 
     if (PG_ARGISNULL(argument_topic)) refuse_null(function, "topic");
     if (PG_ARGISNULL(argument_payload)) refuse_null(function, "payload");
     PreventCommandIfReadOnly(function);
+    PreventCommandIfParallelMode(function);
     PreventCommandDuringRecovery(function);
 
     log::NewEvent event = {};

@@ -13,6 +13,7 @@
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
+#include "postgres/rights.hpp"
 #include "router/route.hpp"
 #include "settings/settings.hpp"
 
@@ -200,6 +201,7 @@ WaitedRoute* find_waited(const Wait& wait, int32 id) {
 Wait read_wait(FunctionCallInfo fcinfo, const char* what) {
     if (PG_ARGISNULL(0)) refuse_null(what);
     if (PG_ARGISNULL(1)) refuse_null("timeout");
+    refuse_in_parallel(fcinfo);
     Wait wait = {};
     wait.until = steady_now() + microseconds_of(PG_GETARG_INTERVAL_P(1));
     wait.route_name = PG_ARGISNULL(2) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(2));

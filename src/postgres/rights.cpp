@@ -6,9 +6,11 @@
 #include "postgres/compat.hpp"
 
 extern "C" {
+#include "access/parallel.h"
 #include "catalog/pg_proc.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 }
@@ -26,7 +28,17 @@ void be_again(const Caller& caller) {
     SetUserIdAndSecContext(caller.role, caller.security);
 }
 
+static const char* name_of(FunctionCallInfo fcinfo) {
+    return psprintf("eventbus.%s", get_func_name(fcinfo->flinfo->fn_oid));
+}
+
+void refuse_in_parallel(FunctionCallInfo fcinfo) {
+    if (IsInParallelMode()) PreventCommandIfParallelMode(name_of(fcinfo));
+}
+
 void refuse_in_restricted(FunctionCallInfo fcinfo) {
+    refuse_in_parallel(fcinfo);
+    if (XactReadOnly) PreventCommandIfReadOnly(name_of(fcinfo));
     if (!InSecurityRestrictedOperation() && !compat::is_autovacuum()) return;
     ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
                     errmsg("cannot call eventbus.%s within security-restricted operation",

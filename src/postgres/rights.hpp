@@ -17,10 +17,15 @@ struct Caller {
 Caller become(Oid owner, int more_security = 0);
 void be_again(const Caller& caller);
 
-// The same for a function that changes the configuration: errors (42501) where PostgreSQL runs code of somebody who
-// has not asked for it: in index expressions while REINDEX, ANALYZE and autovacuum evaluate them, in the queries of
-// materialized views.
+// For functions that write, or look twice: errors (25000) in a parallel operation. They are PARALLEL UNSAFE, but
+// somebody may call them in a function of his that is marked PARALLEL SAFE.
+void refuse_in_parallel(FunctionCallInfo fcinfo);
+
+// For a function that changes the configuration: errors (42501) where PostgreSQL runs code of somebody who has not
+// asked for it: in index expressions while REINDEX, ANALYZE and autovacuum evaluate them, in the queries of
+// materialized views. In parallel operations and in read-only transactions (25006) as well.
 void refuse_in_restricted(FunctionCallInfo fcinfo);
+// become() for such a function.
 Caller become_owner(FunctionCallInfo fcinfo);
 // With a connection of SPI: whoever forgets to end the one is told of the other.
 Caller connect_as_owner(FunctionCallInfo fcinfo);

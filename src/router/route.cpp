@@ -68,6 +68,13 @@ static void check_characters(const Template& name, const broker::Module& module)
         "Write out the name; placeholders such as {topic/} and {key} stand for what differs between events.");
 }
 
+// Before they are taken apart, which takes many times their size.
+static std::string_view within_limit(std::string_view patterns) {
+    if (patterns.size() <= longest_text) return patterns;
+    throw BadInput("topics are too long", "They are " + std::to_string(patterns.size()) + " bytes long.",
+                   "The longest list has " + std::to_string(longest_text) + " bytes.");
+}
+
 // A route's patterns are UTF-8: of other patterns TopicFilter cannot know.
 static void check_patterns(std::string_view patterns) {
     for (std::size_t at = 0; at < patterns.size(); ++at) {
@@ -81,7 +88,7 @@ Route::Route(std::uint32_t route_id, std::string route_name, std::string_view de
              std::string_view patterns, std::string_view options_json, const broker::Module& module)
     : id(route_id),
       name(std::move(route_name)),
-      topics(patterns),
+      topics(within_limit(patterns)),
       destination(parse_destination(destination_text, module)),
       options(read_route_options(options_json, module)),
       routing_key(routing_key_of(destination, options)) {

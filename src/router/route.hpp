@@ -71,6 +71,10 @@ class TopicFilter {
     bool everything_ = false;
 };
 
+// Of a name that a template makes, of a template and of a list of patterns, in bytes. Redis knows no limit, but a
+// header of 1 MB may stand in a template again and again.
+inline constexpr std::size_t longest_text = 64 * 1024;
+
 // Text with {topic}, {topic/} (dots become slashes), {key} (empty where there is none), {header:NAME}.
 // {{ and }} stand for the braces themselves.
 class Template {
@@ -78,7 +82,8 @@ class Template {
     Template() = default;
     explicit Template(std::string_view text);  // throws BadInput that lists the placeholders
     bool is_constant() const { return constant_; }
-    // The result is a view of `scratch`, of the template or of the event.
+    // The result is a view of `scratch`, of the template or of the event. Of one longer than longest_text there is no
+    // more than shows that it is.
     std::string_view render(const Event& event, std::string& scratch) const;
     std::string literal() const;  // what it has besides placeholders: every event's name has that
 

@@ -2,6 +2,7 @@
 // Who calls it: create_route (to check), delivery (to render, once per event and route).
 // Never: copies where a view will do.
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/headers.hpp"
 
@@ -21,12 +22,10 @@ constexpr std::string_view header_prefix = "header:";
 }
 
 // Strings as they are, numbers and the rest as JSON text, nothing for null and for what is missing.
-void append_header(std::string_view headers, const std::string& name, std::string& out) {
-    if (headers.empty()) return;
-    const auto object = parse_headers(headers);
-    if (!object.is_object()) return;
-    const auto found = object.find(name);
-    if (found == object.end() || found->is_null()) return;
+void append_header(const nlohmann::json& headers, const std::string& name, std::string& out) {
+    if (!headers.is_object()) return;
+    const auto found = headers.find(name);
+    if (found == headers.end() || found->is_null()) return;
     if (found->is_string()) {
         out += found->get_ref<const std::string&>();
     } else {
@@ -37,6 +36,9 @@ void append_header(std::string_view headers, const std::string& name, std::strin
 }  // namespace
 
 Template::Template(std::string_view text) {
+    if (text.size() > longest_text)
+        throw BadInput("template is too long", "It is " + std::to_string(text.size()) + " bytes long.",
+                       "The longest has " + std::to_string(longest_text) + " bytes.");
     if (text.empty()) bad_template(text, "The template is empty.");
     std::string plain;
     const auto end_plain = [&] {
@@ -87,7 +89,9 @@ std::string_view Template::render(const Event& event, std::string& scratch) cons
         if (only.part == Part::key) return event.key.value_or(std::string_view());
     }
     scratch.clear();
+    std::optional<nlohmann::json> headers;
     for (const auto& piece : pieces_) {
+        if (scratch.size() > longest_text) break;
         switch (piece.part) {
             case Part::text:
                 scratch += piece.text;
@@ -102,7 +106,9 @@ std::string_view Template::render(const Event& event, std::string& scratch) cons
                 scratch += event.key.value_or(std::string_view());
                 break;
             case Part::header:
-                append_header(event.headers, piece.text, scratch);
+                if (event.headers.empty()) break;
+                if (!headers) headers = parse_headers(event.headers);
+                append_header(*headers, piece.text, scratch);
                 break;
         }
     }

@@ -336,8 +336,8 @@ void check_routes(Checks& checks, bool starting) {
                        "tried again by itself, at most 30 s apart; the server log has more.");
         else if (strcmp(state, "lost") == 0)
             checks.put(name, "error", error,
-                       psprintf("Bring receivers up to date by other means, then SELECT eventbus.restart_route('%s').",
-                                text_at(i, 1)));
+                       psprintf("Bring receivers up to date by other means, then SELECT eventbus.restart_route(%s).",
+                                quote_literal_cstr(text_at(i, 1))));
         else if (strcmp(state, "stopped") == 0 && starting)
             checks.put(name, "ok", psprintf("its sender, for broker %s, is about to start", broker), nullptr);
         else if (strcmp(state, "stopped") == 0)

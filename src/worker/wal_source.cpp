@@ -84,7 +84,8 @@ void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
                                     : psprintf("was made anew or advanced by somebody, and begins at %s",
                                                wal::lsn_text(slot.confirmed)),
                        place_text(place)),
-             errhint("Bring receivers up to date by other means, then eventbus.restart_route('%s').", route->name)));
+             errhint("Bring receivers up to date by other means, then eventbus.restart_route(%s).",
+                     quote_literal_cstr(route->name))));
 }
 
 // A slot has no time of creation, but ours is never moved beyond a cursor that is on disk (confirm_wal): one that

@@ -217,6 +217,9 @@ def test_a_captured_change_names_table_and_column(encoded, out):
     assert diag.sqlstate == "22P05" and diag.message_primary == (
         'a change of table "customer" cannot be published: column "note" holds a character that cannot be delivered')
     assert "columns => '-note'" in diag.message_hint
+    db.run("""CREATE TABLE odd (id int PRIMARY KEY, "it's" text)""")
+    db.run("SELECT eventbus.capture('odd')")
+    assert """columns => '-"it''s"'.""" in refused(db, "INSERT INTO odd VALUES (1, chr(129))").message_hint
     db.run("INSERT INTO customer VALUES (1, 'é', 'y')")
     entry, = arrive(1)
     assert json.loads(entry["payload"])["after"]["name"] == "é"

@@ -121,6 +121,7 @@ def test_create_database_from_template(standing, make_database, cluster, frozen_
     assert timed(lambda: cluster.execute(f'CREATE DATABASE "{name}_copy" TEMPLATE "{standing.name}"')) < 10
     copy = make_database("copy", extension=False, create=False)
     copy.run("SELECT eventbus.alter_route('out', %s)", f"stream:{name}:copy")
+    copy.run("SELECT eventbus.adopt()")
     delivers_again(standing, frozen_redis, name)
 
     def copied():
@@ -275,6 +276,7 @@ def test_dump_and_restore_carry_brokers_and_routes(db, stream, make_database, cl
     dump = cluster.program("pg_dump", "-d", db.name)
     restored = make_database("restored", extension=False)
     cluster.program("psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", restored.name, standard_input=dump)
+    restored.run("SELECT eventbus.adopt()")
     restored.wait_state("out", "active")
     restored.run("SELECT eventbus.alter_route('out', %s)", f"stream:{name}:restored")
     event = restored.publish("t", "restored")

@@ -19,7 +19,7 @@ PUBLISHER = {"publish", "publish_bytes", "publish_now", "publish_text", "publish
 MONITOR_FUNCTIONS = {"delivery_status", "health", "redacted_url", "routes_for", "trigger_arguments", "trigger_condition",
                      "trigger_error"}
 OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
-    "alter_broker", "alter_route", "create_broker", "create_route", "discard", "drop_broker", "drop_route",
+    "adopt", "alter_broker", "alter_route", "create_broker", "create_route", "discard", "drop_broker", "drop_route", "home",
     "pause_route", "redeliver", "restart_route", "resume_route", "wait_for_route", "wake_workers"}
 FUNCTIONS = {"app": PUBLISHER, "operator": OPERATOR_FUNCTIONS, "monitor": MONITOR_FUNCTIONS}
 MONITOR_VIEWS = {"allowed", "broker", "captured", "route", "status"}

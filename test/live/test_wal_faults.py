@@ -360,6 +360,7 @@ def test_a_copy_of_a_database_begins_on_a_slot_of_its_own(db, route, redis_serve
     db.wait_status("out", delivered=1)
     make_copy(db)
     copy = make_database("copy", extension=False, create=False)
+    copy.run("SELECT eventbus.adopt()")
     copy.wait_state("out", "active", deadline=60)
     publish_wal(copy, "shop.of.the.copy", {})
     publish_wal(db, "shop.two", {})

@@ -95,6 +95,24 @@ def test_another_slot_of_the_same_name_is_lost(db, out, told, change):
     eventually(lambda: out()[-1] == "shop.last", 60)
 
 
+def test_what_a_hint_says_can_be_run_whatever_the_route_is_called(db, redis_server, name):
+    """What an operator has called it is no statement of theirs for those who do as the hint says."""
+    route = "it's'); SELECT ('\\"
+    db.broker("redis", redis_server.url)
+    db.route(route, "redis", f"stream:{name}", "shop.#", source="wal")
+    db.wait_state(route, "active", deadline=60)
+    since = db.cluster.log_size()
+    with without_workers(db):
+        remake(db, True)
+    db.wait_state(route, "lost", deadline=60)
+    hint = {check["name"]: check for check in db.health()}[f"route {route}"]["hint"]
+    literal = db.one("SELECT quote_literal(%s)", route)
+    assert hint.endswith(f"then SELECT eventbus.restart_route({literal}).")
+    assert f"then eventbus.restart_route({literal})." in db.cluster.log_text(since)
+    db.run(hint[hint.index("SELECT"):].rstrip("."))
+    db.wait_state(route, "active", deadline=60)
+
+
 def test_a_route_that_comes_later_takes_the_slot_that_is_there(db, out, redis_server, name):
     """It has no place in it yet, and none to lose."""
     with without_workers(db):

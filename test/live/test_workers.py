@@ -97,6 +97,7 @@ def test_tables_are_restored_in_any_order(served, make_database, cluster, redis_
         text.write("\n".join([*lines[:at], of_routes, *lines[at:]]))
     restored = make_database("restored", extension=False)
     cluster.program("pg_restore", "-L", listing, "--exit-on-error", "-d", restored.name, archive)
+    restored.run("SELECT eventbus.adopt()")
     restored.wait_state("out", "active")
     delivers(restored, redis_server, name)
     # What else the references are for, goes on.

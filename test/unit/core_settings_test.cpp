@@ -104,6 +104,13 @@ TEST(Url, UnixSockets) {
     EXPECT_EQ(url.password, "p");
 }
 
+TEST(Url, LongerThanAnyIsRefused) {
+    const std::string host(64 * 1024, 'h');
+    EXPECT_NO_THROW(parse_url("redis://" + host.substr(8), 6379));
+    EXPECT_THROW(parse_url("redis://" + host, 6379), BadInput);
+    EXPECT_EQ(redact_url("redis://u:hunter2@" + host).find("hunter2"), std::string::npos);
+}
+
 TEST(Url, MalformedIsRefusedWithoutQuotingIt) {
     const char* bad[] = {
         "",

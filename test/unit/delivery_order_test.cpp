@@ -91,6 +91,17 @@ TEST(Delivery, TemplatesStayReadableUntilTheTicketSettles) {
     EXPECT_EQ(w.finished.size(), 2U);
 }
 
+TEST(Delivery, AnEndlessNameIsADeadLetter) {
+    World w;
+    w.dispatcher.add_route(World::route(1, "#", "{}", "queue:{key}-{key}"), 1);
+    w.lend({{"a", std::string(64 * 1024, 'k')}, {"a", "k"}});
+    w.run();
+    EXPECT_EQ(w.broker.ids(1), (Ids{2}));
+    ASSERT_EQ(w.dead.size(), 1U);
+    EXPECT_EQ(w.dead[0].error, "the destination's name is longer than 64 kB for this event");
+    EXPECT_EQ(w.dead[0].attempts, 0U);
+}
+
 TEST(Delivery, AnEmptyNameIsADeadLetter) {
     World w;
     w.dispatcher.add_route(World::route(1, "#", "{}", "queue:{key}"), 1);

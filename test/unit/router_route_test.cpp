@@ -296,6 +296,31 @@ TEST(Route, LiteralPartsThatNoNameMayHave) {
     EXPECT_NO_THROW(Route(1, "r", "stream:+#", "#", "{}", redis()));
 }
 
+// Whoever makes a route, or an event for it, makes no sender hold gigabytes, or look for a header a million times.
+TEST(Route, TextsAreBounded) {
+    const std::string many(router::longest_text, 'q');
+    EXPECT_NO_THROW(Route(1, "r", "list:" + many, "#", "{}", redis()));
+    EXPECT_EQ(error_of([&] { Route(1, "r", "list:q" + many, "#", "{}", redis()); }).message(), "template is too long");
+    EXPECT_EQ(
+        error_of([&] { Route(1, "r", "exchange:x", "#", R"({"routing_key":"q)" + many + "\"}", amqp()); }).message(),
+        "template is too long");
+    std::string patterns = "a";
+    while (patterns.size() <= router::longest_text) patterns += ",a";
+    EXPECT_EQ(error_of([&] { Route(1, "r", "list:l", patterns, "{}", redis()); }).message(), "topics are too long");
+}
+
+TEST(Template, OfMoreThanAnyNameHasThereIsNoMoreThanThat) {
+    std::string text;
+    while (text.size() < router::longest_text - 20) text += "{header:h}";
+    const std::string headers = R"({"h":")" + std::string(1 << 20, 'h') + "\"}";
+    auto event = sample();
+    event.headers = headers;
+    std::string scratch;
+    const auto made = Template(text).render(event, scratch).size();
+    EXPECT_GT(made, router::longest_text);
+    EXPECT_LE(made, router::longest_text + (1 << 20));
+}
+
 TEST(Route, PatternsHaveNoControlCharacters) {
     const auto error = error_of([] { Route(1, "r", "stream:x", "a.\xc2\x85", "{}", redis()); });
     EXPECT_EQ(error.detail(), "A pattern has no control characters: U+0085.");
