@@ -32,7 +32,8 @@ struct AdoptedRoutes {
 
 AdoptedRoutes read_routes(const char* home) {
     run_query(
-        "SELECT r.id, r.name, r.broker_id, r.source = 'wal', EXISTS (SELECT FROM eventbus.cursor c WHERE c.route_id = r.id), "
+        "SELECT r.id, r.name, r.broker_id, r.source = 'wal', EXISTS (SELECT FROM eventbus.cursor c WHERE c.route_id = "
+        "r.id), "
         "CASE WHEN s.events_waiting > 0 THEN format('%s%s event%s', CASE WHEN s.waiting_estimated THEN 'about ' END, "
         "s.events_waiting, CASE WHEN s.events_waiting <> 1 THEN 's' END) END "
         "FROM eventbus.route_config r JOIN eventbus.broker_config b ON b.id = r.broker_id "
@@ -47,19 +48,17 @@ AdoptedRoutes read_routes(const char* home) {
 
 // As if the route were made now; what it has counted stays.
 void begin_now(const Adopted& route) {
-    run_query(
-        "SELECT delivered, dead, retries, skipped FROM eventbus.cursor WHERE route_id = $1 AND detour = 0",
-        {Argument::of(route.id)});
+    run_query("SELECT delivered, dead, retries, skipped FROM eventbus.cursor WHERE route_id = $1 AND detour = 0",
+              {Argument::of(route.id)});
     const int64 counted[4] = {int8_at(0, 1), int8_at(0, 2), int8_at(0, 3), int8_at(0, 4)};
     run_query("DELETE FROM eventbus.cursor WHERE route_id = $1", {Argument::of(route.id)});
     if (route.from_wal)
         log::make_wal_cursor(route.id);
     else
         log::make_cursor(route.id, false);
-    run_query(
-        "UPDATE eventbus.cursor SET delivered = $2, dead = $3, retries = $4, skipped = $5 WHERE route_id = $1",
-        {Argument::of(route.id), Argument::of(counted[0]), Argument::of(counted[1]), Argument::of(counted[2]),
-         Argument::of(counted[3])});
+    run_query("UPDATE eventbus.cursor SET delivered = $2, dead = $3, retries = $4, skipped = $5 WHERE route_id = $1",
+              {Argument::of(route.id), Argument::of(counted[0]), Argument::of(counted[1]), Argument::of(counted[2]),
+               Argument::of(counted[3])});
 }
 
 void adopt_route(const Adopted& route, bool at_cursor) {

@@ -27,13 +27,15 @@ static int read_ids(const char* query, int32** ids, MemoryContext memory) {
 int brokers_with_routes(BrokerVersion** brokers, MemoryContext memory) {
     run_query(
         "SELECT b.id, b.name, hashtextextended(b.xmin::text || string_agg(format(' %s:%s', r.id, r.xmin), '' "
-        "ORDER BY r.id), 0), bool_or(r.source = 'wal'), b.home IS DISTINCT FROM $1 FROM eventbus.broker_config b JOIN eventbus.route_config r ON "
+        "ORDER BY r.id), 0), bool_or(r.source = 'wal'), b.home IS DISTINCT FROM $1 FROM eventbus.broker_config b JOIN "
+        "eventbus.route_config r ON "
         "r.broker_id = b.id "
         "GROUP BY b.id, b.name, b.xmin, b.home ORDER BY 1",
         {Argument::of(static_cast<const char*>(home_of(MyDatabaseId)))}, true);
     auto count = static_cast<int>(SPI_processed);
     *brokers = static_cast<BrokerVersion*>(MemoryContextAlloc(memory, sizeof(BrokerVersion) * (count + 1)));
-    for (int i = 0; i < count; ++i) (*brokers)[i] = {int4_at(i, 1), keep(i, 2, memory), int8_at(i, 3), bool_at(i, 4), bool_at(i, 5)};
+    for (int i = 0; i < count; ++i)
+        (*brokers)[i] = {int4_at(i, 1), keep(i, 2, memory), int8_at(i, 3), bool_at(i, 4), bool_at(i, 5)};
     return count;
 }
 
@@ -46,7 +48,8 @@ int take_over_upgraded_brokers() {
     for (int i = 0; i < count; ++i)
         if (!is_null_at(i, 2) && is_same_but_for_server(text_at(i, 2), MyDatabaseId)) ids[taken++] = int4_at(i, 1);
     for (int i = 0; i < taken; ++i)
-        run_query("UPDATE eventbus.broker_config SET home = $2 WHERE id = $1", {Argument::of(ids[i]), Argument::of(home)});
+        run_query("UPDATE eventbus.broker_config SET home = $2 WHERE id = $1",
+                  {Argument::of(ids[i]), Argument::of(home)});
     return taken;
 }
 

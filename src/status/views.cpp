@@ -248,17 +248,20 @@ bool check_workers(Checks& checks) {
 // What is not delivered by intent, or because it is another's.
 void check_delivery(Checks& checks) {
     if (RecoveryInProgress()) return;
-    run_query("SELECT count(*), string_agg(name, ', ' ORDER BY name) FROM eventbus.broker_config WHERE home IS DISTINCT FROM $1",
-              {Argument::of(static_cast<const char*>(home_of(MyDatabaseId)))});
+    run_query(
+        "SELECT count(*), string_agg(name, ', ' ORDER BY name) FROM eventbus.broker_config WHERE home IS DISTINCT FROM "
+        "$1",
+        {Argument::of(static_cast<const char*>(home_of(MyDatabaseId)))});
     const bool any = int8_at(0, 1) > 0;
     const bool delivers = settings::copies == settings::copies_deliver;
     if (any && !delivers && !was_upgraded())
-        checks.put("copy", "error",
-                   psprintf("brokers that have come here by a dump or with a copy of their database: %s; nothing is "
-                            "delivered to them",
-                            text_at(0, 2)),
-                   "Point them elsewhere with eventbus.alter_broker, or drop them; then SELECT eventbus.adopt() goes on "
-                   "with what waits, eventbus.adopt('now') without it.");
+        checks.put(
+            "copy", "error",
+            psprintf("brokers that have come here by a dump or with a copy of their database: %s; nothing is "
+                     "delivered to them",
+                     text_at(0, 2)),
+            "Point them elsewhere with eventbus.alter_broker, or drop them; then SELECT eventbus.adopt() goes on "
+            "with what waits, eventbus.adopt('now') without it.");
     else if (any && delivers)
         checks.put("copy", "ok", psprintf("brokers of a copy, delivered to by eventbus.copies: %s", text_at(0, 2)),
                    nullptr);

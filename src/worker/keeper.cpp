@@ -63,7 +63,7 @@ struct Brokers {
     int count = 0;  // that are to be served,
     int all = 0;    // and behind them those that are not
     catalog::BrokerVersion* items = nullptr;
-    int of_copy = 0;               // of those, that have come here from elsewhere
+    int of_copy = 0;  // of those, that have come here from elsewhere
     char* of_copy_names = nullptr;
     char* setting = nullptr;  // what ALTER DATABASE says of eventbus.delivery
     char* database = nullptr;
@@ -199,25 +199,27 @@ void tell_pauses(const Brokers& brokers) {
     static int told_copy = 0;
     static bool told_off = false;
     if (brokers.of_copy > 0 && told_copy != brokers.of_copy)
-        ereport(WARNING,
-                (errmsg("pg_eventbus: database %s is a copy: nothing is delivered to brokers that it was copied with: %s",
-                        brokers.database, brokers.of_copy_names),
-                 errdetail("They were made in another database, or by a server of which this one is a copy, and that one "
-                           "may deliver to them. Their events wait; the log is kept to %s, and leaves its oldest out.",
-                           settings::max_log_size > 0 ? "eventbus.max_log_size" : "1 GB"),
-                 errhint("Point them elsewhere with eventbus.alter_broker or drop them; then SELECT eventbus.adopt() "
-                         "goes on with what waits, eventbus.adopt('now') without it.")));
+        ereport(
+            WARNING,
+            (errmsg("pg_eventbus: database %s is a copy: nothing is delivered to brokers that it was copied with: %s",
+                    brokers.database, brokers.of_copy_names),
+             errdetail("They were made in another database, or by a server of which this one is a copy, and that one "
+                       "may deliver to them. Their events wait; the log is kept to %s, and leaves its oldest out.",
+                       settings::max_log_size > 0 ? "eventbus.max_log_size" : "1 GB"),
+             errhint("Point them elsewhere with eventbus.alter_broker or drop them; then SELECT eventbus.adopt() "
+                     "goes on with what waits, eventbus.adopt('now') without it.")));
     if (brokers.of_copy == 0 && told_copy > 0)
         ereport(LOG, (errmsg("pg_eventbus: database %s has no brokers of a copy any more", brokers.database)));
     told_copy = brokers.of_copy;
     const bool off = !settings::delivery && brokers.all > 0;
     if (off && !told_off)
-        ereport(WARNING, (errmsg("pg_eventbus: nothing of database %s is delivered: eventbus.delivery is off",
-                                 brokers.database),
-                          errdetail("Events wait in the log and in the WAL."),
-                          errhint("Set eventbus.delivery = on, for the server or with ALTER DATABASE, and reload.")));
+        ereport(WARNING,
+                (errmsg("pg_eventbus: nothing of database %s is delivered: eventbus.delivery is off", brokers.database),
+                 errdetail("Events wait in the log and in the WAL."),
+                 errhint("Set eventbus.delivery = on, for the server or with ALTER DATABASE, and reload.")));
     if (!off && told_off)
-        ereport(LOG, (errmsg("pg_eventbus: delivery of database %s goes on: eventbus.delivery is on", brokers.database)));
+        ereport(LOG,
+                (errmsg("pg_eventbus: delivery of database %s goes on: eventbus.delivery is on", brokers.database)));
     told_off = off;
 }
 
