@@ -86,9 +86,10 @@ def test_event_and_key_in_trouble_delay_no_other(db, rabbit, name, beside, told)
             [("lost", n) for n in range(1, sick.published["lost"] + 1)]
         assert all(f"312 NO_ROUTE: exchange '{exchange}', routing key 'lost'" in letter["error"] for letter in letters)
         assert len(told('route "keys"', "is a dead letter", "NO_ROUTE")) == 1, "one line a minute"
-        db.wait_dead("vanishing", sick.count())
+        db.wait_state("vanishing", "held")
+        db.wait_error("vanishing", "there is no such queue, declare it")
+        assert db.status("vanishing")["dead"] == 0
         rabbit.declare(f"{name}_vanished")
-        db.run("SELECT eventbus.redeliver('vanishing')")
         rabbit.suspend_queue(f"{name}_mute", False)
         with rabbit.listener(f"{name}_vanished") as redelivered, rabbit.listener(f"{name}_full") as drained, \
                 rabbit.listener(f"{name}_mute") as heard_again:

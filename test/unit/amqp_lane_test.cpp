@@ -270,6 +270,29 @@ TEST_F(AmqpLane, AReturnThroughTheDefaultExchangeSaysThatThereIsNoQueue) {
               "312 NO_ROUTE: exchange '', routing key 'search'; there is no such queue, declare it");
 }
 
+TEST_F(AmqpLane, AQueueThatIsMissingHoldsTheRouteThatNamesIt) {
+    const EventId ids[] = {{0, 1}, {0, 2}, {0, 3}};
+    publish_event(1, ids[0], 10, {"", "search", false, true});
+    publish_event(2, ids[1], 10, {"", "made.of.the.event"});
+    publish_event(3, ids[2], 10, {"", "search", false, true});
+    for (const char* message : {"1", "3"}) {
+        ASSERT_TRUE(lane_.return_started(312, "NO_ROUTE", "", "search"));
+        ASSERT_TRUE(lane_.return_header(message, 0));
+    }
+    ASSERT_TRUE(lane_.return_started(312, "NO_ROUTE", "", "made.of.the.event"));
+    ASSERT_TRUE(lane_.return_header("2", 0));
+    ASSERT_TRUE(lane_.confirm(3, true, true, out_));
+    expect(1, Verdict::refused, Remedy::fix_settings);
+    expect(2, Verdict::refused, Remedy::park);
+    expect(3, Verdict::refused, Remedy::fix_settings);
+    out_.clear();
+    publish_event(4, {0, 4}, 10, {"", "search", false, true});
+    ASSERT_TRUE(lane_.return_started(311, "CONTENT_TOO_LARGE", "", "search"));
+    ASSERT_TRUE(lane_.return_header("4", 0));
+    ASSERT_TRUE(lane_.confirm(4, false, true, out_));
+    expect(4, Verdict::refused, Remedy::park);
+}
+
 TEST_F(AmqpLane, ReturnsOfEventsFromTheWalMeetTheirTicket) {
     const EventId ids[] = {{0x16B3748, 3}, {0x16B3748, 4}, {(1ull << 32) | 0xFFFFFFFF, 1}, {0, 3}};
     for (std::uint64_t ticket = 1; ticket <= 4; ++ticket) publish_event(ticket, ids[ticket - 1]);

@@ -92,7 +92,7 @@ TEST_F(AmqpRabbit, BodiesOfAllSizesArriveWhole) {
     }
 }
 
-TEST_F(AmqpRabbit, WhatNobodyTakesIsParked) {
+TEST_F(AmqpRabbit, WhatNobodyTakesIsParkedAndAMissingQueueHoldsItsRoute) {
     reader_.exchange("lonely");
     const Event event = event_of(1);
     ASSERT_TRUE(driven_.offer_soon(1, event, to_exchange, "lonely", "nobody.cares"));
@@ -100,7 +100,7 @@ TEST_F(AmqpRabbit, WhatNobodyTakesIsParked) {
     ASSERT_TRUE(driven_.until_settled(2));
     expect_settled(driven_, 1, Verdict::refused, Remedy::park,
                    "312 NO_ROUTE: exchange 'lonely', routing key 'nobody.cares'");
-    expect_settled(driven_, 2, Verdict::refused, Remedy::park, "exchange '', routing key 'no such queue'");
+    expect_settled(driven_, 2, Verdict::refused, Remedy::fix_settings, "exchange '', routing key 'no such queue'");
     EXPECT_EQ(driven_.link.state, LinkState::up);
 }
 

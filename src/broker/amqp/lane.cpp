@@ -91,10 +91,14 @@ void Lane::confirm_one(Ticket& ticket, std::uint64_t tag, bool acked, Settlement
         return;
     }
     if (one_by_one_ > 0) --one_by_one_;
-    if (returned.empty())
+    if (returned.empty()) {
         finish(ticket, Verdict::delivered, Remedy::none, {}, out);
-    else
-        finish(ticket, Verdict::refused, returned.mapped().remedy, std::move(returned.mapped().reason), out);
+        return;
+    }
+    // As a missing exchange: it is no event's trouble.
+    const bool holds = returned.mapped().no_queue && ticket.address.named_queue;
+    finish(ticket, Verdict::refused, holds ? Remedy::fix_settings : returned.mapped().remedy,
+           std::move(returned.mapped().reason), out);
 }
 
 bool Lane::confirm(std::uint64_t tag, bool multiple, bool acked, Settlements& out) {
@@ -152,8 +156,9 @@ bool Lane::return_started(unsigned code, std::string_view text, std::string_view
     passed_over_ = 0;
     const Remedy remedy = code == no_route || code == AMQP_CONTENT_TOO_LARGE ? Remedy::park : Remedy::unclear;
     std::string reason = words(code, text) + ": " + shown({exchange, routing_key});
-    if (code == no_route && exchange.empty()) reason += "; there is no such queue, declare it";
-    return_ = Return{remedy, std::move(reason), std::string(exchange), std::string(routing_key)};
+    const bool no_queue = code == no_route && exchange.empty();
+    if (no_queue) reason += "; there is no such queue, declare it";
+    return_ = Return{remedy, no_queue, std::move(reason), std::string(exchange), std::string(routing_key)};
     return true;
 }
 
@@ -167,7 +172,7 @@ bool Lane::return_header(std::string_view message_id, std::uint64_t body_size) {
     if (!event || !forget_given_up(*event)) {
         const std::uint64_t tag = returned_tag(*return_, event);
         if (tag == 0) return false;
-        returned_.emplace(tag, Returned{return_->remedy, std::move(return_->reason)});
+        returned_.emplace(tag, Returned{return_->remedy, return_->no_queue, std::move(return_->reason)});
         last_returned_ = tag;
     }
     return_->has_header = true;

@@ -88,6 +88,7 @@ class Lane {
     };
     struct Return {
         Remedy remedy = Remedy::park;
+        bool no_queue = false;
         std::string reason;
         std::string exchange;
         std::string routing_key;
@@ -96,6 +97,7 @@ class Lane {
     };
     struct Returned {
         Remedy remedy;
+        bool no_queue;  // where the default exchange leads to
         std::string reason;
     };
     struct Blame {

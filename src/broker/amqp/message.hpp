@@ -31,7 +31,7 @@ inline bool is_queue(const Outgoing& outgoing) {
     return outgoing.addressing->kind == "queue";
 }
 inline Address address_of(const Outgoing& outgoing) {
-    if (is_queue(outgoing)) return {{}, outgoing.name};
+    if (is_queue(outgoing)) return {{}, outgoing.name, false, !outgoing.addressing->varies};
     return {outgoing.name, outgoing.routing_key, outgoing.addressing->varies};
 }
 

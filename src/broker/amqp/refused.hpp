@@ -15,6 +15,7 @@ struct Address {
     std::string_view exchange;
     std::string_view routing_key;
     bool own_exchange = false;  // the exchange's name is made of the event
+    bool named_queue = false;   // all of the route goes to this queue
     bool operator==(const Address& other) const {
         return exchange == other.exchange && routing_key == other.routing_key;
     }
