@@ -304,7 +304,8 @@ TEST(RedisFake, SilenceWhileConnecting) {
     Pump secret(settings);
     expect_down(secret, Remedy::retry,
                 server.host().shown() +
-                    " took the connection, but does not answer the TLS handshake (it may not speak TLS; use redis:// then) within 0.15 s");
+                    " took the connection, but does not answer the TLS handshake (it may not speak TLS; use redis:// "
+                    "then) within 0.15 s");
 }
 
 TEST(RedisFake, SilenceWithTicketsOpen) {
