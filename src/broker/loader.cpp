@@ -22,6 +22,44 @@ constexpr Scheme schemes[] = {
     {"ws", "mqtt", 80},     {"wss", "mqtt", 443},    {"redis", "redis", 6379}, {"rediss", "redis", 6379},
 };
 
+// What other clients and libraries call it, and what is no broker of ours.
+struct Other {
+    std::string_view names;  // between blanks
+    std::string_view detail;
+    std::string_view hint;
+};
+
+constexpr Other others[] = {
+    {" tcp ", "Some MQTT clients write tcp:// for MQTT without TLS.",
+     "Write mqtt://, or amqp:// or redis:// for a broker of those."},
+    {" ssl tls tcps ", "Some MQTT clients write it for MQTT with TLS.",
+     "Write mqtts://, or amqps:// or rediss:// for a broker of those."},
+    {" mqtt+tcp mqtt5 mqttv5 mosquitto emqx ", "", "Write mqtt://."},
+    {" mqtt+ssl mqtt+tls mqttssl mqtts+tcp mqtt-tls ", "", "Write mqtts://."},
+    {" mqtt+ws ws+mqtt mqttws ", "", "Write ws://."},
+    {" mqtt+wss wss+mqtt mqttwss mqtts+ws ", "", "Write wss://."},
+    {" rabbitmq rabbit pyamqp lavinmq amqp+tcp ", "RabbitMQ is spoken to in AMQP.", "Write amqp://."},
+    {" rabbitmqs rabbits amqp+ssl amqp+tls amqpssl amqp-tls ", "", "Write amqps://."},
+    {" amqp10 amqp1 amqp+1 ", "AMQP 1.0 is another protocol than AMQP 0-9-1, which amqp:// is.", ""},
+    {" valkey keydb redis+tcp dragonfly ", "It is spoken to in Redis' protocol.", "Write redis://."},
+    {" valkeys redis+tls redis+ssl redis-tls redis-ssl redistls tls+redis ", "", "Write rediss://."},
+    {" redis+socket redis-socket redis+unix unix unixsocket ", "", "Write redis:///path/of/socket."},
+    {" redis-sentinel redis+sentinel sentinel rediss+sentinel redis+cluster ",
+     "Sentinels and clusters are not followed.", "Write redis:// with the server's own host, or several of them."},
+    {" postgres postgresql pg pgsql ", "That is the URL of a database. A broker is where its events go.", ""},
+    {" http https webhook ", "HTTP is not there yet.", "MQTT in a WebSocket is ws:// or wss://."},
+    {" kafka kafkas kafka+ssl ", "Kafka is not there yet.", ""},
+    {" nats nats+tls tls+nats ", "NATS is not there yet.", "A NATS server with MQTT switched on takes mqtt://."},
+    {" pulsar pulsar+ssl sqs sns pubsub gcppubsub azure sb stomp grpc zmq ", "It is not there yet.", ""},
+};
+
+const Other* find_other(std::string_view name) {
+    const std::string wanted = ' ' + std::string(name) + ' ';
+    for (const Other& other : others)
+        if (other.names.find(wanted) != std::string_view::npos) return &other;
+    return nullptr;
+}
+
 const Scheme& find_scheme(std::string_view name) {
     std::string known;
     for (const Scheme& scheme : schemes) {
@@ -29,7 +67,11 @@ const Scheme& find_scheme(std::string_view name) {
         if (!known.empty()) known += ", ";
         known += scheme.name;
     }
-    throw BadInput("unknown URL scheme \"" + std::string(name) + "\"", {}, "Known schemes: " + known + ".");
+    const Other* other = find_other(name);
+    std::string hint(other != nullptr ? other->hint : "");
+    hint += (hint.empty() ? "Known schemes: " : " Known schemes: ") + known + '.';
+    throw BadInput("unknown URL scheme \"" + std::string(name) + "\"",
+                   std::string(other != nullptr ? other->detail : ""), hint);
 }
 
 struct Loaded {

@@ -18,7 +18,6 @@
 #include "wal/slot.hpp"
 
 extern "C" {
-#include "commands/trigger.h"
 #include "utils/builtins.h"
 }
 
@@ -236,7 +235,6 @@ EVENTBUS_SQL_FUNCTION(eventbus_drop_route);
 EVENTBUS_SQL_FUNCTION(eventbus_pause_route);
 EVENTBUS_SQL_FUNCTION(eventbus_resume_route);
 EVENTBUS_SQL_FUNCTION(eventbus_restart_route);
-EVENTBUS_SQL_FUNCTION(eventbus_configuration_changed);
 }
 
 using namespace eventbus;
@@ -359,12 +357,4 @@ Datum eventbus_restart_route(PG_FUNCTION_ARGS) {
     finish_as_owner(caller);
     intake::configuration_changed();
     PG_RETURN_VOID();
-}
-
-Datum eventbus_configuration_changed(PG_FUNCTION_ARGS) {
-    if (!CALLED_AS_TRIGGER(fcinfo))
-        ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-                        errmsg("eventbus.configuration_changed is called by a trigger only")));
-    intake::configuration_changed();
-    return PointerGetDatum(nullptr);
 }

@@ -14,7 +14,7 @@ COMMENT ON TABLE eventbus.broker_config IS 'brokers as the senders read them, pa
 CREATE TABLE eventbus.route_config (
     id          integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name        text        NOT NULL UNIQUE,
-    broker_id   integer     NOT NULL REFERENCES eventbus.broker_config (id),
+    broker_id   integer     NOT NULL,  -- a brokers; see the triggers "gone"
     destination text        NOT NULL,
     topics      text        NOT NULL,
     options     jsonb       NOT NULL DEFAULT '{}',
@@ -29,11 +29,19 @@ COMMENT ON TABLE eventbus.route_config IS 'routes as the senders read them; read
 
 CREATE FUNCTION eventbus.configuration_changed() RETURNS trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_configuration_changed';
-COMMENT ON FUNCTION eventbus.configuration_changed() IS 'trigger function: at commit, makes the workers look at brokers and routes anew, those of a restored dump as well';
+COMMENT ON FUNCTION eventbus.configuration_changed() IS 'trigger function: at commit, makes the workers look at brokers and routes anew, those of a restored dump as well; for each row that is deleted: an error (23503) for a broker that routes use, and a route''s dead letters go with it';
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON eventbus.broker_config
     FOR EACH STATEMENT EXECUTE FUNCTION eventbus.configuration_changed();
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON eventbus.route_config
     FOR EACH STATEMENT EXECUTE FUNCTION eventbus.configuration_changed();
+-- In the place of foreign keys: a broker that routes use cannot be deleted, and a route's dead letters go with it. Rows
+-- that come in are not checked; whoever makes one locks what it refers to. pg_restore -j loads route_config before
+-- broker_config, if it likes, and the check of each of thousands of dead letters would cost as much as the letter. (A
+-- foreign key whose checks are switched off has them back after pg_upgrade: a dump does not say so.)
+CREATE TRIGGER gone AFTER DELETE ON eventbus.broker_config
+    FOR EACH ROW EXECUTE FUNCTION eventbus.configuration_changed();
+CREATE TRIGGER gone AFTER DELETE ON eventbus.route_config
+    FOR EACH ROW EXECUTE FUNCTION eventbus.configuration_changed();
 
 COMMENT ON SEQUENCE eventbus.broker_config_id_seq IS 'ids of brokers';
 COMMENT ON SEQUENCE eventbus.route_config_id_seq IS 'ids of routes';
@@ -87,7 +95,7 @@ COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_
 COMMENT ON COLUMN eventbus.cursor.detour IS '0: the route itself; otherwise a key, or events without one, that the broker refuses for long, and that the route passes over';
 
 CREATE TABLE eventbus.dead_letter_store (
-    route_id      integer     NOT NULL REFERENCES eventbus.route_config (id) ON DELETE CASCADE,
+    route_id      integer     NOT NULL,
     event_id      bigint      NOT NULL,
     lsn           pg_lsn,
     number        bigint,
@@ -107,22 +115,6 @@ CREATE TABLE eventbus.dead_letter_store (
     PRIMARY KEY (route_id, event_id)
 );
 CREATE INDEX dead_letter_store_requeued ON eventbus.dead_letter_store (route_id) WHERE requeued;
--- Foreign keys go on to delete and to forbid deleting, but rows are not checked as they come in: whoever makes one locks
--- what it refers to. pg_restore -j loads route_config before broker_config, if it likes, and the check of each of
--- thousands of dead letters would cost as much as the letter.
-DO $$
-DECLARE
-    checks record;
-BEGIN
-    FOR checks IN SELECT t.tgrelid::pg_catalog.regclass AS on_table, t.tgname
-                  FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_constraint c ON c.oid = t.tgconstraint
-                  WHERE c.contype = 'f' AND t.tgrelid = c.conrelid
-                  AND c.conrelid IN ('eventbus.route_config'::pg_catalog.regclass,
-                                     'eventbus.dead_letter_store'::pg_catalog.regclass) LOOP
-        EXECUTE pg_catalog.format('ALTER TABLE %s DISABLE TRIGGER %I', checks.on_table, checks.tgname);
-    END LOOP;
-END
-$$;
 COMMENT ON TABLE eventbus.dead_letter_store IS 'events that a broker refused for good, whole; read eventbus.dead_letter instead';
 COMMENT ON COLUMN eventbus.dead_letter_store.lsn IS 'of an event from the WAL: where its transaction''s commit stands, and in number the how-manieth of its changes it is';
 

@@ -320,11 +320,11 @@ void follow_configuration() {
     }
     place_routes(placed);
     foreach (cell, fresh) add(static_cast<SenderRoute*>(lfirst(cell)));
-    List* to_send = NIL;
+    // Remembered in the routes: what is allocated here goes with the transaction.
     for (int i = 0; i < count; ++i) {
         SenderRoute* route = find_route(routes[i].id);
         if (route == nullptr) continue;  // it cannot be used
-        if (routes[i].dead_letters_to_send > 0) to_send = lappend(to_send, route);
+        route->has_letters_to_send = routes[i].dead_letters_to_send > 0;
     }
     foreach (cell, list_copy(sender.routes)) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -336,7 +336,7 @@ void follow_configuration() {
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         end_if_discarded(route);
-        if (route->redelivery != nullptr || !list_member_ptr(to_send, route)) continue;
+        if (route->redelivery != nullptr || !route->has_letters_to_send) continue;
         begin_redelivery(route);
         feed_redelivery(route);
     }

@@ -167,6 +167,7 @@ struct SenderRoute {
     status::Route* shared;            // or nullptr where shared memory has no room
     SteadyTime dead_told_at;          // when the log last heard of its dead letters
     bool seen;                        // by the configuration just read
+    bool has_letters_to_send;         // says the configuration just read
 };
 
 // A route from the log whose row cannot be used.

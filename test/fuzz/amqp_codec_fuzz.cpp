@@ -30,7 +30,7 @@ void read_payload(std::string_view payload) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const fuzz::Exact bytes(fuzz::view(data, size));
     read_payload(bytes.view());
-    static_cast<void>(not_amqp(bytes.view()));
+    static_cast<void>(not_amqp(bytes.view(), "amqp"));
     FrameWriter frames;
     std::string out;
     BrokerSettings settings;

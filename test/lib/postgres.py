@@ -28,19 +28,19 @@ DEFAULTS = {
 PLUGINS = f"pgoutput, test_decoding, pg_eventbus, {os.environ.get('WAL2JSON_PLUGIN', 'wal2json')}"
 
 
-def directory_of(what):
+def directory_of(what, pg_config=None):
     """Where pg_config says that it is: bindir, pkglibdir, sharedir."""
-    return subprocess.run([os.environ.get("PG_CONFIG", "pg_config"), f"--{what}"], check=True,
+    return subprocess.run([pg_config or os.environ.get("PG_CONFIG", "pg_config"), f"--{what}"], check=True,
                           stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-def bin_directory():
-    return directory_of("bindir")
+def bin_directory(pg_config=None):
+    return directory_of("bindir", pg_config)
 
 
-def knows_setting(name):
+def knows_setting(name, binaries=None):
     """Whether this server has the setting: new minors bring some, and older ones would not start with them."""
-    known = subprocess.run([os.path.join(bin_directory(), "postgres"), "--describe-config"], check=True,
+    known = subprocess.run([os.path.join(binaries or bin_directory(), "postgres"), "--describe-config"], check=True,
                            stdout=subprocess.PIPE, text=True).stdout
     return any(line.split("\t", 1)[0] == name for line in known.splitlines())
 
@@ -53,12 +53,14 @@ def unprivileged_user():
 class PostgresCluster:
     """config: a dictionary of settings as they stand in postgresql.conf (texts in quotes). None removes one.
     environment: variables that the server has beside its own. initdb: further options of initdb. postgres: the program,
-    where it is that of another installation."""
+    where it is that of another installation. pg_config: of another version, whose programs are used then."""
 
-    def __init__(self, preload=True, config=None, name="pg", copy_of=None, environment=None, initdb=(), postgres=None):
+    def __init__(self, preload=True, config=None, name="pg", copy_of=None, environment=None, initdb=(), postgres=None,
+                 pg_config=None):
         self.user = unprivileged_user()
         self.superuser = "postgres"
-        self.postgres = postgres or os.path.join(bin_directory(), "postgres")
+        self.binaries = bin_directory(pg_config)
+        self.postgres = postgres or os.path.join(self.binaries, "postgres")
         self.environment = dict(os.environ, **environment) if environment else None
         self.port = free_port()
         self.directory = make_directory(name, self.user)
@@ -66,7 +68,7 @@ class PostgresCluster:
         self.log_path = os.path.join(self.directory, "log")
         self.process = None
         self.config = dict(DEFAULTS, unix_socket_directories=f"'{self.directory}'", port=self.port)
-        if knows_setting("output_plugin_libraries"):
+        if knows_setting("output_plugin_libraries", self.binaries):
             self.config["output_plugin_libraries"] = f"'{PLUGINS}'"
         if preload:
             self.config["shared_preload_libraries"] = "'pg_eventbus'"
@@ -82,7 +84,7 @@ class PostgresCluster:
         self.write_config()
 
     def _run(self, program, *arguments):
-        process = Process([os.path.join(bin_directory(), program), *arguments], self.log_path, self.user,
+        process = Process([os.path.join(self.binaries, program), *arguments], self.log_path, self.user,
                           directory=self.directory)
         process.wait(120)
         if process.child.returncode != 0:
@@ -182,7 +184,7 @@ class PostgresCluster:
 
     def program(self, name, *arguments, standard_input=None):
         """Runs a client program of this server's version as the superuser; returns what it prints."""
-        done = subprocess.run([os.path.join(bin_directory(), name), "-h", self.directory, "-p", str(self.port), "-U",
+        done = subprocess.run([os.path.join(self.binaries, name), "-h", self.directory, "-p", str(self.port), "-U",
                                self.superuser, *arguments], input=standard_input, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"{name} failed: {done.stderr}")

@@ -238,7 +238,7 @@ def test_a_broker_that_does_not_answer_mqtt_5_gets_a_hint(db):
         db.broker("old", fake.url, connect_timeout=1)
         db.route("out", "old", "topic:x")
         publish(db, 10)
-        db.wait_error("out", r'did not answer the login .*MQTT 3\.1\.1.* option version to "3\.1\.1"')
+        db.wait_error("out", r'did not answer the login .*MQTT 3\.1\.1.*"version": "3\.1\.1"')
         assert {version for version, _ in fake.connects} == {5}
         db.run("SELECT eventbus.alter_broker('old', options => '{\"version\": \"3.1.1\", \"connect_timeout\": 1}')")
         db.wait_status("out", delivered=10, state="active")

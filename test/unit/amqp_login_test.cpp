@@ -104,14 +104,19 @@ TEST(AmqpLogin, OtherProtocolsAreNamed) {
     };
     expect_down(greeted_with({"AMQP\0\1\0\0", 8}), Remedy::retry, "offers protocol header AMQP 0.1.0.0");
     expect_down(greeted_with("HTTP/1.1 400 Bad Request\r\nServer: x\r\n"), Remedy::retry,
-                "not an AMQP broker: it answered \"HTTP/1.1 400 Bad Request\"");
-    expect_down(greeted_with({"\x15\x03\x03\x00\x02\x02\x46", 7}), Remedy::retry, "amqps");
+                "the server answers in HTTP (\"HTTP/1.1 400 Bad Request\"): it is a web server or a proxy");
+    expect_down(greeted_with("-ERR unknown command\r\n"), Remedy::retry,
+                "the server speaks Redis' protocol on this port, whose scheme is redis://");
+    expect_down(greeted_with("hello, who is there?\r\n"), Remedy::retry,
+                "not an AMQP broker: it answered \"hello, who is there?\"");
+    expect_down(greeted_with({"\x15\x03\x03\x00\x02\x02\x46", 7}), Remedy::retry,
+                "the server speaks TLS on this port: use amqps:// in the broker's URL");
     expect_down(greeted_with({"\x01\x00\x00\x7f\xff\xff\xff\x00", 8}), Remedy::retry, "malformed frame");
     expect_down(greeted_with({"\x01\x00\x00\x00\x00\x00\x02\x00\x0a\xce", 10}), Remedy::retry, "malformed method");
 }
 
 TEST(AmqpLogin, ClosedAtOnceAndSilence) {
-    expect_down(outcome([](Peer&) {}), Remedy::retry, "before the broker's greeting");
+    expect_down(outcome([](Peer&) {}), Remedy::retry, "; if it wants TLS on this port, use amqps://");
     expect_down(outcome([](Peer& peer) { peer.wait_for_end(); }, "", 300), Remedy::retry,
                 "the broker did not greet within 300 ms");
     const auto start_and_silence = [](Peer& peer) {

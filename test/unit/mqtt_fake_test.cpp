@@ -221,6 +221,32 @@ TEST(MqttLogin, WhatIsNoMQTT) {
     }
 }
 
+// Whoever else answers is named; what to write instead as well.
+TEST(MqttLogin, StrangersAreNamed) {
+    const auto answered = [](const std::string& words, const std::string& more = "") {
+        FakeBroker broker({[&](Peer& peer) {
+            peer.hello();
+            for (const char byte : words) {  // also where it dribbles
+                peer.send(std::string(1, byte));
+                std::this_thread::yield();
+            }
+            if (more.empty()) peer.wait_for_end();
+        }});
+        Pump pump(mqtt_settings(broker.url(), R"({"connect_timeout":5})"));
+        EXPECT_TRUE(pump.down());
+        EXPECT_EQ(pump.link.remedy, Remedy::retry);
+        return pump.link.reason;
+    };
+    EXPECT_EQ(answered("HTTP/1.1 400 Bad Request\r\n\r\n").find("the server answers in HTTP (\"HTTP/1."), 0U);
+    EXPECT_NE(answered("HTTP/1.1 400 Bad Request\r\n\r\n").find("use ws:// there"), std::string::npos);
+    EXPECT_EQ(answered({"\x15\x03\x03\0\x02\x02\x46", 7}),
+              "the server speaks TLS on this port: use mqtts:// in the broker's URL");
+    EXPECT_EQ(answered({"AMQP\0\0\x09\x01", 8}), "the server speaks AMQP on this port, whose scheme is amqp://");
+    EXPECT_EQ(answered("INFO {\"server_id\":1}\r\n"), "the server speaks NATS on this port");
+    // However long its line is.
+    EXPECT_LT(answered("HTTP/" + std::string(3000, 'x')).size(), 250U);
+}
+
 TEST(MqttLogin, DestroyedWhileItConnects) {
     FakeBroker broker({until_the_end});
     Pump pump(mqtt_settings(broker.url()));

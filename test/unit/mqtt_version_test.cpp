@@ -57,6 +57,11 @@ class Versioned {
     FakeBroker broker_;
 };
 
+const std::string hung_up =
+    "connection lost before the broker answered the login: the server closed the connection; if it wants TLS on this "
+    "port, use mqtts://";
+const std::string if_not_5 = "; if it only knows MQTT 3.1.1, set \"version\": \"3.1.1\" in the broker's options";
+
 bool has_id(const Published& message) {
     return std::find(message.properties.begin(), message.properties.end(),
                      std::pair<std::string, std::string>{"event-id", "1"}) != message.properties.end();
@@ -90,8 +95,7 @@ TEST(MqttVersion, AHangUpIsNoRefusal) {
         const Link link = broker.connect(hang_ups);
         EXPECT_EQ(link.state, LinkState::down);
         EXPECT_EQ(link.remedy, Remedy::retry);
-        EXPECT_EQ(link.reason,
-                  "connection lost before the broker answered the login: the server closed the connection");
+        EXPECT_EQ(link.reason, hung_up + (hang_ups < 3 ? if_not_5 : ""));
         EXPECT_TRUE(has_id(broker.deliver())) << hang_ups;
         EXPECT_EQ(broker.asked().back(), version_5);
     }
@@ -99,8 +103,7 @@ TEST(MqttVersion, AHangUpIsNoRefusal) {
 
 TEST(MqttVersion, ABrokerThatHangsUpOnMQTT5AloneIsToldAndServed) {
     Versioned broker([](unsigned version, std::size_t) { return version == version_3; });
-    EXPECT_EQ(broker.connect(2).reason,
-              "connection lost before the broker answered the login: the server closed the connection");
+    EXPECT_EQ(broker.connect(2).reason, hung_up + if_not_5);
     const Link told = broker.connect(1);
     EXPECT_EQ(told.state, LinkState::down);
     EXPECT_EQ(told.remedy, Remedy::retry);
@@ -181,14 +184,25 @@ TEST(MqttVersion, ABlackHoleHasADeadlineAndIsNeverJoined) {
         Pump pump(mqtt_settings(broker.url(), R"({"connect_timeout":0.2})"));
         ASSERT_TRUE(pump.down());
         EXPECT_EQ(pump.link.remedy, Remedy::retry);
-        EXPECT_EQ(
-            pump.link.reason,
-            "the broker did not answer the login within 200 ms (to MQTT 5; for one that only knows MQTT 3.1.1 set "
-            "the broker option version to \"3.1.1\")");
+        EXPECT_EQ(pump.link.reason, "the broker did not answer the login within 200 ms" + if_not_5);
     }
     Pump old(mqtt_settings(broker.url(), R"({"connect_timeout":0.2,"version":"3.1.1"})"));
     ASSERT_TRUE(old.down());
     EXPECT_EQ(old.link.reason, "the broker did not answer the login within 200 ms");
     // No other version is tried: a frozen broker would lose the events' ids.
     EXPECT_EQ(versions, (Versions{5, 5, 5, 5, 5, 4}));
+}
+
+// A broker that is told to be spoken to in 5 alone says no; nobody falls back.
+TEST(MqttVersion, ARefusalOf5SaysWhatToSet) {
+    FakeBroker broker({[](Peer& peer) {
+        peer.hello();
+        peer.connack(0x84);
+        peer.wait_for_end();
+    }});
+    Pump pump(mqtt_settings(broker.url(), R"({"version":"5"})"));
+    ASSERT_TRUE(pump.down());
+    EXPECT_EQ(pump.link.reason,
+              "login refused: unsupported protocol version (0x84); set \"version\": \"3.1.1\" in the "
+              "broker's options");
 }

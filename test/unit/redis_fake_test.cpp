@@ -208,9 +208,22 @@ TEST(RedisFake, Garbage) {
         expect_delivered(pump.settled[1]);
         expect_unknown(pump.settled[2], reason);
     }
-    Server login(says("SSH-2.0-OpenSSH\r\n"));
-    Pump pump("redis://" + login.host().shown());
-    expect_down(pump, Remedy::retry, reason);
+    for (const auto& [words, why] : std::vector<std::pair<std::string, std::string>>{
+             {"SSH-2.0-OpenSSH\r\n", "the server speaks SSH on this port"},
+             {"\x15\x03\x01", "the server speaks TLS on this port: use rediss:// in the broker's URL"},
+             {{"AMQP\0\0\x09\x01", 8}, "the server speaks AMQP on this port, whose scheme is amqp://"},
+             {"HTTP/1.1 400 Bad Request\r\n\r\n",
+              "the server answers in HTTP (\"HTTP/1.1 400 Bad Request\"): it is a web server or a proxy, or another "
+              "port "
+              "of the broker"},
+             {"SSS", reason}}) {
+        Server login(says(words));
+        Pump pump("redis://" + login.host().shown());
+        expect_down(pump, Remedy::retry, why);
+    }
+    Server leaves([](Socket& socket) { receive_commands(socket, "SETNAME", 1); });
+    Pump left("redis://" + leaves.host().shown());
+    expect_down(left, Remedy::retry, "the server closed the connection; if it wants TLS on this port, use rediss://");
 
     Server endless(after_login([](Socket& socket) {
         std::string flood(1 << 16, 'x');
@@ -291,7 +304,8 @@ TEST(RedisFake, SilenceWhileConnecting) {
     Pump secret(settings);
     expect_down(secret, Remedy::retry,
                 server.host().shown() +
-                    " took the connection, but does not answer the TLS handshake (it may not speak TLS) within 0.15 s");
+                    " took the connection, but does not answer the TLS handshake (it may not speak TLS; use redis:// "
+                    "then) within 0.15 s");
 }
 
 TEST(RedisFake, SilenceWithTicketsOpen) {

@@ -230,18 +230,34 @@ TEST_F(TlsStream, LastWordsAndOrderlyClose) {
 }
 
 TEST_F(TlsStream, ServersThatDoNotSpeakTls) {
+    TlsSettings settings = trusting("ca.pem");
+    settings.scheme = "rediss";
     Server talks([](Socket& socket) {
         socket.receive();
         socket.send("-ERR what is this\r\n");
         socket.wait_for_end();
     });
-    Stream stream(talks.host(), trusting("ca.pem"));
+    Stream stream(talks.host(), settings);
     ASSERT_TRUE(closes(stream));
-    EXPECT_EQ(stream.error(), "TLS handshake failed: wrong version number");
+    EXPECT_EQ(stream.error(),
+              "TLS handshake failed: wrong version number; the server does not speak TLS on this port: use redis:// in "
+              "the broker's URL");
     EXPECT_FALSE(stream.is_settings_error());
 
     Server leaves([](Socket& socket) { socket.receive(); });
-    Stream left(leaves.host(), trusting("ca.pem"));
+    Stream left(leaves.host(), settings);
     ASSERT_TRUE(closes(left));
-    EXPECT_EQ(left.error(), "the server closed the connection during the TLS handshake");
+    EXPECT_EQ(left.error(),
+              "the server closed the connection during the TLS handshake; if it does not speak TLS on this port, use "
+              "redis://");
+
+    Server web([](Socket& socket) {
+        socket.receive();
+        socket.send("HTTP/1.1 400 Bad Request\r\n\r\n");
+        socket.wait_for_end();
+    });
+    Stream to_web(web.host(), settings);
+    ASSERT_TRUE(closes(to_web));
+    EXPECT_NE(to_web.error().find("the server answers in HTTP (\"HTTP/1.1 400 Bad Request\")"), std::string::npos)
+        << to_web.error();
 }

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "broker/stream/strangers.hpp"
+
 namespace eventbus::broker::amqp {
 
 namespace {
@@ -109,7 +111,8 @@ bool AmqpDriver::take_inbox(TimePoint now) {
 std::string AmqpDriver::lost_stream() const {
     switch (phase_) {
         case Phase::start:
-            return "connection lost before the broker's greeting: " + stream_.error();
+            return "connection lost before the broker's greeting: " + stream_.error() +
+                   (stream_.left() ? if_it_wants_tls(settings_.url.scheme) : "");
         case Phase::tune:
             return "login refused: the broker closed the connection: " + stream_.error();
         case Phase::open_ok:

@@ -22,8 +22,10 @@ std::string words_of(const Method& close) {
 
 void AmqpDriver::receive() {
     if (phase_ == Phase::start) {
-        if (std::string problem = not_amqp(stream_.inbox()); !problem.empty()) return fail(Remedy::retry, problem);
-        if (stream_.inbox().starts_with("A")) return;  // the rest of another version's header is still to come
+        const std::string_view greeting = stream_.inbox();
+        if (std::string problem = not_amqp(greeting, settings_.url.scheme); !problem.empty())
+            return fail(Remedy::retry, problem);
+        if (!greeting.starts_with(static_cast<char>(AMQP_FRAME_METHOD))) return;  // the rest of it is still to come
     }
     std::size_t consumed = 0;
     while (phase_ != Phase::down) {

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "broker/driver.hpp"
+#include "broker/stream/strangers.hpp"
 #include "core/bad_input.hpp"
 
 namespace eventbus::broker::amqp {
@@ -75,7 +76,7 @@ ClientSettings::ClientSettings(const BrokerSettings& settings)
     heartbeat_s = std::min<std::uint32_t>(heartbeat_s, std::numeric_limits<std::uint16_t>::max());
 }
 
-std::string not_amqp(std::string_view greeting) {
+std::string not_amqp(std::string_view greeting, std::string_view scheme) {
     constexpr std::string_view mark = "AMQP";
     if (greeting.empty()) return {};
     if (greeting.front() == AMQP_FRAME_METHOD) return {};
@@ -85,8 +86,8 @@ std::string not_amqp(std::string_view greeting) {
         return "the broker does not speak AMQP 0-9-1: it offers protocol header AMQP " + digit(4) + "." + digit(5) +
                "." + digit(6) + "." + digit(7);
     }
-    if (greeting.front() == '\x15' || greeting.front() == '\x16')
-        return "the broker speaks TLS on this port: the URL's scheme must be amqps";
+    if (std::string known = stranger(greeting, scheme); !known.empty()) return known;
+    if (may_be_stranger(greeting)) return {};
     std::string shown = printable(greeting.substr(0, std::min<std::size_t>(greeting.find_first_of("\r\n"), 40)));
     std::replace_if(
         shown.begin(), shown.end(), [](unsigned char byte) { return byte >= 0x80; }, '?');

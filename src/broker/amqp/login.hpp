@@ -31,7 +31,7 @@ struct Limits {
 
 // Words that stand for an answer that is no AMQP 0-9-1 frame: another protocol, another version, TLS.
 // Empty while it looks right.
-std::string not_amqp(std::string_view greeting);
+std::string not_amqp(std::string_view greeting, std::string_view scheme);
 
 // Appends connection.start-ok. Returns why it can't log in; empty when it could.
 std::string append_start_ok(FrameWriter& frames, std::string& out, std::string_view mechanisms,

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "broker/mqtt/reasons.hpp"
+#include "broker/stream/strangers.hpp"
 
 namespace eventbus::broker::mqtt {
 
@@ -169,11 +170,12 @@ void MqttDriver::keep_time(TimePoint now) {
 std::string MqttDriver::no_answer() const {
     const std::string limit = " within " + seconds_text(settings_.options.connect_timeout_ms);
     if (phase_ == Phase::wire) return wire_->missing() + limit;
+    return "the broker did not answer the login" + limit + if_not_5();
+}
+
+std::string MqttDriver::if_not_5() const {
     const bool may_be_too_new = limits_.version == MqttVersion::v5 && !session_->took_5;
-    return "the broker did not answer the login" + limit +
-           (may_be_too_new ? " (to MQTT 5; for one that only knows MQTT 3.1.1 set the broker option version to "
-                             "\"3.1.1\")"
-                           : "");
+    return may_be_too_new ? "; if it only knows MQTT 3.1.1, " + ask_for_3() : "";
 }
 
 std::string MqttDriver::shown_client_id() const {
@@ -224,7 +226,9 @@ void MqttDriver::wire_closed() {
     }
     if (phase_ != Phase::connack) return fail(remedy, wire_->error());
     if (remedy == Remedy::retry && hung_up_on_5()) return;
-    fail(remedy, "connection lost before the broker answered the login: " + wire_->error());
+    std::string reason = "connection lost before the broker answered the login: " + wire_->error();
+    if (wire_->left() && !session_->worked) reason += if_it_wants_tls(settings_.url.scheme) + if_not_5();
+    fail(remedy, std::move(reason));
 }
 
 // MQTT 3.1.1 has no words for it, and mosquitto says none in MQTT 5 either. A message may be what the broker hangs up

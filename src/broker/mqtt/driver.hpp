@@ -96,6 +96,7 @@ class MqttDriver final : public Driver {
     void wire_closed();
     bool looks_taken_over();
     std::string no_answer() const;
+    std::string if_not_5() const;
     std::string shown_client_id() const;
     static std::string shown(const Flight& flight);
     void fail(Remedy remedy, std::string reason);

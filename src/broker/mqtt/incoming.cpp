@@ -7,6 +7,7 @@
 
 #include "broker/mqtt/driver.hpp"
 #include "broker/mqtt/reasons.hpp"
+#include "broker/stream/strangers.hpp"
 
 namespace eventbus::broker::mqtt {
 
@@ -27,6 +28,17 @@ bool MqttDriver::take_inbox(TimePoint now) {
     if (wire_->inbox().size() == leftover_) return false;
     last_heard_ = now;
     std::size_t consumed = 0;
+    if (phase_ == Phase::connack) {
+        const std::string another = stranger(wire_->inbox(), settings_.url.scheme);
+        if (!another.empty()) {
+            fail(Remedy::retry, another);
+            return true;
+        }
+        if (may_be_stranger(wire_->inbox())) {
+            leftover_ = wire_->inbox().size();
+            return true;
+        }
+    }
     while (phase_ == Phase::connack || phase_ == Phase::up) {
         Packet packet;
         const Reading reading = read_packet(wire_->inbox().substr(consumed), packet);
@@ -74,11 +86,14 @@ void MqttDriver::take_connack(const Packet& packet) {
     if (const std::uint8_t code = connack_code(connack->code); code != 0) {
         if (code == unsupported_version && may_fall_back()) return fall_back();
         if (probes_3_) session_->doubt[host_.shown()] = doubt_;
-        return fail(remedy_of_link(code), "login refused: " + words_of(code, connack->reason));
+        return fail(remedy_of_link(code),
+                    "login refused: " + words_of(code, connack->reason) +
+                        (code == unsupported_version && limits_.version == MqttVersion::v5 ? "; " + ask_for_3() : ""));
     }
     const bool v5 = limits_.version == MqttVersion::v5;
     if (probes_3_) return answers_only_3();
     session_->took_5 |= v5;
+    session_->worked = true;
     limits_.maximum_packet = connack->maximum_packet;
     limits_.maximum_qos = connack->maximum_qos;
     limits_.retain_available = connack->retain_available;

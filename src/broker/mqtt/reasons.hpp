@@ -33,6 +33,11 @@ Remedy remedy_of_link(std::uint8_t code);
 // MQTT 3.1.1's return codes of CONNACK have the numbers 1 to 5; as MQTT 5 would say them.
 std::uint8_t connack_code(std::uint8_t code);
 
+// What to do about a broker that does not know MQTT 5.
+inline std::string ask_for_3() {
+    return "set \"version\": \"3.1.1\" in the broker's options";
+}
+
 inline constexpr std::uint8_t unsupported_version = 0x84;
 inline constexpr std::uint8_t not_authorized = 0x87;
 inline constexpr std::uint8_t taken_over = 0x8e;

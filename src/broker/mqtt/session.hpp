@@ -49,6 +49,7 @@ struct Session {
     std::string client_id;
     bool exclusive = false;              // nobody else can have the client id
     bool took_5 = false;                 // MQTT 5 has worked
+    bool worked = false;                 // a login has
     std::map<std::string, Doubt> doubt;  // by host
     std::string host;                    // which one has the session; empty: none
     bool in_doubt = false;               // it was asked for and no answer came: a new one may be there in its place

@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "broker/stream/strangers.hpp"
+
 namespace eventbus::broker::mqtt {
 
 namespace {
@@ -41,6 +43,7 @@ std::string escaped(std::string_view path) {
 
 Wire::Wire(const Host& host, const BrokerSettings& settings)
     : host_(host),
+      scheme_(settings.url.scheme),
       path_("/" + escaped(settings.url.has_path ? settings.url.path : "mqtt")),
       websocket_(is_websocket(settings.url.scheme)),
       stream_(host, tls_settings(settings, is_tls(settings.url.scheme))) {}
@@ -61,7 +64,14 @@ Stream::State Wire::drive(Ready ready) {
     if (!websocket_ || !error_.empty()) return state();
     if (stream_.state() == Stream::State::open && !asked_) ask_for_websocket();
     take_websocket();
+    if (stream_.left() && asked_ && !agreed_ && error_.empty()) explain_end();
     return state();
+}
+
+void Wire::explain_end() {
+    error_ = "connection lost before the server answered the request for a WebSocket: " + stream_.error() +
+             "; if it speaks MQTT without WebSockets on this port, use " + (is_tls(scheme_) ? "mqtts" : "mqtt") +
+             "://" + if_it_wants_tls(scheme_);
 }
 
 void Wire::ask_for_websocket() {
@@ -79,7 +89,8 @@ void Wire::take_websocket() {
         if (answer == WebSocketRead::partial) return;
         if (answer == WebSocketRead::broken) {
             refused_ = true;
-            return close(why);
+            const std::string another = stranger(stream_.inbox(), scheme_);
+            return close(another.empty() ? why : another);
         }
         stream_.consume(size);
         agreed_ = true;

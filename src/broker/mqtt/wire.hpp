@@ -21,6 +21,7 @@ class Wire {
     Interest interest() const { return stream_.interest(); }
     const std::string& error() const { return error_.empty() ? stream_.error() : error_; }
     bool is_settings_error() const { return stream_.is_settings_error() || refused_; }
+    bool left() const { return stream_.left(); }
     std::string missing() const;  // as a stream's
 
     std::string& outbox() { return websocket_ ? plain_out_ : stream_.outbox(); }
@@ -35,10 +36,12 @@ class Wire {
 
  private:
     void ask_for_websocket();
+    void explain_end();
     void take_websocket();
     bool take_frame(const WebSocketFrame& frame);
 
     Host host_;
+    std::string scheme_;
     std::string path_;
     bool websocket_;
     bool asked_ = false;

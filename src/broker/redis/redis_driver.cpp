@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "broker/redis/commands.hpp"
+#include "broker/stream/strangers.hpp"
 
 namespace eventbus::broker::redis {
 
@@ -61,6 +62,7 @@ void OpenCommands::grow() {
 
 RedisDriver::RedisDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now)
     : host_(settings.url.hosts[attempt % settings.url.hosts.size()]),
+      scheme_(settings.url.scheme),
       has_other_hosts_(settings.url.hosts.size() > 1),
       stream_(host_, tls_settings(settings, settings.url.scheme == "rediss")),
       replies_(settings.source),
@@ -144,7 +146,8 @@ void RedisDriver::closed() {
                            "; a proxy that knows a part of Redis' commands only (twemproxy) is not supported");
     const bool idle = link_.state == LinkState::up && open_.empty() && held_.empty() && stream_.unsent() == 0 &&
                       stream_.error() == Stream::closed_by_server && now_ - used_at_ >= shortest_timeout;
-    go_down(Remedy::retry, stream_.error());
+    const bool unheard = link_.state == LinkState::connecting && login_answered_ == 0 && stream_.left();
+    go_down(Remedy::retry, stream_.error() + (unheard ? if_it_wants_tls(scheme_) : ""));
     link_.idle = idle;
 }
 
@@ -157,6 +160,10 @@ bool RedisDriver::move_bytes(Ready ready) {
 
 void RedisDriver::read_replies() {
     const std::string_view bytes = stream_.inbox();
+    const bool first = link_.state == LinkState::connecting && login_answered_ == 0;
+    const std::string another = first ? stranger(bytes, scheme_) : std::string();
+    if (!another.empty()) return go_down(Remedy::retry, another);
+    if (first && may_be_stranger(bytes) && !bytes.starts_with('-')) return;  // the rest of it is still to come
     const bool understood = replies_.read(bytes, [this](const Reply& reply) { take(reply); });
     stream_.consume(bytes.size());
     if (!understood) go_down(Remedy::retry, "the server sent something that is not Redis protocol");

@@ -80,6 +80,7 @@ class RedisDriver final : public Driver {
     void go_down(Remedy remedy, std::string reason);
 
     Host host_;
+    std::string scheme_;
     bool has_other_hosts_;
     Stream stream_;
     ReplyReader replies_;

@@ -18,6 +18,7 @@
 
 #include "broker/stream/bytes.hpp"
 #include "broker/stream/resolver.hpp"
+#include "broker/stream/strangers.hpp"
 #include "broker/stream/tls.hpp"
 
 namespace eventbus::broker {
@@ -58,6 +59,7 @@ struct Stream::Impl {
     int send_error = 0;
     std::string error;
     bool settings_error = false;
+    bool left = false;
     bool drop_unsent = false;
 
     Impl(const Host& to, TlsSettings with) : host(to), tls_settings(std::move(with)), lookup(host) {}
@@ -81,6 +83,7 @@ struct Stream::Impl {
         setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     }
     void lost(int why) {
+        left |= phase != Phase::closed;
         if (why == EPIPE) return close(Stream::closed_by_server);
         close(std::string("lost the connection to the server: ") + std::strerror(why));
     }
@@ -210,15 +213,18 @@ void Stream::Impl::ended(int why) {
     if (shaking && tls->handshake() == Tls::Step::failed) return tls_failed();
     if (tls) decrypt();
     if (send_error != 0) why = send_error;
-    if (shaking && why == EPIPE) close("the server closed the connection during the TLS handshake");
-    lost(why);
+    if (!shaking) return lost(why);
+    left = true;
+    close((why == EPIPE ? std::string("the server closed the connection")
+                        : std::string("lost the connection to the server: ") + std::strerror(why)) +
+          " during the TLS handshake" + tls->if_it_speaks_none());
 }
 
 void Stream::Impl::decrypt() {
     if (phase != Phase::open) return;
     const Tls::Step step = tls->decrypt(inbox);
     if (step == Tls::Step::failed) return tls_failed();
-    if (step == Tls::Step::done) close(Stream::closed_by_server);
+    if (step == Tls::Step::done) lost(EPIPE);
     // Beyond what we have sent: the session's own answers, to requests for new keys.
     else if (tls->wire().size() > 2 * records_at_once)
         close(Stream::reads_no_answers);
@@ -288,8 +294,8 @@ void Stream::Impl::trim_outbox() {
 
 TlsSettings tls_settings(const BrokerSettings& settings, bool enabled) {
     const BrokerOptions& options = settings.options;
-    return {enabled,           options.verify,   options.ca_file,        options.crl_file,
-            options.cert_file, options.key_file, options.tls_min_version};
+    return {enabled,           options.verify,   options.ca_file,         options.crl_file,
+            options.cert_file, options.key_file, options.tls_min_version, settings.url.scheme};
 }
 
 Stream::Stream(const Host& host, TlsSettings tls) : impl_(std::make_unique<Impl>(host, std::move(tls))) {
@@ -316,7 +322,10 @@ std::string Stream::missing() const {
         case Impl::Phase::resolving:
             return "no answer to the look-up of " + host;
         case Impl::Phase::handshaking:
-            return host + " took the connection, but does not answer the TLS handshake (it may not speak TLS)";
+            return host + " took the connection, but does not answer the TLS handshake (it may not speak TLS" +
+                   (impl_->tls_settings.scheme.empty()
+                        ? ")"
+                        : "; use " + scheme_without_tls(impl_->tls_settings.scheme) + ":// then)");
         default:
             return "could not connect to " + host;
     }
@@ -340,6 +349,9 @@ Interest Stream::interest() const {
 
 const std::string& Stream::error() const {
     return impl_->error;
+}
+bool Stream::left() const {
+    return impl_->left;
 }
 bool Stream::is_settings_error() const {
     return impl_->settings_error;

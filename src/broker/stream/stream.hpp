@@ -21,6 +21,7 @@ struct TlsSettings {
     std::string cert_file;  // PEM, with key_file: a client certificate
     std::string key_file;
     TlsVersion least = TlsVersion::v1_2;
+    std::string scheme;  // of the URL: what a server that speaks no TLS is told by
 };
 
 TlsSettings tls_settings(const BrokerSettings& settings, bool enabled);
@@ -41,6 +42,7 @@ class Stream {
     Interest interest() const;         // fd and what to wait for, write included only while bytes are queued
     const std::string& error() const;  // why it is closed: "connection refused", "certificate has expired" …
     bool is_settings_error() const;    // certificate or key trouble rather than the network's
+    bool left() const;                 // it stood, and the server closed or reset it
     // While it connects: what has not come yet, in words that " within 10 s" goes on from.
     std::string missing() const;
 

@@ -2,6 +2,7 @@
 // Who calls it: the stream.
 // Never: touches a file descriptor, prompts for a pass phrase, or leaves an exit handler behind.
 #include "broker/stream/tls.hpp"
+#include "broker/stream/strangers.hpp"
 
 #include <arpa/inet.h>
 #include <openssl/err.h>
@@ -43,6 +44,8 @@ bool is_certificate_alert(int reason) {
             return false;
     }
 }
+
+constexpr std::size_t most_heard = 200;
 
 int no_pass_phrase(char*, int, int, void*) {
     return -1;
@@ -92,6 +95,7 @@ bool Tls::load_files(const TlsSettings& settings) {
 bool Tls::start(const TlsSettings& settings, const Host& host) {
     OPENSSL_init_ssl(OPENSSL_INIT_NO_ATEXIT, nullptr);
     ERR_clear_error();
+    scheme_ = settings.scheme;
     context_.reset(SSL_CTX_new(TLS_client_method()));
     if (!context_) return fail("could not start TLS") == Step::done;
     SSL_CTX_set_min_proto_version(context_.get(), settings.least == TlsVersion::v1_3 ? TLS1_3_VERSION : TLS1_2_VERSION);
@@ -134,11 +138,24 @@ Tls::Step Tls::fail(const char* when) {
     if (refused) {
         error_ = std::string("the server's certificate is not accepted: ") + X509_verify_cert_error_string(verdict);
     } else {
-        error_ = std::string(when) + ": " + openssl_words();
+        error_ = std::string(when) + ": " + openssl_words() + no_tls();
     }
     is_settings_error_ = refused || is_certificate_alert(ERR_GET_REASON(code));
     drain();  // the alert that tells the server why
     return Step::failed;
+}
+
+std::string Tls::no_tls() const {
+    const bool is_record = heard_.size() > 1 && heard_[0] >= '\x14' && heard_[0] <= '\x17' && heard_[1] == '\x03';
+    if (heard_.empty() || is_record || SSL_is_init_finished(session_.get()) == 1) return {};
+    std::string another = stranger(heard_, scheme_);
+    if (another.empty() && !scheme_.empty()) another = "use " + scheme_without_tls(scheme_) + ":// in the broker's URL";
+    return "; the server does not speak TLS on this port" + (another.empty() ? another : ": " + another);
+}
+
+std::string Tls::if_it_speaks_none() const {
+    if (!heard_.empty() || scheme_.empty()) return {};
+    return "; if it does not speak TLS on this port, use " + scheme_without_tls(scheme_) + "://";
 }
 
 // Takes the session's records over into the wire.
@@ -171,6 +188,7 @@ std::size_t Tls::encrypt(std::string_view plain) {
 
 void Tls::feed(std::string_view records) {
     std::size_t written = 0;
+    if (heard_.size() < most_heard) heard_ += records.substr(0, most_heard - heard_.size());
     BIO_write_ex(incoming_, records.data(), records.size(), &written);
 }
 

@@ -26,6 +26,8 @@ class Tls {
     void feed(std::string_view records);          // what the socket received
     Step decrypt(Bytes& plain);                   // done: the peer has closed
 
+    std::string if_it_speaks_none() const;  // behind the handshake's end: what to write where nothing was said
+
     Bytes& wire() { return wire_; }  // records to send
     const std::string& error() const { return error_; }
     bool is_settings_error() const { return is_settings_error_; }
@@ -39,6 +41,7 @@ class Tls {
     bool refuse_file(const char* option, const std::string& file, const std::string& why);
     bool readable(const char* option, const std::string& file);
     Step fail(const char* when);
+    std::string no_tls() const;
     void drain();
 
     std::unique_ptr<SSL_CTX, Free> context_;
@@ -46,6 +49,8 @@ class Tls {
     BIO* incoming_ = nullptr;  // both are the session's
     BIO* outgoing_ = nullptr;
     Bytes wire_;
+    std::string scheme_;
+    std::string heard_;  // the server's first bytes, for as long as the handshake goes on
     std::string error_;
     bool is_settings_error_ = false;
 };

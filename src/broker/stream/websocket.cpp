@@ -69,6 +69,14 @@ std::string_view field(std::string_view head, std::string_view name) {
     return {};
 }
 
+// What nginx, Apache and Go's library say to whoever speaks without TLS; and a path that nobody serves.
+std::string advice(std::string_view line, std::string_view body) {
+    if (body.find("HTTPS") != std::string_view::npos || body.find("SSL-enabled") != std::string_view::npos)
+        return "; it wants TLS on this port: use wss://";
+    if (line.substr(0, line.find("\r\n")).find(" 404") == std::string_view::npos) return {};
+    return "; the path in the broker's URL must be that of its WebSocket (/mqtt where none is written)";
+}
+
 void append_number(std::string& out, std::uint64_t number, int bytes) {
     for (int shift = (bytes - 1) * 8; shift >= 0; shift -= 8) out.push_back(static_cast<char>(number >> shift));
 }
@@ -97,7 +105,7 @@ std::string websocket_request(const Host& host, std::string_view path, std::stri
 WebSocketRead read_websocket_answer(std::string_view bytes, std::string_view key, std::size_t& size, std::string& why) {
     const auto end = bytes.find("\r\n\r\n");
     if (end == std::string_view::npos) {
-        constexpr std::string_view begin = "HTTP/1.1 ";
+        constexpr std::string_view begin = "HTTP/1.";
         const auto seen = bytes.substr(0, begin.size());
         if (begin.starts_with(seen) && bytes.size() < longest_answer) return WebSocketRead::partial;
         why = "the server does not speak HTTP";
@@ -109,6 +117,7 @@ WebSocketRead read_websocket_answer(std::string_view bytes, std::string_view key
     if (!line.starts_with("HTTP/1.1 101")) {
         why = "the server refused the WebSocket: ";
         for (const char c : line.substr(0, 100)) why += c >= 0x20 && c < 0x7f ? c : '?';
+        why += advice(line, bytes.substr(size));
         return WebSocketRead::broken;
     }
     if (field(head, "Sec-WebSocket-Accept") != expected_accept(key)) {

@@ -21,20 +21,14 @@ COMMENT ON COLUMN eventbus.route_config.paused_at IS 'since when it is paused';
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN incomplete boolean NOT NULL DEFAULT false;
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN headers_text text;
 
--- Rows are not checked against foreign keys as they come in: see 20_catalog.sql.
-DO $$
-DECLARE
-    checks record;
-BEGIN
-    FOR checks IN SELECT t.tgrelid::pg_catalog.regclass AS on_table, t.tgname
-                  FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_constraint c ON c.oid = t.tgconstraint
-                  WHERE c.contype = 'f' AND t.tgrelid = c.conrelid
-                  AND c.conrelid IN ('eventbus.route_config'::pg_catalog.regclass,
-                                     'eventbus.dead_letter_store'::pg_catalog.regclass) LOOP
-        EXECUTE pg_catalog.format('ALTER TABLE %s DISABLE TRIGGER %I', checks.on_table, checks.tgname);
-    END LOOP;
-END
-$$;
+-- Triggers in the place of foreign keys: see 20_catalog.sql.
+ALTER TABLE eventbus.route_config DROP CONSTRAINT route_config_broker_id_fkey;
+ALTER TABLE eventbus.dead_letter_store DROP CONSTRAINT dead_letter_store_route_id_fkey;
+CREATE TRIGGER gone AFTER DELETE ON eventbus.broker_config
+    FOR EACH ROW EXECUTE FUNCTION eventbus.configuration_changed();
+CREATE TRIGGER gone AFTER DELETE ON eventbus.route_config
+    FOR EACH ROW EXECUTE FUNCTION eventbus.configuration_changed();
+COMMENT ON FUNCTION eventbus.configuration_changed() IS 'trigger function: at commit, makes the workers look at brokers and routes anew, those of a restored dump as well; for each row that is deleted: an error (23503) for a broker that routes use, and a route''s dead letters go with it';
 CREATE OR REPLACE VIEW eventbus.dead_letter AS
     SELECT d.event_id, r.name AS route, d.topic, d.key,
            coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
