@@ -81,9 +81,9 @@ void end_hiding(ErrorContextCallback* enclosing) {
 
 // Whoever leads routes from the WAL elsewhere, or ends them, could have made them.
 void check_sources(const Caller& caller, int32 broker_id) {
-    run_query("SELECT EXISTS (SELECT FROM eventbus.route_config WHERE broker_id = $1 AND source = 'wal')",
+    run_query("SELECT min(name) FROM eventbus.route_config WHERE broker_id = $1 AND source = 'wal'",
               {Argument::of(broker_id)});
-    if (bool_at(0, 1)) need_wal_right(caller);
+    if (!is_null_at(0, 1)) need_wal_right(caller, text_at(0, 1));
 }
 
 void check_option_name(std::string_view name, const char* url) {
