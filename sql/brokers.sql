@@ -37,6 +37,7 @@ SELECT eventbus.create_broker('mqtt', 'mqtt://a', '{"client_id": "me", "session_
 SELECT eventbus.alter_broker('mqtt', options => '{"client_id": "me", "session_expiry": 0}');
 SELECT eventbus.alter_broker('mqtt', options => '{"version": "3.1.1", "session_expiry": "1 minute", "client_id": null}');
 SELECT eventbus.create_broker('idle', 'amqps://u@a?heartbeat=5&connection_timeout=1000', '{"heartbeat": 7, "connect_timeout": 2, "verify": false, "ca_file": "/ca"}');
+SELECT eventbus.alter_broker('idle', options => '{"heartbeat": null, "connect_timeout": null, "ca_file": null, "password_file": "/"}');
 SET client_min_messages = error;
 SELECT eventbus.drop_broker('mqtt');
 SELECT eventbus.drop_broker('idle');

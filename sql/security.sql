@@ -90,6 +90,14 @@ SELECT eventbus.drop_route('from_wal');
 SELECT eventbus.pause_route('from_wal');
 SELECT eventbus.resume_route('from_wal');
 SELECT eventbus.restart_route('from_wal');
+RESET ROLE;
+BEGIN;
+UPDATE eventbus.broker_config SET home = 'elsewhere' WHERE name = 'far';
+GRANT EXECUTE ON FUNCTION eventbus.adopt TO regress_eventbus_operator;
+SET ROLE regress_eventbus_operator;
+SELECT eventbus.adopt();
+ROLLBACK;
+SET ROLE regress_eventbus_operator;
 BEGIN;
 SELECT eventbus.alter_broker('near', 'redis://127.0.0.1:2'), eventbus.alter_route('from_log', 'list:mine'),
        eventbus.pause_route('from_log'), eventbus.resume_route('from_log'), eventbus.drop_route('from_log');

@@ -111,7 +111,7 @@ Datum eventbus_adopt(PG_FUNCTION_ARGS) {
     const AdoptedRoutes routes = read_routes(home);
     for (int i = 0; i < routes.count; ++i)
         if (routes.items[i].from_wal) {
-            need_wal_right(caller);
+            need_wal_right(caller, routes.items[i].name);
             break;
         }
     for (int i = 0; i < routes.count; ++i) adopt_route(routes.items[i], at_cursor);

@@ -51,11 +51,12 @@ void check_broker(const Caller& caller, const char* name, const char* url, const
     });
     // The sender reads these files with the server's rights.
     if (checked.names_files && !has_privs_of_role(caller.role, ROLE_PG_READ_SERVER_FILES))
-        ereport(
-            ERROR,
-            (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied to name files of the server"),
-             errdetail("The options password_file, ca_file, crl_file, cert_file and key_file are read by the server."),
-             errhint("Grant pg_read_server_files to the role, or put the password into the URL.")));
+        ereport(ERROR,
+                (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied to name files of the server"),
+                 errdetail("The server reads the files that options of the broker name: password_file, ca_file, "
+                           "crl_file, cert_file, key_file."),
+                 errhint("Let a superuser do it, or grant pg_read_server_files to the role, which may read every file "
+                         "of the server then.")));
     for (std::size_t i = 0; i < checked.idle.count; ++i)
         ereport(NOTICE, (errmsg("broker option \"%s\" does nothing here", checked.idle.list[i].name),
                          errdetail("%s", checked.idle.list[i].why), errhint("Leave one of the two out.")));
@@ -81,9 +82,9 @@ void end_hiding(ErrorContextCallback* enclosing) {
 
 // Whoever leads routes from the WAL elsewhere, or ends them, could have made them.
 void check_sources(const Caller& caller, int32 broker_id) {
-    run_query("SELECT EXISTS (SELECT FROM eventbus.route_config WHERE broker_id = $1 AND source = 'wal')",
+    run_query("SELECT min(name) FROM eventbus.route_config WHERE broker_id = $1 AND source = 'wal'",
               {Argument::of(broker_id)});
-    if (bool_at(0, 1)) need_wal_right(caller);
+    if (!is_null_at(0, 1)) need_wal_right(caller, text_at(0, 1));
 }
 
 void check_option_name(std::string_view name, const char* url) {

@@ -3,6 +3,7 @@
 // Never: see readiness.hpp.
 #include "catalog/readiness.hpp"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -39,10 +40,14 @@ void UnreadableFiles::look_at(const BrokerOptions& options) {
 }
 
 void UnreadableFiles::look_at(const char* option, const std::string& name) {
-    if (name.empty() || access(name.c_str(), R_OK) == 0) return;
+    if (name.empty()) return;
+    struct stat what;
+    int error = access(name.c_str(), R_OK) == 0 && stat(name.c_str(), &what) == 0 ? 0 : errno;
+    if (error == 0 && S_ISDIR(what.st_mode)) error = EISDIR;
+    if (error == 0) return;
     File& file = files_[count_++];
     file.option = option;
-    file.error = errno;
+    file.error = error;
     file.name[name.copy(file.name, sizeof file.name - 1)] = '\0';
 }
 

@@ -206,7 +206,7 @@ void tell_of_start(const char* route, int32 broker_id) {
 int32 find_own_route(const Caller& caller, const char* name, Hold hold) {
     int32 id = find_route(name, hold);
     run_query("SELECT source = 'wal' FROM eventbus.route_config WHERE id = $1", {Argument::of(id)});
-    if (bool_at(0, 1)) need_wal_right(caller);
+    if (bool_at(0, 1)) need_wal_right(caller, name);
     return id;
 }
 

@@ -181,9 +181,15 @@ void check_partitions(Relation rel) {
     ListCell* cell;
     foreach (cell, find_all_inheritors(RelationGetRelid(rel), ShareRowExclusiveLock, nullptr)) {
         const Oid partition = lfirst_oid(cell);
-        AclResult result = pg_class_aclcheck(partition, GetUserId(), ACL_TRIGGER);
-        if (result != ACLCHECK_OK)
-            aclcheck_error(result, get_relkind_objtype(get_rel_relkind(partition)), get_rel_name(partition));
+        if (pg_class_aclcheck(partition, GetUserId(), ACL_TRIGGER) == ACLCHECK_OK) continue;
+        const char* name =
+            quote_qualified_identifier(get_namespace_name(get_rel_namespace(partition)), get_rel_name(partition));
+        ereport(ERROR,
+                (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied for partition %s", name),
+                 errdetail("Who captures a partitioned table needs the right TRIGGER on all of its partitions, as "
+                           "for CREATE TRIGGER."),
+                 errhint("GRANT TRIGGER ON %s TO %s gives it.", name,
+                         quote_identifier(GetUserNameFromId(GetUserId(), false)))));
     }
 }
 

@@ -117,6 +117,8 @@ static Database* find_place(Oid oid, bool create) {
         free->look = true;
         free->has_extension = false;
         free->no_extension = false;
+        free->copy_waits = false;
+        free->delivery_off = false;
         free->other_version = false;
         free->suspended_by = 0;
         free->missing_workers = 0;

@@ -57,6 +57,7 @@ struct Database {
     std::atomic<bool> has_extension;    // as the last keeper found it: it has,
     std::atomic<bool> no_extension;     // it has not; neither: it ended before it knew
     std::atomic<bool> copy_waits;       // it has brokers of a copy that nobody has adopted: its log is kept small
+    std::atomic<bool> delivery_off;     // eventbus.delivery, as the last keeper has it
     std::atomic<bool> other_version;    // the same: not the library's, so that nobody delivers or frees anything
     std::atomic<int> suspended_by;      // pid of a backend that needs the database to itself, or 0
     std::atomic<int> missing_workers;   // keepers and senders that found no slot in max_worker_processes,

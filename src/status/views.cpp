@@ -265,7 +265,10 @@ void check_delivery(Checks& checks) {
     else if (any && delivers)
         checks.put("copy", "ok", psprintf("brokers of a copy, delivered to by eventbus.copies: %s", text_at(0, 2)),
                    nullptr);
-    if (!settings::delivery)
+    // What is done, not what this session has: SET does not matter, and ALTER DATABASE not to sessions that are older.
+    const Database* database = my_database();
+    const bool known = database != nullptr && pid_of_keeper(MyDatabaseId) != 0;
+    if (known ? database->delivery_off.load() : !settings::delivery)
         checks.put("delivery", "warning", "eventbus.delivery is off: events wait in the log and in the WAL",
                    "Set eventbus.delivery = on, for the server or with ALTER DATABASE, and reload.");
 }

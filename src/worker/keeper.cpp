@@ -328,8 +328,12 @@ extern "C" PGDLLEXPORT void eventbus_keeper_main(Datum argument) {
                 status::free_route(oid, 0);
                 proc_exit(0);
             }
-            // What ALTER DATABASE says is read where a process begins.
-            if (!first && strcmp(setting_before, brokers.setting != nullptr ? brokers.setting : "") != 0) proc_exit(0);
+            // What ALTER DATABASE says is read where a process begins: the next one does, without back-off.
+            if (!first && strcmp(setting_before, brokers.setting != nullptr ? brokers.setting : "") != 0) {
+                status::note_asked_to_leave();
+                proc_exit(0);
+            }
+            database->delivery_off = !settings::delivery;
             forgive_senders(brokers);
             tell_version(brokers);
             tell_pauses(brokers);

@@ -11,7 +11,7 @@ import pytest
 from servers import PostgresCluster, eventually
 
 DOCS = os.path.join(os.path.dirname(__file__), "..", "..", "docs")
-ROLES = ("app", "operator", "monitor")
+ROLES = ("app", "operator", "monitor", "fleet")
 REFUSED = psycopg2.errors.InsufficientPrivilege
 
 # Who may call which function and read which view once the recipes have run; what is in no list is the superuser's.
@@ -21,9 +21,9 @@ MONITOR_FUNCTIONS = {"delivery_status", "health", "redacted_url", "routes_for", 
 OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
     "adopt", "alter_broker", "alter_route", "create_broker", "create_route", "discard", "drop_broker", "drop_route", "home",
     "pause_route", "redeliver", "restart_route", "resume_route", "wait_for_route", "wake_workers"}
-FUNCTIONS = {"app": PUBLISHER, "operator": OPERATOR_FUNCTIONS, "monitor": MONITOR_FUNCTIONS}
+FUNCTIONS = {"app": PUBLISHER, "operator": OPERATOR_FUNCTIONS, "monitor": MONITOR_FUNCTIONS, "fleet": {"capture", "uncapture"}}
 MONITOR_VIEWS = {"allowed", "broker", "captured", "route", "status"}
-VIEWS = {"app": set(), "operator": MONITOR_VIEWS | {"dead_letter", "event"}, "monitor": MONITOR_VIEWS}
+VIEWS = {"app": set(), "operator": MONITOR_VIEWS | {"dead_letter", "event"}, "monitor": MONITOR_VIEWS, "fleet": set()}
 OWNERS_FUNCTIONS = {"grant_monitor", "grant_operator", "grant_publisher", "revoke_monitor", "revoke_operator",
                     "revoke_publisher", "allow", "capture", "capture_ddl", "configuration_changed", "disallow", "follow_captured",
                     "publish_change", "publish_ddl", "publish_partitioned", "topic_grants_changed", "uncapture", "uncapture_ddl"}
@@ -107,6 +107,20 @@ def test_publisher(db, stream, run_as):
     assert stream(4)[3]["key"] == b"SKU-1"
 
 
+def test_owner_of_a_table(db, run_as):
+    db.run("GRANT CREATE ON SCHEMA public TO fleet")
+    run_as("fleet", "CREATE TABLE truck (id integer PRIMARY KEY)")
+    run_as("fleet", "SELECT eventbus.capture('truck', topic => 'fleet.{table}.{op}')")
+    run_as("fleet", "INSERT INTO truck VALUES (1)")
+    assert db.run("SELECT topic, key FROM eventbus.event WHERE topic ~ '^fleet'") == [("fleet.truck.insert", "1")]
+    for refused in ("SELECT eventbus.capture('truck')", "SELECT eventbus.capture('product', topic => 'fleet.{op}')",
+                    "SELECT eventbus.publish('fleet.x', '1')", "SELECT eventbus.capture_ddl('fleet.{tag}')",
+                    "SELECT * FROM eventbus.captured"):
+        with pytest.raises(REFUSED):
+            run_as("fleet", refused)
+    run_as("fleet", "SELECT eventbus.uncapture('truck')")
+
+
 def test_operator(db, redis_server, name, run_as):
     run_as("operator", "SELECT eventbus.create_broker('b', %s)", redis_server.url.replace("//", "//app:s3cret-of-app@"))
     run_as("operator", "SELECT eventbus.create_broker('files', 'redis://h')")
@@ -152,7 +166,7 @@ def test_topic_grants_come_with_a_dump(db, cluster, make_database, roles):
     restored = make_database("restored", extension=False)
     cluster.program("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", restored.name, standard_input=dump)
     assert restored.run("SELECT role::text, topics FROM eventbus.topic_grant ORDER BY 2") == [
-        ("app", "shop.order.*"), ("app", "shop.product.#")]
+        ("fleet", "fleet.#"), ("app", "shop.order.*"), ("app", "shop.product.#")]
     with pytest.raises(REFUSED, match='role "app" may not publish topic "billing"'):
         restored.run("SET ROLE app; SELECT eventbus.publish('billing', '1')")
     restored.run(f"RESET ROLE; DROP OWNED BY {', '.join(roles)}")
