@@ -124,8 +124,9 @@ Datum eventbus_publish_bytes(PG_FUNCTION_ARGS) {
 Datum eventbus_wake_workers(PG_FUNCTION_ARGS) {
     eventbus::refuse_in_parallel(fcinfo);
     if (eventbus::status::shared() == nullptr && creating_extension)
-        ereport(NOTICE, (errmsg("pg_eventbus is not preloaded: events will wait in the log and not be delivered"),
-                         errhint("%s", eventbus::settings::preload_hint())));
+        // Scripts of extensions show no NOTICE.
+        ereport(WARNING, (errmsg("pg_eventbus is not preloaded: events will wait in the log and not be delivered"),
+                          errhint("%s", eventbus::settings::preload_hint())));
     // By this lock COMMIT PREPARED knows of it.
     const eventbus::log::Relations& log = eventbus::log::relations();
     LockRelationOid(get_relname_relid("route_config", log.schema), RowExclusiveLock);

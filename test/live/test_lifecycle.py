@@ -293,6 +293,14 @@ def test_without_preload_publish_works_and_says_so_once(redis_server, name):
         db = Database(plain, name)
         db.broker("redis", redis_server.url)
         db.route("out", "redis", f"stream:{name}")
+        told = [notice for notice in db.connection.notices if "not preloaded: events will wait" in notice]
+        assert len(told) == 3, "CREATE EXTENSION, create_broker and create_route say so"
+        assert all("Set shared_preload_libraries = 'pg_eventbus' in postgresql.conf" in notice for notice in told)
+        plain.write_config(shared_preload_libraries="'auto_explain'")
+        plain.restart()
+        db.reconnect()
+        hints = [row["hint"] for row in db.health() if row["name"] == "preload"]
+        assert "shared_preload_libraries = 'auto_explain, pg_eventbus'" in hints[0]
         db.reconnect()
         ids = [db.publish("t", n) for n in range(3)]
         notices = [notice for notice in db.connection.notices if "shared_preload_libraries" in notice]
