@@ -10,7 +10,7 @@ SELECT eventbus.create_route('all', 'queues', 'exchange:shop.{topic}', '#', '{"r
        eventbus.create_route('waits', 'cache', 'list:w', 'shop.#');
 SELECT eventbus.pause_route('waits');
 \pset null (null)
-SELECT count(*) AS before FROM eventbus.event \gset
+SELECT last_value AS before FROM eventbus.event_id \gset
 SELECT route, broker, destination, routing_key FROM eventbus.routes_for('shop.order.created', 'order-7');
 SELECT route, destination, routing_key FROM eventbus.routes_for('shop.order.created');
 SELECT route, destination FROM eventbus.routes_for('nobody.wants');
@@ -21,7 +21,7 @@ SELECT * FROM eventbus.routes_for('shop.*');
 SELECT * FROM eventbus.routes_for('');
 SELECT * FROM eventbus.routes_for(repeat('x', 256));
 -- nothing was published
-SELECT count(*) - :before AS published FROM eventbus.event;
+SELECT last_value - :before AS published FROM eventbus.event_id;
 -- a row that was written by hand costs only itself
 SET client_min_messages = notice;
 BEGIN;
