@@ -79,6 +79,9 @@ Interest Stream::interest() const {
 const std::string& Stream::error() const {
     return impl_->error;
 }
+bool Stream::left() const {
+    return impl_->error == closed_by_server;
+}
 bool Stream::is_settings_error() const {
     return false;
 }
