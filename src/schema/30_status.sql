@@ -36,7 +36,7 @@ COMMENT ON COLUMN eventbus.status.throughput IS 'events a second that the broker
 COMMENT ON COLUMN eventbus.status.latency_p50 IS 'from commit to the broker''s acknowledgement, the median over the last five minutes, within 10 %; NULL where nothing was delivered. Commit is estimated: never too late, too early by at most the time since the sender last looked into the log (eventbus.safety_poll), and only for transactions that stay open after publish';
 COMMENT ON COLUMN eventbus.status.latency_p99 IS 'the same, the 99th percentile';
 COMMENT ON COLUMN eventbus.status.dead_letters IS 'dead letters that are there now, without those that were put back to be delivered; NULL while somebody has locked their table';
-COMMENT ON COLUMN eventbus.status.events_waiting IS 'events of the log that are committed and not settled; counted where they are at most 10000, see waiting_estimated. NULL of a route from the WAL, where nobody has counted them';
+COMMENT ON COLUMN eventbus.status.events_waiting IS 'events of the log that are committed and not settled; counted where they are at most 10000, see waiting_estimated. NULL of a route from the WAL, where nobody has counted them, and of one whose row cannot be used';
 COMMENT ON COLUMN eventbus.status.bytes_waiting IS 'bytes of their payloads; of a route from the WAL, bytes of WAL that were written since its cursor, whatever they are of. NULL where nobody can tell';
 COMMENT ON COLUMN eventbus.status.waiting_estimated IS 'whether these two are estimates: taken from the oldest 10000 (or 20000 that other routes take) and from how many ids were given since';
 COMMENT ON COLUMN eventbus.status.paused_since IS 'since when the route is paused; NULL: it is not, or was by version 0.1';

@@ -92,6 +92,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     TimestampTz next_attempt_at = 0;
     int32 in_flight = 0;
     Backlog backlog;
+    bool counted = !line.from_wal;
 
     TimestampTz now = GetCurrentTimestamp();
     Route route;
@@ -109,7 +110,9 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         in_flight = static_cast<int32>(route.in_flight);
         oldest = route.oldest;
         next_attempt_at = route.next_attempt_at;
-        if (!line.from_wal && stored.exists) backlog = look_behind(stored, line.topics);
+        // Its sender says what is wrong with a row that cannot be used.
+        if (!line.from_wal && stored.exists)
+            counted = attempt([&] { backlog = look_behind(stored, line.topics); }) == nullptr;
     } else if (stored.cursor.wal.lost) {
         state = "lost";
         oldest = oldest_unknown;
@@ -153,12 +156,12 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     latency(status_latency_p99, pace.latency_p99);
     values[status_dead_letters] = Int64GetDatum(line.dead_letters);
     nulls[status_dead_letters] = line.dead_letters < 0;
-    const int64 bytes = line.from_wal ? wal_behind(stored) : backlog.bytes;
+    const int64 bytes = line.from_wal ? wal_behind(stored) : counted ? backlog.bytes : -1;
     values[status_events_waiting] = Int64GetDatum(backlog.events);
-    nulls[status_events_waiting] = line.from_wal;
+    nulls[status_events_waiting] = !counted;
     values[status_bytes_waiting] = Int64GetDatum(bytes);
     nulls[status_bytes_waiting] = bytes < 0;
-    values[status_waiting_estimated] = BoolGetDatum(line.from_wal || backlog.estimated);
+    values[status_waiting_estimated] = BoolGetDatum(!counted || backlog.estimated);
     time(status_paused_since, line.paused ? line.paused_at : 0);
     time(status_next_attempt_at, next_attempt_at);
     tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
