@@ -183,10 +183,22 @@ def test_discard(db, unroutable):
     assert db.one("SELECT eventbus.discard('out')") == 0
 
 
-def test_missing_queue_is_unroutable(db, rabbit, name):
+def test_missing_queue_holds_the_route_that_names_it(db, rabbit, name):
     db.broker("rabbit", rabbit.url)
     db.route("out", "rabbit", f"queue:{name}")
-    event = db.publish("t", 1)
+    events = [db.publish("t", number, key="same") for number in range(5)]
+    db.wait_state("out", "held")
+    db.wait_error("out", "no such queue, declare it")
+    assert db.status("out")["dead"] == 0
+    rabbit.declare(name)
+    db.wait_status("out", 60, delivered=5, state="active")
+    assert [properties.message_id for properties, _, _ in rabbit.take(name, 5)] == [str(event) for event in events]
+
+
+def test_missing_queue_of_one_event_is_unroutable(db, rabbit, name):
+    db.broker("rabbit", rabbit.url)
+    db.route("out", "rabbit", "queue:{key}")
+    event = db.publish("t", 1, key=name)
     [letter] = db.wait_dead("out")
     assert letter["event_id"] == event and "NO_ROUTE" in letter["error"]
     rabbit.declare(name)
