@@ -64,6 +64,7 @@ struct RouteLine {
     char* topics;
     bool from_wal;
     TimestampTz paused_at;
+    bool can_read_log;   // nobody has locked a segment
     int64 dead_letters;  // negative: nobody can tell for now
 };
 
@@ -92,7 +93,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     TimestampTz next_attempt_at = 0;
     int32 in_flight = 0;
     Backlog backlog;
-    bool counted = !line.from_wal;
+    bool counted = !line.from_wal && line.can_read_log;
 
     TimestampTz now = GetCurrentTimestamp();
     Route route;
@@ -111,13 +112,14 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         oldest = route.oldest;
         next_attempt_at = route.next_attempt_at;
         // Its sender says what is wrong with a row that cannot be used.
-        if (!line.from_wal && stored.exists)
-            counted = attempt([&] { backlog = look_behind(stored, line.topics); }) == nullptr;
+        if (counted && stored.exists) counted = attempt([&] { backlog = look_behind(stored, line.topics); }) == nullptr;
     } else if (stored.cursor.wal.lost) {
         state = "lost";
         oldest = oldest_unknown;
     } else if (line.from_wal) {  // nobody but its sender decodes the WAL; what it left unsettled still is
         oldest = known && route.oldest != 0 ? route.oldest : oldest_unknown;
+    } else if (!counted) {
+        oldest = oldest_unknown;
     } else if (stored.exists) {
         backlog = look_behind(stored, line.topics);
         oldest = backlog.oldest;
@@ -425,6 +427,8 @@ Datum eventbus_delivery_status(PG_FUNCTION_ARGS) {
     auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
     SPI_connect();
     need_our_version("show the status of routes");
+    static_assert(log::segment_count == 4);
+    const bool can_read_log = locked_table({"log_0", "log_1", "log_2", "log_3"}) == nullptr;
     const bool letters_locked = locked_table({"dead_letter_store"}) != nullptr;
     run_query(
         psprintf("SELECT id, paused, topics, source = 'wal', paused_at, %s FROM eventbus.route_config r ORDER BY id",
@@ -434,7 +438,8 @@ Datum eventbus_delivery_status(PG_FUNCTION_ARGS) {
     auto count = static_cast<int>(SPI_processed);
     auto* lines = static_cast<RouteLine*>(palloc(sizeof(RouteLine) * (count + 1)));
     for (int i = 0; i < count; ++i)
-        lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3), bool_at(i, 4), time_at(i, 5), int8_at(i, 6)};
+        lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3), bool_at(i, 4),
+                    time_at(i, 5), can_read_log,  int8_at(i, 6)};
     const char* locked = locked_table({"cursor"});
     for (int i = 0; i < count; ++i) {
         if (locked != nullptr) {

@@ -5,7 +5,10 @@
 // One process does nothing else but decode, as PostgreSQL's own senders do: what decoding looks up is the catalog of
 // another time, in caches that a process has only once. And a lock, a file or a type's output function that decoding
 // waits for holds up no route from the log.
+#include <malloc.h>
+
 #include <algorithm>
+#include <utility>
 
 #include "postgres/attempt.hpp"
 #include "postgres/compat.hpp"
@@ -76,6 +79,7 @@ struct Decoder {
     SteadyTime began_at;
     std::uint64_t confirmed;  // what was asked for last
     bool confirm_waits;       // for standbys
+    bool had_large;           // an event that takes much memory, which has not been given back to the system yet
     bool failed;              // nothing but telling why is left to do
 };
 
@@ -172,6 +176,7 @@ void tell_batch() {
     head.handing = wal::is_handing_on(decoder.source);
     head.found = wal::found_by_now(decoder.source);
     head.large = decoder.batch->large;
+    decoder.had_large = decoder.had_large || head.large != 0;
     head.read = wal::read_by_now(decoder.source);
     head.since = decoder.since;
     head.last_commit = wal::committed_by_now(decoder.source);
@@ -267,6 +272,8 @@ void sleep_for(long milliseconds) {
     if (decoder.worker->look_at == 0 || look_at - decoder.worker->look_at > bound() / 4)
         status::wake_at(decoder.worker, look_at);
     if (milliseconds > unseen_ms && something_has_come()) milliseconds = 0;
+    if (milliseconds > unseen_ms && std::exchange(decoder.had_large, false))
+        malloc_trim(0);  // by itself the C library keeps what lies below something small that stays
     if (milliseconds > unseen_ms) show(STATE_IDLE, what_is_waited_for());
     sleep_on_latch(milliseconds, "EventbusDecoderMain");
     status::wake_up(decoder.place, decoder.worker);
