@@ -2,6 +2,7 @@
 // Who calls it: operators, in SQL, and the update from 0.1.
 // Never: delivers, or moves the cursor of a route of a broker that is at home already.
 #include "catalog/arguments.hpp"
+#include "catalog/routes_gone.hpp"
 #include "catalog/wal_right.hpp"
 #include "log/cursors.hpp"
 #include "postgres/home.hpp"
@@ -34,8 +35,8 @@ AdoptedRoutes read_routes(const char* home) {
     run_query(
         "SELECT r.id, r.name, r.broker_id, r.source = 'wal', EXISTS (SELECT FROM eventbus.cursor c WHERE c.route_id = "
         "r.id), "
-        "CASE WHEN s.events_waiting > 0 THEN format('%s%s event%s', CASE WHEN s.waiting_estimated THEN 'about ' END, "
-        "s.events_waiting, CASE WHEN s.events_waiting <> 1 THEN 's' END) END "
+        "CASE WHEN events_waiting > 0 THEN " EVENTBUS_EVENTS_WAITING
+        " END "
         "FROM eventbus.route_config r JOIN eventbus.broker_config b ON b.id = r.broker_id "
         "LEFT JOIN eventbus.delivery_status() s ON s.route_id = r.id WHERE b.home IS DISTINCT FROM $1 ORDER BY r.name",
         {Argument::of(home)});

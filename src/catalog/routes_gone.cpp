@@ -15,9 +15,8 @@ constexpr const char* what_goes =
     "CASE WHEN source = 'wal' THEN CASE WHEN bytes_waiting > 0 AND (lag IS NULL OR lag > interval '0') "
     "THEN 'what waits for it in the WAL' END "
     "WHEN events_waiting IS NULL THEN 'what waits for it (it cannot be counted now)' "
-    "WHEN events_waiting > 0 THEN format('%s%s event%s that %s', CASE WHEN waiting_estimated THEN 'about ' END, "
-    "events_waiting, CASE WHEN events_waiting <> 1 THEN 's' END, CASE events_waiting WHEN 1 THEN 'waits' ELSE 'wait' "
-    "END) END, "
+    "WHEN events_waiting > 0 THEN " EVENTBUS_EVENTS_WAITING
+    " || CASE events_waiting WHEN 1 THEN ' that waits' ELSE ' that wait' END END, "
     "CASE WHEN dead_letters > 0 THEN format('%s dead letter%s', dead_letters, CASE WHEN dead_letters <> 1 THEN 's' "
     "END) END), '') "
     "FROM eventbus.delivery_status() JOIN eventbus.route_config r ON r.id = route_id ";

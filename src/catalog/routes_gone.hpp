@@ -7,6 +7,11 @@
 
 namespace eventbus::catalog {
 
+// SQL, of columns of eventbus.delivery_status(): "3 events", "about 40000 events".
+#define EVENTBUS_EVENTS_WAITING                                                                                       \
+    "format('%s%s event%s', CASE WHEN waiting_estimated THEN 'about ' END, events_waiting, CASE WHEN events_waiting " \
+    "<> 1 THEN 's' END)"
+
 // Nothing where nothing goes with it.
 void tell_of_route_that_goes(int32 id, const char* name);
 // Of each of a broker's routes that it is dropped, and the same.

@@ -20,6 +20,10 @@ namespace eventbus::status {
 inline constexpr int max_databases = 512;
 inline constexpr int max_workers = 512;
 inline constexpr int max_routes = 2048;
+inline constexpr const char* hint_of_copies =
+    "Point them elsewhere with eventbus.alter_broker, or drop them; then SELECT eventbus.adopt() goes on with what "
+    "waits, "
+    "eventbus.adopt('now') without it.";
 inline constexpr std::int64_t limit_of_copies = 1024 * 1024 * 1024;  // bytes of log, where no setting says so
 
 enum class WorkerKind : std::uint8_t { none, keeper, sender, decoder };

@@ -260,13 +260,11 @@ void check_delivery(Checks& checks) {
     const bool any = int8_at(0, 1) > 0;
     const bool delivers = settings::copies == settings::copies_deliver;
     if (any && !delivers && !was_upgraded())
-        checks.put(
-            "copy", "error",
-            psprintf("brokers that have come here by a dump or with a copy of their database: %s; nothing is "
-                     "delivered to them",
-                     text_at(0, 2)),
-            "Point them elsewhere with eventbus.alter_broker, or drop them; then SELECT eventbus.adopt() goes on "
-            "with what waits, eventbus.adopt('now') without it.");
+        checks.put("copy", "error",
+                   psprintf("brokers that have come here by a dump or with a copy of their database: %s; nothing is "
+                            "delivered to them",
+                            text_at(0, 2)),
+                   hint_of_copies);
     else if (any && delivers)
         checks.put("copy", "ok", psprintf("brokers of a copy, delivered to by eventbus.copies: %s", text_at(0, 2)),
                    nullptr);

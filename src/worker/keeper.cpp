@@ -206,8 +206,7 @@ void tell_pauses(const Brokers& brokers) {
              errdetail("They were made in another database, or by a server of which this one is a copy, and that one "
                        "may deliver to them. Their events wait; the log is kept to %s, and leaves its oldest out.",
                        settings::max_log_size > 0 ? "eventbus.max_log_size" : "1 GB"),
-             errhint("Point them elsewhere with eventbus.alter_broker or drop them; then SELECT eventbus.adopt() "
-                     "goes on with what waits, eventbus.adopt('now') without it.")));
+             errhint("%s", status::hint_of_copies)));
     if (brokers.of_copy == 0 && told_copy > 0)
         ereport(LOG, (errmsg("pg_eventbus: database %s has no brokers of a copy any more", brokers.database)));
     told_copy = brokers.of_copy;
