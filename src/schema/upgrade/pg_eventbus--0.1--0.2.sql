@@ -59,6 +59,8 @@ CREATE TEMPORARY TABLE publish_form AS
          JOIN pg_catalog.pg_proc p ON p.pronamespace = op.pronamespace AND p.proname = op.proname AND p.oid <> op.oid;
 
 -- here: 30_status.sql
+-- here: 31_unrouted.sql
+GRANT SELECT ON eventbus.unrouted TO pg_monitor;
 -- here: 85_grants.sql
 REVOKE ALL ON FUNCTION eventbus.grant_publisher(regrole), eventbus.revoke_publisher(regrole), eventbus.grant_operator(regrole),
     eventbus.revoke_operator(regrole), eventbus.grant_monitor(regrole), eventbus.revoke_monitor(regrole) FROM PUBLIC;
