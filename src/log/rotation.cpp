@@ -75,8 +75,8 @@ Cursors load_cursors() {
     return cursors;
 }
 
-// Which routes there are, and which versions of their rows, as committed by now. Not the highest id: transactions commit
-// in an order of their own.
+// Which routes there are, and which versions of their rows, as committed by now. Not the highest id: transactions
+// commit in an order of their own.
 char* known_routes() {
     run_query("SELECT coalesce(string_agg(id || ':' || xmin, ',' ORDER BY id), '') FROM eventbus.route_config");
     return text_at(0, 1);

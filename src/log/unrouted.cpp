@@ -101,7 +101,7 @@ bool is_committed(HeapTupleHeader tuple) {
 }
 
 Oid table() {
-    return get_relname_relid("unrouted", relations().schema);
+    return get_relname_relid("unrouted_store", relations().schema);
 }
 
 // A column of what was counted, as an array.
@@ -122,7 +122,7 @@ void add(const Tally* tally) {
     };
     constexpr int16 wide = sizeof(int64);
     run_query(
-        "INSERT INTO eventbus.unrouted AS u (topic, events, first_at, last_at) "
+        "INSERT INTO eventbus.unrouted_store AS u (topic, events, first_at, last_at) "
         "SELECT * FROM unnest($1, $2, $3, $4) ON CONFLICT (topic) DO UPDATE SET events = u.events + excluded.events, "
         "first_at = least(u.first_at, excluded.first_at), last_at = greatest(u.last_at, excluded.last_at)",
         {column(tally, TEXTARRAYOID, TEXTOID, -1, false, topic),
@@ -131,8 +131,8 @@ void add(const Tally* tally) {
          column(tally, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID, wide, FLOAT8PASSBYVAL, time(&Counted::first_at)),
          column(tally, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID, wide, FLOAT8PASSBYVAL, time(&Counted::last_at))});
     run_query(
-        "DELETE FROM eventbus.unrouted WHERE topic IN "
-        "(SELECT topic FROM eventbus.unrouted ORDER BY last_at DESC, topic OFFSET $1)",
+        "DELETE FROM eventbus.unrouted_store WHERE topic IN "
+        "(SELECT topic FROM eventbus.unrouted_store ORDER BY last_at DESC, topic OFFSET $1)",
         {Argument::of(most_topics)});
 }
 
@@ -177,7 +177,7 @@ void write(const Tally* tally) {
     if (error != nullptr && !told)
         ereport(WARNING,
                 (errmsg("pg_eventbus: events that no route took cannot be counted: %s", error_words(error)),
-                 errdetail("They leave the log all the same."), errhint("Look at the table eventbus.unrouted.")));
+                 errdetail("They leave the log all the same."), errhint("Look at the table eventbus.unrouted_store.")));
     told = error != nullptr;
 }
 

@@ -29,7 +29,7 @@ Topics without_route() {
     catalog::Taken* taken = catalog::read_taken(CurrentMemoryContext);
     run_query(
         "SELECT topic, format('%s (%s event%s, last at %s)', topic, events, CASE WHEN events <> 1 THEN 's' END, "
-        "last_at::timestamptz(0)) FROM eventbus.unrouted WHERE last_at > clock_timestamp() - interval '1 day' "
+        "last_at::timestamptz(0)) FROM eventbus.unrouted_store WHERE last_at > clock_timestamp() - interval '1 day' "
         "ORDER BY last_at DESC, topic");
     Topics topics;
     initStringInfo(&topics.words);
@@ -46,7 +46,7 @@ Topics without_route() {
 }  // namespace
 
 Finding look_at_unrouted() {
-    if (const char* locked = locked_table({"unrouted"})) return {"ok", locked, locked_table_hint};
+    if (const char* locked = locked_table({"unrouted_store"})) return {"ok", locked, locked_table_hint};
     const Topics topics = without_route();
     if (topics.count == 0) return {"ok", "no topic of the last 24 hours is known to have no route", nullptr};
     const char* more = topics.count > most_named ? psprintf(" and %d more", topics.count - most_named) : "";
