@@ -58,7 +58,8 @@ def test_counts_are_exact(db, orders):
     rolled_back.rollback()
     with rolled_back.cursor() as cursor:
         cursor.execute("SELECT eventbus.publish('shop.part', '1'); SAVEPOINT s; "
-                       "SELECT eventbus.publish('shop.part', '2'); SELECT eventbus.publish('shop.undone', '2'); ROLLBACK TO s; SELECT eventbus.publish('shop.part', '3')")
+                       "SELECT eventbus.publish('shop.part', '2'); SELECT eventbus.publish('shop.undone', '2'); ROLLBACK TO s; "
+                       "SELECT eventbus.publish('shop.part', '3')")
     rolled_back.commit()
     rolled_back.close()
     db.run("SELECT eventbus.publish_now('shop.now', '1')")
