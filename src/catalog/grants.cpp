@@ -23,7 +23,7 @@ struct Rights {
 
 #define EVENTBUS_MONITOR_FUNCTIONS \
     "delivery_status,health,redacted_url,routes_for,trigger_arguments,trigger_condition,trigger_error"
-#define EVENTBUS_MONITOR_VIEWS "allowed,broker,captured,route,status"
+#define EVENTBUS_MONITOR_VIEWS "allowed,broker,captured,route,status,unrouted"
 
 constexpr Rights publisher_rights = {"{publish,publish_bytes,publish_now,publish_text,publish_wal,wait_for_delivery}",
                                      "{}"};

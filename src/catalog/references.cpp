@@ -2,6 +2,7 @@
 // Who calls it: PostgreSQL, at changes of broker_config and route_config, whoever makes them.
 // Never: checks a row that comes in: a restore loads the tables in any order, which foreign keys do not stand.
 #include "intake/wake.hpp"
+#include "log/cursors.hpp"
 #include "postgres/query.hpp"
 
 extern "C" {
@@ -35,11 +36,13 @@ void check_no_route(const char* which, const Argument& broker_id) {
 void forget_references(const TriggerData& trigger) {
     bool null = false;
     const int32 id = DatumGetInt32(SPI_getbinval(trigger.tg_trigtuple, trigger.tg_relation->rd_att, 1, &null));
-    if (strcmp(RelationGetRelationName(trigger.tg_relation), "route_config") == 0)
+    if (strcmp(RelationGetRelationName(trigger.tg_relation), "route_config") == 0) {
         run_query("DELETE FROM eventbus.dead_letter_store WHERE route_id = $1", {Argument::of(id)});
-    else
+        log::judge_no_earlier_event();
+    } else {
         check_no_route("SELECT string_agg(name, ', ' ORDER BY name) FROM eventbus.route_config WHERE broker_id = $1",
                        Argument::of(id));
+    }
 }
 
 }  // namespace

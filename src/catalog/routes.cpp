@@ -298,6 +298,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
         {Argument::of(id), Argument::of(static_cast<const char*>(options))});
     char* new_destination = destination != nullptr ? destination : text_at(0, 1);
     char* new_topics = topics != nullptr ? topics : text_at(0, 2);
+    const bool takes_others = strcmp(new_topics, text_at(0, 2)) != 0;
     int32 broker_id = int4_at(0, 4);
     char* source = text_at(0, 5);
     bool wants_start = bool_at(0, 6);
@@ -319,6 +320,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
         ereport(NOTICE, (errmsg("route option \"start\" does nothing here"),
                          errdetail("Only create_route reads it: route \"%s\" goes on where it stands.", name),
                          errhint("Leave it out, or drop the route and create it anew.")));
+    if (takes_others && !checked.from_wal) log::judge_no_earlier_event();
     run_query("UPDATE eventbus.route_config SET destination = $2, topics = $3, options = $4::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_destination), Argument::of(new_topics), Argument::of(new_options)});
     finish_as_owner(caller);

@@ -251,6 +251,10 @@ void restart_wal_cursor(int32 route_id) {
         {Argument::of(route_id)});
 }
 
+void judge_no_earlier_event() {
+    run_query("SELECT setval('eventbus.unrouted_after', nextval('eventbus.event_id'))");
+}
+
 bool save_cursor(StoredCursor* stored, const DetourEvents* events) {
     for (Where where : {Where::at_place, Where::anywhere})
         if (stored->exists && update(stored, events, where)) return true;

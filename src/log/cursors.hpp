@@ -58,6 +58,8 @@ void make_cursor(int32 route_id, bool earliest);
 void make_wal_cursor(int32 route_id);
 // The same of one that was lost; touches no other.
 void restart_wal_cursor(int32 route_id);
+// A route goes, or takes other topics: what was published until now may have been its.
+void judge_no_earlier_event();
 // Writes a row anew, `events` being nullptr for a route itself; returns false where the route has been dropped.
 bool save_cursor(StoredCursor* stored, const DetourEvents* events);
 void delete_cursor(const StoredCursor& stored);

@@ -69,6 +69,15 @@ const Relations& relations() {
     return *found;
 }
 
+bool lock_if_free(Oid relation, LOCKMODE mode) {
+    for (int attempt = 0; attempt < 20; ++attempt) {
+        if (ConditionalLockRelationOid(relation, mode)) return true;
+        CHECK_FOR_INTERRUPTS();
+        pg_usleep(500L);
+    }
+    return false;
+}
+
 namespace {
 
 // A sequence's only tuple, on its page.

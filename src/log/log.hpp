@@ -7,6 +7,10 @@
 
 #include "postgres/prelude.hpp"
 
+extern "C" {
+#include "storage/lockdefs.h"
+}
+
 namespace eventbus::log {
 
 inline constexpr int segment_count = 4;
@@ -40,6 +44,9 @@ struct Relations {
 const Relations& relations();
 // The same, or nullptr where the extension is absent.
 const Relations* relations_if_any();
+
+// For who does not wait: a lock that is free now, or within moments.
+bool lock_if_free(Oid relation, LOCKMODE mode);
 
 // The highest event id that has been given out; 0: none.
 int64 last_event_id(const Relations& log);

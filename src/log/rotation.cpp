@@ -75,16 +75,23 @@ Cursors load_cursors() {
     return cursors;
 }
 
-// Which routes there are, as committed by now. Not the highest id: transactions commit in an order of their own.
+// Which routes there are, and which versions of their rows, as committed by now. Not the highest id: transactions
+// commit in an order of their own.
 char* known_routes() {
-    run_query("SELECT coalesce(string_agg(id::text, ',' ORDER BY id), '') FROM eventbus.route_config");
+    run_query("SELECT coalesce(string_agg(id || ':' || xmin, ',' ORDER BY id), '') FROM eventbus.route_config");
     return text_at(0, 1);
+}
+
+// Read before the routes: who drops one raises it first.
+int64 not_counted_up_to() {
+    run_query("SELECT last_value FROM eventbus.unrouted_after");
+    return int8_at(0, 1);
 }
 
 // Whether every event of the segment is behind all cursors and, where `retain` says so, older than eventbus.retention.
 // Transactions that are still running are not behind `now`, whoever reads the log.
 bool is_passed(Relation rel, int64 generation, const Cursors& cursors, const XidSnapshot& now, bool retain,
-               Seen* seen) {
+               Tally* tally, Seen* seen) {
     seen->file = compat::relation_file(rel);
     seen->blocks = RelationGetNumberOfBlocks(rel);
     seen->written = 0;
@@ -113,15 +120,17 @@ bool is_passed(Relation rel, int64 generation, const Cursors& cursors, const Xid
             auto tuple = reinterpret_cast<HeapTupleHeader>(PageGetItem(page, item));
             if (retain && std::abs(now_us - raw_published_at(tuple)) < retention_us) passed = false;
             uint64 xid = raw_xid(tuple);
-            if (xid == passed_xid) continue;
-            bool behind = true;
-            for (int i = 0; behind && i < cursors.count; ++i) behind = is_behind(cursors.items[i], xid, generation);
-            if (!finished(now, xid))
-                passed = false;
-            else if (!behind)  // what was rolled back nobody waits for
-                passed = passed && !TransactionIdDidCommit(HeapTupleHeaderGetXmin(tuple));
-            else
-                passed_xid = xid;
+            if (xid != passed_xid) {
+                bool behind = true;
+                for (int i = 0; behind && i < cursors.count; ++i) behind = is_behind(cursors.items[i], xid, generation);
+                if (!finished(now, xid))
+                    passed = false;
+                else if (!behind)  // what was rolled back nobody waits for
+                    passed = passed && !TransactionIdDidCommit(HeapTupleHeaderGetXmin(tuple));
+                else
+                    passed_xid = xid;
+            }
+            if (passed && tally != nullptr) note(tally, tuple);
         }
         UnlockReleaseBuffer(buffer);
         if (!passed) return false;
@@ -144,16 +153,6 @@ bool is_unchanged(Relation rel, const Seen& seen) {
         if (lsn != (block + 1 == seen.written ? seen.lsn : InvalidXLogRecPtr)) return false;
     }
     return true;
-}
-
-// The lock is held for moments by senders, for long by late publishers; those are waited for elsewhere.
-bool lock_if_free(Oid segment) {
-    for (int attempt = 0; attempt < 20; ++attempt) {
-        if (ConditionalLockRelationOid(segment, AccessExclusiveLock)) return true;
-        CHECK_FOR_INTERRUPTS();
-        pg_usleep(500L);
-    }
-    return false;
 }
 
 // The log as a round of upkeep sees it.
@@ -186,22 +185,26 @@ bool look(Log* log, SharedPlace* place) {
     return true;
 }
 
-void truncate_if_passed(Log* log, int64 generation, SharedPlace* place) {
+void truncate_if_passed(Log* log, int64 generation, SharedPlace* place, ReadTakers read_takers) {
     int segment = segment_of(generation);
     if (log->bytes[segment] == 0) return;
     if (!begin_transaction_on_extension("rotating the event log")) return;
     SPI_connect();
     Oid oid = log->relations.segments[segment];
+    const int64 after = not_counted_up_to();
     const char* routes = known_routes();
+    Tally* tally = begin_tally(read_takers(routes), after);
     Cursors cursors = load_cursors();
     XidSnapshot now = take_snapshot(GetActiveSnapshot(), CurrentMemoryContext);
     Seen seen;
     Relation rel = table_open(oid, AccessShareLock);
     bool retain = settings::retention > 0 && !log->is_tight();
-    bool passed = is_passed(rel, generation, cursors, now, retain, &seen);
+    bool passed = is_passed(rel, generation, cursors, now, retain, tally, &seen);
     table_close(rel, AccessShareLock);
     bool truncated = false;
-    if (passed && lock_if_free(oid)) {
+    const bool counts = passed && may_write(tally);
+    // Held for moments by senders, for long by late publishers; those are waited for elsewhere.
+    if (passed && lock_if_free(oid, AccessExclusiveLock)) {
         // create_route locks the segments before it decides what its route begins with: a route that is not
         // among the routes now will begin after this.
         rel = table_open(oid, NoLock);
@@ -210,6 +213,7 @@ void truncate_if_passed(Log* log, int64 generation, SharedPlace* place) {
         if (truncated) {
             place->tails[segment] = InvalidBlockNumber;
             place->toast[segment] = SharedPlace::unknown_bytes;
+            if (counts) write(tally);
             run_query(psprintf("TRUNCATE eventbus.log_%d", segment));
             (void)measured_size(place);
         }
@@ -247,14 +251,15 @@ int64 held_by_routes(const Log& log, int64 known) {
     while (oldest < log.current && log.bytes[segment_of(oldest)] == 0) ++oldest;
     if (oldest + 1 == known) return known;
     if (oldest == log.current || !begin_transaction_on_extension("looking for what holds the event log")) return 0;
-    bool free = lock_if_free(log.relations.segments[segment_of(oldest)]);
+    bool free = lock_if_free(log.relations.segments[segment_of(oldest)], AccessExclusiveLock);
     commit_transaction();
     return free ? oldest + 1 : 0;
 }
 
 }  // namespace
 
-RotationResult rotate(bool force_advance, int64 wanted, int64 held_before, int64 limit, SharedPlace* place) {
+RotationResult rotate(bool force_advance, int64 wanted, int64 held_before, int64 limit, SharedPlace* place,
+                      ReadTakers read_takers) {
     RotationResult result;
     Log log;
     log.limit = limit;
@@ -266,7 +271,7 @@ RotationResult rotate(bool force_advance, int64 wanted, int64 held_before, int64
     place->generation = log.current;
     place->bytes = log.total();
     for (int64 generation = log.current - segment_count + 1; generation < log.current; ++generation)
-        truncate_if_passed(&log, generation, place);
+        truncate_if_passed(&log, generation, place, read_takers);
 
     const int64 current = log.current;
     const int64 bytes = log.bytes[segment_of(current)];
@@ -278,7 +283,7 @@ RotationResult rotate(bool force_advance, int64 wanted, int64 held_before, int64
             advance(&log, place);
             result.advanced = true;
         }
-        truncate_if_passed(&log, current, place);  // also where there is no segment to go on to
+        truncate_if_passed(&log, current, place, read_takers);  // also where there is no segment to go on to
     }
     result.bytes = place->bytes;
     result.empty = log.total() == 0;

@@ -3,7 +3,7 @@
 // Never: waits for a lock, or truncates a segment that holds an event some route still needs.
 #pragma once
 
-#include "log/log.hpp"
+#include "log/unrouted.hpp"
 
 namespace eventbus::log {
 
@@ -19,6 +19,8 @@ struct RotationResult {
 // Several transactions. `force_advance` is set once the current segment has been current for
 // eventbus.rotation_period; publishers want `wanted` bytes more than there is room for (0: nobody does). `held_before`
 // is what was found so earlier, or 0; `limit`: what the log may take, in bytes, 0: as much as it likes.
-RotationResult rotate(bool force_advance, int64 wanted, int64 held_before, int64 limit, SharedPlace* place);
+// What no route took, as `read_takers` says, is counted in eventbus.unrouted when its segment is truncated.
+RotationResult rotate(bool force_advance, int64 wanted, int64 held_before, int64 limit, SharedPlace* place,
+                      ReadTakers read_takers);
 
 }  // namespace eventbus::log

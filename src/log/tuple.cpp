@@ -117,11 +117,11 @@ std::string_view headers_text(TupleCopies* copies, HeapTupleHeader tuple, char* 
     });
 }
 
-// Finds the columns from topic on; nullptr where one is null.
-void find_columns(HeapTupleHeader tuple, char** columns) {
+// Finds the columns from topic on, before `end`; nullptr where one is null.
+void find_columns(HeapTupleHeader tuple, char** columns, int end = column_count) {
     auto* at = reinterpret_cast<char*>(tuple) + tuple->t_hoff;
     Size offset = 3 * sizeof(int64);
-    for (int i = column_topic; i < column_count; ++i) {
+    for (int i = column_topic; i < end; ++i) {
         columns[i] = nullptr;
         if (i >= HeapTupleHeaderGetNatts(tuple)) continue;
         if ((tuple->t_infomask & HEAP_HASNULL) != 0 && att_isnull(i, tuple->t_bits)) continue;
@@ -132,6 +132,12 @@ void find_columns(HeapTupleHeader tuple, char** columns) {
 }
 
 }  // namespace
+
+std::string_view raw_topic(HeapTupleHeader tuple) {
+    char* columns[column_count];
+    find_columns(tuple, columns, column_key);
+    return columns[column_topic] != nullptr ? bytes_column(columns[column_topic]) : std::string_view();
+}
 
 // Id, topic and key. *whole_names: no character of them is missing.
 static Event heading(HeapTupleHeader tuple, char** columns, bool* whole_names) {

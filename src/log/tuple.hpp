@@ -32,6 +32,9 @@ inline TimestampTz raw_published_at(HeapTupleHeader tuple) {
     return time;
 }
 
+// In the database's encoding; where it is not stored as it is, a palloc'd copy.
+std::string_view raw_topic(HeapTupleHeader tuple);
+
 // Id, topic and key; of a copy that belongs to the caller; in UTF-8.
 Event heading_of(HeapTupleHeader tuple);
 

@@ -24,7 +24,7 @@ CREATE OR REPLACE FUNCTION eventbus.grant_monitor(role regrole) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_grant_monitor';
 COMMENT ON FUNCTION eventbus.grant_monitor(regrole) IS
-    'lets a role read status, health(), routes, brokers without passwords, captured tables and topic grants, and no event. Members of pg_monitor may without it. For whoever may GRANT these; 42501 otherwise';
+    'lets a role read status, health(), routes, brokers without passwords, captured tables, topic grants and topics without a route, and no event. Members of pg_monitor may without it. For whoever may GRANT these; 42501 otherwise';
 CREATE OR REPLACE FUNCTION eventbus.revoke_monitor(role regrole) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_revoke_monitor';

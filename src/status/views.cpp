@@ -13,6 +13,7 @@
 #include "status/log_health.hpp"
 #include "status/shared.hpp"
 #include "status/table_locks.hpp"
+#include "status/unrouted_health.hpp"
 #include "status/wal_health.hpp"
 #include "status/worker_slots.hpp"
 
@@ -474,6 +475,8 @@ Datum eventbus_health(PG_FUNCTION_ARGS) {
         check_routes(checks, starting);
         if (!RecoveryInProgress()) check_lag(checks);
         check_storage(checks);
+        const Finding unrouted = look_at_unrouted();
+        checks.put("unrouted", unrouted.level, unrouted.detail, unrouted.hint);
     }
     SPI_finish();
     PG_RETURN_NULL();

@@ -8,6 +8,7 @@
 #include "log/size.hpp"
 #include "postgres/query.hpp"
 #include "worker/skip.hpp"
+#include "worker/unrouted.hpp"
 
 namespace eventbus::worker {
 
@@ -162,7 +163,8 @@ SteadyTime Upkeep::run_if_due() {
 
     int period_ms = settings::rotation_period * 1000;
     bool force = current_since_ != 0 && ms_have_passed(current_since_, now, period_ms);
-    log::RotationResult result = log::rotate(force, wanted, database_->room.skip_before, limit(), &database_->log);
+    log::RotationResult result =
+        log::rotate(force, wanted, database_->room.skip_before, limit(), &database_->log, read_takers);
     const std::int64_t limit = this->limit();
     if (result.full && full_since_ == 0)
         full_since_ = now;

@@ -22,7 +22,7 @@ OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
     "adopt", "alter_broker", "alter_route", "create_broker", "create_route", "discard", "drop_broker", "drop_route", "home",
     "pause_route", "redeliver", "restart_route", "resume_route", "wait_for_route", "wake_workers"}
 FUNCTIONS = {"app": PUBLISHER, "operator": OPERATOR_FUNCTIONS, "monitor": MONITOR_FUNCTIONS, "fleet": {"capture", "uncapture"}}
-MONITOR_VIEWS = {"allowed", "broker", "captured", "route", "status"}
+MONITOR_VIEWS = {"allowed", "broker", "captured", "route", "status", "unrouted"}
 VIEWS = {"app": set(), "operator": MONITOR_VIEWS | {"dead_letter", "event"}, "monitor": MONITOR_VIEWS, "fleet": set()}
 OWNERS_FUNCTIONS = {"grant_monitor", "grant_operator", "grant_publisher", "revoke_monitor", "revoke_operator",
                     "revoke_publisher", "allow", "capture", "capture_ddl", "configuration_changed", "disallow", "follow_captured",

@@ -59,6 +59,8 @@ CREATE TEMPORARY TABLE publish_form AS
          JOIN pg_catalog.pg_proc p ON p.pronamespace = op.pronamespace AND p.proname = op.proname AND p.oid <> op.oid;
 
 -- here: 30_status.sql
+-- here: 31_unrouted.sql
+GRANT SELECT ON eventbus.unrouted TO pg_monitor;
 -- here: 85_grants.sql
 REVOKE ALL ON FUNCTION eventbus.grant_publisher(regrole), eventbus.revoke_publisher(regrole), eventbus.grant_operator(regrole),
     eventbus.revoke_operator(regrole), eventbus.grant_monitor(regrole), eventbus.revoke_monitor(regrole) FROM PUBLIC;
@@ -193,6 +195,8 @@ DECLARE
                                    'eventbus.trigger_error(oid, bytea)'::pg_catalog.regprocedure,
                                    'eventbus.trigger_condition(oid)'::pg_catalog.regprocedure,
                                    'eventbus.publish_partitioned()'::pg_catalog.regprocedure];
+    made_relations pg_catalog.oid[] := ARRAY['eventbus.unrouted'::pg_catalog.regclass, 'eventbus.unrouted_store'::pg_catalog.regclass,
+                                             'eventbus.unrouted_after'::pg_catalog.regclass];
 BEGIN
     FOR object IN
         SELECT o.name, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END AS grantee
@@ -204,8 +208,9 @@ BEGIN
                    LEFT JOIN pg_temp.publish_form f ON f.form = p.oid
               WHERE p.pronamespace = 'eventbus'::pg_catalog.regnamespace
               UNION ALL
-              SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass, c.relowner, i.initprivs
-              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_init_privs i
+              SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass, c.relowner,
+                     CASE WHEN c.oid = ANY (made_relations) THEN c.relacl ELSE i.initprivs END
+              FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_init_privs i
                    ON i.objoid = c.oid AND i.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass AND i.objsubid = 0
               WHERE c.relnamespace = 'eventbus'::pg_catalog.regnamespace AND c.relkind IN ('r', 'v', 'S')
               UNION ALL
