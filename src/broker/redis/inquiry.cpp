@@ -87,7 +87,8 @@ void Inquiry::take_info(Question question, const Reply& reply) {
     }
     const std::string_view info = reply.words;
     if (question == Question::server) {
-        product_ = "Redis " + line_of(info, "redis_version");
+        const std::string version = line_of(info, "redis_version");
+        product_ = version.empty() ? "a server that does not tell which" : "Redis " + version;
         if (const std::string valkey = line_of(info, "valkey_version"); !valkey.empty()) product_ = "Valkey " + valkey;
         const std::string mode = line_of(info, "redis_mode");
         is_cluster_ = mode == "cluster";
@@ -112,6 +113,8 @@ Finding Inquiry::of_type(const Reply& reply) const {
             return unknown("destination", "the server does not tell what " + named() + " is: " + words);
         return {"destination", Finding::Answer::no, words, {}};
     }
+    if (reply.kind != Reply::Kind::status)
+        return unknown("destination", "the server answered TYPE with " + std::string(shown_kind(reply)));
     if (reply.words == "none")
         return {"destination", Finding::Answer::yes, named() + " is not there yet, the first message makes it", {}};
     if (reply.words == target_.addressing.kind) return {"destination", Finding::Answer::yes, named() + " is there", {}};
@@ -137,6 +140,8 @@ Finding Inquiry::of_right(const Reply& reply) const {
     if (reply.kind == Reply::Kind::error)
         return unknown("permission", "the server does not tell before a message is sent whether " + who + " may " +
                                          std::string(command()) + " to it: " + shown_words(reply.words));
+    if (reply.words.empty())
+        return unknown("permission", "the server answered ACL DRYRUN with " + std::string(shown_kind(reply)));
     if (reply.words == "OK")
         return {"permission", Finding::Answer::yes, who + " may " + std::string(command()) + " to it", {}};
     return {"permission", Finding::Answer::no, reply.words.substr(0, 3 * longest_word),
