@@ -149,7 +149,7 @@ Finding Inquiry::of_right(const Reply& reply) const {
 }
 
 void Inquiry::tell(Look& look) const {
-    if (product_.empty() && !asked_.empty() && asked_.front() == Question::server) return;
+    if (!asked_.empty() && asked_.front() <= Question::memory) return;
     Finding broker{"broker", Finding::Answer::yes, product_ + more_, {}};
     if (product_.empty()) broker = unknown("broker", "the server does not tell what it is: " + refused_ + more_);
     if (is_replica_) {
