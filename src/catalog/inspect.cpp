@@ -57,7 +57,7 @@ void tell_if_nothing_is_delivered(const char* broker, bool is_foreign) {
                          errhint("The test connects all the same. SELECT eventbus.adopt() lets it be delivered to.")));
 }
 
-// Read and let go: nothing is locked while the broker is talked to.
+// Rows are not locked: whoever changes them meanwhile does not wait for the broker.
 Row read_row(const char* name, bool of_route, MemoryContext memory) {
     SPI_connect();
     const int32 id = of_route ? find_route(name, Hold::none) : find_broker(name, Hold::none);

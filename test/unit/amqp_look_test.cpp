@@ -42,7 +42,7 @@ FakeBroker::Script after_login(std::string table, FakeBroker::Script script) {
 
 std::string looked(FakeBroker::Script script, const std::string& kind = "", const std::string& name = "",
                    bool varies = false, std::string table = properties) {
-    FakeBroker broker({after_login(std::move(table), std::move(script))});
+    FakeBroker broker(after_login(std::move(table), std::move(script)));
     const auto findings =
         test::look(settings_for("amqp://app:hunter2-secret@127.0.0.1:" + std::to_string(broker.port())), kind, name,
                    varies, std::chrono::seconds(2));
@@ -131,13 +131,13 @@ TEST(AmqpLook, SilenceAndEndsNameTheStep) {
                     },
                     "queue", "q"),
                 "destination: no 320 CONNECTION_FORCED");
-    FakeBroker silent({[](Peer& peer) { peer.wait_for_end(); }});
+    FakeBroker silent([](Peer& peer) { peer.wait_for_end(); });
     expect_part(test::last(test::look(settings_for(url_of(silent.port())), "", "", false, std::chrono::seconds(1))),
-                "login: no the broker did not greet within 1000 ms");
+                "login: no the broker did not greet within 1 s");
 }
 
 TEST(AmqpLook, TakesNoMessages) {
-    FakeBroker broker({after_login(properties, nothing)});
+    FakeBroker broker(after_login(properties, nothing));
     auto settings = settings_for(url_of(broker.port()));
     settings.look_ms = 5000;
     Driven driven(settings);
