@@ -13,7 +13,10 @@
 //  6. One lane's failure (a missing exchange) leaves the tickets of other lanes alone.
 //  7. offer() only queues; drive() writes. One call of drive() writes what is queued in as few system calls as
 //     the socket takes.
-//  8. Reasons are fit to be shown, whatever the broker says: a module hands out drivers through discreet()
+//  8. A driver made with BrokerSettings::look_ms only looks: it is told at what (look_at) before the first drive(),
+//     connects in a way that disturbs no sender's connection, asks, and writes nothing; nothing is offered to it. What
+//     it has found out by then, look() tells at any time. All others never ask for more than they need to deliver.
+//  9. Reasons and findings are fit to be shown, whatever the broker says: a module hands out drivers through discreet()
 //     (broker/stream/discreet.hpp). What a peer makes a driver keep or say is bounded.
 #pragma once
 
@@ -24,6 +27,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/event.hpp"
 #include "core/settings.hpp"
@@ -83,6 +87,33 @@ struct Outgoing {
     std::string_view routing_key;  // AMQP, rendered; empty elsewhere
 };
 
+// A destination to look at.
+struct Target {
+    Addressing addressing;
+    std::string name;  // of one that varies: its template
+};
+
+// One step of a look.
+struct Finding {
+    enum class Answer : std::uint8_t { yes, no, unknown };  // unknown: nobody can know before a message is sent
+    const char* step = "";
+    Answer answer = Answer::yes;
+    std::string detail;
+    std::string hint;  // what to do; may be empty
+};
+
+struct Look {
+    std::vector<Finding>
+        findings;  // so far, step by step: connect, tls, websocket, login, broker, destination, permission
+    const char* step = "connect";  // what is under way, or was when the link went down
+    bool done = false;
+
+    void found(const char* at, std::string detail, Finding::Answer answer = Finding::Answer::yes,
+               std::string hint = {}) {
+        findings.push_back({at, answer, std::move(detail), std::move(hint)});
+    }
+};
+
 class Driver {
  public:
     virtual ~Driver() = default;
@@ -91,6 +122,9 @@ class Driver {
     virtual Link drive(Ready ready, TimePoint now) = 0;         // connect, read, write
     virtual bool offer(const Outgoing& outgoing) = 0;           // false: window full, or the link is not up
     virtual std::size_t settle(std::span<Settlement> out) = 0;  // how many were written; 0 when drained
+    // Of a driver that only looks.
+    virtual void look_at(const Target&) {}
+    virtual Look look() const { return {}; }
 };
 
 // The face of a protocol's module: its one extern "C" symbol returns this. A server that runs on while its files are
@@ -125,9 +159,9 @@ inline std::uint64_t this_build() {
     std::uint64_t hash = 1469598103934665603u;
     auto mix = [&hash](std::uint64_t value) { hash = (hash ^ value) * 1099511628211u; };
     for (char c : std::string_view(EVENTBUS_VERSION)) mix(static_cast<unsigned char>(c));
-    for (std::size_t size :
-         {sizeof(Module), sizeof(Outgoing), sizeof(Addressing), sizeof(Event), sizeof(Settlement), sizeof(Link),
-          sizeof(Interest), sizeof(BrokerSettings), offsetof(Event, payload), offsetof(Outgoing, name)})
+    for (std::size_t size : {sizeof(Module), sizeof(Outgoing), sizeof(Addressing), sizeof(Event), sizeof(Settlement),
+                             sizeof(Link), sizeof(Interest), sizeof(BrokerSettings), sizeof(Target), sizeof(Finding),
+                             sizeof(Look), offsetof(Event, payload), offsetof(Outgoing, name)})
         mix(size);
     return hash;
 }

@@ -9,19 +9,21 @@ namespace eventbus::catalog {
 
 static const char* lock_for(Hold hold) {
     switch (hold) {
+        case Hold::none:
+            return "";
         case Hold::share:
-            return "SHARE";
+            return "FOR SHARE";
         case Hold::change:
-            return "NO KEY UPDATE";
+            return "FOR NO KEY UPDATE";
         case Hold::removal:
             break;
     }
-    return "UPDATE";
+    return "FOR UPDATE";
 }
 
 static int32 find(const char* noun, const char* table, const char* name, Hold hold) {
-    run_query(psprintf("SELECT id FROM eventbus.%s WHERE name = $1 FOR %s", table, lock_for(hold)),
-              {Argument::of(name)});
+    run_query(psprintf("SELECT id FROM eventbus.%s WHERE name = $1 %s", table, lock_for(hold)), {Argument::of(name)},
+              hold == Hold::none);
     if (SPI_processed == 1) return int4_at(0, 1);
     run_query(psprintf(
         "SELECT string_agg(name, ', ' ORDER BY name) FROM (SELECT name FROM eventbus.%s ORDER BY name LIMIT 20) n",

@@ -11,9 +11,10 @@ extern "C" {
 
 namespace eventbus::catalog {
 
-// The rows are locked: what is found stays until the end of the transaction. `change` lets senders refer to the row
-// meanwhile: they store dead letters while an operator's transaction is open.
-enum class Hold : unsigned char { share, change, removal };
+// Between SPI_connect and SPI_finish. The rows are locked: what is found stays until the end of the transaction.
+// `change` lets senders refer to the row meanwhile: they store dead letters while an operator's transaction is open.
+// `none` locks nothing, as a standby wants it.
+enum class Hold : unsigned char { none, share, change, removal };
 int32 find_broker(const char* name, Hold hold);
 int32 find_route(const char* name, Hold hold);
 

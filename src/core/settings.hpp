@@ -3,6 +3,7 @@
 // Never: prints a password; redacted() is the only way to show a URL.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -89,6 +90,11 @@ struct BrokerSettings {
     BrokerOptions options;
     std::string password;  // the URL's, or the password file's contents trimmed; set by load_password
     std::string source;    // eventbus.source: who we are, for app_id and its like
+    // Not 0: for a driver that only looks (broker/driver.hpp), and is to be done with it after so long.
+    std::uint32_t look_ms = 0;
+
+    // How long the login may take, where the options or the URL say so much.
+    std::uint32_t login_ms(std::uint32_t said) const { return look_ms == 0 ? said : std::min(said, look_ms); }
 };
 
 // options_json: a JSON object. protocol_options: those that `protocol` has beyond the common ones. Throws BadInput

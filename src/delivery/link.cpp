@@ -25,8 +25,9 @@ std::string reason_text(const BadInput& e) {
 }
 
 constexpr const char* settings_hint =
-    "Correct the broker's URL, credentials or options with eventbus.alter_broker, or mend the broker; attempts go on "
-    "by themselves.";
+    "Correct the broker's URL, credentials or options with eventbus.alter_broker, or mend the broker; "
+    "eventbus.test_broker "
+    "tries it step by step. Attempts go on by themselves.";
 
 constexpr const char* contested_hint =
     "Give each server and each broker a name of its own there: copies of a server share what is set in the broker's "

@@ -37,8 +37,12 @@ void refuse_in_parallel(FunctionCallInfo fcinfo) {
 }
 
 void refuse_in_restricted(FunctionCallInfo fcinfo) {
-    refuse_in_parallel(fcinfo);
     if (XactReadOnly) PreventCommandIfReadOnly(name_of(fcinfo));
+    refuse_where_nobody_asks(fcinfo);
+}
+
+void refuse_where_nobody_asks(FunctionCallInfo fcinfo) {
+    refuse_in_parallel(fcinfo);
     if (!InSecurityRestrictedOperation() && !compat::is_autovacuum()) return;
     ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
                     errmsg("cannot call eventbus.%s within security-restricted operation",

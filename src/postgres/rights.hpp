@@ -25,7 +25,10 @@ void refuse_in_parallel(FunctionCallInfo fcinfo);
 // asked for it: in index expressions while REINDEX, ANALYZE and autovacuum evaluate them, in the queries of
 // materialized views. In parallel operations and in read-only transactions (25006) as well.
 void refuse_in_restricted(FunctionCallInfo fcinfo);
-// become() for such a function.
+// The same for one that changes nothing, but that nobody shall call without having asked for it: read-only transactions
+// are good for it.
+void refuse_where_nobody_asks(FunctionCallInfo fcinfo);
+// become() for a function that changes the configuration.
 Caller become_owner(FunctionCallInfo fcinfo);
 // With a connection of SPI: whoever forgets to end the one is told of the other.
 Caller connect_as_owner(FunctionCallInfo fcinfo);

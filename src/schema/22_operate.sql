@@ -81,6 +81,17 @@ CREATE OR REPLACE FUNCTION eventbus.wait_for_route(name text, timeout interval D
 COMMENT ON FUNCTION eventbus.wait_for_route(text, interval) IS
     'waits until a route that has been committed takes what commits from now on and its broker is there: until its state is active. True: it is. False: not within timeout (0 or less: looks once), or, at once, it is lost or paused. Errors: 42704 it does not exist, or was made in this transaction; 55000 on a standby, or without preload';
 
+CREATE OR REPLACE FUNCTION eventbus.test_broker(name text, OUT step text, OUT ok boolean, OUT detail text, OUT hint text)
+    RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_test_broker';
+COMMENT ON FUNCTION eventbus.test_broker(text) IS
+    'connects to a broker now, from the calling session on this server, as its sender does, within 10 s in all, and sends no message. A row a step: connect, tls, websocket, login, broker (product, version, limits), or settings, where these cannot be used. ok: false, it has failed there, and nothing more was tried of that host; NULL: nobody can know before a message is published. hint: what to do; NULL: nothing. Of several hosts one after the other, until one lets us in. Changes nothing, also on a standby and in a read-only transaction. Errors: 42704 it does not exist';
+CREATE OR REPLACE FUNCTION eventbus.test_route(name text, OUT step text, OUT ok boolean, OUT detail text, OUT hint text)
+    RETURNS SETOF record LANGUAGE C VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_test_route';
+COMMENT ON FUNCTION eventbus.test_route(text) IS
+    'the same as test_broker of the route''s broker, and whether the destination is there and may be written to, as far as the broker tells without being sent a message: rows destination and permission. AMQP: a passive declare; Redis: TYPE or PUBSUB NUMSUB, and ACL DRYRUN of Redis 7.0; MQTT: QoS, retain, size and characters of the name. ok is NULL of what only a message shows, and of a destination whose name is made of each event. Writes nothing. Errors: 42704 it does not exist';
+
 CREATE OR REPLACE FUNCTION eventbus.adopt(start text DEFAULT 'cursor') RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_adopt';

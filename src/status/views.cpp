@@ -325,15 +325,21 @@ void check_routes(Checks& checks, bool starting) {
         else if (strcmp(state, "held") == 0)
             checks.put(
                 name, "error", psprintf("held by broker %s: %s", broker, error),
-                "Mend what the broker complains of, there or with eventbus.alter_broker or alter_route; it is tried "
-                "again by itself, and at once after eventbus.resume_route.");
+                psprintf(
+                    "Mend what the broker complains of, there or with eventbus.alter_broker or alter_route; SELECT * "
+                    "FROM eventbus.test_route(%s) looks what is there. It is tried again by itself, and at once "
+                    "after eventbus.resume_route.",
+                    quote_literal_cstr(text_at(i, 1))));
         else if (strcmp(state, "blocked") == 0)
             checks.put(name, "warning", psprintf("broker %s asked us to wait: %s", broker, error),
                        "Look at the broker's memory and disk; events wait, and follow by themselves.");
         else if (strcmp(state, "retrying") == 0)
-            checks.put(name, "error", psprintf("broker %s cannot be reached: %s", broker, error),
-                       "Start the broker, or the server behind the proxy that answers in its place, or correct its "
-                       "address with eventbus.alter_broker; events wait, and follow by themselves.");
+            checks.put(
+                name, "error", psprintf("broker %s cannot be reached: %s", broker, error),
+                psprintf("Start the broker, or the server behind the proxy that answers in its place, or correct its "
+                         "address with eventbus.alter_broker; SELECT * FROM eventbus.test_route(%s) tries it step "
+                         "by step. Events wait, and follow by themselves.",
+                         quote_literal_cstr(text_at(i, 1))));
         else if (strcmp(state, "starting") == 0)
             checks.put(name, "warning",
                        text_at(i, 4) == nullptr ? "not ready: its replication slot is being made"

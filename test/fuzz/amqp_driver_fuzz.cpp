@@ -58,6 +58,7 @@ const fuzz::Protocol protocol{
             addressing.kind = byte % 2 == 0 ? "queue" : "exchange";
             addressing.varies = byte > 127;
         },
+    .kind = "queue",
     .most_sent_back = 512 * 1024,
 };
 

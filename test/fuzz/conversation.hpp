@@ -28,16 +28,23 @@ struct Protocol {
     std::function<std::string(unsigned kind, std::string_view body)> frame;  // in its right lengths
     std::function<std::string(std::string_view words)> complaint;            // words that end up in a reason
     std::function<void(Input&, Addressing&)> address;
+    std::string kind;                // of a destination to look at
     std::size_t most_sent_back = 0;  // what may wait for a broker that does not read, beside messages
 };
 
 class Conversation {
  public:
-    Conversation(const BrokerSettings& settings, const Protocol& protocol, Input input)
-        : protocol_(protocol), input_(input) {
+    Conversation(BrokerSettings settings, const Protocol& protocol, Input input) : protocol_(protocol), input_(input) {
         network = {};
         const unsigned flags = input_.byte();
+        only_looks_ = (flags & 4) != 0;
+        if (only_looks_) settings.look_ms = 10'000;
         driver_ = eventbus_driver_module()->connect(settings, 0, now_);
+        if (only_looks_ && (flags & 8) != 0) {
+            addressings_.push_back(
+                {.kind = protocol_.kind, .qos = static_cast<int>(flags >> 4 & 3), .varies = (flags & 64) != 0});
+            driver_->look_at({addressings_.back(), "one"});
+        }
         drive();
         if ((flags & 1) != 0) say(protocol_.login(flags));
         while (!input_.empty() && link_.state != LinkState::down) step();
@@ -117,6 +124,7 @@ class Conversation {
                                 .name = size % 3 == 0 ? "one" : "two",
                                 .routing_key = size % 5 == 0 ? "a" : "b"};
         if (driver_->offer(outgoing)) {
+            check(!only_looks_, "a driver that only looks takes a message");
             check(link_.state == LinkState::up, "a ticket was taken without a link");
             open_.insert(outgoing.ticket);
             messages_ += event.payload.size() + 1000;
@@ -136,9 +144,21 @@ class Conversation {
             }
         }
         static_cast<void>(driver_->wake_at());
+        looked(driver_->look());
         check(network.unsent <= messages_ + protocol_.most_sent_back, "too much waits for a broker that does not read");
         check(network.unread <= std::size_t{2} << 20, "too much is held of what the broker sent");
         if (network.from_driver.size() > 1 << 16) network.from_driver.erase(0, network.from_driver.size() - (1 << 16));
+    }
+
+    void looked(const Look& look) {
+        constexpr std::size_t most_steps = 8;
+        check(look.findings.size() <= (only_looks_ ? most_steps : 0), "there are too many findings");
+        check(!look.done || link_.state != LinkState::down, "a look is done whose link is down");
+        for (const Finding& finding : look.findings) {
+            check(!finding.detail.empty(), "a finding says nothing");
+            told(finding.detail);
+            told(finding.hint);
+        }
     }
 
     void told(const std::string& reason) {
@@ -150,6 +170,7 @@ class Conversation {
 
     const Protocol& protocol_;
     Input input_;
+    bool only_looks_ = false;
     std::unique_ptr<Driver> driver_;
     TimePoint now_ = TimePoint() + std::chrono::hours(24);
     Link link_;

@@ -85,6 +85,10 @@ bool Stream::left() const {
 bool Stream::is_settings_error() const {
     return false;
 }
+bool Stream::look(Look& look) const {
+    look.found("connect", "somewhere");
+    return impl_->state != State::connecting;
+}
 std::string Stream::missing() const {
     return "could not connect";
 }

@@ -77,6 +77,7 @@ const fuzz::Protocol protocol{
             addressing.qos = static_cast<int>(byte % 3);
             addressing.retain = byte > 127;
         },
+    .kind = "topic",
     .most_sent_back = 512 * 1024,
 };
 

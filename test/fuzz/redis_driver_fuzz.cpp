@@ -31,6 +31,7 @@ const fuzz::Protocol protocol{
             addressing.kind = kinds[byte % 3];
             addressing.maxlen = byte % 2;
         },
+    .kind = "stream",
     .most_sent_back = 256 * 1024,
 };
 

@@ -20,7 +20,8 @@ MONITOR_FUNCTIONS = {"delivery_status", "health", "redacted_url", "routes_for", 
                      "trigger_error"}
 OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
     "adopt", "alter_broker", "alter_route", "create_broker", "create_route", "discard", "drop_broker", "drop_route", "home",
-    "pause_route", "redeliver", "restart_route", "resume_route", "wait_for_route", "wake_workers"}
+    "pause_route", "redeliver", "restart_route", "resume_route", "test_broker", "test_route", "wait_for_route",
+    "wake_workers"}
 FUNCTIONS = {"app": PUBLISHER, "operator": OPERATOR_FUNCTIONS, "monitor": MONITOR_FUNCTIONS, "fleet": {"capture", "uncapture"}}
 MONITOR_VIEWS = {"allowed", "broker", "captured", "route", "status", "unrouted"}
 VIEWS = {"app": set(), "operator": MONITOR_VIEWS | {"dead_letter", "event"}, "monitor": MONITOR_VIEWS, "fleet": set()}

@@ -41,7 +41,9 @@ AmqpDriver::AmqpDriver(const BrokerSettings& settings, unsigned attempt, TimePoi
       now_(now),
       free_since_(now),
       patience_(settings.options.confirm_timeout_s * 1000),
-      channel_limit_(channel_limit_of(settings)) {}
+      channel_limit_(channel_limit_of(settings)) {
+    if (settings.look_ms > 0) inquiry_.emplace();
+}
 
 // Says good-bye where that takes no waiting, so that the broker's log shows no connection cut off.
 AmqpDriver::~AmqpDriver() {
@@ -86,7 +88,7 @@ Link AmqpDriver::drive(Ready ready, TimePoint now) {
         phase_ = Phase::start;
     }
     take_inbox(now);
-    if (phase_ != before) deadline_ = now + std::chrono::milliseconds(client_.connect_timeout_ms);
+    if (phase_ != before && !inquiry_) deadline_ = now + std::chrono::milliseconds(client_.connect_timeout_ms);
     if (phase_ != Phase::down) keep_time(now);
     if (phase_ == Phase::up) channels_.hand_over(now);
     if (phase_ != Phase::down) flush(now);
@@ -190,7 +192,7 @@ Link AmqpDriver::link() const {
 }
 
 bool AmqpDriver::offer(const Outgoing& outgoing) {
-    if (phase_ != Phase::up || blocked_ || stream_.unsent() >= most_unsent) return false;
+    if (phase_ != Phase::up || blocked_ || inquiry_ || stream_.unsent() >= most_unsent) return false;
     Lane* const its = lane_for(outgoing);
     if (its == nullptr) return false;
     Lane& lane = *its;
@@ -249,6 +251,29 @@ void AmqpDriver::begin_to_publish() {
 TimePoint AmqpDriver::opened_by() const {
     if (channels_.opening() == 0 || stuck_) return TimePoint::max();
     return std::max(channels_.opening_since(), free_since_) + std::chrono::milliseconds(client_.connect_timeout_ms);
+}
+
+void AmqpDriver::look_at(const Target& target) {
+    if (inquiry_) inquiry_->look_at(target);
+}
+
+Look AmqpDriver::look() const {
+    Look look;
+    if (!inquiry_ || !stream_.look(look)) return look;
+    look.step = "login";
+    if (!was_up_) return look;
+    const Url& url = settings_.url;
+    look.found("login", (url.has_user || settings_.options.cert_file.empty()
+                             ? "as user \"" + printable(url.has_user ? url.user : "guest") + '"'
+                             : std::string("by the client certificate, or as user \"guest\"")) +
+                            ", virtual host \"" + printable(client_.vhost) + '"');
+    look.step = "broker";
+    inquiry_->tell(look, limits_);
+    if (blocked_)
+        look.found("broker", "the broker takes no messages for now: " + reason_, Finding::Answer::no,
+                   "Look at the broker's memory and disk.");
+    look.done = inquiry_->done() && phase_ == Phase::up;
+    return look;
 }
 
 std::size_t AmqpDriver::settle(std::span<Settlement> out) {

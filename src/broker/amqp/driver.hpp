@@ -3,12 +3,14 @@
 // Never: blocks, logs or retries.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "broker/amqp/channels.hpp"
 #include "broker/amqp/frame.hpp"
+#include "broker/amqp/inquiry.hpp"
 #include "broker/amqp/lane.hpp"
 #include "broker/amqp/login.hpp"
 #include "broker/amqp/message.hpp"
@@ -28,6 +30,8 @@ class AmqpDriver final : public Driver {
     Link drive(Ready ready, TimePoint now) override;
     bool offer(const Outgoing& outgoing) override;
     std::size_t settle(std::span<Settlement> out) override;
+    void look_at(const Target& target) override;
+    Look look() const override;
 
  private:
     // What we wait for.
@@ -76,11 +80,13 @@ class AmqpDriver final : public Driver {
     FrameWriter frames_;
     MessageWriter messages_;
     Limits limits_;
+    std::optional<Inquiry> inquiry_;  // of a driver that only looks
 
     Phase phase_ = Phase::stream;
     bool blocked_ = false;
     Remedy remedy_ = Remedy::none;  // when down
     std::string reason_;            // when down or blocked
+    bool was_up_ = false;           // logged in
     bool goodbye_ = false;          // the broker was told to go
 
     TimePoint deadline_;  // of this phase, until the connection is up: a slow way has several round trips

@@ -43,6 +43,9 @@ void AmqpDriver::on_frame(const Frame& frame) {
     if (frame.type == AMQP_FRAME_HEARTBEAT) return;
     if (frame.channel == 0) {
         if (frame.type == AMQP_FRAME_METHOD) on_connection_method(read_method(frame.payload));
+    } else if (inquiry_) {
+        if (frame.channel == Inquiry::channel && inquiry_->take(frame))
+            send(frame.channel, AMQP_CHANNEL_CLOSE_OK_METHOD, amqp_channel_close_ok_t{});
     } else if (channels_.knows(frame.channel)) {
         if (Lane* lane = channels_.at(frame.channel))
             on_lane_frame(*lane, frame);
@@ -73,6 +76,7 @@ void AmqpDriver::on_login_method(const Method& method) {
     std::string& out = stream_.outbox();
     if (phase_ == Phase::start && method.id == AMQP_CONNECTION_START_METHOD) {
         phase_ = Phase::tune;
+        if (inquiry_) inquiry_->met(method.properties);
         std::string problem = append_start_ok(frames_, out, method.mechanisms, settings_);
         if (!problem.empty()) fail(Remedy::fix_settings, std::move(problem));
     } else if (phase_ == Phase::tune && method.id == AMQP_CONNECTION_TUNE_METHOD) {
@@ -82,6 +86,8 @@ void AmqpDriver::on_login_method(const Method& method) {
         append_tune_ok_and_open(frames_, out, limits_, client_.vhost);
     } else if (phase_ == Phase::open_ok && method.id == AMQP_CONNECTION_OPEN_OK_METHOD) {
         phase_ = Phase::up;
+        was_up_ = true;
+        if (inquiry_) inquiry_->ask(frames_, out);
         const bool is_old = now_ > channel_limit_->learned + limit_is_old_after;
         const std::size_t most = is_old ? 0 : channel_limit_->most;
         channels_.limit(limits_.channel_max, most == 0 ? limits_.channel_max : most, channel_limit_->counted_for);

@@ -72,6 +72,7 @@ ClientSettings::ClientSettings(const BrokerSettings& settings)
                            "What follows a \"?\" is not shown: it may belong to a password, where it is %3F.",
                            "An AMQP URL may have: heartbeat (seconds), connection_timeout (milliseconds).");
     }
+    connect_timeout_ms = settings.login_ms(connect_timeout_ms);
     if (connect_timeout_ms == 0) throw BadInput("connection timeout must be more than 0");
     heartbeat_s = std::min<std::uint32_t>(heartbeat_s, std::numeric_limits<std::uint16_t>::max());
 }
@@ -115,7 +116,7 @@ std::string append_start_ok(FrameWriter& frames, std::string& out, std::string_v
     capabilities_entry.key = to_bytes("capabilities");
     capabilities_entry.value.kind = AMQP_FIELD_KIND_TABLE;
     capabilities_entry.value.value.table = table_of(capabilities);
-    const std::string name = "pg_eventbus " + settings.name;
+    const std::string name = "pg_eventbus " + settings.name + (settings.look_ms > 0 ? " (test)" : "");
     const std::string platform = std::string("C++, rabbitmq-c ") + amqp_version();
     std::array properties{text_entry("product", "pg_eventbus"), text_entry("version", EVENTBUS_VERSION),
                           text_entry("platform", platform), text_entry("connection_name", name), capabilities_entry};

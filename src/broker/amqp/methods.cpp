@@ -20,9 +20,7 @@ class Fields {
     }
     std::string_view short_string() { return take(number(1)); }
     std::string_view long_string() { return take(number(4)); }
-    void skip_table() { take(number(4)); }
-
- private:
+    bool empty() const { return rest_.empty(); }
     std::string_view take(std::uint64_t bytes) {
         if (bytes > rest_.size()) {
             is_whole_ = false;
@@ -34,9 +32,49 @@ class Fields {
         return taken;
     }
 
+ private:
     std::string_view rest_;
     bool is_whole_ = true;
 };
+
+// Bytes of a table's value; RabbitMQ's kinds. Of texts, tables and the like a length comes first.
+bool skip_value(Fields& fields, char kind) {
+    switch (kind) {
+        case 'V':
+            return true;
+        case 't':
+        case 'b':
+        case 'B':
+            fields.take(1);
+            return true;
+        case 's':
+        case 'u':
+            fields.take(2);
+            return true;
+        case 'I':
+        case 'i':
+        case 'f':
+            fields.take(4);
+            return true;
+        case 'D':
+            fields.take(5);
+            return true;
+        case 'l':
+        case 'L':
+        case 'd':
+        case 'T':
+            fields.take(8);
+            return true;
+        case 'S':
+        case 'x':
+        case 'A':
+        case 'F':
+            fields.long_string();
+            return true;
+        default:
+            return false;
+    }
+}
 
 void read_words(Fields& fields, Method& method) {
     method.code = static_cast<unsigned>(fields.number(2));
@@ -53,7 +91,7 @@ Method read_method(std::string_view payload) {
     switch (method.id) {
         case AMQP_CONNECTION_START_METHOD:
             fields.number(2);  // version
-            fields.skip_table();
+            method.properties = fields.long_string();
             method.mechanisms = fields.long_string();
             break;
         case AMQP_CONNECTION_TUNE_METHOD:
@@ -94,6 +132,27 @@ Method read_method(std::string_view payload) {
     return method;
 }
 
+std::string_view text_in_table(std::string_view table, std::string_view name) {
+    Fields fields(table);
+    while (!fields.empty()) {
+        const bool is_it = fields.short_string() == name;
+        const auto kind = static_cast<char>(fields.number(1));
+        if (is_it) return kind == 'S' ? fields.long_string() : std::string_view();
+        if (!skip_value(fields, kind)) break;
+    }
+    return {};
+}
+
+QueueCounts read_queue_counts(std::string_view payload) {
+    Fields fields(payload);
+    fields.number(4);
+    fields.short_string();
+    QueueCounts counts;
+    counts.messages = fields.number(4);
+    counts.consumers = fields.number(4);
+    return counts;
+}
+
 ContentHeader read_content_header(std::string_view payload) {
     Fields fields(payload);
     ContentHeader header;
@@ -106,7 +165,7 @@ ContentHeader read_content_header(std::string_view payload) {
     const auto has = [flags](std::uint32_t flag) { return (flags & flag) != 0; };
     if (has(AMQP_BASIC_CONTENT_TYPE_FLAG)) fields.short_string();
     if (has(AMQP_BASIC_CONTENT_ENCODING_FLAG)) fields.short_string();
-    if (has(AMQP_BASIC_HEADERS_FLAG)) fields.skip_table();
+    if (has(AMQP_BASIC_HEADERS_FLAG)) fields.long_string();
     if (has(AMQP_BASIC_DELIVERY_MODE_FLAG)) fields.number(1);
     if (has(AMQP_BASIC_PRIORITY_FLAG)) fields.number(1);
     if (has(AMQP_BASIC_CORRELATION_ID_FLAG)) fields.short_string();

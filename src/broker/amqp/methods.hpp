@@ -1,6 +1,6 @@
 // What it is: what an AMQP broker says to a publisher: methods, and the headers of contents.
 // Who calls it: the AMQP driver, with what frames hold.
-// Never: reads a table, or hands out a field that did not come. rabbitmq-c's decoder is not used: it follows nested
+// Never: looks into a table's values that are tables, or hands out a field that did not come. rabbitmq-c's decoder is not used: it follows nested
 // tables as deep as they go, and leaves fields as they were that a content's header does not have.
 #pragma once
 
@@ -26,12 +26,23 @@ struct Method {
     std::uint64_t tag = 0;  // basic.ack, basic.nack
     bool multiple = false;
     bool active = false;          // channel.flow
-    std::string_view mechanisms;  // connection.start
+    std::string_view properties;  // connection.start: the server's, a table
+    std::string_view mechanisms;
     std::size_t channel_max = 0;  // connection.tune; 0: no limit
     std::size_t frame_max = 0;
     std::size_t heartbeat_s = 0;
 };
 Method read_method(std::string_view payload);
+
+// The text that has a name in a table; empty where there is none, or what is before it cannot be read.
+std::string_view text_in_table(std::string_view table, std::string_view name);
+
+// queue.declare-ok.
+struct QueueCounts {
+    std::uint64_t messages = 0;
+    std::uint64_t consumers = 0;
+};
+QueueCounts read_queue_counts(std::string_view payload);
 
 struct ContentHeader {
     std::uint64_t body_size = 0;

@@ -27,17 +27,24 @@ std::string seconds_text(std::uint64_t ms) {
     return ms % 1000 == 0 ? std::to_string(ms / 1000) + " s" : std::to_string(ms) + " ms";
 }
 
+// Who only looks leaves no will: nobody hears of it, however it ends.
+BrokerSettings fit_to_look(BrokerSettings settings) {
+    if (settings.look_ms > 0) settings.options.will.reset();
+    settings.options.connect_timeout_ms = settings.login_ms(settings.options.connect_timeout_ms);
+    return settings;
+}
+
 }  // namespace
 
 MqttDriver::MqttDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now)
-    : settings_(settings),
+    : settings_(fit_to_look(settings)),
       host_(settings.url.hosts[attempt % settings.url.hosts.size()]),
-      session_(session_of(settings)),
+      session_(settings.look_ms > 0 ? session_to_look(settings) : session_of(settings)),
       client_id_(session_->client_id),
       messages_(settings.source),
       window_(settings.options.window),
       keep_alive_s_(settings.options.heartbeat_s),
-      deadline_(now + std::chrono::milliseconds(settings.options.connect_timeout_ms)),
+      deadline_(now + std::chrono::milliseconds(settings_.options.connect_timeout_ms)),
       last_heard_(now),
       last_sent_(now),
       now_(now),
@@ -325,7 +332,7 @@ bool MqttDriver::is_open_to(std::size_t in_flight) const {
 }
 
 bool MqttDriver::offer(const Outgoing& outgoing) {
-    if (phase_ != Phase::up || quiet_ || wire_->unsent() >= most_unsent) return false;
+    if (phase_ != Phase::up || quiet_ || settings_.look_ms > 0 || wire_->unsent() >= most_unsent) return false;
     bool taken = false;
     if (!session_->past.empty() && offer_past(outgoing, taken)) return taken;
     if (outgoing.addressing->qos == 0) return is_open_to(0) && publish(outgoing, 0, false);

@@ -28,6 +28,8 @@ class MqttDriver final : public Driver {
     Link drive(Ready ready, TimePoint now) override;
     bool offer(const Outgoing& outgoing) override;
     std::size_t settle(std::span<Settlement> out) override;
+    void look_at(const Target& target) override { target_ = target; }
+    Look look() const override;
 
  private:
     enum class Phase : std::uint8_t { wire, connack, up, down };
@@ -70,6 +72,8 @@ class MqttDriver final : public Driver {
     bool take_inbox(TimePoint now);
     void take(const Packet& packet);
     void take_connack(const Packet& packet);
+    void note_limits(const Connack& connack);
+    Finding look_at_destination() const;
     void take_answer(const Packet& packet);
     void take_complete(const Answer& answer, Flight& open);
     void conclude(const Answer& answer, Flight& open);
@@ -130,6 +134,8 @@ class MqttDriver final : public Driver {
     bool clean_start_ = true;
     bool in_doubt_ = false;  // whether the session that is there is the one that we know
     Session::Doubt doubt_;   // of the connections before this one
+    Target target_;          // of a driver that only looks
+    std::string told_;       // to such a one: what the broker takes
     bool probes_3_ = false;  // 3.1.1 is only asked whether it is answered
 
     Phase phase_ = Phase::wire;

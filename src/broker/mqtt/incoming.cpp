@@ -88,7 +88,10 @@ void MqttDriver::take_connack(const Packet& packet) {
         if (probes_3_) session_->doubt[host_.shown()] = doubt_;
         return fail(remedy_of_link(code),
                     "login refused: " + words_of(code, connack->reason) +
-                        (code == unsupported_version && limits_.version == MqttVersion::v5 ? "; " + ask_for_3() : ""));
+                        (code == unsupported_version && limits_.version == MqttVersion::v5 ? "; " + ask_for_3() : "") +
+                        (settings_.look_ms > 0 && !settings_.options.client_id.empty()
+                             ? "; this was " + shown_client_id() + ", for the sender's own is left to the sender"
+                             : ""));
     }
     const bool v5 = limits_.version == MqttVersion::v5;
     if (probes_3_) return answers_only_3();
@@ -100,6 +103,7 @@ void MqttDriver::take_connack(const Packet& packet) {
     if (window_ == 0) window_ = v5 ? default_window : default_window_v3;
     window_ = std::min(window_, connack->receive_maximum);
     if (connack->keep_alive_s) keep_alive_s_ = *connack->keep_alive_s;
+    if (settings_.look_ms > 0) note_limits(*connack);
     // What it kept against our will may hold packet ids, under which it would swallow new messages.
     if (connack->session_present && clean_start_) lower_qos(" (it keeps a session that it was told to forget)");
     phase_ = Phase::up;

@@ -97,6 +97,15 @@ bool refuse(Settlement& refusal, const Outgoing& outgoing, Remedy remedy, std::s
 
 }  // namespace
 
+std::string lacks(const Addressing& addressing, const Limits& limits) {
+    if (addressing.qos > limits.maximum_qos)
+        return "the broker takes QoS " + std::to_string(limits.maximum_qos) + " at most" + limits.qos_why +
+               ", the route has QoS " + std::to_string(addressing.qos);
+    if (addressing.retain && !limits.retain_available)
+        return "the broker does not retain messages, which the route asks for";
+    return {};
+}
+
 MessageWriter::MessageWriter(std::string_view source) : source_(with_marks(source)) {}
 
 std::string MessageWriter::add_headers(const Event& event) {
@@ -137,13 +146,8 @@ bool MessageWriter::write(std::string& out, const Outgoing& outgoing, const Limi
     const bool v5 = limits.version == MqttVersion::v5;
     if (std::string problem = told("the destination's name", flaw_in_name(outgoing.name)); !problem.empty())
         return refuse(refusal, outgoing, Remedy::park, std::move(problem));
-    if (qos > limits.maximum_qos)
-        return refuse(refusal, outgoing, Remedy::fix_settings,
-                      "the broker takes QoS " + std::to_string(limits.maximum_qos) + " at most" + limits.qos_why +
-                          ", the route has QoS " + std::to_string(qos));
-    if (retain && !limits.retain_available)
-        return refuse(refusal, outgoing, Remedy::fix_settings,
-                      "the broker does not retain messages, which the route asks for");
+    if (std::string problem = lacks(*outgoing.addressing, limits); !problem.empty())
+        return refuse(refusal, outgoing, Remedy::fix_settings, std::move(problem));
     if (v5) {
         if (std::string problem = fill_properties(event); !problem.empty())
             return refuse(refusal, outgoing, Remedy::park, std::move(problem));

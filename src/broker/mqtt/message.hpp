@@ -21,6 +21,9 @@ struct Limits {
     bool retain_available = true;
 };
 
+// What a route asks for that the broker does not give, in words; empty: nothing.
+std::string lacks(const Addressing& addressing, const Limits& limits);
+
 class MessageWriter {
  public:
     explicit MessageWriter(std::string_view source);

@@ -10,6 +10,14 @@ namespace eventbus::broker::mqtt {
 
 namespace {
 
+constexpr std::string_view digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+void draw(std::string& id, std::size_t length) {
+    std::random_device lot;
+    std::uniform_int_distribution<std::size_t> any(0, digits.size() - 1);
+    while (id.size() < length) id += digits[any(lot)];
+}
+
 std::uint64_t fingerprint(std::string_view text, std::uint64_t state) {
     for (const char c : text) state = (state ^ static_cast<unsigned char>(c)) * 0x100000001b3;
     return state;
@@ -32,6 +40,20 @@ std::shared_ptr<Session> session_of(const BrokerSettings& settings) {
     return session;
 }
 
+std::shared_ptr<Session> session_to_look(const BrokerSettings& settings) {
+    constexpr std::size_t longest_given = 60'000;
+    constexpr std::size_t drawn = 6;
+    auto session = std::make_shared<Session>();
+    const std::string& given = settings.options.client_id;
+    if (given.empty()) {
+        session->client_id = new_client_id(settings);
+        return session;
+    }
+    session->client_id = given.substr(0, longest_given) + "-test-";
+    draw(session->client_id, session->client_id.size() + drawn);
+    return session;
+}
+
 Session::Past* Session::find(std::uint16_t id) {
     const auto found = std::find_if(past.begin(), past.end(), [&](const auto& entry) {
         return entry.second.id == id && entry.second.stage != Stage::complete;
@@ -45,16 +67,13 @@ void Session::forget(std::uint16_t id) {
 }
 
 std::string new_client_id(const BrokerSettings& settings) {
-    constexpr std::string_view digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     constexpr std::size_t told = 14;
     constexpr std::size_t length = 23;
     std::uint64_t who = fingerprint(settings.source, 0xcbf29ce484222325);
     who = fingerprint(settings.name, fingerprint(std::string_view("\0", 1), who));
     std::string id = "pgeventbus";
     for (; id.size() < told; who /= digits.size()) id += digits[who % digits.size()];
-    std::random_device lot;
-    std::uniform_int_distribution<std::size_t> any(0, digits.size() - 1);
-    while (id.size() < length) id += digits[any(lot)];
+    draw(id, length);
     return id;
 }
 

@@ -72,6 +72,9 @@ struct Session {
 
 std::shared_ptr<Session> session_of(const BrokerSettings& settings);
 
+// For a driver that only looks: nobody else's, with a client id that puts nobody out.
+std::shared_ptr<Session> session_to_look(const BrokerSettings& settings);
+
 // What every broker must accept: 23 letters and digits. Some tell the source and the broker's name, the others are
 // drawn by lot: a copy of the server or of the database has another id than the original.
 std::string new_client_id(const BrokerSettings& settings);

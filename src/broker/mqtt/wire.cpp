@@ -53,6 +53,14 @@ std::string Wire::missing() const {
     return host_.shown() + " took the connection, but does not answer the request for a WebSocket";
 }
 
+bool Wire::look(Look& look) const {
+    if (!stream_.look(look)) return false;
+    if (!websocket_) return true;
+    look.step = "websocket";
+    if (agreed_) look.found("websocket", "path " + path_);
+    return agreed_;
+}
+
 Stream::State Wire::state() const {
     if (!error_.empty()) return Stream::State::closed;
     const auto state = stream_.state();

@@ -23,6 +23,7 @@ class Wire {
     bool is_settings_error() const { return stream_.is_settings_error() || refused_; }
     bool left() const { return stream_.left(); }
     std::string missing() const;  // as a stream's
+    bool look(Look& look) const;  // the same, with "websocket"
 
     std::string& outbox() { return websocket_ ? plain_out_ : stream_.outbox(); }
     void flush();

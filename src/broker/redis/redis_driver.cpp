@@ -15,6 +15,8 @@ namespace {
 
 constexpr std::size_t default_window = 10'000;
 constexpr std::size_t most_open_bytes = 1024 * 1024;
+// Ours would have the sender wait for it (past.hpp).
+constexpr std::string_view name_to_look{"pg_eventbus-test"};
 constexpr std::chrono::milliseconds shortest_timeout{500};  // Redis' is a second at least
 
 std::int64_t wall_clock_us() {
@@ -69,13 +71,20 @@ RedisDriver::RedisDriver(const BrokerSettings& settings, unsigned attempt, TimeP
       source_(settings.source),
       window_(settings.options.window ? settings.options.window : default_window),
       heartbeat_(settings.options.heartbeat_s),
-      connect_timeout_(settings.options.connect_timeout_ms),
+      connect_timeout_(settings.login_ms(settings.options.connect_timeout_ms)),
       connect_deadline_(now + connect_timeout_),
       now_(now),
       used_at_(now),
       quiet_since_(now),
       past_(settings, wall_clock_us(), now) {
     stream_.drop_unsent_at_close();
+    if (settings.look_ms > 0) {
+        inquiry_.emplace(settings);
+        who_ = settings.url.has_user       ? "as user \"" + settings.url.user + '"'
+               : settings.password.empty() ? "without a password"
+                                           : "by the password alone";
+        who_ += ", database " + std::to_string(database_number(settings.url));
+    }
     greet(settings);
 }
 
@@ -100,7 +109,7 @@ void RedisDriver::greet(const BrokerSettings& settings) {
         write_command(outbox, {"HELLO"});
         login_.push_back(Step::role);
     }
-    write_command(outbox, {"CLIENT", "SETNAME", past_.client_name()});
+    write_command(outbox, {"CLIENT", "SETNAME", inquiry_ ? name_to_look : past_.client_name()});
     login_.push_back(Step::set_name);
 }
 
@@ -173,6 +182,8 @@ void RedisDriver::take(const Reply& reply) {
     used_at_ = now_;
     if (link_.state == LinkState::connecting) {
         take_login(reply);
+    } else if (link_.state == LinkState::up && inquiry_) {
+        if (!inquiry_->take(reply)) go_down(Remedy::retry, "the server sent a reply to nothing");
     } else if (link_.state == LinkState::up) {
         take_answer(reply);
     }
@@ -183,7 +194,10 @@ void RedisDriver::take_login(const Reply& reply) {
     if (reply.kind == Reply::Kind::error) login_refused(step, reply.words);
     if (step == Step::role && reply.words == "replica")
         go_down(Remedy::retry, host_.shown() + " is a replica, which takes no messages");
-    if (link_.state == LinkState::connecting && login_answered_ == login_.size()) link_.state = LinkState::up;
+    if (link_.state != LinkState::connecting || login_answered_ < login_.size()) return;
+    link_.state = LinkState::up;
+    was_up_ = true;
+    if (inquiry_) inquiry_->ask(stream_.outbox());
 }
 
 void RedisDriver::login_refused(Step step, const std::string& words) {
@@ -301,7 +315,7 @@ void RedisDriver::go_down(Remedy remedy, std::string reason) {
 }
 
 bool RedisDriver::offer(const Outgoing& outgoing) {
-    if (link_.state != LinkState::up || open_messages_ + held_.size() >= window_) return false;
+    if (link_.state != LinkState::up || inquiry_ || open_messages_ + held_.size() >= window_) return false;
     const std::size_t room = command_room(outgoing, source_);
     const bool first = open_messages_ == 0 && held_.empty();
     if (!first && open_bytes_ + held_bytes_ + room > most_open_bytes) return false;
@@ -338,6 +352,22 @@ void RedisDriver::deliver(const Outgoing& outgoing) {
     open_.push({outgoing.ticket, bytes, what, nullptr});
     ++open_messages_;
     open_bytes_ += bytes;
+}
+
+void RedisDriver::look_at(const Target& target) {
+    if (inquiry_) inquiry_->look_at(target);
+}
+
+Look RedisDriver::look() const {
+    Look look;
+    if (!inquiry_ || !stream_.look(look)) return look;
+    look.step = "login";
+    if (!was_up_) return look;
+    look.found("login", who_);
+    look.step = "broker";
+    inquiry_->tell(look);
+    look.done = inquiry_->done() && link_.state == LinkState::up;
+    return look;
 }
 
 std::size_t RedisDriver::settle(std::span<Settlement> out) {

@@ -5,10 +5,12 @@
 
 #include <array>
 #include <deque>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "broker/driver.hpp"
+#include "broker/redis/inquiry.hpp"
 #include "broker/redis/past.hpp"
 #include "broker/redis/replies.hpp"
 #include "broker/stream/stream.hpp"
@@ -57,6 +59,8 @@ class RedisDriver final : public Driver {
     Link drive(Ready ready, TimePoint now) override;
     bool offer(const Outgoing& outgoing) override;
     std::size_t settle(std::span<Settlement> out) override;
+    void look_at(const Target& target) override;
+    Look look() const override;
 
  private:
     enum class Step : std::uint8_t { auth, select, ready, role, set_name };
@@ -107,6 +111,9 @@ class RedisDriver final : public Driver {
     std::size_t held_bytes_ = 0;
     std::vector<Settlement> settled_;
     std::size_t settled_taken_ = 0;
+    std::optional<Inquiry> inquiry_;  // of a driver that only looks
+    std::string who_;                 // of such a one: as whom, and to which database
+    bool was_up_ = false;
     mutable std::array<Interest, 1> interest_;
 };
 

@@ -31,18 +31,30 @@ class Discreet final : public Driver {
         for (Settlement& settlement : out.first(count)) make_discreet(settlement.reason);
         return count;
     }
+    void look_at(const Target& target) override { driver_->look_at(target); }
+    Look look() const override {
+        Look look = driver_->look();
+        for (Finding& finding : look.findings) {
+            finding.detail = shown(finding.detail);
+            finding.hint = shown(finding.hint);
+        }
+        return look;
+    }
 
  private:
+    std::string shown(std::string_view words) const {
+        std::string text = secrets_.scrubbed(words.substr(0, longest_reason));
+        if (words.size() > longest_reason) text += "...";
+        for (char& c : text)
+            if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+        return text;
+    }
     // Many tickets end for one reason.
     void make_discreet(std::string& reason) {
         if (reason.empty()) return;
         if (reason != last_) {
             last_ = reason;
-            std::string_view shown = reason;
-            shown_ = secrets_.scrubbed(shown.substr(0, longest_reason));
-            if (shown.size() > longest_reason) shown_ += "...";
-            for (char& c : shown_)
-                if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+            shown_ = shown(reason);
         }
         reason = shown_;
     }

@@ -45,6 +45,8 @@ struct Stream::Impl {
     Host host;
     TlsSettings tls_settings;
     Phase phase = Phase::resolving;
+    Phase reached = Phase::resolving;  // before it closed
+    std::string tls_words;             // what was agreed on
     Lookup lookup;
     std::size_t next_address = 0;
     std::string refusals;  // what the last address said
@@ -71,6 +73,7 @@ struct Stream::Impl {
     }
     void close(std::string reason) {
         if (phase == Phase::closed) return;
+        if (phase != Phase::failing) reached = phase;
         phase = Phase::closed;
         error = std::move(reason);
         close_fd();
@@ -174,6 +177,7 @@ void Stream::Impl::shake_hands() {
     if (step == Tls::Step::failed) return tls_failed();
     send_records();
     if (phase != Phase::handshaking || step != Tls::Step::done) return;
+    tls_words = tls->about();
     phase = Phase::open;
     decrypt();  // what came along with the last handshake record
 }
@@ -181,6 +185,7 @@ void Stream::Impl::shake_hands() {
 void Stream::Impl::tls_failed() {
     settings_error = tls->is_settings_error();
     const std::string words = tls->error();
+    reached = phase;
     phase = Phase::failing;
     send_records();  // the alert
     close(words);
@@ -329,6 +334,20 @@ std::string Stream::missing() const {
         default:
             return "could not connect to " + host;
     }
+}
+
+bool Stream::look(Look& look) const {
+    const Impl& impl = *impl_;
+    const bool ended = impl.phase == Impl::Phase::closed || impl.phase == Impl::Phase::failing;
+    const Impl::Phase reached = ended ? impl.reached : impl.phase;
+    look.step = "connect";
+    if (reached < Impl::Phase::handshaking) return false;
+    look.found("connect", impl.lookup.addresses()[impl.next_address - 1].shown());
+    if (!impl.tls_settings.enabled) return true;
+    look.step = "tls";
+    if (reached != Impl::Phase::open) return false;
+    look.found("tls", impl.tls_words);
+    return true;
 }
 
 Interest Stream::interest() const {

@@ -46,6 +46,10 @@ class Stream {
     // While it connects: what has not come yet, in words that " within 10 s" goes on from.
     std::string missing() const;
 
+    // Tells what has been reached of "connect" and "tls". False: it was not open yet, and look.step is where it is or
+    // ended.
+    bool look(Look& look) const;
+
     // Moves things on: connect, handshake, flush what is queued, read what has come. Returns state().
     State drive(Ready ready);
 

@@ -9,8 +9,10 @@
 #include <openssl/x509v3.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 namespace eventbus::broker {
 
@@ -151,6 +153,19 @@ std::string Tls::no_tls() const {
     std::string another = stranger(heard_, scheme_);
     if (another.empty() && !scheme_.empty()) another = "use " + scheme_without_tls(scheme_) + ":// in the broker's URL";
     return "; the server does not speak TLS on this port" + (another.empty() ? another : ": " + another);
+}
+
+std::string Tls::about() const {
+    const SSL* session = session_.get();
+    std::string words = std::string(SSL_get_version(session)) + ", " + SSL_get_cipher_name(session);
+    const std::unique_ptr<X509, decltype(&X509_free)> certificate(SSL_get_peer_certificate(session), X509_free);
+    std::tm end{};
+    if (certificate && ASN1_TIME_to_tm(X509_get0_notAfter(certificate.get()), &end) == 1) {
+        std::array<char, 32> date;
+        if (std::strftime(date.data(), date.size(), "%Y-%m-%d", &end) > 0)
+            words += std::string("; the server's certificate is valid until ") + date.data();
+    }
+    return SSL_get_verify_mode(session) == SSL_VERIFY_NONE ? words + ", and is not verified (option verify)" : words;
 }
 
 std::string Tls::if_it_speaks_none() const {

@@ -28,6 +28,9 @@ class Tls {
 
     std::string if_it_speaks_none() const;  // behind the handshake's end: what to write where nothing was said
 
+    // Version and cipher, and how long the server's certificate is valid; once the handshake is done.
+    std::string about() const;
+
     Bytes& wire() { return wire_; }  // records to send
     const std::string& error() const { return error_; }
     bool is_settings_error() const { return is_settings_error_; }

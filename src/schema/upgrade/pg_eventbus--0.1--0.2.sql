@@ -90,7 +90,8 @@ COMMENT ON EXTENSION pg_eventbus IS 'delivers committed events to AMQP, MQTT and
 -- here: 22_operate.sql
 UPDATE eventbus.broker_config SET home = eventbus.home();
 REVOKE ALL ON FUNCTION eventbus.alter_broker(text, text, jsonb, boolean), eventbus.alter_route(text, text, text, jsonb, boolean),
-    eventbus.adopt(text), eventbus.home(), eventbus.delivery_status(), eventbus.routes_for(text, text), eventbus.wait_for_route(text, interval) FROM PUBLIC;
+    eventbus.adopt(text), eventbus.home(), eventbus.delivery_status(), eventbus.routes_for(text, text), eventbus.wait_for_route(text, interval),
+    eventbus.test_broker(text), eventbus.test_route(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION eventbus.delivery_status(), eventbus.routes_for(text, text) TO pg_monitor;
 ALTER FUNCTION eventbus.allow(regrole, text) SECURITY INVOKER;
 ALTER FUNCTION eventbus.disallow(regrole, text) SECURITY INVOKER;
