@@ -47,12 +47,15 @@ AdoptedRoutes read_routes(const char* home) {
     return routes;
 }
 
-// As if the route were made now; what it has counted stays.
+// As if the route were made now; what it has counted stays. Of a restored dump there is no cursor yet.
 void begin_now(const Adopted& route) {
     run_query("SELECT delivered, dead, retries, skipped FROM eventbus.cursor WHERE route_id = $1 AND detour = 0",
               {Argument::of(route.id)});
-    const int64 counted[4] = {int8_at(0, 1), int8_at(0, 2), int8_at(0, 3), int8_at(0, 4)};
+    int64 counted[4] = {};
+    for (int i = 0; i < 4 && SPI_processed > 0; ++i) counted[i] = int8_at(0, i + 1);
     run_query("DELETE FROM eventbus.cursor WHERE route_id = $1", {Argument::of(route.id)});
+    run_query("UPDATE eventbus.dead_letter_store SET requeued = false WHERE route_id = $1 AND requeued",
+              {Argument::of(route.id)});
     if (route.from_wal)
         log::make_wal_cursor(route.id);
     else
@@ -80,7 +83,7 @@ void adopt_route(const Adopted& route, bool at_cursor) {
         ereport(NOTICE, (at_cursor ? errmsg("route \"%s\" delivers %s that waited", route.name, route.waits)
                                    : errmsg("route \"%s\" leaves out %s that waited", route.name, route.waits),
                          at_cursor ? errdetail("The original may have delivered them as well.") : 0));
-    if (!at_cursor && route.has_cursor) begin_now(route);
+    if (!at_cursor) begin_now(route);
 }
 
 }  // namespace

@@ -17,6 +17,9 @@ constexpr const char* what_goes =
     "WHEN events_waiting IS NULL THEN 'what waits for it (it cannot be counted now)' "
     "WHEN events_waiting > 0 THEN " EVENTBUS_EVENTS_WAITING
     " || CASE events_waiting WHEN 1 THEN ' that waits' ELSE ' that wait' END END, "
+    "CASE WHEN source = 'wal' THEN (SELECT format('%s dead letter%s put back by redeliver', count(*), CASE WHEN "
+    "count(*) <> 1 THEN 's' END) FROM eventbus.dead_letter_store d WHERE d.route_id = r.id AND d.requeued "
+    "HAVING count(*) > 0) END, "
     "CASE WHEN dead_letters > 0 THEN format('%s dead letter%s', dead_letters, CASE WHEN dead_letters <> 1 THEN 's' "
     "END) END), '') "
     "FROM eventbus.delivery_status() JOIN eventbus.route_config r ON r.id = route_id ";

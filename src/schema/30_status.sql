@@ -29,19 +29,19 @@ COMMENT ON COLUMN eventbus.status.skipped IS 'events that were left out because 
 COMMENT ON COLUMN eventbus.status.in_flight IS 'events offered to the broker and not yet acknowledged';
 COMMENT ON COLUMN eventbus.status.lag IS 'age of the oldest event that is not settled; 0 where there is none. Of a route from the WAL that is behind in reading, how long ago it had read all that there was; NULL where nobody can tell: it has no sender, or is lost';
 COMMENT ON COLUMN eventbus.status.last_delivered_at IS 'when the broker last acknowledged an event';
-COMMENT ON COLUMN eventbus.status.last_error IS 'what is wrong, in the broker''s words or of reading the WAL; NULL once the route has been active for a minute without another error: it is in last_error_before then. Of a route that is starting, whom it waits for';
+COMMENT ON COLUMN eventbus.status.last_error IS 'what is wrong, in the broker''s words or of reading the WAL; NULL once the route has been active for a minute without another error, until there is one: it is in last_error_before then. Of a route that is starting, whom it waits for';
 COMMENT ON COLUMN eventbus.status.last_error_at IS 'when that was; NULL with it';
 COMMENT ON COLUMN eventbus.status.sender_pid IS 'process id of the sender; NULL where none runs';
 COMMENT ON COLUMN eventbus.status.throughput IS 'events a second that the broker has acknowledged, over the last minute (60 to 70 s)';
 COMMENT ON COLUMN eventbus.status.latency_p50 IS 'from commit to the broker''s acknowledgement, the median over the last five minutes, within 10 %; NULL where nothing was delivered. Commit is estimated: never too late, too early by at most the time since the sender last looked into the log (eventbus.safety_poll), and only for transactions that stay open after publish';
 COMMENT ON COLUMN eventbus.status.latency_p99 IS 'the same, the 99th percentile';
 COMMENT ON COLUMN eventbus.status.dead_letters IS 'dead letters that are there now, without those that were put back to be delivered; NULL while somebody has locked their table';
-COMMENT ON COLUMN eventbus.status.events_waiting IS 'events of the log that are committed and not settled; counted where they are at most 10000, see waiting_estimated. NULL of a route from the WAL, where nobody has counted them, and of one whose row cannot be used';
+COMMENT ON COLUMN eventbus.status.events_waiting IS 'events of the log that are committed and not settled, and those that redeliver has put back; counted where they are at most 10000, see waiting_estimated. NULL of a route from the WAL, where nobody has counted them, and of one whose row cannot be used';
 COMMENT ON COLUMN eventbus.status.bytes_waiting IS 'bytes of their payloads; of a route from the WAL, bytes of WAL that were written since its cursor, whatever they are of. NULL where nobody can tell';
 COMMENT ON COLUMN eventbus.status.waiting_estimated IS 'whether these two are estimates: taken from the oldest 10000 (or 20000 that other routes take) and from how many ids were given since';
 COMMENT ON COLUMN eventbus.status.paused_since IS 'since when the route is paused; NULL: it is not, or was by version 0.1';
 COMMENT ON COLUMN eventbus.status.next_attempt_at IS 'when the broker is connected to again, the route that is held tried again, or the next event that was refused for the time being offered again; NULL: nothing waits for a time of its own';
-COMMENT ON COLUMN eventbus.status.last_error_before IS 'the last error of a route that has been well for a minute; NULL: there was none, or it is in last_error';
+COMMENT ON COLUMN eventbus.status.last_error_before IS 'the last error of a route that has been active for a minute since, whatever its state is by now; NULL: there was none, or it is in last_error';
 COMMENT ON COLUMN eventbus.status.last_error_before_at IS 'when that was';
 
 CREATE OR REPLACE FUNCTION eventbus.health(OUT name text, OUT level text, OUT detail text, OUT hint text)

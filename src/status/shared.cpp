@@ -308,6 +308,12 @@ void free_route(Oid database, std::int32_t route_id) {
     LWLockRelease(state->lock);
 }
 
+void note_past_error(Route* route) {
+    constexpr int64 well_after_us = 60 * USECS_PER_SEC;
+    if (strcmp(route->state, "active") == 0 && GetCurrentTimestamp() - route->last_error_at >= well_after_us)
+        route->past_error_at = route->last_error_at;
+}
+
 bool copy_route(Oid database, std::int32_t route_id, Route* copy) {
     if (state == nullptr) return false;
     bool found = false;

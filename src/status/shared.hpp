@@ -103,6 +103,7 @@ struct Route {
     TimestampTz oldest;             // when the oldest unsettled event was published; 0: none; or oldest_unknown
     TimestampTz last_delivered_at;  // 0: never
     TimestampTz last_error_at;
+    TimestampTz past_error_at;  // the same of an error that the route has been well since; 0: none
     TimestampTz next_attempt_at;  // 0: nothing waits for a time of its own
     char last_error[512];
     Pace pace;
@@ -155,6 +156,8 @@ bool left_when_asked(WorkerKind kind, Oid database, std::int32_t broker_id);
 Route* claim_route(Oid database, std::int32_t route_id);
 void free_route(Oid database, std::int32_t route_id);
 bool copy_route(Oid database, std::int32_t route_id, Route* copy);
+// Before its state is written anew: an error since which it has been active for a minute is past.
+void note_past_error(Route* route);
 
 void wake_launcher();
 void wake_workers_of(Oid database);

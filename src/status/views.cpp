@@ -67,14 +67,10 @@ struct RouteLine {
     TimestampTz paused_at;
     bool can_read_log;   // nobody has locked a segment
     int64 dead_letters;  // negative: nobody can tell for now
+    int64 put_back;      // by redeliver, and not settled yet: events,
+    int64 put_back_bytes;
+    TimestampTz put_back_oldest;  // when the oldest of them was published; 0: there is none
 };
-
-// A route that has seen no error for so long, and delivers, is well.
-constexpr int64 well_after_us = 60 * USECS_PER_SEC;
-
-bool is_well(const char* state, TimestampTz last_error_at, TimestampTz now) {
-    return strcmp(state, "active") == 0 && now - last_error_at >= well_after_us;
-}
 
 // What waits for a route from the WAL: nobody knows how many events there are in what is not settled.
 int64 wal_behind(const log::StoredCursor& stored) {
@@ -91,6 +87,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     log::Counters counters = stored.counters;
     const char* state = line.paused ? "paused" : "stopped";
     TimestampTz oldest = 0;
+    TimestampTz past_error_at = 0;
     TimestampTz next_attempt_at = 0;
     int32 in_flight = 0;
     Backlog backlog;
@@ -99,6 +96,10 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     TimestampTz now = GetCurrentTimestamp();
     Route route;
     bool known = copy_route(MyDatabaseId, line.id, &route);
+    if (known) {
+        note_past_error(&route);
+        past_error_at = route.past_error_at;
+    }
     bool served = known && route.sender_pid != 0;
     ShownPace pace = known ? show_pace(route.pace, steady_now()) : ShownPace{0, -1, -1};
     if (served) {
@@ -113,7 +114,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         oldest = route.oldest;
         next_attempt_at = route.next_attempt_at;
         // Its sender says what is wrong with a row that cannot be used.
-        if (counted && stored.exists) counted = attempt([&] { backlog = look_behind(stored, line.topics); }) == nullptr;
+        if (counted) counted = attempt([&] { backlog = look_behind(stored, line.topics); }) == nullptr;
     } else if (stored.cursor.wal.lost) {
         state = "lost";
         oldest = oldest_unknown;
@@ -121,9 +122,15 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         oldest = known && route.oldest != 0 ? route.oldest : oldest_unknown;
     } else if (!counted) {
         oldest = oldest_unknown;
-    } else if (stored.exists) {
+    } else {
         backlog = look_behind(stored, line.topics);
         oldest = backlog.oldest;
+    }
+
+    if (line.put_back > 0) {
+        backlog.events += line.put_back;
+        backlog.bytes += line.put_back_bytes;
+        if (oldest != oldest_unknown && (oldest == 0 || line.put_back_oldest < oldest)) oldest = line.put_back_oldest;
     }
 
     auto time = [&](int column, TimestampTz t) {
@@ -140,7 +147,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     nulls[status_lag] = oldest == oldest_unknown;
     if (!nulls[status_lag]) values[status_lag] = interval_of(oldest != 0 ? now - oldest : 0);
     time(status_last_delivered_at, counters.last_delivered_at);
-    const bool well = counters.last_error != nullptr && is_well(state, counters.last_error_at, now);
+    const bool well = counters.last_error != nullptr && counters.last_error_at <= past_error_at;
     auto error = [&](int words, int at, bool shown) {
         nulls[words] = counters.last_error == nullptr || !shown;
         if (!nulls[words]) values[words] = CStringGetTextDatum(counters.last_error);
@@ -435,16 +442,21 @@ Datum eventbus_delivery_status(PG_FUNCTION_ARGS) {
     static_assert(log::segment_count == 4);
     const bool can_read_log = locked_table({"log_0", "log_1", "log_2", "log_3"}) == nullptr;
     const bool letters_locked = locked_table({"dead_letter_store"}) != nullptr;
-    run_query(
-        psprintf("SELECT id, paused, topics, source = 'wal', paused_at, %s FROM eventbus.route_config r ORDER BY id",
-                 letters_locked ? "-1::bigint"
-                                : "(SELECT count(*) FROM eventbus.dead_letter_store d WHERE d.route_id = r.id "
-                                  "AND NOT d.requeued)"));
+    run_query(psprintf(
+        "SELECT id, paused, topics, source = 'wal', paused_at, %s FROM eventbus.route_config r %s ORDER BY id",
+        letters_locked ? "-1::bigint, 0::bigint, 0::bigint, NULL::timestamptz" : "dead, back, bytes, oldest",
+        letters_locked ? ""
+                       : "CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE NOT requeued) AS dead, "
+                         "count(*) FILTER (WHERE requeued) AS back, coalesce(sum(octet_length(payload_text)) FILTER "
+                         "(WHERE requeued), 0) + coalesce(sum(octet_length(payload_bytes)) FILTER (WHERE requeued), 0) "
+                         "AS bytes, min(published_at) FILTER (WHERE requeued) AS oldest "
+                         "FROM eventbus.dead_letter_store d WHERE d.route_id = r.id) AS letters"));
     auto count = static_cast<int>(SPI_processed);
     auto* lines = static_cast<RouteLine*>(palloc(sizeof(RouteLine) * (count + 1)));
     for (int i = 0; i < count; ++i)
         lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3), bool_at(i, 4),
-                    time_at(i, 5), can_read_log,  int8_at(i, 6)};
+                    time_at(i, 5), can_read_log,  int8_at(i, 6),  int8_at(i, 7),
+                    int8_at(i, 8), time_at(i, 9)};
     const char* locked = locked_table({"cursor"});
     for (int i = 0; i < count; ++i) {
         if (locked != nullptr) {

@@ -117,6 +117,7 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t
         SpinLockRelease(&shared->mutex);  // the extension is gone, and the place may be another route's
         return;
     }
+    status::note_past_error(shared);
     shared->sender_pid = MyProcPid;
     strlcpy(shared->state, name_of(status.state), sizeof shared->state);
     shared->delivered = counters.delivered;

@@ -82,6 +82,7 @@ void show_parked(int32 route_id, const char* why) {
     log::load_cursor(route_id, 0, CurrentMemoryContext, &stored);
     TimestampTz now = GetCurrentTimestamp();
     SpinLockAcquire(&shared->mutex);
+    status::note_past_error(shared);
     shared->sender_pid = MyProcPid;
     strlcpy(shared->state, "held", sizeof shared->state);
     shared->delivered = static_cast<std::uint64_t>(stored.counters.delivered);
@@ -89,7 +90,7 @@ void show_parked(int32 route_id, const char* why) {
     shared->retries = static_cast<std::uint64_t>(stored.counters.retries);
     shared->last_delivered_at = stored.counters.last_delivered_at;
     shared->in_flight = 0;
-    if (strcmp(shared->last_error, why) != 0) {
+    if (strcmp(shared->last_error, why) != 0 || shared->last_error_at <= shared->past_error_at) {
         strlcpy(shared->last_error, why, sizeof shared->last_error);
         shared->last_error_at = now;
     }

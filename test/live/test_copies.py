@@ -78,6 +78,24 @@ def test_a_restored_dump_waits_to_be_adopted(original, make_database, cluster, r
 
 
 @pytest.mark.parametrize("start", ["cursor", "now"])
+def test_what_a_restored_dump_has_published_waits_and_is_said(original, make_database, cluster, redis_server, name, start):
+    """It has no cursors: all that is in its log waits."""
+    copy = restore(original, make_database, cluster)
+    wait_paused(cluster, copy)
+    copy.publish("t", "waits")
+    assert copy.one("SELECT array_agg(events_waiting ORDER BY route) FROM eventbus.status") == [1, 0]
+    assert copy.status("out")["lag"].total_seconds() > 0
+    copy.run("SELECT eventbus.alter_route('out', %s)", f"stream:{name}:copy")
+    said = notices_of(copy, f"SELECT eventbus.adopt('{start}')")
+    assert f'route "out" {"delivers" if start == "cursor" else "leaves out"} 1 event that waited' in said, said
+    assert "rest" not in said
+    copy.publish("t", "adopted")
+    expected = [b'"waits"', b'"adopted"'] if start == "cursor" else [b'"adopted"']
+    eventually(lambda: payloads(redis_server, f"{name}:copy") == expected, 60, "it delivers what it said")
+    copy.wait_status("out", delivered=len(expected), events_waiting=0)
+
+
+@pytest.mark.parametrize("start", ["cursor", "now"])
 def test_a_database_made_of_another_waits_with_its_events(original, make_database, cluster, redis_server, name, start):
     original.run("SELECT eventbus.pause_route('out')")
     original.publish("t", "waits")

@@ -88,6 +88,37 @@ def test_an_error_that_is_over_is_told_apart_and_what_is_tried_again_says_when(d
     assert column(db, "out", "last_error_before") == words and column(db, "out", "last_error_before_at") == at
     assert column(db, "out", "next_attempt_at") is None
     assert [row["level"] for row in db.health() if row["name"] == "route out"] == ["ok"]
+    # It stays over, whatever ends the route's being active.
+    db.run("SELECT eventbus.pause_route('out')")
+    db.wait_status("out", state="paused", last_error=None, last_error_before=words)
+    db.run(f'ALTER DATABASE "{db.name}" SET eventbus.delivery = off')
+    db.cluster.execute("SELECT pg_reload_conf()")
+    db.wait_status("out", 60, sender_pid=None, last_error=None, last_error_before=words)
+    db.run(f'ALTER DATABASE "{db.name}" RESET eventbus.delivery')
+    db.cluster.execute("SELECT pg_reload_conf()")
+    db.run("SELECT eventbus.resume_route('out')")
+    db.wait_status("out", 60, state="active", last_error=None, last_error_before=words)
+    durable_redis.kill()
+    eventually(lambda: column(db, "out", "last_error_before IS NULL AND last_error IS NOT NULL"), 60, "the next one is told")
+
+
+def test_what_redeliver_has_put_back_waits_again(db, redis_server, name):
+    redis_server.client().set(f"{name}:out", "no list")
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"list:{name}:out")
+    db.publish("t", "12345")
+    db.wait_dead("out")
+    eventually(lambda: column(db, "out", "dead_letters = 1 AND events_waiting = 0 AND lag = interval '0'"), 30)
+    db.run("SELECT eventbus.pause_route('out')")
+    db.wait_state("out", "paused")
+    assert db.one("SELECT eventbus.redeliver('out')") == 1
+    assert column(db, "out", "(dead_letters, events_waiting, bytes_waiting)::text") == "(0,1,7)"
+    assert column(db, "out", "lag > interval '0'")
+    [check] = [row for row in db.health() if row["name"] == "route out"]
+    assert "nothing waits" not in check["detail"], check
+    del db.connection.notices[:]
+    db.run("SELECT eventbus.drop_route('out')")
+    assert 'route "out" is dropped with 1 event that waits' in "".join(db.connection.notices)
 
 
 def test_a_held_route_says_when_it_is_tried_again(db, rabbit, name):
