@@ -6,6 +6,7 @@
 #include "catalog/names.hpp"
 #include "catalog/readiness.hpp"
 #include "catalog/routes_gone.hpp"
+#include "catalog/topic_patterns.hpp"
 #include "catalog/wal_right.hpp"
 #include "catalog/wal_selection.hpp"
 #include "core/settings.hpp"
@@ -83,42 +84,6 @@ void check_server(const Caller& caller, int32 broker_id) {
     if (need.what != nullptr)
         ereport(ERROR,
                 (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("%s", need.what), errhint("%s", need.hint)));
-}
-
-// What was meant for another argument would be patterns that no topic fits.
-void refuse_what_is_no_topic(const char* topics) {
-    const bool is_object = topics[strspn(topics, " \t\r\n")] == '{';
-    const char* mark = strpbrk(topics, "\";");
-    if (!is_object && mark == nullptr) return;
-    const bool is_options =
-        is_object && (strchr(topics, ':') != nullptr || strpbrk(topics, "}") == topics + strspn(topics, " \t\r\n{"));
-    ereport(ERROR,
-            (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-             is_options  ? errmsg("topics look like options: %s", topics)
-             : is_object ? errmsg("topics look like a template: %s", topics)
-                         : errmsg("topics have a %c: %s", *mark, topics),
-             is_options
-                 ? errhint("Name the argument: options => '...'. Topics are patterns such as 'shop.order.*, shop.#'; "
-                           "left out, they are all.")
-             : is_object    ? errhint("Placeholders are for the destination. Topics are patterns such as "
-                                         "'shop.order.*, shop.#': * is one word, # zero or more.")
-             : *mark == ';' ? errhint("Patterns are separated by commas, as in 'shop.order.*, shop.#'.")
-                            : errhint("Patterns have no quotes around them, as in 'shop.order.*, shop.#'.")));
-}
-
-void tell_of_slashes(const char* topics) {
-    const router::TopicFilter* filter = read_patterns(topics);
-    for (std::size_t i = 0; i < filter->size(); ++i) {
-        const std::string_view pattern = filter->pattern(i);
-        char* dotted = pnstrdup(pattern.data(), pattern.size());
-        bool any = false;
-        for (char* at = dotted; (at = strpbrk(at, "/ ")) != nullptr; any = true) *at = '.';
-        if (!any) continue;
-        ereport(NOTICE, (errmsg("topic pattern \"%.*s\" has a slash or a blank in a word",
-                                static_cast<int>(pattern.size()), pattern.data()),
-                         errdetail("Words of topics are joined by dots; it fits topics with that character in them."),
-                         errhint("If that is not meant, write \"%s\".", dotted)));
-    }
 }
 
 void check_publications(const wal::Selection& selection, const char* topics) {
@@ -246,13 +211,13 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
     char* destination = required_text(fcinfo, 2, "create_route", "destination");
     char* topics = required_text(fcinfo, 3, "create_route", "topics");
     char* options = object_text(fcinfo, 4, "{}", options_example);
-    refuse_what_is_no_topic(topics);
+    refuse_what_is_no_pattern(topics);
 
     const Caller caller = connect_as_owner(fcinfo);
     int32 broker_id = find_broker(broker, Hold::share);
     Checked checked = check_route(name, url_of(broker_id), destination, topics, options);
 
-    tell_of_slashes(topics);
+    tell_of_odd_patterns(topics);
     if (checked.from_wal) {
         check_server(caller, broker_id);
         check_choice(name, checked.selection, topics);
@@ -288,7 +253,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     char* topics = optional_text(fcinfo, 2);
     char* options = object_text(fcinfo, 3, nullptr, options_example);
     const bool replace = wants_replacement(fcinfo, 4, options);
-    if (topics != nullptr) refuse_what_is_no_topic(topics);
+    if (topics != nullptr) refuse_what_is_no_pattern(topics);
 
     const Caller caller = connect_as_owner(fcinfo);
     int32 id = find_own_route(caller, name, Hold::change);
@@ -311,7 +276,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
                         errdetail("Its events come from %s, and its cursor stands there.",
                                   strcmp(source, "wal") == 0 ? "the WAL" : "the log"),
                         errhint("Keep \"source\" in the options as it is, or drop the route and create it anew.")));
-    if (topics != nullptr) tell_of_slashes(topics);
+    if (topics != nullptr) tell_of_odd_patterns(topics);
     if (checked.from_wal) {
         check_server(caller, broker_id);
         check_choice(name, checked.selection, new_topics);

@@ -2,6 +2,7 @@
 // Who calls it: whoever was granted it, in SQL; the table eventbus.topic_grant.
 // Never: checks a publisher; intake does.
 #include "catalog/arguments.hpp"
+#include "catalog/topic_patterns.hpp"
 #include "postgres/query.hpp"
 #include "postgres/rights.hpp"
 #include "router/route.hpp"
@@ -57,7 +58,10 @@ using namespace eventbus::catalog;
 
 Datum eventbus_allow(PG_FUNCTION_ARGS) {
     Argument role = required_role(fcinfo, "allow");
-    const router::TopicFilter* patterns = read_patterns(required_text(fcinfo, 1, "allow", "topics"));
+    const char* topics = required_text(fcinfo, 1, "allow", "topics");
+    refuse_what_is_no_pattern(topics);
+    const router::TopicFilter* patterns = read_patterns(topics);
+    tell_of_odd_patterns(topics);
     const Caller caller = connect_as_owner(fcinfo);
     for (std::size_t i = 0; i < patterns->size(); ++i)
         run_query("INSERT INTO eventbus.topic_grant (role, topics) VALUES ($1, $2) ON CONFLICT DO NOTHING",

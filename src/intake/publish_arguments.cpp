@@ -91,7 +91,9 @@ bool is_string(Oid type) {
 [[noreturn]] void refuse_type(const Argument& argument) {
     ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
                     errmsg("%s not JSON but of type %s", argument.name, format_type_be(argument.type)),
-                    errhint("Make it JSON with to_jsonb, or pass json, jsonb, or a text that is JSON.")));
+                    argument.type == BYTEAOID
+                        ? errhint("eventbus.publish_bytes takes bytes as they are; a payload of publish is JSON.")
+                        : errhint("Make it JSON with to_jsonb, or pass json, jsonb, or a text that is JSON.")));
     pg_unreachable();
 }
 

@@ -49,7 +49,7 @@ COMMENT ON FUNCTION eventbus.pause_route(text) IS 'stops delivery on a route; it
 CREATE OR REPLACE FUNCTION eventbus.resume_route(name text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_resume_route';
-COMMENT ON FUNCTION eventbus.resume_route(text) IS 'goes on with a paused route where it stopped; tries a held route at once';
+COMMENT ON FUNCTION eventbus.resume_route(text) IS 'goes on with a paused route where it stopped; tries a held route at once, and the WAL of one that is failing';
 
 CREATE OR REPLACE FUNCTION eventbus.restart_route(name text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp

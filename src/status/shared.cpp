@@ -308,9 +308,9 @@ void free_route(Oid database, std::int32_t route_id) {
     LWLockRelease(state->lock);
 }
 
-void note_past_error(Route* route) {
+void note_past_error(Route* route, TimestampTz now) {
     constexpr int64 well_after_us = 60 * USECS_PER_SEC;
-    if (strcmp(route->state, "active") == 0 && GetCurrentTimestamp() - route->last_error_at >= well_after_us)
+    if (strcmp(route->state, "active") == 0 && now - route->last_error_at >= well_after_us)
         route->past_error_at = route->last_error_at;
 }
 

@@ -157,7 +157,7 @@ Route* claim_route(Oid database, std::int32_t route_id);
 void free_route(Oid database, std::int32_t route_id);
 bool copy_route(Oid database, std::int32_t route_id, Route* copy);
 // Before its state is written anew: an error since which it has been active for a minute is past.
-void note_past_error(Route* route);
+void note_past_error(Route* route, TimestampTz now);
 
 void wake_launcher();
 void wake_workers_of(Oid database);

@@ -97,7 +97,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     Route route;
     bool known = copy_route(MyDatabaseId, line.id, &route);
     if (known) {
-        note_past_error(&route);
+        note_past_error(&route, now);
         past_error_at = route.past_error_at;
     }
     bool served = known && route.sender_pid != 0;

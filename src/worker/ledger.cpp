@@ -112,12 +112,13 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t
     if (newly_delivered > 0)
         call_guest([&] { sender.dispatcher->take_latencies(static_cast<delivery::RouteId>(route->id), latencies); });
 
+    const TimestampTz now = GetCurrentTimestamp();
     SpinLockAcquire(&shared->mutex);
     if (shared->database != sender.database || shared->route_id != route->id) {
         SpinLockRelease(&shared->mutex);  // the extension is gone, and the place may be another route's
         return;
     }
-    status::note_past_error(shared);
+    status::note_past_error(shared, now);
     shared->sender_pid = MyProcPid;
     strlcpy(shared->state, name_of(status.state), sizeof shared->state);
     shared->delivered = counters.delivered;

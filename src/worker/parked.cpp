@@ -82,7 +82,7 @@ void show_parked(int32 route_id, const char* why) {
     log::load_cursor(route_id, 0, CurrentMemoryContext, &stored);
     TimestampTz now = GetCurrentTimestamp();
     SpinLockAcquire(&shared->mutex);
-    status::note_past_error(shared);
+    status::note_past_error(shared, now);
     shared->sender_pid = MyProcPid;
     strlcpy(shared->state, "held", sizeof shared->state);
     shared->delivered = static_cast<std::uint64_t>(stored.counters.delivered);

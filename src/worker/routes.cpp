@@ -128,7 +128,10 @@ void change(SenderRoute* route, const catalog::Route& from) {
     bool same_way = strcmp(route->destination, from.destination) == 0 && strcmp(route->topics, from.topics) == 0 &&
                     strcmp(route->options, from.options) == 0 && strcmp(route->name, from.name) == 0;
     keep_texts(route, from);
-    if (route->wal != nullptr) follow_wal_route(route, !same_way);
+    if (route->wal != nullptr) {
+        follow_wal_route(route, !same_way);
+        if (!route->paused) retry_wal();
+    }
     call_guest([&] {
         auto id = static_cast<delivery::RouteId>(route->id);
         if (!same_way) {

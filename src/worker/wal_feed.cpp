@@ -191,6 +191,10 @@ void change_wal_route(SenderRoute* route) {
     wal_now.changed = true;
 }
 
+void retry_wal() {
+    wal_now.retry_at = 0;
+}
+
 bool feed_wal() {
     if (is_reading() && reads_again_in() == 0) wal_now.changed = true;
     // What comes for routes as they were is nobody's. But a slot that is being made is not made anew for a route that

@@ -64,6 +64,9 @@ void free_wal_feed(SenderRoute* route);
 // Its options or topics have changed.
 void change_wal_route(SenderRoute* route);
 
+// WAL that cannot be read is tried again at the next feed_wal().
+void retry_wal();
+
 // Hands on what there is, and reads on where there is room for more. Returns true if there may be more at once.
 bool feed_wal();
 void lend_wal(WalFeed* feed, wal::Chunk* chunk);

@@ -54,6 +54,13 @@ def test_a_server_that_is_not_set_up_says_so(name, redis_server):
         cluster.execute("SELECT pg_create_physical_replication_slot('other')")
         db.run("COMMIT")
         db.wait_status("out", 60, state="failing", last_error="no replication slot is free: all 1 are in use")
+        # It waits ever longer between its attempts; who has mended it need not.
+        wait = "next_attempt_at - clock_timestamp() > interval '5 s'"
+        eventually(lambda: db.one(f"SELECT {wait} FROM eventbus.status"), 120, "the next attempt is some time away")
+        waits_until = db.one("SELECT next_attempt_at FROM eventbus.status")
+        db.run("SELECT eventbus.resume_route('out')")
+        eventually(lambda: db.one("SELECT last_error_at > clock_timestamp() - interval '3 s' FROM eventbus.status"), 60, "it has tried")
+        assert db.one("SELECT clock_timestamp() < %s", waits_until), "before its time"
         check = {row["name"]: row for row in db.health()}["WAL"]
         assert (check["level"], check["detail"]) == ("error", "no replication slot is free: all 1 are in use")
         assert check["hint"] == ("Put this line into postgresql.conf and restart the server: max_replication_slots = 5")
