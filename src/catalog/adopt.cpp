@@ -80,7 +80,11 @@ void adopt_route(const Adopted& route, bool at_cursor) {
         ereport(NOTICE, (at_cursor ? errmsg("route \"%s\" delivers %s that waited", route.name, route.waits)
                                    : errmsg("route \"%s\" leaves out %s that waited", route.name, route.waits),
                          at_cursor ? errdetail("The original may have delivered them as well.") : 0));
-    if (!at_cursor && route.has_cursor) begin_now(route);
+    if (at_cursor) return;
+    if (route.has_cursor)
+        begin_now(route);
+    else
+        log::make_cursor(route.id, false);  // of a restored dump: without one it would begin with the log
 }
 
 }  // namespace
@@ -115,6 +119,7 @@ Datum eventbus_adopt(PG_FUNCTION_ARGS) {
             need_wal_right(caller, routes.items[i].name);
             break;
         }
+    if (!at_cursor && routes.count > 0) log::judge_no_earlier_event();  // what is left out had a route
     for (int i = 0; i < routes.count; ++i) adopt_route(routes.items[i], at_cursor);
     run_query("UPDATE eventbus.broker_config SET home = $1 WHERE home IS DISTINCT FROM $1",
               {Argument::of(static_cast<const char*>(home))});

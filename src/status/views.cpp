@@ -113,7 +113,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         oldest = route.oldest;
         next_attempt_at = route.next_attempt_at;
         // Its sender says what is wrong with a row that cannot be used.
-        if (counted && stored.exists) counted = attempt([&] { backlog = look_behind(stored, line.topics); }) == nullptr;
+        if (counted) counted = attempt([&] { backlog = look_behind(stored, line.topics); }) == nullptr;
     } else if (stored.cursor.wal.lost) {
         state = "lost";
         oldest = oldest_unknown;
@@ -121,7 +121,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         oldest = known && route.oldest != 0 ? route.oldest : oldest_unknown;
     } else if (!counted) {
         oldest = oldest_unknown;
-    } else if (stored.exists) {
+    } else {  // a route of a restored dump has no cursor, and begins with the log
         backlog = look_behind(stored, line.topics);
         oldest = backlog.oldest;
     }

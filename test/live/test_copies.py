@@ -78,6 +78,21 @@ def test_a_restored_dump_waits_to_be_adopted(original, make_database, cluster, r
 
 
 @pytest.mark.parametrize("start", ["cursor", "now"])
+def test_what_a_restored_dump_publishes_waits_as_adopt_says(original, make_database, cluster, redis_server, name, start):
+    copy = restore(original, make_database, cluster)
+    wait_paused(cluster, copy)
+    copy.run("SELECT eventbus.alter_route('out', %s)", f"stream:{name}:copy")
+    copy.publish("t", "waits")
+    copy.wait_status("out", events_waiting=1, lag=lambda lag: lag.total_seconds() > 0)
+    said = notices_of(copy, f"SELECT eventbus.adopt('{start}')")
+    assert f'route "out" {"delivers" if start == "cursor" else "leaves out"} 1 event that waited' in said, said
+    copy.publish("t", "adopted")
+    expected = [b'"waits"', b'"adopted"'] if start == "cursor" else [b'"adopted"']
+    eventually(lambda: payloads(redis_server, f"{name}:copy") == expected, 60, "it delivers what it said")
+    copy.wait_status("out", delivered=len(expected), events_waiting=0)
+
+
+@pytest.mark.parametrize("start", ["cursor", "now"])
 def test_a_database_made_of_another_waits_with_its_events(original, make_database, cluster, redis_server, name, start):
     original.run("SELECT eventbus.pause_route('out')")
     original.publish("t", "waits")
@@ -97,6 +112,8 @@ def test_a_database_made_of_another_waits_with_its_events(original, make_databas
     expected = [b'"waits"', b'"adopted"'] if start == "cursor" else [b'"adopted"']
     eventually(lambda: payloads(redis_server, f"{name}:copy") == expected, 60, "it delivers what it said")
     copy.wait_status("out", delivered=1 + len(expected))  # counted once Redis has answered, after the stream has it
+    copy.wait_log_empty()
+    assert not copy.rows("SELECT * FROM eventbus.unrouted"), "what was left out had a route"
     assert len(payloads(redis_server, name)) == 2
 
 
