@@ -62,7 +62,18 @@ void begin_now(const Adopted& route) {
                Argument::of(counted[3])});
 }
 
+// What redeliver had put back, and no sender has sent: dead letters as before.
+void take_back_letters(const Adopted& route) {
+    run_query("UPDATE eventbus.dead_letter_store SET requeued = false WHERE route_id = $1 AND requeued",
+              {Argument::of(route.id)});
+    if (SPI_processed > 0)
+        ereport(NOTICE, (errmsg("route \"%s\" leaves out " UINT64_FORMAT " dead letter%s that redeliver had put back",
+                                route.name, SPI_processed, SPI_processed == 1 ? "" : "s"),
+                         errdetail("They are in the view eventbus.dead_letter again.")));
+}
+
 void adopt_route(const Adopted& route, bool at_cursor) {
+    if (!at_cursor) take_back_letters(route);
     if (route.from_wal) {
         const wal::SlotState slot = wal::look_up_slot(wal::slot_name(MyDatabaseId, route.broker_id));
         if (at_cursor && slot.exists && !slot.lost && slot.alien == nullptr) {
@@ -109,7 +120,9 @@ Datum eventbus_adopt(PG_FUNCTION_ARGS) {
     char* home = home_of(MyDatabaseId);
     run_query("SELECT FROM eventbus.broker_config WHERE home IS DISTINCT FROM $1 FOR NO KEY UPDATE",
               {Argument::of(static_cast<const char*>(home))});
-    if (SPI_processed == 0) ereport(NOTICE, (errmsg("no broker has come here by a dump or a copy")));
+    const bool any = SPI_processed > 0;
+    run_query("SELECT FROM eventbus.route_config FOR KEY SHARE");  // who drops one is waited for
+    if (!any) ereport(NOTICE, (errmsg("no broker has come here by a dump or a copy")));
     // As where a route is made: rotation lets go of nothing that it will want.
     const log::Relations& log = log::relations();
     for (Oid segment : log.segments) LockRelationOid(segment, AccessShareLock);
