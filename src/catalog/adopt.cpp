@@ -54,8 +54,6 @@ void begin_now(const Adopted& route) {
     int64 counted[4] = {};
     for (int i = 0; i < 4 && SPI_processed > 0; ++i) counted[i] = int8_at(0, i + 1);
     run_query("DELETE FROM eventbus.cursor WHERE route_id = $1", {Argument::of(route.id)});
-    run_query("UPDATE eventbus.dead_letter_store SET requeued = false WHERE route_id = $1 AND requeued",
-              {Argument::of(route.id)});
     if (route.from_wal)
         log::make_wal_cursor(route.id);
     else
@@ -63,6 +61,21 @@ void begin_now(const Adopted& route) {
     run_query("UPDATE eventbus.cursor SET delivered = $2, dead = $3, retries = $4, skipped = $5 WHERE route_id = $1",
               {Argument::of(route.id), Argument::of(counted[0]), Argument::of(counted[1]), Argument::of(counted[2]),
                Argument::of(counted[3])});
+}
+
+// What redeliver had put back, and no sender has sent: dead letters as before.
+void take_back_letters(const char* home) {
+    run_query(
+        "WITH back AS (UPDATE eventbus.dead_letter_store d SET requeued = false FROM eventbus.route_config r JOIN "
+        "eventbus.broker_config b ON b.id = r.broker_id WHERE r.id = d.route_id AND d.requeued AND "
+        "b.home IS DISTINCT FROM $1 RETURNING r.name) SELECT name, count(*) FROM back GROUP BY name ORDER BY name",
+        {Argument::of(home)});
+    for (uint64 i = 0; i < SPI_processed; ++i) {
+        const int64 count = int8_at(i, 2);
+        ereport(NOTICE, (errmsg("route \"%s\" leaves out " INT64_FORMAT " dead letter%s that redeliver had put back",
+                                text_at(i, 1), count, count == 1 ? "" : "s"),
+                         errdetail("They are in the view eventbus.dead_letter again.")));
+    }
 }
 
 void adopt_route(const Adopted& route, bool at_cursor) {
@@ -108,16 +121,20 @@ Datum eventbus_adopt(PG_FUNCTION_ARGS) {
     char* home = home_of(MyDatabaseId);
     run_query("SELECT FROM eventbus.broker_config WHERE home IS DISTINCT FROM $1 FOR NO KEY UPDATE",
               {Argument::of(static_cast<const char*>(home))});
-    if (SPI_processed == 0) ereport(NOTICE, (errmsg("no broker has come here by a dump or a copy")));
+    const bool any = SPI_processed > 0;
+    run_query("SELECT FROM eventbus.route_config FOR KEY SHARE");  // who drops one is waited for
+    if (!any) ereport(NOTICE, (errmsg("no broker has come here by a dump or a copy")));
     // As where a route is made: rotation lets go of nothing that it will want.
     const log::Relations& log = log::relations();
     for (Oid segment : log.segments) LockRelationOid(segment, AccessShareLock);
+    if (!at_cursor) take_back_letters(home);
     const AdoptedRoutes routes = read_routes(home);
     for (int i = 0; i < routes.count; ++i)
         if (routes.items[i].from_wal) {
             need_wal_right(caller, routes.items[i].name);
             break;
         }
+    if (!at_cursor && routes.count > 0) log::judge_no_earlier_event();  // what is left out had a route
     for (int i = 0; i < routes.count; ++i) adopt_route(routes.items[i], at_cursor);
     run_query("UPDATE eventbus.broker_config SET home = $1 WHERE home IS DISTINCT FROM $1",
               {Argument::of(static_cast<const char*>(home))});

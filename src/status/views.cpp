@@ -122,7 +122,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         oldest = known && route.oldest != 0 ? route.oldest : oldest_unknown;
     } else if (!counted) {
         oldest = oldest_unknown;
-    } else {
+    } else {  // a route of a restored dump has no cursor, and begins with the log
         backlog = look_behind(stored, line.topics);
         oldest = backlog.oldest;
     }

@@ -104,9 +104,15 @@ void take_report() {
     if (!store_dead_letters()) return;
     if (sender.report->moved) sender.unsaved = true;
     static broker::LinkState shown = broker::LinkState::down;
+    static broker::TimePoint shown_attempt;
     broker::LinkState link = call_guest([&] { return sender.dispatcher->link(); });
-    if (sender.report->moved || !sender.report->notices.empty() || link != shown) sender.unshown = true;
+    // An attempt that fails at once leaves the link as it was, but for when the next one is.
+    broker::TimePoint attempt;
+    if (link == broker::LinkState::down) attempt = call_guest([&] { return sender.dispatcher->wake_at(); });
+    if (sender.report->moved || !sender.report->notices.empty() || link != shown || attempt != shown_attempt)
+        sender.unshown = true;
     shown = link;
+    shown_attempt = attempt;
     give_back(*sender.report);
 }
 

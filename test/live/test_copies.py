@@ -96,6 +96,31 @@ def test_what_a_restored_dump_has_published_waits_and_is_said(original, make_dat
 
 
 @pytest.mark.parametrize("start", ["cursor", "now"])
+def test_what_redeliver_put_back_is_sent_as_adopt_says(original, make_database, cluster, redis_server, name, start):
+    redis = redis_server.client()
+    redis.delete(name)
+    redis.set(name, "no stream")
+    original.publish("t", "dead")
+    original.wait_dead("out")
+    original.run("SELECT eventbus.pause_route('out')")
+    original.wait_state("out", "paused")
+    assert original.one("SELECT eventbus.redeliver('out')") == 1
+    original.connection.close()
+    cluster.execute(f'CREATE DATABASE "{name}_copy" TEMPLATE "{original.name}"')
+    original.reconnect()
+    copy = make_database("copy", extension=False, create=False)
+    wait_paused(cluster, copy)
+    copy.run("SELECT eventbus.alter_route('out', %s)", f"stream:{name}:copy")
+    copy.run("SELECT eventbus.resume_route('out')")
+    said = notices_of(copy, f"SELECT eventbus.adopt('{start}')")
+    assert ('route "out" leaves out 1 dead letter that redeliver had put back' in said) == (start == "now"), said
+    copy.publish("t", "adopted")
+    expected = {b'"dead"', b'"adopted"'} if start == "cursor" else {b'"adopted"'}
+    eventually(lambda: set(payloads(redis_server, f"{name}:copy")) == expected, 60, "it delivers what it said")
+    assert len(copy.dead("out")) == (start == "now")
+
+
+@pytest.mark.parametrize("start", ["cursor", "now"])
 def test_a_database_made_of_another_waits_with_its_events(original, make_database, cluster, redis_server, name, start):
     original.run("SELECT eventbus.pause_route('out')")
     original.publish("t", "waits")
@@ -115,6 +140,8 @@ def test_a_database_made_of_another_waits_with_its_events(original, make_databas
     expected = [b'"waits"', b'"adopted"'] if start == "cursor" else [b'"adopted"']
     eventually(lambda: payloads(redis_server, f"{name}:copy") == expected, 60, "it delivers what it said")
     copy.wait_status("out", delivered=1 + len(expected))  # counted once Redis has answered, after the stream has it
+    copy.wait_log_empty()
+    assert not copy.rows("SELECT * FROM eventbus.unrouted"), "what was left out had a route"
     assert len(payloads(redis_server, name)) == 2
 
 

@@ -64,6 +64,13 @@ def test_an_error_that_is_over_is_told_apart_and_what_is_tried_again_says_when(d
     durable_redis.kill()
     db.publish("t", 1)
     db.wait_state("out", "retrying", deadline=60)
+    for _ in range(2):  # attempts that fail at once are told one after the other, also after a pause
+        times = set()
+        eventually(lambda: times.add(column(db, "out", "last_error_at")) or len(times) > 3, 60, "each attempt is told")
+        assert column(db, "out", "next_attempt_at IS NULL OR next_attempt_at > last_error_at")
+        db.run("SELECT eventbus.pause_route('out')")
+        db.wait_state("out", "paused")
+        db.run("SELECT eventbus.resume_route('out')")
     assert not db.one("SELECT eventbus.wait_for_route('out', '100 ms')")
     eventually(lambda: column(db, "out", "next_attempt_at - clock_timestamp() BETWEEN interval '-1 s' AND interval '2 s'"), 30,
                "the next attempt is told")
