@@ -174,6 +174,7 @@ SELECT eventbus.alter_route('odd', topics => 'shop.%');
 SELECT eventbus.allow('pg_monitor', 'shop order, a%'), eventbus.disallow('pg_monitor');
 SELECT eventbus.alter_route('odd', options => '{"order": "strict"}');
 ROLLBACK;
+SELECT eventbus.create_route('odd', 'amqp://u:secret@broker', 'queue:q');
 SELECT eventbus.allow('pg_monitor', '{"a"}');
 SELECT eventbus.alter_route('stream', options => '{"no": 1}');
 SELECT eventbus.alter_route('stream', options => '{"no": null}');

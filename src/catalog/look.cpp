@@ -112,7 +112,10 @@ Ready is_ready(const char* name) {
     status::Route route;
     const bool known = status::copy_route(MyDatabaseId, id, &route);
     if (paused || (known && strcmp(route.state, "lost") == 0)) return Ready::never;
-    return known && route.sender_pid != 0 && strcmp(route.state, "active") == 0 ? Ready::yes : Ready::not_yet;
+    // What its sender was before it has seen the newest brokers and routes says nothing of these.
+    const status::Database* database = status::my_database();
+    const bool is_new = database != nullptr && route.configuration == database->configuration;
+    return known && is_new && route.sender_pid != 0 && strcmp(route.state, "active") == 0 ? Ready::yes : Ready::not_yet;
 }
 
 // What is asked for is the work of other processes, which tell nobody of it but the status.

@@ -29,7 +29,10 @@ static int32 find(const char* noun, const char* table, const char* name, Hold ho
         "SELECT string_agg(name, ', ' ORDER BY name) FROM (SELECT name FROM eventbus.%s ORDER BY name LIMIT 20) n",
         table));
     char* known = text_at(0, 1);
-    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("%s \"%s\" does not exist", noun, name),
+    const bool is_url = strstr(name, "://") != nullptr;  // and may have a password
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+                    is_url ? errmsg("the name of a %s is wanted, not a URL", noun)
+                           : errmsg("%s \"%s\" does not exist", noun, name),
                     known != nullptr ? errhint("Existing %ss: %s.", noun, known)
                                      : errhint("There is no %s yet; eventbus.create_%s makes one.", noun, noun)));
     pg_unreachable();

@@ -33,6 +33,7 @@ char* settled_output(FmgrInfo* output, Datum value) {
                                            {"datestyle", "ISO"},
                                            {"extra_float_digits", "1"},
                                            {"intervalstyle", "postgres"},
+                                           {"lc_monetary", "C"},
                                            {"quote_all_identifiers", "off"},
                                            {"search_path", "pg_catalog, pg_temp"},
                                            {"timezone", "UTC"}};

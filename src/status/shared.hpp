@@ -95,6 +95,7 @@ struct Route {
     std::int32_t route_id;
     int claimed_by;  // pid; 0: who had it is gone, and it is another route's where no place is free
     int sender_pid;  // 0: nobody serves it now
+    std::uint32_t configuration;  // of its database, which what follows is of
     char state[16];
     std::uint64_t delivered;
     std::uint64_t dead;

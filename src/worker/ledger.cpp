@@ -120,6 +120,7 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t
     }
     status::note_past_error(shared, now);
     shared->sender_pid = MyProcPid;
+    shared->configuration = sender.configuration;
     strlcpy(shared->state, name_of(status.state), sizeof shared->state);
     shared->delivered = counters.delivered;
     shared->dead = counters.dead;

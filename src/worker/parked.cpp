@@ -84,6 +84,7 @@ void show_parked(int32 route_id, const char* why) {
     SpinLockAcquire(&shared->mutex);
     status::note_past_error(shared, now);
     shared->sender_pid = MyProcPid;
+    shared->configuration = sender.configuration;
     strlcpy(shared->state, "held", sizeof shared->state);
     shared->delivered = static_cast<std::uint64_t>(stored.counters.delivered);
     shared->dead = static_cast<std::uint64_t>(stored.counters.dead);

@@ -141,3 +141,13 @@ def test_a_held_route_says_when_it_is_tried_again(db, rabbit, name):
     with rabbit.listener(f"{name}_nowhere") as heard:
         eventually(lambda: len(heard.bodies()) == 2, 60)
         assert heard.bodies() == [b"1", b"2"]
+
+
+def test_a_route_is_not_ready_before_its_sender_knows_the_broker_as_it_is(db, redis_server, name):
+    db.broker("redis", redis_server.url)
+    db.route("out", "redis", f"list:{name}")
+    for _ in range(10):
+        assert db.one("SELECT eventbus.wait_for_route('out', '60 s')")
+        db.run("SELECT eventbus.alter_broker('redis', %s)", "redis://127.0.0.1:1")
+        assert not db.one("SELECT eventbus.wait_for_route('out', '0')")
+        db.run("SELECT eventbus.alter_broker('redis', %s)", redis_server.url)
