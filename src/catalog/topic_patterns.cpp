@@ -44,7 +44,8 @@ void tell_of_odd_patterns(const char* topics) {
                                      "'shop.order.*, shop.#'.")));
             continue;
         }
-        std::replace_if(dotted, dotted + pattern.size(), [](char c) { return c == '/' || c == ' '; }, '.');
+        std::replace_if(
+            dotted, dotted + pattern.size(), [](char c) { return c == '/' || c == ' '; }, '.');
         ereport(NOTICE, (errmsg("topic pattern \"%.*s\" has a slash or a blank in a word",
                                 static_cast<int>(pattern.size()), pattern.data()),
                          errdetail("Words of topics are joined by dots; it fits topics with that character in them."),

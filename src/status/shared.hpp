@@ -93,8 +93,8 @@ struct Route {
     slock_t mutex;
     Oid database;  // InvalidOid: free
     std::int32_t route_id;
-    int claimed_by;  // pid; 0: who had it is gone, and it is another route's where no place is free
-    int sender_pid;  // 0: nobody serves it now
+    int claimed_by;               // pid; 0: who had it is gone, and it is another route's where no place is free
+    int sender_pid;               // 0: nobody serves it now
     std::uint32_t configuration;  // of its database, which what follows is of
     char state[16];
     std::uint64_t delivered;
@@ -104,7 +104,7 @@ struct Route {
     TimestampTz oldest;             // when the oldest unsettled event was published; 0: none; or oldest_unknown
     TimestampTz last_delivered_at;  // 0: never
     TimestampTz last_error_at;
-    TimestampTz past_error_at;  // the same of an error that the route has been well since; 0: none
+    TimestampTz past_error_at;    // the same of an error that the route has been well since; 0: none
     TimestampTz next_attempt_at;  // 0: nothing waits for a time of its own
     char last_error[512];
     Pace pace;

@@ -454,9 +454,8 @@ Datum eventbus_delivery_status(PG_FUNCTION_ARGS) {
     auto count = static_cast<int>(SPI_processed);
     auto* lines = static_cast<RouteLine*>(palloc(sizeof(RouteLine) * (count + 1)));
     for (int i = 0; i < count; ++i)
-        lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3), bool_at(i, 4),
-                    time_at(i, 5), can_read_log,  int8_at(i, 6),  int8_at(i, 7),
-                    int8_at(i, 8), time_at(i, 9)};
+        lines[i] = {int4_at(i, 1), bool_at(i, 2), text_at(i, 3), bool_at(i, 4), time_at(i, 5),
+                    can_read_log,  int8_at(i, 6), int8_at(i, 7), int8_at(i, 8), time_at(i, 9)};
     const char* locked = locked_table({"cursor"});
     for (int i = 0; i < count; ++i) {
         if (locked != nullptr) {
