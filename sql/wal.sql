@@ -149,6 +149,8 @@ SELECT eventbus.create_route('unpublished', 'parts', 'stream:s', options => '{"s
 SELECT eventbus.create_route('unlogged', 'parts', 'stream:s', options => '{"source": "wal", "tables": "parts.ul, parts.v"}');
 SELECT eventbus.create_route('operations', 'parts', 'stream:s', options => '{"source": "wal", "messages": "-*", "operations": "update", "publication": "regress_parts_f"}');
 SELECT eventbus.create_route('topics', 'parts', 'stream:s', 'parts.f.delete', options => '{"source": "wal", "messages": "-*", "operations": "insert"}');
+-- the topic forgets the schema: it gets messages alone
+SELECT eventbus.create_route('in_vain', 'parts', 'stream:s', 'p_1.#', options => '{"source": "wal", "tables": "parts.*"}');
 SELECT eventbus.create_route('nothing', 'parts', 'stream:s', options => '{"source": "wal", "messages": "-*", "tables": "-*.*"}');
 SELECT eventbus.create_route('something', 'parts', 'stream:s', 'parts.f.insert', options => '{"source": "wal", "messages": "-*", "operations": "insert"}');
 -- also where topics name them, and messages are taken

@@ -130,6 +130,12 @@ void tell_of_patterns(const char* route, const wal::Selection& selection, const 
                  errhint("The topic of a row is schema.table.operation.")));
     const char* patterns = wal::patterns_without_tables(selection);
     const char* named = patterns == nullptr ? topics_without_rows(selection, topics) : nullptr;
+    if (patterns == nullptr && named == nullptr && !takes_nothing(selection, topics) &&
+        names_tables_in_vain(selection, topics))
+        ereport(NOTICE, (errmsg("the topics of route \"%s\" fit no row of the tables that it names", route),
+                         errdetail("It takes messages alone."),
+                         errhint("The topic of a row is schema.table.operation. For messages alone, write "
+                                 "\"tables\": \"-*.*\".")));
     if (named != nullptr)
         ereport(NOTICE, (errmsg("the topics of route \"%s\" name tables of which it gets no rows", route),
                          errdetail("No rows come under the name of: %s.", named),

@@ -42,6 +42,10 @@ const char* contradicted_table(const wal::Selection& selection, const char* topi
     return ask_for_topics(selection, topics, wal::contradicted_table);
 }
 
+bool names_tables_in_vain(const wal::Selection& selection, const char* topics) {
+    return ask_for_topics(selection, topics, wal::names_tables_in_vain);
+}
+
 bool takes_nothing(const wal::Selection& selection, const char* topics) {
     return ask_for_topics(selection, topics, wal::takes_nothing);
 }

@@ -18,6 +18,7 @@ const char* tables_without_identity(const wal::Selection& selection, const char*
 // A table of which the route takes rows, and that its publications show with different columns; nullptr: there is none.
 const char* contradicted_table(const wal::Selection& selection, const char* topics);
 bool takes_nothing(const wal::Selection& selection, const char* topics);
+bool names_tables_in_vain(const wal::Selection& selection, const char* topics);
 // Tables that the topics name of which no rows come under that name; nullptr: there is none.
 const char* topics_without_rows(const wal::Selection& selection, const char* topics);
 

@@ -118,6 +118,10 @@ Finding look_at_tables(const char* options, const char* url, const char* topics)
     if (tables == nullptr && patterns != nullptr)
         return {"warning", psprintf("it asks for tables that do not exist, or of which it gets no rows: %s", patterns),
                 "Create them, or correct the route option tables; for no tables it is \"-*.*\"."};
+    if (tables == nullptr && catalog::names_tables_in_vain(selection, topics))
+        return {"warning", "its topics fit no row of the tables that it names: it takes messages alone",
+                "The topic of a row is schema.table.operation: correct its topics; for messages alone, set the route "
+                "option tables to \"-*.*\"."};
     if (tables == nullptr) return {"ok", "every table that it takes changes of has a replica identity", nullptr};
     return {"warning",
             psprintf("tables without a replica identity: %s. %s", tables, wal::words_without_identity(selection)),

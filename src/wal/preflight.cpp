@@ -247,10 +247,9 @@ const char* topics_without_rows(const Selection& selection, AskForTopic ask) {
     return names.len > 0 ? names.data : nullptr;
 }
 
-bool takes_nothing(const Selection& selection, AskForTopic ask) {
+static bool takes_no_rows(const Selection& selection, AskForTopic ask) {
     decoder::Options options;
     read_selection(selection, &options);
-    if (selection.messages == nullptr || strcmp(selection.messages, "-*") != 0) return false;
     run_query(
         "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE (c.relkind = 'r' OR c.relkind = 'p' AND $1 IS NOT NULL) AND c.relpersistence = 'p' "
@@ -270,6 +269,14 @@ bool takes_nothing(const Selection& selection, AskForTopic ask) {
                        decoder::Operation::truncate}))
             return false;
     return true;
+}
+
+bool takes_nothing(const Selection& selection, AskForTopic ask) {
+    return selection.messages != nullptr && strcmp(selection.messages, "-*") == 0 && takes_no_rows(selection, ask);
+}
+
+bool names_tables_in_vain(const Selection& selection, AskForTopic ask) {
+    return selection.tables != nullptr && selection.tables[0] != '-' && takes_no_rows(selection, ask);
 }
 
 const char* contradicted_table(const Selection& selection, AskForTopic ask) {

@@ -36,6 +36,8 @@ const char* patterns_without_tables(const Selection& selection);
 const char* topics_without_rows(const Selection& selection, AskForTopic ask);
 // Whether the route takes no messages, and no change that a table could have now.
 bool takes_nothing(const Selection& selection, AskForTopic ask);
+// Whether "tables" names some, and no change that they could have now has a topic that is wanted.
+bool names_tables_in_vain(const Selection& selection, AskForTopic ask);
 
 // A table whose rows are wanted, and of which the publications let through different columns: its changes cannot be
 // decoded. nullptr: there is none.
