@@ -4,6 +4,7 @@
 #include "status/unrouted_health.hpp"
 
 #include "catalog/taken.hpp"
+#include "postgres/attempt.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/query.hpp"
 #include "status/table_locks.hpp"
@@ -47,7 +48,10 @@ Topics without_route() {
 
 Finding look_at_unrouted() {
     if (const char* locked = locked_table({"unrouted_store"})) return {"ok", locked, locked_table_hint};
-    const Topics topics = without_route();
+    Topics topics;
+    if (const ErrorData* error = attempt([&] { topics = without_route(); }))
+        return {"warning", psprintf("eventbus.unrouted cannot be read: %s", error_words(error)),
+                "Look at the table eventbus.unrouted_store; deliveries do not need it."};
     if (topics.count == 0) return {"ok", "no topic of the last 24 hours is known to have no route", nullptr};
     const char* more = topics.count > most_named ? psprintf(" and %d more", topics.count - most_named) : "";
     return {"ok",

@@ -252,7 +252,9 @@ bool check_workers(Checks& checks) {
         checks.put("keeper", "ok", "about to start", nullptr);
     else if (keeper == 0)
         checks.put("keeper", "error", "no keeper runs in this database",
-                   missing > 0 ? "See worker slots." : "It starts within a second; if not, look into the server log.");
+                   missing > 0 ? "See worker slots."
+                               : "It starts within a second, within two minutes where connections to the database "
+                                 "were not allowed until now; if not, look into the server log.");
     else
         checks.put("keeper", "ok", psprintf("process %d", keeper), nullptr);
     return starting;

@@ -309,6 +309,17 @@ def test_a_table_that_takes_no_rows_delays_nothing(db, told):
     assert counted(db) == {}
 
 
+def test_a_table_that_is_not_there_costs_health_nothing_else(db):
+    db.run("ALTER TABLE eventbus.unrouted_store RENAME TO elsewhere")
+    try:
+        assert check(db)["level"] == "warning" and "unrouted_store" in check(db)["detail"]
+        publish_many(db, "a.b", 3)
+        db.wait_log_empty()
+    finally:
+        db.run("ALTER TABLE eventbus.elsewhere RENAME TO unrouted_store")
+    assert check(db)["level"] == "ok"
+
+
 def test_rights(cluster, db, name):
     publish_many(db, "a.b", 3)
     counted(db)
