@@ -122,7 +122,8 @@ void warn_of_messages(const char* route, const wal::Selection& selection) {
 }
 
 void tell_of_patterns(const char* route, const wal::Selection& selection, const char* topics) {
-    if (takes_nothing(selection, topics))
+    const bool nothing = takes_nothing(selection, topics);
+    if (nothing)
         ereport(NOTICE,
                 (errmsg("route \"%s\" takes nothing that there is now", route),
                  errdetail("No table has changes of its tables, publications, operations and topics together, and "
@@ -130,8 +131,7 @@ void tell_of_patterns(const char* route, const wal::Selection& selection, const 
                  errhint("The topic of a row is schema.table.operation.")));
     const char* patterns = wal::patterns_without_tables(selection);
     const char* named = patterns == nullptr ? topics_without_rows(selection, topics) : nullptr;
-    if (patterns == nullptr && named == nullptr && !takes_nothing(selection, topics) &&
-        names_tables_in_vain(selection, topics))
+    if (patterns == nullptr && named == nullptr && !nothing && names_tables_in_vain(selection, topics))
         ereport(NOTICE, (errmsg("the topics of route \"%s\" fit no row of the tables that it names", route),
                          errdetail("It takes messages alone."),
                          errhint("The topic of a row is schema.table.operation. For messages alone, write "

@@ -52,6 +52,23 @@ def restore(db, make_database, cluster):
     return restored
 
 
+def make_template_copy(original, cluster, name):
+    original.connection.close()
+    cluster.execute(f'CREATE DATABASE "{name}_copy" TEMPLATE "{original.name}"')
+    original.reconnect()
+
+
+def adopt_what_waits(copy, redis_server, name, start):
+    """One event, "waits", on the route "out": it is delivered or left out, as is said. Returns what is delivered."""
+    said = notices_of(copy, f"SELECT eventbus.adopt('{start}')")
+    assert f'route "out" {"delivers" if start == "cursor" else "leaves out"} 1 event that waited' in said, said
+    assert "rest" not in said
+    copy.publish("t", "adopted")
+    expected = [b'"waits"', b'"adopted"'] if start == "cursor" else [b'"adopted"']
+    eventually(lambda: payloads(redis_server, f"{name}:copy") == expected, 60, "it delivers what it said")
+    return expected
+
+
 def test_a_restored_dump_waits_to_be_adopted(original, make_database, cluster, redis_server, name):
     copy = restore(original, make_database, cluster)
     wait_paused(cluster, copy)
@@ -86,12 +103,7 @@ def test_what_a_restored_dump_has_published_waits_and_is_said(original, make_dat
     assert copy.one("SELECT array_agg(events_waiting ORDER BY route) FROM eventbus.status") == [1, 0]
     assert copy.status("out")["lag"].total_seconds() > 0
     copy.run("SELECT eventbus.alter_route('out', %s)", f"stream:{name}:copy")
-    said = notices_of(copy, f"SELECT eventbus.adopt('{start}')")
-    assert f'route "out" {"delivers" if start == "cursor" else "leaves out"} 1 event that waited' in said, said
-    assert "rest" not in said
-    copy.publish("t", "adopted")
-    expected = [b'"waits"', b'"adopted"'] if start == "cursor" else [b'"adopted"']
-    eventually(lambda: payloads(redis_server, f"{name}:copy") == expected, 60, "it delivers what it said")
+    expected = adopt_what_waits(copy, redis_server, name, start)
     copy.wait_status("out", delivered=len(expected), events_waiting=0)
 
 
@@ -105,9 +117,7 @@ def test_what_redeliver_put_back_is_sent_as_adopt_says(original, make_database, 
     original.run("SELECT eventbus.pause_route('out')")
     original.wait_state("out", "paused")
     assert original.one("SELECT eventbus.redeliver('out')") == 1
-    original.connection.close()
-    cluster.execute(f'CREATE DATABASE "{name}_copy" TEMPLATE "{original.name}"')
-    original.reconnect()
+    make_template_copy(original, cluster, name)
     copy = make_database("copy", extension=False, create=False)
     wait_paused(cluster, copy)
     copy.run("SELECT eventbus.alter_route('out', %s)", f"stream:{name}:copy")
@@ -124,21 +134,14 @@ def test_what_redeliver_put_back_is_sent_as_adopt_says(original, make_database, 
 def test_a_database_made_of_another_waits_with_its_events(original, make_database, cluster, redis_server, name, start):
     original.run("SELECT eventbus.pause_route('out')")
     original.publish("t", "waits")
-    original.connection.close()
-    cluster.execute(f'CREATE DATABASE "{name}_copy" TEMPLATE "{original.name}"')
-    original.reconnect()
+    make_template_copy(original, cluster, name)
     original.run("SELECT eventbus.resume_route('out')")
     eventually(lambda: len(payloads(redis_server, name)) == 2, 60)
     copy = make_database("copy", extension=False, create=False)
     wait_paused(cluster, copy)
     copy.run("SELECT eventbus.resume_route('out')")
     copy.run("SELECT eventbus.alter_route('out', %s)", f"stream:{name}:copy")
-    said = notices_of(copy, f"SELECT eventbus.adopt('{start}')")
-    assert f'route "out" {"delivers" if start == "cursor" else "leaves out"} 1 event that waited' in said, said
-    assert "rest" not in said
-    copy.publish("t", "adopted")
-    expected = [b'"waits"', b'"adopted"'] if start == "cursor" else [b'"adopted"']
-    eventually(lambda: payloads(redis_server, f"{name}:copy") == expected, 60, "it delivers what it said")
+    expected = adopt_what_waits(copy, redis_server, name, start)
     copy.wait_status("out", delivered=1 + len(expected))  # counted once Redis has answered, after the stream has it
     copy.wait_log_empty()
     assert not copy.rows("SELECT * FROM eventbus.unrouted"), "what was left out had a route"

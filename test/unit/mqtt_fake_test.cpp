@@ -12,13 +12,6 @@ using namespace eventbus::test;
 
 namespace {
 
-// A property of CONNACK that is a number.
-std::string property(int id, unsigned value, int bytes) {
-    std::string out(1, static_cast<char>(id));
-    for (int shift = (bytes - 1) * 8; shift >= 0; shift -= 8) out += static_cast<char>(value >> shift);
-    return out;
-}
-
 void until_the_end(Peer& peer) {
     peer.wait_for_end();
 }

@@ -9,12 +9,6 @@ using namespace eventbus::test;
 
 namespace {
 
-std::string property(int id, unsigned value, int bytes) {
-    std::string out(1, static_cast<char>(id));
-    for (int shift = (bytes - 1) * 8; shift >= 0; shift -= 8) out += static_cast<char>(value >> shift);
-    return out;
-}
-
 std::string looked(const std::string& limits, const std::string& name = "", bool varies = false, int qos = 1,
                    bool retain = false, const std::string& options = "{}", Hello* said = nullptr) {
     Hello hello;

@@ -35,6 +35,13 @@ inline BrokerSettings mqtt_settings(const std::string& url, const std::string& o
     return settings;
 }
 
+// A property of MQTT 5 whose value is an integer of so many bytes.
+inline std::string property(int id, unsigned value, int bytes) {
+    std::string out(1, static_cast<char>(id));
+    for (int shift = (bytes - 1) * 8; shift >= 0; shift -= 8) out += static_cast<char>(value >> shift);
+    return out;
+}
+
 // One driver, driven by poll(), with what it borrows.
 class Pump {
  public:

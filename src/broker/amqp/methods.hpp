@@ -1,7 +1,8 @@
 // What it is: what an AMQP broker says to a publisher: methods, and the headers of contents.
 // Who calls it: the AMQP driver, with what frames hold.
-// Never: looks into a table's values that are tables, or hands out a field that did not come. rabbitmq-c's decoder is not used: it follows nested
-// tables as deep as they go, and leaves fields as they were that a content's header does not have.
+// Never: looks into a table's values that are tables, or hands out a field that did not come. rabbitmq-c's decoder is
+// not used: it follows nested tables as deep as they go, and leaves fields as they were that a content's header does
+// not have.
 #pragma once
 
 #include <cstddef>
