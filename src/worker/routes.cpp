@@ -270,7 +270,8 @@ void follow_broker() {
     if (same) return;
     SPI_finish();
     commit_transaction();
-    leave();  // the keeper starts another one
+    --sender.configuration;  // the states that it leaves behind are of the broker as it was
+    leave();                 // the keeper starts another one
 }
 
 }  // namespace

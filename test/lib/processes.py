@@ -56,6 +56,11 @@ def stays(predicate, seconds, why=""):
         time.sleep(0.02)
 
 
+def wait_gone(pid, deadline=60, why="it is gone"):
+    """Until a process has ended. pg_stat_activity does not tell within a transaction: it shows one moment all along."""
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"), deadline, f"{pid}: {why}")
+
+
 def _tell(line):
     global _guardian
     if _guardian is None:

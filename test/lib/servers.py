@@ -7,10 +7,10 @@ from clock import Clock
 from mosquitto import MosquittoServer
 from postgres import PostgresCluster
 from processes import (end_released, eventually, free_port, make_directory, release_all, remove_directory, stays,
-                       still_runs)
+                       still_runs, wait_gone)
 from proxy import Proxy
 from steady import Steady
 
 __all__ = ["Certificates", "Clock", "MosquittoServer", "PostgresCluster", "Proxy", "RabbitNode", "RedisServer", "Steady",
            "end_released", "eventually", "free_port", "make_directory", "release_all", "remove_directory", "stays",
-           "still_runs"]
+           "still_runs", "wait_gone"]

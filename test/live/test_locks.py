@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from servers import PostgresCluster, eventually
+from servers import PostgresCluster, eventually, wait_gone
 
 from test_wal import WAL_SETTINGS, publish_wal
 
@@ -38,8 +38,7 @@ def pid_of(connection):
 def terminated_quickly(db, route):
     pid = db.sender(route)
     db.run("SELECT pg_terminate_backend(%s)", pid)
-    eventually(lambda: not db.one("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid), QUICKLY,
-               "the sender obeys")
+    wait_gone(pid, QUICKLY, "the sender obeys")
 
 
 # The slot of a broker
@@ -144,8 +143,7 @@ def test_a_sender_beside_a_lock_obeys(db, both, open_transaction, cluster, lock,
     with contextlib.suppress(AssertionError):  # a sender need not wait, but if it does, it has to obey all the same
         eventually(lambda: cluster.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'", pid), 1)
     cluster.execute("SELECT pg_terminate_backend(%s)", pid)
-    eventually(lambda: not cluster.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", pid), QUICKLY,
-               "the sender obeys")
+    wait_gone(pid, QUICKLY, "the sender obeys")
     holder.rollback()
     db.publish("t", 2)
     db.wait_status("log", in_flight=0, lag=lambda lag: lag is not None and not lag, sender_pid=lambda pid: pid)
@@ -169,7 +167,7 @@ def test_a_row_that_is_locked_for_a_moment_cuts_no_round_off(db, both, open_tran
         holder = open_transaction("SELECT 1 FROM eventbus.cursor FOR UPDATE")
         db.publish("t", attempt)  # there is a cursor to write
         db.run(TERMINATE_WHILE_IT_WAITS, pid)
-        eventually(lambda: not db.one("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid), 30, "it leaves")
+        wait_gone(pid, 30, "it leaves")
         cut_off = "FATAL" in cluster.log_text()[from_here:]
         holder.rollback()
         db.wait_status("log", sender_pid=lambda now: now not in (None, pid))

@@ -10,7 +10,7 @@ import pytest
 
 from database import Database
 from installation import Installation
-from servers import PostgresCluster, eventually, free_port, stays
+from servers import PostgresCluster, eventually, free_port, stays, wait_gone
 
 
 OLD = os.environ.get("OLD_PG_CONFIG")  # of the version to come from; its own, where none is named (scripts/test-on)
@@ -216,7 +216,7 @@ def test_a_running_sender_leaves_where_the_version_is_another(old, redis_server,
     pid = db.sender("out")
     set_version(db, "0.1")
     db.run("SELECT eventbus.wake_workers()")
-    eventually(lambda: not db.one("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid))
+    wait_gone(pid)
     db.publish("t", 0)
     old.restart()
     old.restart()

@@ -3,7 +3,7 @@
 # Never: assumes that VACUUM did something: each test shows that it did.
 import pytest
 
-from servers import eventually, stays
+from servers import eventually, stays, wait_gone
 
 SEGMENT = "SELECT 'log_' || last_value % 4 FROM eventbus.log_generation"
 PUBLISH = "SELECT eventbus.publish_text('t', repeat('x', 100)) FROM generate_series(1, {})"
@@ -232,7 +232,7 @@ def test_a_cursor_of_an_unknown_file_begins_its_batch_again(log, in_the_midst, c
     db, sender = log.db, log.db.sender("midst")
     assert db.one("SELECT count(*) FROM eventbus.cursor WHERE batch IS NOT NULL AND start_block + end_block > 0") > 0
     db.run("BEGIN; LOCK eventbus.cursor; SELECT pg_terminate_backend(%s)", sender)
-    eventually(lambda: not db.one("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", sender), 30, "it leaves")
+    wait_gone(sender, 30, "it leaves")
     db.run("UPDATE eventbus.cursor SET files = NULL; COMMIT")
     eventually(lambda: db.status("midst")["sender_pid"] not in (None, sender), 60, "a new sender")
     in_the_midst()

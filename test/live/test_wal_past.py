@@ -7,7 +7,7 @@ import json
 import pytest
 
 from database import Database
-from servers import PostgresCluster, eventually
+from servers import PostgresCluster, eventually, wait_gone
 
 from test_wal import WAL_SETTINGS, text_of
 
@@ -65,7 +65,7 @@ def test_a_promoted_standby_uses_lsns_again(promoted, durable_redis, name):
                    n, n % 5 * 8)
         pid = db.sender("out")
         db.run("SELECT pg_terminate_backend(%s)", pid)
-        eventually(lambda: not db.one("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid), 60, "it is gone")
+        wait_gone(pid)
     finally:
         durable_redis.thaw()
     db.wait_status("out", 60, delivered=lambda n: n >= LATE, in_flight=0, state="active")
@@ -98,7 +98,7 @@ def test_messages_of_no_transaction_and_a_sender_that_begins_anew(db, redis_serv
     before = db.status("out")
     assert before["delivered"] == 10, "and nothing is answered"
     db.run("SELECT pg_terminate_backend(%s)", before["sender_pid"])
-    eventually(lambda: not db.one("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", before["sender_pid"]), 60)
+    wait_gone(before["sender_pid"])
     emit(50, 59)
     proxy.pass_on()
     db.wait_status("out", 60, delivered=62, in_flight=0, state="active")

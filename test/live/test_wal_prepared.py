@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from servers import PostgresCluster, eventually
+from servers import PostgresCluster, eventually, wait_gone
 
 from test_wal import WAL_SETTINGS, text_of
 
@@ -55,7 +55,7 @@ def test_a_decoder_that_begins_at_a_restart_which_it_has_outlasted(db, redis_ser
     eventually(comes_to_checkpoint, 60, "the slot begins at the checkpoint")
     pid = db.one("SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_eventbus decoder' AND datname = current_database()")
     db.run("SELECT pg_terminate_backend(%s)", pid)
-    eventually(lambda: not db.one("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid), 60, "it is gone")
+    wait_gone(pid)
     assert slot() == checkpoint
     last = next(numbers)
     db.run("INSERT INTO item VALUES (%s, 'x')", last)

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from servers import PostgresCluster, eventually
+from servers import PostgresCluster, eventually, wait_gone
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def delivers(db, redis_server, name, deadline=30):
 
 def end(db, pid):
     db.run("SELECT pg_terminate_backend(%s)", pid)
-    eventually(lambda: not db.one("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid), why=f"{pid} is gone")
+    wait_gone(pid)
 
 
 def test_a_keeper_that_ends_before_it_has_looked(served, redis_server, name):
