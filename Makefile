@@ -8,7 +8,7 @@ EXTENSION = pg_eventbus
 EXTVERSION = 0.2
 MODULE_big = pg_eventbus
 
-HOST_ROOMS = postgres settings intake log decoder wal catalog worker status
+HOST_ROOMS = postgres settings decoder source/log source/wal counters intake capture catalog health processes sender
 CORE_GUESTS = src/core src/router src/delivery src/broker
 sources = $(sort $(foreach room,$(1),$(wildcard $(room)/*.cpp)))
 

@@ -29,8 +29,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/broker_settings.hpp"
 #include "core/event.hpp"
-#include "core/settings.hpp"
 #include "core/settlement.hpp"
 
 namespace eventbus::broker {

@@ -4,10 +4,10 @@
 #include "catalog/arguments.hpp"
 #include "catalog/routes_gone.hpp"
 #include "catalog/wal_right.hpp"
-#include "log/cursors.hpp"
 #include "postgres/home.hpp"
 #include "postgres/query.hpp"
-#include "wal/slot.hpp"
+#include "source/log/cursors.hpp"
+#include "source/wal/slot.hpp"
 
 extern "C" {
 #include "storage/lmgr.h"

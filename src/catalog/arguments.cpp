@@ -88,12 +88,7 @@ Argument required_role(FunctionCallInfo fcinfo, const char* function) {
 }
 
 const router::TopicFilter* read_patterns(const char* topics) {
-    auto* callback = static_cast<MemoryContextCallback*>(palloc0(sizeof(MemoryContextCallback)));
-    auto* filter = call_guest([&] { return new router::TopicFilter(topics); });
-    callback->arg = filter;
-    callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };
-    MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
-    return filter;
+    return make_guest<router::TopicFilter>(CurrentMemoryContext, topics);
 }
 
 }  // namespace eventbus::catalog

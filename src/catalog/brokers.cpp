@@ -8,7 +8,7 @@
 #include "catalog/routes_gone.hpp"
 #include "catalog/wal_right.hpp"
 #include "core/bad_input.hpp"
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/home.hpp"
 #include "postgres/query.hpp"

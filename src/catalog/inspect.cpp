@@ -97,7 +97,7 @@ broker::Target target_of(const Row& row, const broker::Module& module) {
     return target;
 }
 
-// As the sender does it (worker/sender.cpp).
+// As the sender does it (sender/sender.cpp).
 broker::Inspection* begin(const Row& row, bool of_route) {
     auto inspection = std::make_unique<broker::Inspection>();
     try {

@@ -8,27 +8,27 @@
 
 #include <cerrno>
 
+#include "counters/worker_slots.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/prelude.hpp"
 #include "settings/settings.hpp"
-#include "status/worker_slots.hpp"
 
 namespace eventbus::catalog {
 
 void tell_what_workers_lack() {
-    if (status::shared() == nullptr) {
+    if (counters::shared() == nullptr) {
         ereport(NOTICE, (errmsg("pg_eventbus is not preloaded: events will wait in the log and not be delivered"),
                          errhint("%s", settings::preload_hint())));
         return;
     }
-    const status::Database* database = status::my_database();
+    const counters::Database* database = counters::my_database();
     const int missing = database == nullptr ? 0 : database->missing_workers + database->missing_decoders;
     if (missing > 0)
         ereport(NOTICE, (errmsg("%d of pg_eventbus's workers found no free slot; max_worker_processes is %d", missing,
                                 max_worker_processes),
                          errdetail("Events of the brokers that they would serve wait."),
                          errhint("Set max_worker_processes = %d in postgresql.conf and restart the server.",
-                                 status::wanted_worker_processes())));
+                                 counters::wanted_worker_processes())));
 }
 
 void UnreadableFiles::look_at(const BrokerOptions& options) {

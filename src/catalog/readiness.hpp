@@ -3,7 +3,7 @@
 // Never: refuses anything: all of it may be put right afterwards.
 #pragma once
 
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 
 namespace eventbus::catalog {
 

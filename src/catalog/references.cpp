@@ -2,8 +2,8 @@
 // Who calls it: PostgreSQL, at changes of broker_config and route_config, whoever makes them.
 // Never: checks a row that comes in: a restore loads the tables in any order, which foreign keys do not stand.
 #include "intake/wake.hpp"
-#include "log/cursors.hpp"
 #include "postgres/query.hpp"
+#include "source/log/cursors.hpp"
 
 extern "C" {
 #include "commands/trigger.h"

@@ -9,14 +9,14 @@
 #include "catalog/topic_patterns.hpp"
 #include "catalog/wal_right.hpp"
 #include "catalog/wal_selection.hpp"
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 #include "intake/wake.hpp"
-#include "log/cursors.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/query.hpp"
 #include "router/route.hpp"
-#include "wal/preflight.hpp"
-#include "wal/slot.hpp"
+#include "source/log/cursors.hpp"
+#include "source/wal/preflight.hpp"
+#include "source/wal/slot.hpp"
 
 extern "C" {
 #include "utils/builtins.h"

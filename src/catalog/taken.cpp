@@ -36,11 +36,7 @@ void add(Taken* taken, std::string_view topics, int64 from) {
 }  // namespace
 
 Taken* read_taken(MemoryContext memory) {
-    auto* callback = static_cast<MemoryContextCallback*>(MemoryContextAllocZero(memory, sizeof(MemoryContextCallback)));
-    Taken* taken = call_guest([] { return new Taken(); });
-    callback->arg = taken;
-    callback->func = [](void* arg) { delete static_cast<Taken*>(arg); };
-    MemoryContextRegisterResetCallback(memory, callback);
+    auto* taken = make_guest<Taken>(memory);
     // Routes of a restored dump have no cursor yet: they take all that there is.
     run_query(
         "SELECT r.topics, coalesce(c.creator_id, 0) FROM eventbus.route_config r "

@@ -6,7 +6,7 @@
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "router/route.hpp"
-#include "wal/preflight.hpp"
+#include "source/wal/preflight.hpp"
 
 namespace eventbus::catalog {
 

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "broker/driver.hpp"
-#include "wal/source.hpp"
+#include "source/wal/source.hpp"
 
 namespace eventbus::catalog {
 

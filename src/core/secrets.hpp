@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 
 namespace eventbus {
 

@@ -8,7 +8,7 @@
 #include <charconv>
 
 #include "core/bad_input.hpp"
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 
 namespace eventbus {
 

@@ -3,7 +3,7 @@
 // Never: is called for wal2json's format, which has no words for these.
 #pragma once
 
-#include "decoder/envelope.hpp"
+#include "decoder/change_envelope.hpp"
 
 namespace eventbus::decoder {
 

@@ -3,7 +3,7 @@
 // Never: says what is wrong; whoever asks knows the option's name.
 #pragma once
 
-#include "decoder/options.hpp"
+#include "decoder/plugin_options.hpp"
 
 namespace eventbus::decoder {
 

@@ -3,8 +3,8 @@
 // Never: outlives a change of the table: PostgreSQL's invalidations make it stale, and it is looked up anew.
 #pragma once
 
-#include "decoder/options.hpp"
-#include "postgres/json.hpp"
+#include "decoder/plugin_options.hpp"
+#include "postgres/type_json.hpp"
 
 extern "C" {
 #include "nodes/execnodes.h"

@@ -18,7 +18,7 @@
 #include "core/event.hpp"
 #include "core/latency.hpp"
 #include "core/settlement.hpp"
-#include "delivery/detour.hpp"
+#include "delivery/parked_key.hpp"
 #include "router/route.hpp"
 
 namespace eventbus::delivery {

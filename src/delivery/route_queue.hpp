@@ -24,10 +24,10 @@
 #include <utility>
 #include <vector>
 
-#include "delivery/beside.hpp"
 #include "delivery/context.hpp"
 #include "delivery/feed.hpp"
 #include "delivery/key_lines.hpp"
+#include "delivery/parked_keys.hpp"
 #include "delivery/ring.hpp"
 
 namespace eventbus::delivery {

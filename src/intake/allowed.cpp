@@ -97,13 +97,8 @@ const Rule* rule_of(Oid role) {
     auto* rule = static_cast<Rule*>(MemoryContextAllocZero(memory.rules_memory, sizeof(Rule)));
     rule->role = role;
     if (patterns != nullptr) {
-        auto* callback = static_cast<MemoryContextCallback*>(
-            MemoryContextAllocZero(memory.rules_memory, sizeof(MemoryContextCallback)));
         rule->patterns = MemoryContextStrdup(memory.rules_memory, patterns);
-        rule->filter = call_guest([&] { return new router::TopicFilter(patterns); });
-        callback->arg = rule->filter;
-        callback->func = [](void* arg) { delete static_cast<router::TopicFilter*>(arg); };
-        MemoryContextRegisterResetCallback(memory.rules_memory, callback);
+        rule->filter = make_guest<router::TopicFilter>(memory.rules_memory, patterns);
     }
     rule->next = memory.rules;
     memory.rules = rule;

@@ -3,8 +3,8 @@
 // Never: does anything in a database whose encoding is UTF8, or changes a text.
 #pragma once
 
-#include "log/log.hpp"
 #include "postgres/encoding.hpp"
+#include "source/log/log.hpp"
 
 namespace eventbus::intake {
 

@@ -3,8 +3,8 @@
 // Never: see prepared.hpp.
 #include "intake/prepared.hpp"
 
-#include "log/log.hpp"
 #include "postgres/query.hpp"
+#include "source/log/log.hpp"
 
 extern "C" {
 #include "access/twophase.h"

@@ -5,6 +5,7 @@
 
 #include "core/headers.hpp"
 #include "core/topic.hpp"
+#include "counters/shared.hpp"
 #include "intake/characters.hpp"
 #include "intake/room.hpp"
 #include "intake/wake.hpp"
@@ -13,7 +14,6 @@
 #include "postgres/rights.hpp"
 #include "router/route.hpp"
 #include "settings/settings.hpp"
-#include "status/shared.hpp"
 
 extern "C" {
 #include "commands/extension.h"
@@ -29,7 +29,7 @@ namespace {
 // Events that are published where nobody will deliver them wait in the log; say so once a session.
 void warn_without_preload() {
     static bool said = false;
-    if (said || status::shared() != nullptr) return;
+    if (said || counters::shared() != nullptr) return;
     said = true;
     ereport(WARNING, (errmsg("pg_eventbus is not preloaded: events wait in the log and are not delivered"),
                       errhint("%s", settings::preload_hint())));
@@ -85,7 +85,7 @@ void check_headers(Datum headers) {
 }
 
 static void find_place(log::NewEvent* event) {
-    status::Database* database = status::my_database();
+    counters::Database* database = counters::my_database();
     event->place = database != nullptr ? &database->log : nullptr;
     warn_without_preload();
     check_room(*event, database);
@@ -123,7 +123,7 @@ Datum eventbus_publish_bytes(PG_FUNCTION_ARGS) {
 
 Datum eventbus_wake_workers(PG_FUNCTION_ARGS) {
     eventbus::refuse_in_parallel(fcinfo);
-    if (eventbus::status::shared() == nullptr && creating_extension)
+    if (eventbus::counters::shared() == nullptr && creating_extension)
         // Scripts of extensions show no NOTICE.
         ereport(WARNING, (errmsg("pg_eventbus is not preloaded: events will wait in the log and not be delivered"),
                           errhint("%s", eventbus::settings::preload_hint())));

@@ -5,8 +5,8 @@
 
 #include <string_view>
 
-#include "log/log.hpp"
 #include "postgres/rows.hpp"
+#include "source/log/log.hpp"
 
 namespace eventbus::intake {
 

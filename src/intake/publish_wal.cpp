@@ -3,10 +3,10 @@
 // Never: writes to the log.
 #include "core/json.hpp"
 #include "core/wal_message.hpp"
+#include "counters/shared.hpp"
 #include "intake/publish.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
-#include "status/shared.hpp"
 
 extern "C" {
 #include "access/xlog.h"
@@ -69,7 +69,7 @@ Datum eventbus_publish_wal(PG_FUNCTION_ARGS) {
 Datum eventbus_publish_now(PG_FUNCTION_ARGS) {
     XLogRecPtr end = intake::emit(fcinfo, "eventbus.publish_now", false);
     XLogFlush(end);
-    status::Database* database = status::my_database();
-    if (database != nullptr && database->wal_readers > 0) status::tell_wal_readers(database, end);
+    counters::Database* database = counters::my_database();
+    if (database != nullptr && database->wal_readers > 0) counters::tell_wal_readers(database, end);
     PG_RETURN_LSN(end);
 }

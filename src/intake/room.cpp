@@ -21,24 +21,24 @@ int64 bytes_of(const log::NewEvent& event) {
     return bytes;
 }
 
-void ask_keeper(status::Room* room, int64 bytes) {
+void ask_keeper(counters::Room* room, int64 bytes) {
     std::int64_t known = room->wanted;
     while (known < bytes && !room->wanted.compare_exchange_weak(known, bytes)) {
     }
 }
 
 // The log has grown by so much that the keeper should look whether it has to go on to the next segment.
-void tell_keeper(status::Database* database) {
+void tell_keeper(counters::Database* database) {
     database->room.look_at = PG_INT64_MAX;
     ask_keeper(&database->room, 1);
-    status::wake_keeper(database);
+    counters::wake_keeper(database);
 }
 
 // The keeper may not have seen yet that a burst of events has filled the log, that what is kept for
 // eventbus.retention has to go, or that routes have caught up: it looks first. Where it has found that nothing can be
 // freed, nobody waits.
-void wait_for_keeper(status::Database* database, int64 bytes, int64 limit) {
-    status::Room& room = database->room;
+void wait_for_keeper(counters::Database* database, int64 bytes, int64 limit) {
+    counters::Room& room = database->room;
     SteadyTime until = plus_ms(steady_now(), patience_ms);
     static uint32 wait_event = 0;
     if (wait_event == 0) wait_event = compat::wait_event("EventbusLogFull");
@@ -46,7 +46,7 @@ void wait_for_keeper(status::Database* database, int64 bytes, int64 limit) {
     while (!room.none && !database->other_version && log::known_size(&database->log) + bytes > limit &&
            steady_now() < until) {
         ask_keeper(&room, bytes);
-        if (!status::wake_keeper(database)) break;
+        if (!counters::wake_keeper(database)) break;
         ConditionVariableTimedSleep(&room.looked, ask_again_ms, wait_event);
     }
     ConditionVariableCancelSleep();
@@ -58,7 +58,7 @@ const char* pretty(int64 bytes) {
 
 }  // namespace
 
-void make_room(const log::NewEvent& event, status::Database* database) {
+void make_room(const log::NewEvent& event, counters::Database* database) {
     log::SharedPlace* place = event.place;
     int64 limit = log::size_limit();
     int64 bytes = bytes_of(event);

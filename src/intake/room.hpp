@@ -3,15 +3,15 @@
 // Never: looks at a file where the size is known, or waits for anybody but the keeper.
 #pragma once
 
-#include "log/size.hpp"
-#include "status/shared.hpp"
+#include "counters/shared.hpp"
+#include "source/log/size.hpp"
 
 namespace eventbus::intake {
 
-void make_room(const log::NewEvent& event, status::Database* database);
+void make_room(const log::NewEvent& event, counters::Database* database);
 
 // ERROR where the log is full, and events are not to be left out instead.
-inline void check_room(const log::NewEvent& event, status::Database* database) {
+inline void check_room(const log::NewEvent& event, counters::Database* database) {
     if (settings::max_log_size > 0) make_room(event, database);
 }
 

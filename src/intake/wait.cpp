@@ -9,13 +9,13 @@
 
 #include <algorithm>
 
-#include "log/cursors.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "postgres/rights.hpp"
 #include "router/route.hpp"
 #include "settings/settings.hpp"
+#include "source/log/cursors.hpp"
 
 extern "C" {
 #include "access/xlog.h"
@@ -31,7 +31,7 @@ void check_server() {
                 (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("cannot wait for delivery on a standby"),
                  errdetail("Events are delivered by the primary."),
                  errhint("Call eventbus.wait_for_delivery on the primary.")));
-    if (status::shared() == nullptr)
+    if (counters::shared() == nullptr)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                         errmsg("pg_eventbus is not preloaded: nothing delivers events here"),
                         errhint("%s", settings::preload_hint())));
@@ -73,13 +73,13 @@ bool takes(const Wait& wait, uint64 row) {
     return call_guest([&] { return router::TopicFilter(patterns).matches(wait.event.topic); });
 }
 
-status::Answer answer_of_cursor(const Wait& wait, uint64 row) {
-    if (wait.event.fate == log::Fate::gone) return status::Answer::settled;
+counters::Answer answer_of_cursor(const Wait& wait, uint64 row) {
+    if (wait.event.fate == log::Fate::gone) return counters::Answer::settled;
     const char* done = text_at(row, 4);
-    if (done == nullptr) return status::Answer::none;
-    if (wait.event.place.at.generation < int8_at(row, 6)) return status::Answer::left_out;
+    if (done == nullptr) return counters::Answer::none;
+    if (wait.event.place.at.generation < int8_at(row, 6)) return counters::Answer::left_out;
     bool behind = log::finished(log::snapshot_from_text(done, CurrentMemoryContext), wait.event.place.xid);
-    return behind ? status::Answer::settled : status::Answer::none;
+    return behind ? counters::Answer::settled : counters::Answer::none;
 }
 
 void read_tables(const Wait& wait) {
@@ -107,7 +107,7 @@ void choose_routes(Wait* wait, MemoryContext memory) {
     wait->routes = static_cast<WaitedRoute*>(MemoryContextAllocZero(memory, sizeof(WaitedRoute) * (SPI_processed + 1)));
     wait->count = 0;
     for (uint64 row = 0; row < SPI_processed; ++row)
-        if (takes(*wait, row)) wait->routes[wait->count++] = {int4_at(row, 1), status::Answer::none};
+        if (takes(*wait, row)) wait->routes[wait->count++] = {int4_at(row, 1), counters::Answer::none};
     if (wait->count == 0 && wait->route_name != nullptr)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("route \"%s\" does not take event " INT64_FORMAT, wait->route_name, wait->event_id),
@@ -135,13 +135,13 @@ Outcome look_at_event(Wait* wait) {
         if (route == nullptr) continue;
         any = true;
         bool is_dead = !is_null_at(row, 5);
-        if (is_dead) route->answer = status::Answer::settled;
-        if (route->answer == status::Answer::none) route->answer = answer_of_cursor(*wait, row);
-        if (is_dead ? !bool_at(row, 5) : route->answer == status::Answer::left_out) {
+        if (is_dead) route->answer = counters::Answer::settled;
+        if (route->answer == counters::Answer::none) route->answer = answer_of_cursor(*wait, row);
+        if (is_dead ? !bool_at(row, 5) : route->answer == counters::Answer::left_out) {
             outcome = Outcome::not_delivered;
             break;
         }
-        if (is_dead || route->answer == status::Answer::none) outcome = Outcome::pending;
+        if (is_dead || route->answer == counters::Answer::none) outcome = Outcome::pending;
     }
     if (!any && wait->route_name != nullptr) refuse_route(wait->route_name);  // one that has its name is another one
     SPI_finish();
@@ -151,15 +151,15 @@ Outcome look_at_event(Wait* wait) {
 // Asks the senders for what is left, once they have answered what they were asked before.
 void ask(Wait* wait) {
     for (int i = 0; i < wait->asked_count; ++i)
-        if (wait->asked[i]->answer == status::Answer::none) return;
-    int32 ids[status::most_wanted];
+        if (wait->asked[i]->answer == counters::Answer::none) return;
+    int32 ids[counters::most_wanted];
     wait->asked_count = 0;
-    for (int i = 0; i < wait->count && wait->asked_count < status::most_wanted; ++i) {
-        if (wait->routes[i].answer != status::Answer::none) continue;
+    for (int i = 0; i < wait->count && wait->asked_count < counters::most_wanted; ++i) {
+        if (wait->routes[i].answer != counters::Answer::none) continue;
         ids[wait->asked_count] = wait->routes[i].id;
         wait->asked[wait->asked_count++] = &wait->routes[i];
     }
-    if (wait->asked_count > 0) status::want(wait->waiter, ids, wait->asked_count);
+    if (wait->asked_count > 0) counters::want(wait->waiter, ids, wait->asked_count);
 }
 
 bool look_and_sleep(Wait* wait, Outcome (*look)(Wait*)) {
@@ -168,12 +168,12 @@ bool look_and_sleep(Wait* wait, Outcome (*look)(Wait*)) {
         Outcome outcome = look(wait);
         if (outcome != Outcome::pending) return outcome == Outcome::delivered;
         ask(wait);
-        if (!status::wait_for_change(wait->waiter, seen, wait->until)) return false;
+        if (!counters::wait_for_change(wait->waiter, seen, wait->until)) return false;
     }
 }
 
 void give_place_back(int, Datum waiter) {
-    status::free_waiter(reinterpret_cast<status::Waiter*>(DatumGetPointer(waiter)));
+    counters::free_waiter(reinterpret_cast<counters::Waiter*>(DatumGetPointer(waiter)));
 }
 
 }  // namespace
@@ -211,31 +211,31 @@ Wait read_wait(FunctionCallInfo fcinfo, const char* what) {
 }
 
 bool note_answers(Wait* wait) {
-    status::Wanted answers = status::answers_of(wait->waiter);
+    counters::Wanted answers = counters::answers_of(wait->waiter);
     bool known = true;
     for (int i = 0; i < wait->asked_count; ++i) {
-        status::Answer& answer = wait->asked[i]->answer;
+        counters::Answer& answer = wait->asked[i]->answer;
         if ((answers.settled >> i & 1) != 0) {
-            known = known && answer == status::Answer::settled;
-            answer = status::Answer::settled;
+            known = known && answer == counters::Answer::settled;
+            answer = counters::Answer::settled;
         }
-        if ((answers.left_out >> i & 1) != 0) answer = status::Answer::left_out;
+        if ((answers.left_out >> i & 1) != 0) answer = counters::Answer::left_out;
     }
     return known;
 }
 
 bool wait_until_settled(Wait* wait, Outcome (*look)(Wait*)) {
-    wait->waiter = status::claim_waiter(wait->event_id, wait->event.place, wait->lsn);
+    wait->waiter = counters::claim_waiter(wait->event_id, wait->event.place, wait->lsn);
     if (wait->waiter == nullptr)
         ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
                         errmsg("too many sessions wait for the delivery of events"),
-                        errdetail("At most %d sessions of a server can wait at a time.", status::max_waiters),
+                        errdetail("At most %d sessions of a server can wait at a time.", counters::max_waiters),
                         errhint("Try again later.")));
     bool delivered = false;
     PG_ENSURE_ERROR_CLEANUP(give_place_back, PointerGetDatum(wait->waiter));
     { delivered = look_and_sleep(wait, look); }
     PG_END_ENSURE_ERROR_CLEANUP(give_place_back, PointerGetDatum(wait->waiter));
-    status::free_waiter(wait->waiter);
+    counters::free_waiter(wait->waiter);
     return delivered;
 }
 

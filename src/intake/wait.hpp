@@ -3,14 +3,14 @@
 // Never: is used outside of this room.
 #pragma once
 
-#include "log/find.hpp"
-#include "status/shared.hpp"
+#include "counters/shared.hpp"
+#include "source/log/find.hpp"
 
 namespace eventbus::intake {
 
 struct WaitedRoute {
     int32 id;
-    status::Answer answer;
+    counters::Answer answer;
 };
 
 struct Wait {
@@ -19,10 +19,10 @@ struct Wait {
     const char* route_name;  // or nullptr: all
     SteadyTime until;
     log::FoundEvent event;
-    status::Waiter* waiter;
+    counters::Waiter* waiter;
     WaitedRoute* routes;  // that are waited for, in order of id
     int count;            // of them; -1: not known yet
-    WaitedRoute* asked[status::most_wanted];
+    WaitedRoute* asked[counters::most_wanted];
     int asked_count;
 };
 

@@ -41,7 +41,7 @@ void have_it_read(XLogRecPtr lsn) {
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the WAL has not reached %s", text_of(lsn)),
                         errdetail("It ends at %s.", text_of(end)),
                         errhint("Pass what pg_current_wal_insert_lsn() returns after COMMIT.")));
-    if (status::Database* database = status::my_database()) status::tell_wal_readers(database, end);
+    if (counters::Database* database = counters::my_database()) counters::tell_wal_readers(database, end);
 }
 
 void read_cursors(const Wait& wait) {
@@ -58,16 +58,17 @@ void read_cursors(const Wait& wait) {
     if (!bool_at(0, 2)) refuse_source(wait.route_name);
 }
 
-status::Answer answer_of_cursors(uint64 row) {
-    if (bool_at(row, 3)) return status::Answer::left_out;
-    return bool_at(row, 4) ? status::Answer::settled : status::Answer::none;
+counters::Answer answer_of_cursors(uint64 row) {
+    if (bool_at(row, 3)) return counters::Answer::left_out;
+    return bool_at(row, 4) ? counters::Answer::settled : counters::Answer::none;
 }
 
 // The routes are those that are there when the call begins.
 void choose_routes(Wait* wait, MemoryContext memory) {
     wait->routes = static_cast<WaitedRoute*>(MemoryContextAllocZero(memory, sizeof(WaitedRoute) * (SPI_processed + 1)));
     wait->count = static_cast<int>(SPI_processed);
-    for (int i = 0; i < wait->count; ++i) wait->routes[i] = {int4_at(static_cast<uint64>(i), 1), status::Answer::none};
+    for (int i = 0; i < wait->count; ++i)
+        wait->routes[i] = {int4_at(static_cast<uint64>(i), 1), counters::Answer::none};
 }
 
 Outcome look_at_cursors(Wait* wait) {
@@ -82,9 +83,9 @@ Outcome look_at_cursors(Wait* wait) {
         WaitedRoute* route = find_waited(*wait, int4_at(row, 1));
         if (route == nullptr) continue;
         any = true;
-        if (route->answer == status::Answer::none) route->answer = answer_of_cursors(row);
-        if (route->answer == status::Answer::none && outcome == Outcome::delivered) outcome = Outcome::pending;
-        if (route->answer == status::Answer::left_out) outcome = Outcome::not_delivered;
+        if (route->answer == counters::Answer::none) route->answer = answer_of_cursors(row);
+        if (route->answer == counters::Answer::none && outcome == Outcome::delivered) outcome = Outcome::pending;
+        if (route->answer == counters::Answer::left_out) outcome = Outcome::not_delivered;
     }
     if (!any && wait->route_name != nullptr) refuse_route(wait->route_name);  // one that has its name is another one
     SPI_finish();

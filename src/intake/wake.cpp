@@ -3,9 +3,9 @@
 // Never: can fail once a transaction has happened.
 #include "intake/wake.hpp"
 
-#include "log/log.hpp"
+#include "counters/shared.hpp"
 #include "postgres/wal_end.hpp"
-#include "status/shared.hpp"
+#include "source/log/log.hpp"
 
 extern "C" {
 #include "executor/executor.h"
@@ -30,7 +30,7 @@ struct Suspended {
 List* suspended = NIL;  // of Suspended *, in TopMemoryContext
 
 void resume(Oid oid) {
-    status::Database* database = status::find_database(oid, false);
+    counters::Database* database = counters::find_database(oid, false);
     if (database == nullptr) return;
     int mine = MyProcPid;
     database->suspended_by.compare_exchange_strong(mine, 0);
@@ -49,7 +49,7 @@ void resume_suspended(SubTransactionId by) {
         pfree(one);
         any = true;
     }
-    if (any) status::wake_launcher();
+    if (any) counters::wake_launcher();
 }
 
 void suspended_by_parent(SubTransactionId subtransaction, SubTransactionId parent) {
@@ -59,12 +59,12 @@ void suspended_by_parent(SubTransactionId subtransaction, SubTransactionId paren
 }
 
 void tell_wal_readers() {
-    status::Database* database = status::my_database();
+    counters::Database* database = counters::my_database();
     if (database == nullptr || database->wal_readers == 0) return;
     if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-        status::tell_wal_readers(database, XactLastCommitEnd);
+        counters::tell_wal_readers(database, XactLastCommitEnd);
     else if (prepared.commits)
-        status::tell_wal_readers(database, end_of_wal());
+        counters::tell_wal_readers(database, end_of_wal());
 }
 
 void at_end(XactEvent event, void*) {
@@ -83,32 +83,32 @@ void at_end(XactEvent event, void*) {
 
     // First: whoever reads our events, or is told of them, finds the routes that we have made with them.
     if (configuration && event == XACT_EVENT_COMMIT) {
-        if (status::Database* database = status::configuration_changed(MyDatabaseId))
+        if (counters::Database* database = counters::configuration_changed(MyDatabaseId))
             database->log.forget();  // the extension may be another one now; the keeper will say
     }
     bool published = log::appended_in_this_transaction() || (prepared.commits && prepared.events);
     if (event == XACT_EVENT_COMMIT && published) {
-        if (status::Database* database = status::my_database()) status::count_commit(database);
+        if (counters::Database* database = counters::my_database()) counters::count_commit(database);
     }
     if (event == XACT_EVENT_COMMIT) tell_wal_readers();
-    status::wal_has_grown(ProcLastRecPtr);  // decoders of other databases keep up
+    counters::wal_has_grown(ProcLastRecPtr);  // decoders of other databases keep up
     // Somebody may wait for an event that will never be.
     bool undone =
         event == XACT_EVENT_ABORT ? log::appended_in_this_transaction() : prepared.rolls_back && prepared.events;
-    if (undone) status::stir_waiters(MyDatabaseId, 0);
+    if (undone) counters::stir_waiters(MyDatabaseId, 0);
     log::forget_waiting();
     log::forget_appended();
     prepared = {};
 
     if (configuration && event == XACT_EVENT_COMMIT) {
-        status::wake_workers_of(MyDatabaseId);
-        status::stir_waiters(MyDatabaseId, 0);
-        status::wake_launcher();
+        counters::wake_workers_of(MyDatabaseId);
+        counters::stir_waiters(MyDatabaseId, 0);
+        counters::wake_launcher();
     }
     configuration = false;
 
     resume_suspended(InvalidSubTransactionId);
-    if (databases) status::wake_launcher();
+    if (databases) counters::wake_launcher();
     databases = false;
 }
 

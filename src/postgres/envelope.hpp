@@ -3,7 +3,7 @@
 // Never: looks at rows.
 #pragma once
 
-#include "postgres/json.hpp"
+#include "postgres/type_json.hpp"
 
 namespace eventbus {
 

@@ -74,6 +74,17 @@ auto call_guest(Work&& work) -> decltype(work()) {
     }
 }
 
+// A guest object that lives as long as the memory context.
+template <class Object, class... Arguments>
+Object* make_guest(MemoryContext memory, const Arguments&... arguments) {
+    auto* callback = static_cast<MemoryContextCallback*>(MemoryContextAllocZero(memory, sizeof(MemoryContextCallback)));
+    auto* object = call_guest([&] { return new Object(arguments...); });
+    callback->arg = object;
+    callback->func = [](void* made) { delete static_cast<Object*>(made); };
+    MemoryContextRegisterResetCallback(memory, callback);
+    return object;
+}
+
 // A text argument as a view; the datum must stay alive (and detoasted) as long as the view.
 inline std::string_view text_view(const text* value) {
     return {VARDATA_ANY(value), static_cast<std::size_t>(VARSIZE_ANY_EXHDR(value))};

@@ -3,7 +3,7 @@
 // Never: calls one in another language than C where decoding asks.
 #pragma once
 
-#include "postgres/json.hpp"
+#include "postgres/type_json.hpp"
 
 namespace eventbus {
 

@@ -3,7 +3,7 @@
 // Never: see json_values.cpp.
 #pragma once
 
-#include "postgres/json.hpp"
+#include "postgres/type_json.hpp"
 
 extern "C" {
 #include "utils/jsonb.h"

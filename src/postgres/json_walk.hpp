@@ -3,7 +3,7 @@
 // Never: see json.hpp.
 #pragma once
 
-#include "postgres/json.hpp"
+#include "postgres/type_json.hpp"
 
 namespace eventbus {
 

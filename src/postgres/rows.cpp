@@ -7,7 +7,7 @@
 
 #include "core/utf8.hpp"
 #include "postgres/encoding.hpp"
-#include "postgres/json.hpp"
+#include "postgres/type_json.hpp"
 
 extern "C" {
 #include "catalog/pg_type_d.h"

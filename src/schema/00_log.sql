@@ -4,7 +4,7 @@ CREATE SCHEMA eventbus;
 COMMENT ON SCHEMA eventbus IS 'pg_eventbus: events that are delivered to brokers once their transaction has committed';
 
 -- The log: insert-only segments, used in turn and truncated. No index, no constraint, no vacuum: nothing in them is
--- ever updated or deleted. Columns up to published_at are read from the raw tuple (src/log/reader.cpp); the first eight
+-- ever updated or deleted. Columns up to published_at are read from the raw tuple (src/source/log/reader.cpp); the first eight
 -- are those that most events have: without the others a tuple's header is shorter.
 CREATE SEQUENCE eventbus.event_id;
 COMMENT ON SEQUENCE eventbus.event_id IS 'ids of events; gaps are normal (rolled back transactions)';
@@ -39,7 +39,7 @@ END
 $do$;
 
 -- What captures store is shorter than what they publish: control characters stand for what the envelopes have in common
--- (src/log/phrases.cpp has the same list), and headers that follow from other columns are not there.
+-- (src/source/log/phrases.cpp has the same list), and headers that follow from other columns are not there.
 CREATE VIEW eventbus.event AS
     SELECT id, topic, key,
            CASE

@@ -1,7 +1,7 @@
 // What it is: an event of any content as a message of AMQP.
 // Who calls it: libFuzzer, through test/fuzz/run.
 // Never: appends a part of a message that it refuses.
-#include "broker/amqp/message.hpp"
+#include "broker/amqp/amqp_message.hpp"
 
 #include "any_message.hpp"
 

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "core/bad_input.hpp"
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 #include "input.hpp"
 
 using namespace eventbus;

@@ -1,7 +1,7 @@
 // What it is: an event of any content as a message of MQTT.
 // Who calls it: libFuzzer, through test/fuzz/run.
 // Never: appends a part of a message that it refuses.
-#include "broker/mqtt/message.hpp"
+#include "broker/mqtt/mqtt_message.hpp"
 
 #include "any_message.hpp"
 

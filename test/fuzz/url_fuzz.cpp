@@ -2,7 +2,7 @@
 // Who calls it: libFuzzer, through test/fuzz/run.
 // Never: lets an error or a shown URL tell a password.
 #include "core/bad_input.hpp"
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 #include "input.hpp"
 
 using namespace eventbus;

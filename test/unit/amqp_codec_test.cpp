@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "amqp_frame_reader.hpp"
-#include "broker/amqp/message.hpp"
+#include "broker/amqp/amqp_message.hpp"
 #include "broker/amqp/methods.hpp"
 
 namespace eventbus::broker::amqp {

@@ -11,7 +11,7 @@
 #include <string>
 
 #include "core/bad_input.hpp"
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 
 using namespace eventbus;
 

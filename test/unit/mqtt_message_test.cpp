@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "broker/mqtt/message.hpp"
+#include "broker/mqtt/mqtt_message.hpp"
 #include "mqtt_support.hpp"
 
 using namespace eventbus;

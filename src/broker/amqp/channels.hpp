@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "broker/amqp/lane.hpp"
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 
 namespace eventbus::broker::amqp {
 

@@ -9,7 +9,7 @@
 
 #include "broker/amqp/frame.hpp"
 #include "broker/amqp/methods.hpp"
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 
 namespace eventbus::broker::amqp {
 

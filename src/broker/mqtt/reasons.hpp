@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 #include "core/settlement.hpp"
 
 namespace eventbus::broker::mqtt {

@@ -8,7 +8,7 @@
 // connection, where it goes out under its old id, so that a broker that has it all the same takes it once.
 #include <algorithm>
 
-#include "broker/mqtt/driver.hpp"
+#include "broker/mqtt/mqtt_driver.hpp"
 
 namespace eventbus::broker::mqtt {
 

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "broker/driver.hpp"
-#include "broker/redis/inquiry.hpp"
 #include "broker/redis/past.hpp"
+#include "broker/redis/redis_inquiry.hpp"
 #include "broker/redis/replies.hpp"
 #include "broker/stream/stream.hpp"
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 
 namespace eventbus::broker {
 

@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "broker/driver.hpp"
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 
 namespace eventbus::broker {
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "core/settings.hpp"
+#include "core/broker_settings.hpp"
 
 namespace eventbus::broker {
 

@@ -1,0 +1,108 @@
+// What it is: leaving out of the log's oldest segments what routes without a sender have not delivered, and counting it.
+// Who calls it: the keeper's upkeep, and senders for routes whose row cannot be used.
+// Never: leaves an event out without counting it: count and cursor are written together.
+#include "processes/skip_unserved.hpp"
+
+#include "postgres/encoding.hpp"
+#include "postgres/guest.hpp"
+#include "postgres/query.hpp"
+#include "processes/process.hpp"
+#include "source/log/cursors.hpp"
+
+namespace eventbus::processes {
+
+bool matches(const router::TopicFilter* filter, std::string_view topic) {
+    bool match = true;
+    GuestError error;
+    catch_guest(error, [&] { match = filter->matches(topic); });
+    return match;
+}
+
+namespace {
+
+struct Count {
+    const router::TopicFilter* filter;  // nullptr: every event counts
+    const log::DetourEvents* detours;   // of the route
+    int detour_count;
+    const log::DetourEvents* detour;  // for which events are counted; nullptr: for the route
+    int64 events;
+};
+
+void count_one(void* context, const log::Unsettled& event) {
+    auto* count = static_cast<Count*>(context);
+    const log::DetourEvents* on = nullptr;
+    for (int i = 0; i < count->detour_count; ++i)
+        if (log::takes(count->detours[i], event.id, event.key_if_any())) on = &count->detours[i];
+    if (on == count->detour && (on == nullptr || !log::has(on->settled, event.id)) &&
+        (count->filter == nullptr || matches(count->filter, event.topic)))
+        ++count->events;
+}
+
+// Leaves out what the cursor has not settled; returns whether there was a place to move.
+bool skip_cursor(log::StoredCursor* stored, int64 before, Count* count) {
+    if (stored->cursor.first_generation >= before) return false;
+    for (int64 generation = log::oldest_generation(log::relations()); generation < before; ++generation) {
+        BlockNumber block = 0;
+        (void)log::scan_unsettled(stored->cursor, generation, &block, MaxBlockNumber, count_one, count);
+    }
+    stored->cursor = log::skipped_to(stored->cursor, before);
+    return true;
+}
+
+}  // namespace
+
+void skip_route(int32 route_id, const char* topics, int64 before) {
+    log::StoredCursor stored;
+    log::load_cursor(route_id, 0, CurrentMemoryContext, &stored);
+    std::string_view patterns = to_utf8_or_marks(topics);
+    GuestError unusable;  // patterns written by hand, of which nobody knows what they take
+    catch_guest(unusable, [&] { const router::TopicFilter tried(patterns); });
+    const router::TopicFilter* filter = unusable.kind == GuestError::Kind::none
+                                            ? make_guest<router::TopicFilter>(CurrentMemoryContext, patterns)
+                                            : nullptr;
+
+    int32* numbers;
+    log::DetourEvents* events;
+    int detours = log::load_detours(route_id, CurrentMemoryContext, &numbers, &events);
+    Count count{filter, events, detours, nullptr, 0};
+    bool moved = skip_cursor(&stored, before, &count);
+    for (int i = 0; i < detours; ++i) {
+        log::StoredCursor detour;
+        log::load_cursor(route_id, numbers[i], CurrentMemoryContext, &detour);
+        count.detour = &events[i];
+        if (!skip_cursor(&detour, before, &count)) continue;
+        (void)log::save_cursor(&detour, &events[i]);
+        moved = true;
+    }
+    if (!moved) return;
+    stored.counters.skipped += count.events;
+    (void)log::save_cursor(&stored, nullptr);
+}
+
+// A sender that is not there when this begins loads no cursor before it is over: what it wrote over ours would undo
+// cursor and count of what is gone from the log.
+void skip_unserved(int64 before, bool (*is_served)(int32 broker_id), counters::Room* room) {
+    room->skipper = MyProcPid;
+    if (!begin_transaction_on_extension("leaving out events")) {
+        room->skipper = 0;
+        return;
+    }
+    SPI_connect();
+    run_query("SELECT id, topics, broker_id FROM eventbus.route_config WHERE source = 'log'", {}, true);
+    struct Line {
+        int32 id;
+        char* topics;
+        int32 broker_id;
+    };
+    auto count = static_cast<int>(SPI_processed);
+    auto* lines = static_cast<Line*>(palloc(sizeof(Line) * (count + 1)));
+    for (int i = 0; i < count; ++i) lines[i] = {int4_at(i, 1), text_at(i, 2), int4_at(i, 3)};
+    for (int i = 0; i < count; ++i)
+        if (!is_served(lines[i].broker_id)) skip_route(lines[i].id, lines[i].topics, before);
+    SPI_finish();
+    commit_transaction();
+    room->skipper = 0;
+    counters::stir_waiters(MyDatabaseId, 0);
+}
+
+}  // namespace eventbus::processes

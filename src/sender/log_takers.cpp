@@ -1,0 +1,147 @@
+// What it is: who takes what of a stream: one look at an event for all of the stream's routes.
+// Who calls it: the feed, as it reads and lends a chunk.
+// Never: lends a route again what it had settled before it came to the stream.
+#include <algorithm>
+
+#include "postgres/guest.hpp"
+#include "sender/sender.hpp"
+#include "source/log/together.hpp"
+
+namespace eventbus::sender {
+
+namespace {
+
+void gather(LogStream* stream) {
+    if (stream->index != nullptr && stream->arranged == sender.arranged) return;
+    free_takers(stream);
+    stream->takers =
+        static_cast<SenderRoute**>(MemoryContextAlloc(sender.memory, sizeof(void*) * (list_length(sender.routes) + 1)));
+    ListCell* cell;
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->stream != stream) continue;
+        stream->takers[stream->taker_count++] = route;
+        if (route->from != nullptr) ++stream->come_with;
+    }
+    call_guest([&] {
+        stream->index = new router::TopicIndex();
+        for (int i = 0; i < stream->taker_count; ++i) {
+            const router::TopicFilter& filter = *stream->takers[i]->filter;
+            if (filter.matches_everything() && stream->takers[i]->from == nullptr) stream->takes_all = true;
+            stream->index->add(filter, static_cast<std::uint32_t>(i));
+        }
+    });
+    stream->tickets_each = static_cast<Size>(stream->taker_count);  // until it is known
+    stream->arranged = sender.arranged;
+}
+
+void note_settled(LogStream* stream, int64 event_id, int32 route_id) {
+    if (stream->settled_count == stream->settled_room) {
+        int room = stream->settled_room * 2 + 64;
+        Size bytes = sizeof(SettledBefore) * room;
+        stream->settled = static_cast<SettledBefore*>(
+            stream->settled == nullptr ? MemoryContextAlloc(sender.memory, bytes) : repalloc(stream->settled, bytes));
+        stream->settled_room = room;
+    }
+    stream->settled[stream->settled_count++] = {event_id, route_id};
+}
+
+// The file that the reader has just found the place in.
+uint32 file_of(const LogStream* stream, const log::Position& at) {
+    return log::place_of(stream->reader).files[log::segment_of(at.generation)];
+}
+
+// Whether some route of the stream takes the event. One that nobody takes is not even converted.
+bool wanted(void* context, const Event& event, uint64 xid, const log::Position& at) {
+    auto* stream = static_cast<LogStream*>(context);
+    bool alone = stream->come_with == 0;
+    if (alone && stream->takes_all) return true;
+    std::span<const std::uint32_t> matched;
+    GuestError error;
+    catch_guest(error, [&] { matched = stream->index->matches(event.topic); });
+    bool everybodys = event.topic.empty() || error.kind != GuestError::Kind::none;  // it could not be found out
+    if (alone) return everybodys || !matched.empty();
+    int before = stream->settled_count;
+    bool found = false;
+    int count = everybodys ? stream->taker_count : static_cast<int>(matched.size());
+    for (int i = 0; i < count; ++i) {
+        const SenderRoute* route = stream->takers[everybodys ? i : static_cast<int>(matched[i])];
+        if (route->from != nullptr && log::settles(*route->from, xid, at, event.id, file_of(stream, at)))
+            note_settled(stream, event.id, route->id);
+        else
+            found = true;
+    }
+    if (!found) stream->settled_count = before;
+    return found;
+}
+
+bool wanted_by_detour(void* context, const Event& event, uint64 xid, const log::Position& at) {
+    const SenderDetour* detour = static_cast<LogStream*>(context)->detour;
+    if (detour->from != nullptr && log::settles(*detour->from, xid, at, event.id, file_of(detour->stream, at)))
+        return false;
+    bool found = event.topic.empty();
+    GuestError error;
+    catch_guest(error,
+                [&] { found = found || (detour->takes->takes(event) && detour->route->filter->matches(event.topic)); });
+    return found || error.kind != GuestError::Kind::none;
+}
+
+// True if the chunk is not to be offered: it comes again, and the driver of the next sender knows that its events may
+// have been sent already.
+bool is_repetition(const LogStream* stream) {
+    if (!log::must_begin_again(stream->reader)) return false;
+    begin_again();
+    return true;
+}
+
+}  // namespace
+
+log::Filter filter_of(LogStream* stream) {
+    if (stream->detour != nullptr) return {wanted_by_detour, stream};
+    gather(stream);
+    stream->settled_count = 0;
+    return {wanted, stream};
+}
+
+void free_takers(LogStream* stream) {
+    call_guest([&] { delete stream->index; });
+    stream->index = nullptr;
+    if (stream->takers != nullptr) pfree(stream->takers);
+    if (stream->settled != nullptr) pfree(stream->settled);
+    stream->takers = nullptr;
+    stream->settled = nullptr;
+    stream->taker_count = stream->come_with = stream->settled_count = stream->settled_room = 0;
+    stream->takes_all = false;
+}
+
+void lend(LogStream* stream, log::Chunk* chunk) {
+    MemoryContext before = MemoryContextSwitchTo(sender.memory);
+    auto* lent = static_cast<Lent*>(palloc(sizeof(Lent)));
+    // What it really takes: the rows as they were read are kept, of events that nobody takes as well.
+    *lent = {stream->next_chunk++, chunk, MemoryContextMemAllocated(chunk->memory, true)};
+    stream->lent = lappend(stream->lent, lent);
+    sender.lent_bytes += lent->bytes;
+    MemoryContextSwitchTo(before);
+    if (is_repetition(stream)) return;  // it stays what keeps the cursors where they are
+    std::int64_t committed_after = chunk->committed_after != 0 ? to_unix_us(chunk->committed_after) : 0;
+    Size tickets = call_guest([&] {
+        std::vector<delivery::Chunk::Settled> settled;
+        const Event* begin = chunk->events;
+        const Event* end = begin + chunk->count;
+        for (int i = 0; i < stream->settled_count; ++i) {
+            const SettledBefore& one = stream->settled[i];
+            const Event* found =
+                std::lower_bound(begin, end, one.event_id, [](const Event& event, int64 id) { return event.id < id; });
+            if (found == end || found->id != one.event_id) continue;
+            settled.push_back(
+                {static_cast<delivery::RouteId>(one.route_id), static_cast<std::uint32_t>(found - begin)});
+        }
+        return sender.dispatcher->lend(stream->id, {lent->id, {chunk->events, chunk->count}, committed_after, settled});
+    });
+    lent->bytes += tickets * delivery::bytes_a_ticket;
+    sender.lent_bytes += tickets * delivery::bytes_a_ticket;
+    stream->tickets_each = tickets / chunk->count + 1;
+    stream->settled_count = 0;
+}
+
+}  // namespace eventbus::sender

@@ -1,0 +1,68 @@
+// What it is: see chunk.hpp.
+// Who calls it: see chunk.hpp.
+// Never: see chunk.hpp.
+#include "source/wal/chunk.hpp"
+
+#include <algorithm>
+
+#include "source/wal/packed.hpp"
+
+namespace eventbus::wal {
+
+namespace {
+
+// Events that trickle in come one a chunk, and a route that stands keeps thousands of them.
+constexpr Size first_block = 1024;
+constexpr Size largest_block = 64 * 1024;
+constexpr uint32 first_room = 8;
+
+}  // namespace
+
+Chunk* make_chunk(MemoryContext parent) {
+    MemoryContext memory = AllocSetContextCreate(parent, "pg_eventbus chunk of WAL", ALLOCSET_SMALL_SIZES);
+    auto* chunk = static_cast<Chunk*>(MemoryContextAllocZero(memory, sizeof(Chunk)));
+    chunk->memory = memory;
+    chunk->room = first_room;
+    chunk->events = static_cast<Event*>(MemoryContextAlloc(memory, sizeof(Event) * first_room));
+    return chunk;
+}
+
+void free_chunk(Chunk* chunk) {
+    MemoryContextDelete(chunk->memory);
+}
+
+char* room_for(Chunk* chunk, Size bytes) {
+    if (bytes > chunk->free_bytes) {
+        chunk->block = std::clamp(2 * chunk->block, first_block, largest_block);
+        Size block = std::max(bytes, chunk->block);
+        chunk->free = static_cast<char*>(MemoryContextAllocHuge(chunk->memory, block));
+        chunk->free_bytes = block;
+    }
+    char* room = chunk->free;
+    chunk->free += bytes;
+    chunk->free_bytes -= bytes;
+    chunk->bytes += bytes;
+    return room;
+}
+
+void add_event(Chunk* chunk, const Event& event, TimestampTz committed_at) {
+    if (chunk->count == chunk->room) {
+        chunk->room *= 2;
+        chunk->events = static_cast<Event*>(repalloc_huge(chunk->events, sizeof(Event) * chunk->room));
+    }
+    if (chunk->count == 0) chunk->committed_after = committed_at;
+    new (&chunk->events[chunk->count++]) Event(event);
+}
+
+Event copy_event(Chunk* chunk, const Event& event) {
+    Packed packed = pack(event);
+    char* texts = room_for(chunk, length_of_texts(packed));
+    char* at = texts;
+    put_texts(event, [&at](std::string_view text) {
+        text.copy(at, text.size());
+        at += text.size();
+    });
+    return unpack(packed, texts);
+}
+
+}  // namespace eventbus::wal
