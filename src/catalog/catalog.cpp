@@ -78,7 +78,7 @@ bool read_broker(int32 id, Broker* broker, MemoryContext memory) {
 
 int read_routes(int32 broker_id, Route** routes, MemoryContext memory) {
     run_query(
-        "SELECT id, name, destination, topics, options::text, paused, source = 'wal', "
+        "SELECT id, name, destination, topics, options::text, paused, source, "
         "(SELECT count(*) FROM eventbus.dead_letter_store d WHERE d.route_id = r.id AND d.requeued), xmin::text "
         "FROM eventbus.route_config r WHERE broker_id = $1 ORDER BY id",
         {Argument::of(broker_id)}, true);
@@ -86,7 +86,7 @@ int read_routes(int32 broker_id, Route** routes, MemoryContext memory) {
     *routes = static_cast<Route*>(MemoryContextAlloc(memory, sizeof(Route) * (count + 1)));
     for (int i = 0; i < count; ++i)
         (*routes)[i] = {int4_at(i, 1), keep(i, 2, memory), keep(i, 3, memory), keep(i, 4, memory), keep(i, 5, memory),
-                        bool_at(i, 6), bool_at(i, 7),      int8_at(i, 8),      version_at(i, 9)};
+                        bool_at(i, 6), keep(i, 7, memory), int8_at(i, 8),      version_at(i, 9)};
     return count;
 }
 

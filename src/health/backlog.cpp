@@ -81,7 +81,7 @@ void look_from(const log::Cursor& cursor, Look* look) {
             log::Chunk* chunk = log::read_chunk(reader, limits, {matches, look});
             if (chunk != nullptr) {
                 add_chunk(&look->found, chunk);
-                log::free_chunk(chunk);
+                source::free_chunk(chunk);
             }
             through = !is_enough(*look) || !log::in_batch(reader);
         }

@@ -5,7 +5,6 @@
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "sender/sender.hpp"
-#include "sender/wal_feed.hpp"
 
 extern "C" {
 #include "utils/backend_status.h"
@@ -82,7 +81,7 @@ Words words_of(Doing doing) {
     return {"delivering", "EventbusSenderMain"};
 }
 
-// `standstill`: why routes from the WAL are idle; empty: nothing has come.
+// `standstill`: why routes are idle; empty: nothing has come.
 void show(const Now& now, const char* standstill) {
     static char text[1024];
     static Size prefix = 0;  // "broker NAME: " stays there
@@ -111,7 +110,9 @@ const char* show_activity(bool busy) {
     static std::uint32_t seen = 0;
     static char shown_standstill[768] = "";
     Now now = look(busy);
-    const char* standstill = now.doing == Doing::idle ? wal_standstill() : "";
+    const char* standstill = "";
+    for (Source* source : sources())
+        if (now.doing == Doing::idle && standstill[0] == '\0') standstill = source->standstill();
     if (now.doing != shown.doing || now.until != shown.until || seen != activities_shown() ||
         strcmp(standstill, shown_standstill) != 0)
         show(now, standstill);

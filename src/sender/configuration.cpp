@@ -9,12 +9,8 @@
 #include "postgres/query.hpp"
 #include "sender/sender.hpp"
 #include "sender/unusable.hpp"
-#include "sender/wal_parked_keys.hpp"
-#include "source/log/together.hpp"
 
 namespace eventbus::sender {
-
-namespace {
 
 SenderRoute* find_route(int32 id) {
     ListCell* cell;
@@ -24,6 +20,8 @@ SenderRoute* find_route(int32 id) {
     }
     return nullptr;
 }
+
+namespace {
 
 void keep_texts(SenderRoute* route, const catalog::Route& from) {
     auto keep = [](char** mine, const char* theirs) {
@@ -71,20 +69,19 @@ SenderRoute* load(const catalog::Route& from) {
     keep_texts(route, from);
     log::load_cursor(route->id, 0, sender.memory, &route->stored);
     route->base = route->stored.counters;
-    route->first_generation = route->stored.cursor.first_generation;
-    if (from.from_wal) route->wal = make_wal_feed(route);
+    route->source = find_source(from.source);
     return route;
 }
 
-// Its stream is known.
+// Its source knows it.
 void add(SenderRoute* route) {
-    delivery::StreamId stream = route->wal != nullptr ? route->wal->stream : route->stream->id;
+    delivery::StreamId stream = route->source->stream_of(route);
     route->shared = counters::claim_route(sender.database, route->id);
     log::Counters& counters = route->stored.counters;
     if (counters.last_error != nullptr) strlcpy(route->last_error, counters.last_error, sizeof route->last_error);
     if (route->shared != nullptr) {  // it may know of a later one: a row that could not be used
         SpinLockAcquire(&route->shared->mutex);
-        if (route->shared->last_error_at > counters.last_error_at && strcmp(route->shared->state, wal_starting) != 0) {
+        if (route->shared->last_error_at > counters.last_error_at && strcmp(route->shared->state, state_starting) != 0) {
             strlcpy(route->last_error, route->shared->last_error, sizeof route->last_error);
             counters.last_error_at = route->shared->last_error_at;
         }
@@ -95,58 +92,36 @@ void add(SenderRoute* route) {
         sender.dispatcher->add_route(make_guest_route(route), stream);
         if (route->paused) sender.dispatcher->pause_route(static_cast<delivery::RouteId>(route->id), true);
     });
-    if (route->wal != nullptr)
-        load_wal_detours(route);
-    else
-        load_detours(route);
+    route->source->load_parked_keys(route);
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
     sender.routes = lappend(sender.routes, route);
     MemoryContextSwitchTo(before);
-    ++sender.arranged;
-}
-
-// A route that was lost may have been told to begin anew.
-void follow_wal_route(SenderRoute* route, bool changed) {
-    if (route->stored.cursor.wal.lost) {
-        log::StoredCursor stored;
-        log::load_cursor(route->id, 0, CurrentMemoryContext, &stored);
-        if (stored.cursor.wal.lost) return;
-        route->stored.cursor.wal = stored.cursor.wal;
-        route->stored.place = stored.place;
-        begin_wal_feed(route);
-    } else if (changed) {
-        change_wal_route(route);
-    }
 }
 
 // Nothing of a route that is as it was begins anew: what concerns others leaves its waits as they are.
 void change(SenderRoute* route, const catalog::Route& from) {
     if (route->version == from.version) {
-        if (route->wal != nullptr) follow_wal_route(route, false);
+        route->source->apply(route, false);
         return;
     }
     bool same_way = strcmp(route->destination, from.destination) == 0 && strcmp(route->topics, from.topics) == 0 &&
                     strcmp(route->options, from.options) == 0 && strcmp(route->name, from.name) == 0;
     keep_texts(route, from);
-    if (route->wal != nullptr) {
-        follow_wal_route(route, !same_way);
-        if (!route->paused) retry_wal();
-    }
     call_guest([&] {
         auto id = static_cast<delivery::RouteId>(route->id);
         if (!same_way) {
             auto* filter = new router::TopicFilter(route->guests.topics);
             delete route->filter;
             route->filter = filter;
-            ++sender.arranged;
             sender.dispatcher->change_route(make_guest_route(route));
-            if (route->stream != nullptr) route->stream->skip_at = 0;  // what matches is counted anew
             if (route->redelivery != nullptr) sender.dispatcher->change_route(make_redelivery_route(route));
         }
         sender.dispatcher->pause_route(id, route->paused);
         if (route->redelivery != nullptr) sender.dispatcher->pause_route(redelivery_route(route->id), route->paused);
         if (!route->paused) sender.dispatcher->release_route(id);
     });
+    route->source->apply(route, !same_way);
+    if (!route->paused) route->source->retry(route);
 }
 
 // What cannot be read of a row that nobody has checked (it was written by hand, or by another version).
@@ -161,6 +136,7 @@ bool is_valid(const catalog::Route& from) {
     catch_guest(error, [&] {
         router::Route(static_cast<std::uint32_t>(from.id), std::string(name), destination, topics, options,
                       *sender.module);
+        if (find_source(from.source) == nullptr) throw BadInput("its source is not known here");
     });
     if (error.kind == GuestError::Kind::none) return true;
     char words[sizeof error.message];
@@ -177,22 +153,7 @@ bool is_valid(const catalog::Route& from) {
 
 void park(const catalog::Route& from) {
     show_parked(from.id, parked_words);
-    if (from.from_wal) {
-        sender.keeps_wal = true;
-        return;
-    }
-    MemoryContext caller = MemoryContextSwitchTo(sender.memory);
-    auto* parked = static_cast<ParkedRoute*>(palloc(sizeof(ParkedRoute)));
-    *parked = {from.id, pstrdup(from.topics), 0};
-    sender.parked = lappend(sender.parked, parked);
-    MemoryContextSwitchTo(caller);
-}
-
-void forget_parked() {
-    ListCell* cell;
-    foreach (cell, sender.parked) pfree(static_cast<ParkedRoute*>(lfirst(cell))->topics);
-    list_free_deep(sender.parked);
-    sender.parked = NIL;
+    if (Source* source = find_source(from.source)) source->keep_for_unusable(from);
 }
 
 void begin_redelivery(SenderRoute* route) {
@@ -212,13 +173,7 @@ void remove(SenderRoute* route) {
         if (route->redelivery != nullptr) sender.dispatcher->remove_route(redelivery_route(route->id));
         delete route->filter;
     });
-    forget_detours(route);
-    if (route->from != nullptr) {
-        log::free_cursor(route->from);
-        pfree(route->from);
-    }
-    ++sender.arranged;
-    if (route->wal != nullptr) free_wal_feed(route);
+    route->source->remove(route);
     counters::free_route(sender.database, route->id);
     sender.routes = list_delete_ptr(sender.routes, route);
     pfree(route);
@@ -302,9 +257,7 @@ void follow_configuration() {
     ListCell* cell;
     foreach (cell, sender.routes) static_cast<SenderRoute*>(lfirst(cell))->seen = false;
     List* fresh = NIL;
-    List* placed = NIL;
-    sender.keeps_wal = false;
-    forget_parked();
+    for (Source* source : sources()) source->begin_configuration();
     for (int i = 0; i < count; ++i) {
         SenderRoute* route = find_route(routes[i].id);
         if (!is_valid(routes[i])) {
@@ -320,9 +273,13 @@ void follow_configuration() {
         route = load(routes[i]);
         route->seen = true;
         fresh = lappend(fresh, route);
-        if (route->wal == nullptr) placed = lappend(placed, route);
     }
-    place_routes(placed);
+    for (Source* source : sources()) {
+        List* its = NIL;
+        foreach (cell, fresh)
+            if (static_cast<SenderRoute*>(lfirst(cell))->source == source) its = lappend(its, lfirst(cell));
+        source->place(its);
+    }
     foreach (cell, fresh) add(static_cast<SenderRoute*>(lfirst(cell)));
     // Remembered in the routes: what is allocated here goes with the transaction.
     for (int i = 0; i < count; ++i) {

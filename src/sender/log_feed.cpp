@@ -5,7 +5,7 @@
 
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
-#include "sender/sender.hpp"
+#include "sender/log_source.hpp"
 #include "settings/settings.hpp"
 
 namespace eventbus::sender {
@@ -29,29 +29,29 @@ bool wants_to_read(const LogStream* stream, std::uint64_t commits) {
 // Where somebody has locked a segment (VACUUM FULL, LOCK TABLE) nothing is read, but all else goes on.
 bool segments_are_free() {
     constexpr unsigned most_doublings = 6;
-    sender.segments_locked_ms = 1L << std::min(sender.times_locked, most_doublings);
+    log_now.segments_locked_ms = 1L << std::min(log_now.times_locked, most_doublings);
     const log::Relations& log = log::relations();
     // All that is read: who holds one of these locks waits for none, or DROP EXTENSION would have to be the one to
     // yield.
     for (Oid relation : {log.generation, log.segments[0], log.segments[1], log.segments[2], log.segments[3]}) {
         if (ConditionalLockRelationOid(relation, AccessShareLock)) continue;
-        ++sender.times_locked;
+        ++log_now.times_locked;
         return false;
     }
-    sender.segments_locked_ms = 0;
-    sender.times_locked = 0;
+    log_now.segments_locked_ms = 0;
+    log_now.times_locked = 0;
     return true;
 }
 
 // Batches end where those of its routes do: within one, each has a cursor that says what it has settled.
 log::XidSnapshot batch_end(const LogStream* stream, const log::XidSnapshot& now) {
     log::XidSnapshot end = now;
-    if (stream->come_with == 0 && stream->arranged == sender.arranged) return end;
+    if (stream->come_with == 0 && stream->arranged == log_now.arranged) return end;
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream != stream || route->from == nullptr || !route->from->in_batch) continue;
-        const log::XidSnapshot& theirs = route->from->batch;
+        if (log_of(route)->stream != stream || log_of(route)->from == nullptr || !log_of(route)->from->in_batch) continue;
+        const log::XidSnapshot& theirs = log_of(route)->from->batch;
         if (log::is_later(theirs, log::place_of(stream->reader).done) && log::is_later(end, theirs)) end = theirs;
     }
     return end;
@@ -61,7 +61,7 @@ log::Limits limits_of(const LogStream* stream) {
     log::Limits limits{static_cast<uint32>(settings::batch_events), chunk_bytes};
     bool any_paused = std::any_of(stream->takers, stream->takers + stream->taker_count,
                                   [](const SenderRoute* route) { return route->paused; });
-    if (sender.lent_bytes >= (any_paused ? kept_for_moving : most_lent)) return little;
+    if (log_now.lent_bytes >= (any_paused ? kept_for_moving : most_lent)) return little;
     Size shared = most_tickets / std::max<Size>(stream->tickets_each, 1);
     limits.events = std::min(limits.events, std::max(little.events, static_cast<uint32>(shared)));
     return limits;
@@ -71,9 +71,9 @@ log::Limits limits_of(const LogStream* stream) {
 void read_detour(LogStream* stream) {
     constexpr log::Limits part = {250, 256 * 1024};
     if (!log::in_batch(stream->reader))
-        log::begin_batch(stream->reader, log::horizon_of(stream->detour->route->stream->reader), 0);
+        log::begin_batch(stream->reader, log::horizon_of(log_of(stream->detour->route)->stream->reader), 0);
     log::Chunk* chunk =
-        log::read_chunk(stream->reader, sender.lent_bytes < most_lent ? part : little, filter_of(stream));
+        log::read_chunk(stream->reader, log_now.lent_bytes < most_lent ? part : little, filter_of(stream));
     stream->looked_at = steady_now();
     sender.unsaved = true;
     if (chunk != nullptr) lend(stream, chunk);
@@ -91,8 +91,8 @@ void begin_again() {
 }
 
 bool has_room(const LogStream* stream) {
-    if (stream->lent != NIL && sender.lent_bytes >= most_lent) return false;
-    bool is_scarce = stream->lent != NIL && sender.lent_bytes >= kept_for_moving;
+    if (stream->lent != NIL && log_now.lent_bytes >= most_lent) return false;
+    bool is_scarce = stream->lent != NIL && log_now.lent_bytes >= kept_for_moving;
     return call_guest([&] {
         return sender.dispatcher->hungry(stream->id) && !(is_scarce && sender.dispatcher->stands_still(stream->id));
     });
@@ -103,7 +103,7 @@ bool feed_streams() {
     LogStream* detour = detour_to_read();
     bool any = detour != nullptr;
     ListCell* cell;
-    foreach (cell, sender.streams) any = any || wants_to_read(static_cast<LogStream*>(lfirst(cell)), commits);
+    foreach (cell, log_now.streams) any = any || wants_to_read(static_cast<LogStream*>(lfirst(cell)), commits);
     if (!any) return false;
 
     bool more = false;
@@ -121,7 +121,7 @@ bool feed_streams() {
         return true;
     }
     log::XidSnapshot now = log::take_snapshot(GetActiveSnapshot(), CurTransactionContext);
-    foreach (cell, sender.streams) {
+    foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         if (stream == detour) {
             read_detour(stream);
@@ -149,34 +149,6 @@ bool feed_streams() {
     }
     commit_transaction();
     return more;
-}
-
-void give_back(const delivery::Report& report) {
-    if (report.finished.empty()) return;
-    call_guest([&] { sender.dispatcher->release(report.finished); });
-    for (const delivery::Report::Finished& finished : report.finished) {
-        give_back_wal(finished);
-        give_back_given_up(finished.stream);
-        ListCell* cell;
-        foreach (cell, sender.streams) {
-            auto* stream = static_cast<LogStream*>(lfirst(cell));
-            if (stream->id != finished.stream) continue;
-            ListCell* inner;
-            foreach (inner, stream->lent) {
-                auto* lent = static_cast<Lent*>(lfirst(inner));
-                if (lent->id != finished.chunk) continue;
-                stream->lent = foreach_delete_current(stream->lent, inner);
-                sender.lent_bytes -= lent->bytes;
-                log::free_chunk(lent->chunk);
-                pfree(lent);
-                break;
-            }
-        }
-        foreach (cell, sender.routes) {
-            auto* route = static_cast<SenderRoute*>(lfirst(cell));
-            if (route->redelivery != nullptr && route->redelivery->stream == finished.stream) feed_redelivery(route);
-        }
-    }
 }
 
 }  // namespace eventbus::sender

@@ -2,17 +2,12 @@
 // Who calls it: the sender's loop.
 // Never: lets a route's cursor pass what its detour's row does not know.
 #include "postgres/guest.hpp"
-#include "sender/sender.hpp"
-#include "sender/wal_parked_keys.hpp"
+#include "sender/log_source.hpp"
 #include "source/log/together.hpp"
 
 namespace eventbus::sender {
 
 namespace {
-
-delivery::RouteId id_of(const SenderDetour* detour) {
-    return static_cast<delivery::RouteId>(detour->route->id);
-}
 
 SenderDetour* make_detour(SenderRoute* route, delivery::DetourId number, const log::Cursor& from) {
     auto* detour = static_cast<SenderDetour*>(MemoryContextAllocZero(sender.memory, sizeof(SenderDetour)));
@@ -28,7 +23,7 @@ SenderDetour* make_detour(SenderRoute* route, delivery::DetourId number, const l
     detour->from = remember_from(detour->stream->reader, from);
     detour->stream->detour = detour;
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
-    route->detours = lappend(route->detours, detour);
+    log_of(route)->detours = lappend(log_of(route)->detours, detour);
     MemoryContextSwitchTo(before);
     return detour;
 }
@@ -37,26 +32,6 @@ void forget(log::Cursor* from) {
     if (from == nullptr) return;
     log::free_cursor(from);
     pfree(from);
-}
-
-void begin(SenderRoute* route) {
-    delivery::RouteStatus status =
-        call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id)); });
-    delivery::DetourId number =
-        route->detours == NIL ? 1 : static_cast<SenderDetour*>(llast(route->detours))->number + 1;
-    // Its stream begins where the route's is, for what the route has settled since it came there is not to come again.
-    SenderDetour* detour =
-        make_detour(route, number, log::skipped_to(cursor_at(route->stream, status.settled), route->first_generation));
-    if (route->from != nullptr) {
-        forget(detour->from);
-        detour->from = static_cast<log::Cursor*>(MemoryContextAlloc(sender.memory, sizeof(log::Cursor)));
-        *detour->from = log::copy_cursor(*route->from, sender.memory);
-    }
-    call_guest([&] {
-        sender.dispatcher->begin_detour(id_of(detour), number, detour->stream->id);
-        detour->takes = &sender.dispatcher->detour(id_of(detour), number);
-    });
-    sender.unsaved = true;
 }
 
 void free_detour(SenderDetour* detour) {
@@ -74,80 +49,63 @@ SavedDetour said_by(const log::Cursor& cursor, const log::Ids& settled) {
 
 }  // namespace
 
-log::DetourEvents detour_events(const delivery::Detour* takes, delivery::RouteId id, delivery::DetourId number) {
-    return call_guest([&] {
-        log::DetourEvents events = {};
-        auto ids = [](std::span<const std::int64_t> of) { return log::Ids{of.data(), static_cast<int>(of.size())}; };
-        events.has_key = takes->key.has_value();
-        if (events.has_key) events.key = *takes->key;
-        events.events = ids(takes->events);
-        events.settled = ids(sender.dispatcher->settled_ahead(id, number));
-        return events;
-    });
+bool begin_detour(SenderRoute* route) {
+    if (is_skipping()) return false;  // when that is over
+    delivery::RouteStatus status =
+        call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id)); });
+    // Its stream begins where the route's is, for what the route has settled since it came there is not to come again.
+    SenderDetour* detour =
+        make_detour(route, next_number(log_of(route)->detours),
+                    log::skipped_to(cursor_at(log_of(route)->stream, status.settled), log_of(route)->first_generation));
+    if (log_of(route)->from != nullptr) {
+        forget(detour->from);
+        detour->from = static_cast<log::Cursor*>(MemoryContextAlloc(sender.memory, sizeof(log::Cursor)));
+        *detour->from = log::copy_cursor(*log_of(route)->from, sender.memory);
+    }
+    begin_part(detour, detour->stream->id);
+    return true;
 }
 
 void load_detours(SenderRoute* route) {
-    int32* numbers;
-    log::DetourEvents* events;
-    int count = log::load_detours(route->id, CurTransactionContext, &numbers, &events);
-    for (int i = 0; i < count; ++i) {
-        log::StoredCursor stored;
-        log::load_cursor(route->id, numbers[i], CurTransactionContext, &stored);
-        SenderDetour* detour = make_detour(route, static_cast<delivery::DetourId>(numbers[i]), stored.cursor);
+    load_parts(route, [](SenderRoute* of, delivery::DetourId number, const log::StoredCursor& stored,
+                         delivery::StreamId* stream) -> ParkedPart* {
+        SenderDetour* detour = make_detour(of, number, stored.cursor);
         detour->known = log::take_snapshot(GetActiveSnapshot(), sender.memory);
-        detour->stored.exists = true;
-        detour->stored.place = stored.place;
-        call_guest([&] {
-            delivery::Detour taken;
-            if (events[i].has_key) taken.key = events[i].key;
-            taken.events.assign(events[i].events.first, events[i].events.first + events[i].events.count);
-            taken.settled.assign(events[i].settled.first, events[i].settled.first + events[i].settled.count);
-            sender.dispatcher->add_detour(id_of(detour), detour->number, detour->stream->id, std::move(taken));
-            detour->takes = &sender.dispatcher->detour(id_of(detour), detour->number);
-        });
-    }
+        *stream = detour->stream->id;
+        return detour;
+    });
 }
 
 void forget_detours(SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, route->detours) free_detour(static_cast<SenderDetour*>(lfirst(cell)));
-    list_free(route->detours);
-    route->detours = NIL;
+    foreach (cell, log_of(route)->detours) free_detour(static_cast<SenderDetour*>(lfirst(cell)));
+    list_free(log_of(route)->detours);
+    log_of(route)->detours = NIL;
 }
 
-void arrange_detours() {
+void tell_room() {
+    if (is_skipping()) return;
     ListCell* cell;
-    foreach (cell, sender.streams)
-        if (static_cast<LogStream*>(lfirst(cell))->skip_to != 0) return;  // when that is over
-    foreach (cell, sender.streams) {
+    foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         if (stream->lent == NIL) continue;
         bool closed = !has_room(stream);
         call_guest([&] { sender.dispatcher->close_stream(stream->id, closed); });
     }
-    for (bool waits = false; !waits;) {
-        std::optional<delivery::RouteId> stuck = call_guest([] { return sender.dispatcher->stuck(); });
-        if (!stuck) break;
-        foreach (cell, sender.routes) {
-            auto* route = static_cast<SenderRoute*>(lfirst(cell));
-            if (static_cast<delivery::RouteId>(route->id) != *stuck) continue;
-            if (route->wal == nullptr)
-                begin(route);
-            else
-                waits = !begin_wal_detour(route);
-        }
-    }
-    foreach (cell, sender.streams) {
+}
+
+void end_detours() {
+    if (is_skipping()) return;
+    ListCell* cell;
+    foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         SenderDetour* detour = stream->detour;
         if (detour == nullptr || detour->ended || stream->lent != NIL) continue;
-        log::Reader* routes = detour->route->stream->reader;
+        log::Reader* routes = log_of(detour->route)->stream->reader;
         // After a restart they may meet before the place where the route was earlier, and where some are settled.
         if (!log::same_place(stream->reader, routes) || log::is_later(detour->known, log::horizon_of(routes))) continue;
-        call_guest([&] { sender.dispatcher->end_detour(id_of(detour), detour->number); });
-        detour->ended = true;
+        end_part(detour);
         detour->behind = log::copy_snapshot(log::horizon_of(routes), sender.memory);
-        sender.unsaved = true;
     }
 }
 
@@ -155,12 +113,12 @@ void arrange_detours() {
 LogStream* detour_to_read() {
     LogStream* found = nullptr;
     ListCell* cell;
-    foreach (cell, sender.streams) {
+    foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         const SenderDetour* detour = stream->detour;
         if (detour == nullptr || detour->ended || stream->lent != NIL || stream->skip_to != 0) continue;
         if (!log::in_batch(stream->reader) &&
-            !log::is_later(log::horizon_of(detour->route->stream->reader), log::horizon_of(stream->reader)))
+            !log::is_later(log::horizon_of(log_of(detour->route)->stream->reader), log::horizon_of(stream->reader)))
             continue;
         if (found == nullptr || stream->looked_at < found->looked_at) found = stream;
     }
@@ -169,7 +127,7 @@ LogStream* detour_to_read() {
 
 void save_detours(SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, route->detours) {
+    foreach (cell, log_of(route)->detours) {
         auto* detour = static_cast<SenderDetour*>(lfirst(cell));
         detour->going = detour->ended && !log::is_later(detour->behind, route->stored.cursor.done);
         detour->saving = detour->saved;
@@ -177,12 +135,11 @@ void save_detours(SenderRoute* route) {
             if (detour->stored.exists) log::delete_cursor(detour->stored);
             continue;
         }
-        delivery::RouteStatus status =
-            call_guest([&] { return sender.dispatcher->status(id_of(detour), detour->number); });
+        delivery::RouteStatus status = status_of(detour);
         note_progress(&detour->progress, detour->stream, status.settled);
         log::Cursor place = cursor_at(detour->stream, status.settled);
         detour->stored.cursor = log::skipped_to(cursor_with(detour->from, place), detour->first_generation);
-        log::DetourEvents events = detour_events(detour->takes, id_of(detour), detour->number);
+        log::DetourEvents events = events_of(detour);
         SavedDetour now = said_by(detour->stored.cursor, events.settled);
         if (detour->stored.exists && detour->saved == now) continue;
         (void)log::save_cursor(&detour->stored, &events);
@@ -193,12 +150,12 @@ void save_detours(SenderRoute* route) {
 
 void detours_saved(SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, route->detours) {
+    foreach (cell, log_of(route)->detours) {
         auto* detour = static_cast<SenderDetour*>(lfirst(cell));
         detour->saved = detour->saving;
         if (!detour->going) continue;
-        call_guest([&] { sender.dispatcher->remove_detour(id_of(detour), detour->number); });
-        route->detours = foreach_delete_current(route->detours, cell);
+        remove_part(detour);
+        log_of(route)->detours = foreach_delete_current(log_of(route)->detours, cell);
         free_detour(detour);
     }
 }

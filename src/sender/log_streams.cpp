@@ -5,7 +5,7 @@
 
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
-#include "sender/sender.hpp"
+#include "sender/log_source.hpp"
 #include "settings/settings.hpp"
 #include "source/log/together.hpp"
 
@@ -18,38 +18,38 @@ constexpr int most_groups = 16;   // of routes that leave a stream at once for d
 
 void move(SenderRoute* route, LogStream* to) {
     call_guest([&] { sender.dispatcher->move_route(static_cast<delivery::RouteId>(route->id), to->id); });
-    route->stream = to;
-    ++sender.arranged;
+    log_of(route)->stream = to;
+    ++log_now.arranged;
     sender.unsaved = true;
 }
 
 void close_unused_streams() {
     ListCell* cell;
-    foreach (cell, sender.streams) {
+    foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         bool used = stream->lent != NIL || stream->detour != nullptr;
         ListCell* inner;
-        foreach (inner, sender.routes)
-            if (static_cast<SenderRoute*>(lfirst(inner))->stream == stream) used = true;
+        foreach (inner, log_now.routes)
+            if (log_of(static_cast<SenderRoute*>(lfirst(inner)))->stream == stream) used = true;
         if (used) continue;
         free_takers(stream);
         log::close_reader(stream->reader);
-        sender.streams = foreach_delete_current(sender.streams, cell);
+        log_now.streams = foreach_delete_current(log_now.streams, cell);
         pfree(stream);
     }
 }
 
 // The reader has not come to the place where the route stood when it came to the stream.
 bool is_ahead(const SenderRoute* route) {
-    if (route->from == nullptr) return false;
-    const log::Cursor& place = log::place_of(route->stream->reader);
-    return log::covers(*route->from, place) && !log::covers(place, *route->from);
+    if (log_of(route)->from == nullptr) return false;
+    const log::Cursor& place = log::place_of(log_of(route)->stream->reader);
+    return log::covers(*log_of(route)->from, place) && !log::covers(place, *log_of(route)->from);
 }
 
 void place_at(SenderRoute* route, LogStream* stream, const log::Cursor& cursor) {
-    route->from = remember_from(stream->reader, cursor);
-    route->stream = stream;
-    ++sender.arranged;
+    log_of(route)->from = remember_from(stream->reader, cursor);
+    log_of(route)->stream = stream;
+    ++log_now.arranged;
 }
 
 // A stream for routes that stand at these places.
@@ -63,7 +63,7 @@ LogStream* open_together(const log::Cursor* const* cursors, int count) {
 // One that has not been read beyond the cursor, and that nothing holds up.
 LogStream* stream_behind(const log::Cursor& cursor) {
     ListCell* cell;
-    foreach (cell, sender.streams) {
+    foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         if (stream->detour != nullptr || stream->skip_to != 0) continue;
         const log::Cursor& place = log::place_of(stream->reader);
@@ -80,11 +80,11 @@ LogStream* stream_behind(const log::Cursor& cursor) {
 bool find_idle(const LogStream* stream) {
     return call_guest([&] {
         bool busy = false;
-        for (int i = 0; i < list_length(sender.routes); ++i) {
-            auto* route = static_cast<SenderRoute*>(list_nth(sender.routes, i));
-            if (route->stream != stream) continue;
-            route->idle = sender.dispatcher->is_idle(static_cast<delivery::RouteId>(route->id));
-            busy = busy || !route->idle;
+        for (int i = 0; i < list_length(log_now.routes); ++i) {
+            auto* route = static_cast<SenderRoute*>(list_nth(log_now.routes, i));
+            if (log_of(route)->stream != stream) continue;
+            log_of(route)->idle = sender.dispatcher->is_idle(static_cast<delivery::RouteId>(route->id));
+            busy = busy || !log_of(route)->idle;
         }
         return busy;
     });
@@ -98,18 +98,18 @@ bool stand_together(const log::Cursor& a, const log::Cursor& b) {
 void separate_ahead(LogStream* stream) {
     List* left = NIL;
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream == stream && route->idle && is_ahead(route)) left = lappend(left, route);
+        if (log_of(route)->stream == stream && log_of(route)->idle && is_ahead(route)) left = lappend(left, route);
     }
     auto** cursors = static_cast<const log::Cursor**>(palloc(sizeof(void*) * (list_length(left) + 1)));
     for (int groups = 1; left != NIL; ++groups) {
-        const log::Cursor* first = static_cast<SenderRoute*>(linitial(left))->from;
+        const log::Cursor* first = log_of(static_cast<SenderRoute*>(linitial(left)))->from;
         List* group = NIL;
         foreach (cell, left) {
             auto* route = static_cast<SenderRoute*>(lfirst(cell));
-            if (groups < most_groups && !stand_together(*first, *route->from)) continue;
-            cursors[list_length(group)] = route->from;
+            if (groups < most_groups && !stand_together(*first, *log_of(route)->from)) continue;
+            cursors[list_length(group)] = log_of(route)->from;
             group = lappend(group, route);
             left = foreach_delete_current(left, cell);
         }
@@ -117,8 +117,8 @@ void separate_ahead(LogStream* stream) {
         foreach (cell, group) {
             auto* route = static_cast<SenderRoute*>(lfirst(cell));
             move(route, fresh);
-            log::Cursor* from = route->from;
-            route->from = remember_from(fresh->reader, *from);
+            log::Cursor* from = log_of(route)->from;
+            log_of(route)->from = remember_from(fresh->reader, *from);
             log::free_cursor(from);
             pfree(from);
         }
@@ -138,7 +138,7 @@ bool waited_long(SteadyTime* since, bool waits) {
 }
 
 bool any_ahead(const LogStream* stream) {
-    for (int i = 0; i < stream->taker_count && stream->arranged == sender.arranged; ++i)
+    for (int i = 0; i < stream->taker_count && stream->arranged == log_now.arranged; ++i)
         if (is_ahead(stream->takers[i])) return true;
     return false;
 }
@@ -159,7 +159,7 @@ void look_after(LogStream* stream) {
 void join(LogStream* stream) {
     if (stream->skip_to != 0) return;
     ListCell* cell;
-    foreach (cell, sender.streams) {
+    foreach (cell, log_now.streams) {
         auto* other = static_cast<LogStream*>(lfirst(cell));
         if (other == stream) return;  // only with earlier ones
         // What was lent to the other may be stuck there, and would soon fill it up for all.
@@ -167,9 +167,9 @@ void join(LogStream* stream) {
         if (!log::same_place(other->reader, stream->reader)) continue;
         (void)find_idle(stream);
         ListCell* inner;
-        foreach (inner, sender.routes) {
+        foreach (inner, log_now.routes) {
             auto* route = static_cast<SenderRoute*>(lfirst(inner));
-            if (route->stream == stream && route->idle) move(route, other);
+            if (log_of(route)->stream == stream && log_of(route)->idle) move(route, other);
         }
         return;
     }
@@ -177,18 +177,13 @@ void join(LogStream* stream) {
 
 }  // namespace
 
-bool is_idle(const SenderRoute* route) {
-    return call_guest([&] { return sender.dispatcher->is_idle(static_cast<delivery::RouteId>(route->id)); });
-}
-
 LogStream* make_stream(log::Reader* reader) {
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
     auto* stream = static_cast<LogStream*>(palloc0(sizeof(LogStream)));
-    stream->id = ++sender.next_stream;
+    begin_stream(stream);
     stream->reader = reader;
-    stream->next_chunk = 1;
     stream->must_look = true;
-    sender.streams = lappend(sender.streams, stream);
+    log_now.streams = lappend(log_now.streams, stream);
     MemoryContextSwitchTo(before);
     return stream;
 }
@@ -214,7 +209,7 @@ void forget_from(log::Cursor** from, const log::Cursor& place) {
     log::free_cursor(*from);
     pfree(*from);
     *from = nullptr;
-    ++sender.arranged;
+    ++log_now.arranged;
 }
 
 void place_routes(List* fresh) {
@@ -244,9 +239,9 @@ void split(LogStream* full) {
     separate_ahead(full);
     LogStream* fresh = nullptr;
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream != full || !route->idle) continue;
+        if (log_of(route)->stream != full || !log_of(route)->idle) continue;
         if (fresh == nullptr) {
             fresh = make_stream(log::clone_reader(full->reader));
             fresh->seen_commits = full->seen_commits;
@@ -257,16 +252,23 @@ void split(LogStream* full) {
     full->full_since = 0;
 }
 
-void arrange_streams() {
-    arrange_detours();
+bool is_skipping() {
     ListCell* cell;
-    foreach (cell, sender.streams) {
+    foreach (cell, log_now.streams)
+        if (static_cast<LogStream*>(lfirst(cell))->skip_to != 0) return true;
+    return false;
+}
+
+void arrange_streams() {
+    end_detours();
+    ListCell* cell;
+    foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         if (stream->skip_to == 0 && stream->detour == nullptr) look_after(stream);
     }
-    if (list_length(sender.streams) < 2) return;
+    if (list_length(log_now.streams) < 2) return;
     close_unused_streams();  // what a detour has left behind is nobody's to join
-    foreach (cell, sender.streams) join(static_cast<LogStream*>(lfirst(cell)));
+    foreach (cell, log_now.streams) join(static_cast<LogStream*>(lfirst(cell)));
 }
 
 }  // namespace eventbus::sender

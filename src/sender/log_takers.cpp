@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "postgres/guest.hpp"
-#include "sender/sender.hpp"
+#include "sender/log_source.hpp"
 #include "source/log/together.hpp"
 
 namespace eventbus::sender {
@@ -12,27 +12,27 @@ namespace eventbus::sender {
 namespace {
 
 void gather(LogStream* stream) {
-    if (stream->index != nullptr && stream->arranged == sender.arranged) return;
+    if (stream->index != nullptr && stream->arranged == log_now.arranged) return;
     free_takers(stream);
     stream->takers =
-        static_cast<SenderRoute**>(MemoryContextAlloc(sender.memory, sizeof(void*) * (list_length(sender.routes) + 1)));
+        static_cast<SenderRoute**>(MemoryContextAlloc(sender.memory, sizeof(void*) * (list_length(log_now.routes) + 1)));
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream != stream) continue;
+        if (log_of(route)->stream != stream) continue;
         stream->takers[stream->taker_count++] = route;
-        if (route->from != nullptr) ++stream->come_with;
+        if (log_of(route)->from != nullptr) ++stream->come_with;
     }
     call_guest([&] {
         stream->index = new router::TopicIndex();
         for (int i = 0; i < stream->taker_count; ++i) {
             const router::TopicFilter& filter = *stream->takers[i]->filter;
-            if (filter.matches_everything() && stream->takers[i]->from == nullptr) stream->takes_all = true;
+            if (filter.matches_everything() && log_of(stream->takers[i])->from == nullptr) stream->takes_all = true;
             stream->index->add(filter, static_cast<std::uint32_t>(i));
         }
     });
     stream->tickets_each = static_cast<Size>(stream->taker_count);  // until it is known
-    stream->arranged = sender.arranged;
+    stream->arranged = log_now.arranged;
 }
 
 void note_settled(LogStream* stream, int64 event_id, int32 route_id) {
@@ -66,7 +66,7 @@ bool wanted(void* context, const Event& event, uint64 xid, const log::Position& 
     int count = everybodys ? stream->taker_count : static_cast<int>(matched.size());
     for (int i = 0; i < count; ++i) {
         const SenderRoute* route = stream->takers[everybodys ? i : static_cast<int>(matched[i])];
-        if (route->from != nullptr && log::settles(*route->from, xid, at, event.id, file_of(stream, at)))
+        if (log_of(route)->from != nullptr && log::settles(*log_of(route)->from, xid, at, event.id, file_of(stream, at)))
             note_settled(stream, event.id, route->id);
         else
             found = true;
@@ -115,13 +115,10 @@ void free_takers(LogStream* stream) {
 }
 
 void lend(LogStream* stream, log::Chunk* chunk) {
-    MemoryContext before = MemoryContextSwitchTo(sender.memory);
-    auto* lent = static_cast<Lent*>(palloc(sizeof(Lent)));
+    LentChunk* lent = note_lent(stream, chunk);
     // What it really takes: the rows as they were read are kept, of events that nobody takes as well.
-    *lent = {stream->next_chunk++, chunk, MemoryContextMemAllocated(chunk->memory, true)};
-    stream->lent = lappend(stream->lent, lent);
-    sender.lent_bytes += lent->bytes;
-    MemoryContextSwitchTo(before);
+    lent->bytes = MemoryContextMemAllocated(chunk->memory, true);
+    log_now.lent_bytes += lent->bytes;
     if (is_repetition(stream)) return;  // it stays what keeps the cursors where they are
     std::int64_t committed_after = chunk->committed_after != 0 ? to_unix_us(chunk->committed_after) : 0;
     Size tickets = call_guest([&] {
@@ -139,7 +136,7 @@ void lend(LogStream* stream, log::Chunk* chunk) {
         return sender.dispatcher->lend(stream->id, {lent->id, {chunk->events, chunk->count}, committed_after, settled});
     });
     lent->bytes += tickets * delivery::bytes_a_ticket;
-    sender.lent_bytes += tickets * delivery::bytes_a_ticket;
+    log_now.lent_bytes += tickets * delivery::bytes_a_ticket;
     stream->tickets_each = tickets / chunk->count + 1;
     stream->settled_count = 0;
 }

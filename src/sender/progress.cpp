@@ -8,8 +8,6 @@
 #include "postgres/query.hpp"
 #include "processes/process.hpp"
 #include "sender/sender.hpp"
-#include "sender/wal_parked_keys.hpp"
-#include "sender/wal_state.hpp"
 
 extern "C" {
 #include "utils/lsyscache.h"
@@ -30,17 +28,16 @@ void note_errors(SenderRoute* route, const delivery::RouteStatus& status) {
         show_text(route->last_error, sizeof route->last_error, status.last_error);
         counters.last_error_at = from_unix_us(status.last_error_at.wall);
     }
-    const char* words;
-    const char* state = wal_state(route, &words);
-    if (strcmp(words, route->wal_words) != 0) {
-        copy_text(route->wal_words, sizeof route->wal_words, words);
+    const auto [state, words, retry_at] = route->source->state(route);
+    if (strcmp(words, route->source_words) != 0) {
+        copy_text(route->source_words, sizeof route->source_words, words);
         const bool any = words[0] != '\0';
         // A route is lost once, and stays so for every sender that comes.
-        const bool known = any && is_state(state, wal_lost) && strcmp(words, route->last_error) == 0;
-        route->wal_words_at = known ? counters.last_error_at : any ? GetCurrentTimestamp() : 0;
-        if (any && !known && !is_state(state, wal_starting)) {
+        const bool known = any && is_state(state, state_lost) && strcmp(words, route->last_error) == 0;
+        route->source_words_at = known ? counters.last_error_at : any ? GetCurrentTimestamp() : 0;
+        if (any && !known && !is_state(state, state_starting)) {
             copy_text(route->last_error, sizeof route->last_error, words);
-            counters.last_error_at = route->wal_words_at;
+            counters.last_error_at = route->source_words_at;
             sender.unsaved = true;
         }
     }
@@ -90,8 +87,9 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t
     counters::Route* shared = route->shared;
     if (shared == nullptr) return;
     const log::Counters& counters = route->stored.counters;
-    const char* reason;
-    const char* state = wal_state(route, &reason);
+    const Source::State at_source = route->source->state(route);
+    const char* state = at_source.name;
+    const char* reason = at_source.words;
     char words[sizeof shared->last_error];
     char both[sizeof shared->last_error];
     show_text(words, sizeof words, status.last_error);
@@ -103,11 +101,10 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t
         copy_text(both + length, sizeof both - length, reason);
         reason = both;
     }
-    const bool waits_for_wal = state != nullptr && wal_now.trouble[0] != '\0';
     const TimestampTz next_attempt_at =
-        waits_for_wal ? wall_time_of(wal_now.retry_at) : wall_time_of(status.next_attempt_at);
+        at_source.retry_at != 0 ? wall_time_of(at_source.retry_at) : wall_time_of(status.next_attempt_at);
     TimestampTz oldest = status.oldest_published_at != 0 ? from_unix_us(status.oldest_published_at) : 0;
-    if (oldest == 0 && route->wal != nullptr) oldest = oldest_to_come(route);
+    if (oldest == 0) oldest = route->source->oldest_to_come(route);
     LatencyCounts latencies = {};
     if (newly_delivered > 0)
         call_guest([&] { sender.dispatcher->take_latencies(static_cast<delivery::RouteId>(route->id), latencies); });
@@ -134,7 +131,7 @@ void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t
     if (state != nullptr) strlcpy(shared->state, state, sizeof shared->state);
     if (state != nullptr || reason[0] != '\0') {
         copy_text(shared->last_error, sizeof shared->last_error, reason);
-        if (route->wal_words_at != 0) shared->last_error_at = route->wal_words_at;
+        if (route->source_words_at != 0) shared->last_error_at = route->source_words_at;
     }
     counters::count_delivered(&shared->pace, sender.shown_at, newly_delivered, latencies);
     SpinLockRelease(&shared->mutex);
@@ -184,20 +181,16 @@ delivery::RouteStatus whole_status(SenderRoute* route) {
 
 }  // namespace
 
-void note_errors(SenderRoute* route) {
-    note_errors(route, whole_status(route));
+delivery::RouteStatus status_of(const SenderRoute* route) {
+    return status_of(static_cast<delivery::RouteId>(route->id));
 }
 
-// The cursor of a route that has settled what lies before `settled`.
-log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled) {
-    ListCell* cell;
-    foreach (cell, stream->lent) {
-        auto* lent = static_cast<Lent*>(lfirst(cell));
-        if (lent->id < settled.chunk) continue;
-        if (lent->id == settled.chunk && settled.index >= lent->chunk->count) continue;
-        return log::cursor_inside(lent->chunk, lent->id == settled.chunk ? settled.index : 0);
-    }
-    return log::place_of(stream->reader);
+bool is_idle(const SenderRoute* route) {
+    return call_guest([&] { return sender.dispatcher->is_idle(static_cast<delivery::RouteId>(route->id)); });
+}
+
+void note_errors(SenderRoute* route) {
+    note_errors(route, whole_status(route));
 }
 
 static void note_locked() {
@@ -228,7 +221,7 @@ static void note_unlocked() {
 static bool can_wait(const SenderRoute* route, SteadyTime now) {
     constexpr int few_routes = 16;
     const long quiet_ms = std::max<long>(2000, list_length(sender.routes) * 20L);
-    if (list_length(sender.routes) <= few_routes || route->wal != nullptr || route->detours != NIL) return false;
+    if (list_length(sender.routes) <= few_routes || !route->source->can_wait(route)) return false;
     return route->saved == SavedRoute{route->stored.counters} && !ms_have_passed(route->saved_at, now, quiet_ms);
 }
 
@@ -263,30 +256,18 @@ void save(void* argument) {
         delivery::RouteStatus status = whole_status(route);
         log::StoredCursor& stored = route->stored;
         route->written = false;
-        if (stored.cursor.wal.lost) continue;
+        if (route->source->is_lost(route)) continue;
         count(route, status);
         if (!saving->all && can_wait(route, now)) {
             saving->some_wait = true;
             continue;
         }
-        log::Cursor place;
-        if (route->wal != nullptr) {
-            put_wal_place(route, status.settled, &stored.cursor.wal);
-        } else {
-            note_progress(&route->progress, route->stream, status.settled);
-            place = cursor_at(route->stream, status.settled);
-            stored.cursor = log::skipped_to(cursor_with(route->from, place), route->first_generation);
-        }
+        route->source->put_place(route, status.settled);
         (void)log::save_cursor(&stored, nullptr);
         route->saved = {stored.counters};
         route->saved_at = now;
         route->written = true;
-        if (route->wal != nullptr) {
-            save_wal_detours(route);
-        } else {
-            save_detours(route);
-            forget_from(&route->from, place);
-        }
+        route->source->save_parked_keys(route);
     }
     SPI_finish();
     commit_transaction();
@@ -310,11 +291,7 @@ void save_cursors(bool all) {
     note_unlocked();
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (!route->written) continue;
-        if (route->wal != nullptr)
-            wal_cursor_saved(route);
-        else
-            detours_saved(route);
+        if (route->written) route->source->saved(route);
     }
     counters::count_cursor_save(sender.place);
     sender.unsaved = saving.some_wait;

@@ -124,17 +124,6 @@ void end_if_discarded(SenderRoute* route) {
     if (looked.discarded) end(route);
 }
 
-void give_back_given_up(delivery::StreamId stream) {
-    ListCell* cell;
-    foreach (cell, given_up) {
-        auto* batch = static_cast<GivenUp*>(lfirst(cell));
-        if (batch->stream != stream) continue;
-        given_up = foreach_delete_current(given_up, cell);
-        MemoryContextDelete(batch->memory);
-        pfree(batch);
-    }
-}
-
 void note_refused_again(const delivery::DeadLetter& letter) {
     ListCell* cell;
     foreach (cell, sender.routes) {
@@ -175,6 +164,21 @@ void feed_redelivery(SenderRoute* route) {
             redelivery->stream,
             {redelivery->next_chunk++, {redelivery->events, static_cast<std::size_t>(redelivery->count)}, 0});
     });
+}
+
+void take_back_letters(delivery::StreamId stream) {
+    ListCell* cell;
+    foreach (cell, given_up) {
+        auto* batch = static_cast<GivenUp*>(lfirst(cell));
+        if (batch->stream != stream) continue;
+        given_up = foreach_delete_current(given_up, cell);
+        MemoryContextDelete(batch->memory);
+        pfree(batch);
+    }
+    foreach (cell, sender.routes) {
+        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+        if (route->redelivery != nullptr && route->redelivery->stream == stream) feed_redelivery(route);
+    }
 }
 
 long redeliveries_due() {

@@ -141,8 +141,10 @@ long show_if_due() {
 // How long there is nothing to do, in milliseconds.
 long idle_time(long save_due, long show_due, long again_due) {
     long most = settings::safety_poll;
-    for (long due : {save_due, show_due, wal_wait(), letters_due(), again_due})
+    for (long due : {save_due, show_due, letters_due(), again_due})
         if (due >= 0) most = std::min(most, due);
+    for (Source* source : sources())
+        if (const long due = source->wait_ms(); due >= 0) most = std::min(most, due);
     broker::TimePoint wake = call_guest([&] { return sender.dispatcher->wake_at(); });
     if (wake != broker::TimePoint::max()) {
         broker::TimePoint now = broker::Clock::now();
@@ -157,20 +159,14 @@ bool is_connected() {
     return call_guest([&] { return sender.dispatcher->link() == broker::LinkState::up; });
 }
 
-bool all_are_hungry() {
-    ListCell* cell;
-    foreach (cell, sender.streams) {
-        auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (!call_guest([&] { return sender.dispatcher->hungry(stream->id); })) return false;
-    }
-    return is_connected();
+bool events_come_fast() {
+    bool fast = false;
+    for (Source* source : sources()) fast = source->comes_fast() || fast;
+    return fast && is_connected();
 }
 
 broker::Ready sleep_until_work(long milliseconds) {
-    static processes::Rush commits_rush;
-    static processes::Rush events_rush;
-    if (milliseconds > 0 && ((commits_rush.is_on(sender.place->commits) && all_are_hungry()) ||
-                             (events_rush.is_on(events_from_wal()) && is_connected()))) {
+    if (milliseconds > 0 && events_come_fast()) {
         (void)show_activity(true);
         processes::linger(processes::linger_us);
         return {true, true};  // answers that have come meanwhile are taken along
@@ -183,24 +179,15 @@ broker::Ready sleep_until_work(long milliseconds) {
     // Say that we sleep, then look once more: a publisher that commits now either sees us asleep, or was counted
     // before we looked.
     counters::fall_asleep(sender.place, sender.worker);
-    if (sender.segments_locked_ms > 0) milliseconds = std::min(milliseconds, sender.segments_locked_ms);
-    std::uint64_t commits = sender.place->commits;
-    ListCell* cell;
-    foreach (cell, sender.streams) {
-        auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (stream->detour != nullptr || sender.segments_locked_ms > 0) continue;  // its route's tells
-        if (stream->seen_commits != commits && has_room(stream)) milliseconds = 0;
-    }
-    if (wal_has_more() || !knows_configuration()) milliseconds = 0;
+    for (Source* source : sources())
+        if (source->has_more()) milliseconds = 0;
+    if (!knows_configuration()) milliseconds = 0;
     const char* wait_event = show_activity(milliseconds == 0);
     processes::Readiness ready =
         processes::sleep_on(interest.fd, interest.read, interest.write, milliseconds, wait_event);
     counters::wake_up(sender.place, sender.worker);
-    SteadyTime now = steady_now();
-    foreach (cell, sender.streams) {
-        auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (ms_have_passed(stream->looked_at, now, settings::safety_poll)) stream->must_look = true;
-    }
+    const SteadyTime now = steady_now();
+    for (Source* source : sources()) source->woken(now);
     return {ready.read, ready.write};
 }
 
@@ -221,6 +208,15 @@ void wait_for_skipper() {
     }
 }
 
+// A key that a route has waited for long enough is delivered beside it.
+void park_stuck_keys() {
+    for (;;) {
+        const std::optional<delivery::RouteId> stuck = call_guest([] { return sender.dispatcher->stuck(); });
+        SenderRoute* route = stuck ? find_route(static_cast<int32>(*stuck)) : nullptr;
+        if (route == nullptr || !route->source->park_key(route)) return;
+    }
+}
+
 void run() {
     broker::Ready ready;
     sender.configuration = sender.place->configuration - 1;
@@ -233,23 +229,33 @@ void run() {
             publish_status();
         }
 
-        bool more = !letters_wait() && skip_ahead();
-        more = feed_streams() || more;
-        more = feed_wal() || more;
+        bool more = false;
+        for (Source* source : sources()) more = source->read() || more;
         call_guest([&] { sender.dispatcher->drive(ready, broker::Clock::now()); });
         take_report();
         if (!letters_wait()) answer_waiters();
-        arrange_streams();
+        for (Source* source : sources()) source->tell_room();
+        park_stuck_keys();
+        for (Source* source : sources()) more = source->arrange() || more;
         long show_due = show_if_due();
         long save_due = save_if_due();
         long again_due = redeliveries_due();
-        confirm_wal();
-        more = more || (detour_to_read() != nullptr && sender.segments_locked_ms == 0);
+        for (Source* source : sources()) source->confirm();
         ready = sleep_until_work(more ? 0 : idle_time(save_due, show_due, again_due));
     }
 }
 
 }  // namespace
+
+void give_back(const delivery::Report& report) {
+    if (report.finished.empty()) return;
+    call_guest([&] { sender.dispatcher->release(report.finished); });
+    for (const delivery::Report::Finished& finished : report.finished) {
+        bool taken = false;
+        for (Source* source : sources()) taken = taken || source->take_back(finished);
+        if (!taken) take_back_letters(finished.stream);
+    }
+}
 
 [[noreturn]] void leave() {
     call_guest([&] { sender.dispatcher->drive({true, true}, broker::Clock::now()); });

@@ -8,7 +8,7 @@
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "processes/skip_unserved.hpp"
-#include "sender/sender.hpp"
+#include "sender/log_source.hpp"
 #include "source/log/together.hpp"
 
 namespace eventbus::sender {
@@ -28,7 +28,7 @@ bool takes(const SenderDetour* detour, const log::Unsettled& event) {
 
 bool is_on_detour(const SenderRoute* route, const log::Unsettled& event) {
     ListCell* cell;
-    foreach (cell, route->detours)
+    foreach (cell, log_of(route)->detours)
         if (takes(static_cast<SenderDetour*>(lfirst(cell)), event)) return true;
     return false;
 }
@@ -46,11 +46,11 @@ void count_for_routes(void* context, const log::Unsettled& event) {
         !std::binary_search(detour->takes->settled.begin(), detour->takes->settled.end(), event.id))
         ++detour->skipping;
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream == stream && processes::matches(route->filter, event.topic) &&
-            !had_settled(route->from, event) && !is_on_detour(route, event))
-            ++route->skipping;
+        if (log_of(route)->stream == stream && processes::matches(route->filter, event.topic) &&
+            !had_settled(log_of(route)->from, event) && !is_on_detour(route, event))
+            ++log_of(route)->skipping;
     }
 }
 
@@ -75,9 +75,9 @@ Standing standing_of(const LogStream* stream) {
     if (SenderDetour* detour = stream->detour)
         look_at(&detour->progress, stream, status_of(detour->route, detour->number), &standing);
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream == stream) look_at(&route->progress, stream, status_of(route, 0), &standing);
+        if (log_of(route)->stream == stream) look_at(&log_of(route)->progress, stream, status_of(route, 0), &standing);
     }
     return standing;
 }
@@ -103,9 +103,9 @@ void begin(LogStream* stream) {
     stream->skip_found = 0;
     if (stream->detour != nullptr) stream->detour->skipping = 0;
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream == stream) route->skipping = 0;
+        if (log_of(route)->stream == stream) log_of(route)->skipping = 0;
     }
 }
 
@@ -116,7 +116,7 @@ bool cannot_tell(const LogStream* stream) {
     if (place.files[log::segment_of(stream->skip_at)] == stream->skip_file) return false;
     ListCell* cell;
     foreach (cell, stream->lent)
-        if (static_cast<Lent*>(lfirst(cell))->chunk->generation == stream->skip_at) return true;
+        if (static_cast<log::Chunk*>(static_cast<LentChunk*>(lfirst(cell))->chunk)->generation == stream->skip_at) return true;
     return false;
 }
 
@@ -157,8 +157,8 @@ void finish(LogStream* stream) {
     std::size_t old = 0;
     ListCell* cell;
     foreach (cell, stream->lent) {
-        auto* lent = static_cast<Lent*>(lfirst(cell));
-        if (lent->chunk->generation < stream->skip_to) ids[old++] = lent->id;
+        auto* lent = static_cast<LentChunk*>(lfirst(cell));
+        if (static_cast<log::Chunk*>(lent->chunk)->generation < stream->skip_to) ids[old++] = lent->id;
     }
     std::span<const delivery::ChunkId> left_out(ids, old);
     if (SenderDetour* detour = stream->detour) {
@@ -171,15 +171,15 @@ void finish(LogStream* stream) {
         if (detour->from != nullptr) *detour->from = log::skipped_to(*detour->from, stream->skip_to);
         detour->progress.settled = status_of(detour->route, detour->number).settled;  // it still stands still
     }
-    foreach (cell, sender.routes) {
+    foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->stream != stream) continue;
+        if (log_of(route)->stream != stream) continue;
         std::uint64_t lent = call_guest(
             [&] { return sender.dispatcher->leave_out(static_cast<delivery::RouteId>(route->id), left_out); });
-        route->stored.counters.skipped += route->skipping + static_cast<int64>(lent);
-        route->first_generation = stream->skip_to;
-        if (route->from != nullptr) *route->from = log::skipped_to(*route->from, stream->skip_to);
-        route->progress.settled = status_of(route, 0).settled;
+        route->stored.counters.skipped += log_of(route)->skipping + static_cast<int64>(lent);
+        log_of(route)->first_generation = stream->skip_to;
+        if (log_of(route)->from != nullptr) *log_of(route)->from = log::skipped_to(*log_of(route)->from, stream->skip_to);
+        log_of(route)->progress.settled = status_of(route, 0).settled;
     }
     stream->reader = log::skip_to(stream->reader, stream->skip_to);
     stream->skip_to = stream->skip_at = 0;
@@ -198,10 +198,10 @@ namespace {
 void skip_parked(int64 before) {
     bool asked = false;
     ListCell* cell;
-    foreach (cell, sender.parked) asked = asked || static_cast<ParkedRoute*>(lfirst(cell))->skipped_before < before;
+    foreach (cell, log_now.parked) asked = asked || static_cast<ParkedRoute*>(lfirst(cell))->skipped_before < before;
     if (!asked || !begin_transaction_on_extension("leaving out events")) return;
     SPI_connect();
-    foreach (cell, sender.parked) {
+    foreach (cell, log_now.parked) {
         auto* parked = static_cast<ParkedRoute*>(lfirst(cell));
         processes::skip_route(parked->id, parked->topics, before);
         parked->skipped_before = before;
@@ -223,7 +223,7 @@ bool skip_ahead() {
     }
     ListCell* cell;
     if (before == 0) {  // there is room again
-        foreach (cell, sender.streams) {
+        foreach (cell, log_now.streams) {
             auto* stream = static_cast<LogStream*>(lfirst(cell));
             stream->skip_to = stream->skip_at = 0;
         }
@@ -234,7 +234,7 @@ bool skip_ahead() {
     bool more = false;
     bool finished = false;
     bool in_transaction = false;
-    foreach (cell, sender.streams) {
+    foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         if (std::max(log::place_of(stream->reader).first_generation, stream->passed_before) >= before) continue;
         if (stream->skip_at == 0 && !is_asked(stream, before, patient)) continue;

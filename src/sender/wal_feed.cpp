@@ -32,21 +32,16 @@ WalLimits limits() {
     return {static_cast<uint32>(settings::batch_events), chunk_bytes};
 }
 
-delivery::RouteStatus status_of(const SenderRoute* route) {
-    return call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id)); });
-}
-
 bool hungry(const WalFeed* feed) {
-    return call_guest([&] { return sender.dispatcher->hungry(feed->stream); });
+    return call_guest([&] { return sender.dispatcher->hungry(feed->id); });
 }
 
 // Routes that had no room in memory get from their files what there is room for now.
 void lend_from_files() {
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        WalFeed* feed = route->wal;
-        if (feed == nullptr) continue;
+        WalFeed* feed = wal_of(route);
         feed_wal_detours(route, handed_by_now());
         end_file_trouble(feed, handed_by_now());
         if (feed->file == nullptr || !hungry(feed)) continue;
@@ -63,10 +58,10 @@ void lend_from_files() {
 long reads_again_in() {
     long least = -1;
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        const WalFeed* feed = route->wal;
-        if (feed == nullptr || is_lost(route)) continue;
+        const WalFeed* feed = wal_of(route);
+        if (is_lost(route)) continue;
         for (long in : {feed->behind ? sender::reads_again_in(feed, hungry(feed)) : -1, detours_read_again_in(route)})
             if (in >= 0) least = least < 0 ? in : std::min(least, in);
     }
@@ -75,11 +70,10 @@ long reads_again_in() {
 
 bool a_file_waits() {
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->wal == nullptr) continue;
-        const wal::Spool* file = route->wal->file;
-        if (a_detour_waits(route) || (file != nullptr && !wal::is_read(file) && hungry(route->wal))) return true;
+        const wal::Spool* file = wal_of(route)->file;
+        if (a_detour_waits(route) || (file != nullptr && !wal::is_read(file) && hungry(wal_of(route)))) return true;
     }
     return false;
 }
@@ -90,10 +84,10 @@ bool has_room() {
     bool any = false;
     wal_now.awaited = false;
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        WalFeed* feed = route->wal;
-        if (feed == nullptr || is_lost(route) || feed->behind) continue;
+        WalFeed* feed = wal_of(route);
+        if (is_lost(route) || feed->behind) continue;
         bool full = !hungry(feed);
         feed->to_file = full || feed->file != nullptr;
         if (!full) {
@@ -113,20 +107,20 @@ bool has_room() {
 
 void lend_what_came() {
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->wal == nullptr || route->wal->building == nullptr) continue;
-        wal::Chunk* chunk = route->wal->building;
-        route->wal->building = nullptr;
-        route->wal->kept = 0;
-        lend_wal(route->wal, chunk);
+        if (wal_of(route)->building == nullptr) continue;
+        wal::Chunk* chunk = wal_of(route)->building;
+        wal_of(route)->building = nullptr;
+        wal_of(route)->kept = 0;
+        lend_wal(wal_of(route), chunk);
     }
 }
 
 }  // namespace
 
 void take_wal_event(SenderRoute* route, const wal::BatchReader& found) {
-    WalFeed* feed = route->wal;
+    WalFeed* feed = wal_of(route);
     if (found.past) {
         show_past_to_detours(route, found.event);
     } else if (feed->behind) {
@@ -153,46 +147,48 @@ static bool is_of_slot(const log::WalPlace& place) {
 // What the route's options ask of the decoder; the texts live with the sender, and options change rarely.
 static void select_wal(SenderRoute* route) {
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
-    route->wal->selection = catalog::wal_selection(route->options, *sender.module);
+    wal_of(route)->selection = catalog::wal_selection(route->options, *sender.module);
     MemoryContextSwitchTo(before);
 }
 
-WalFeed* make_wal_feed(SenderRoute* route) {
+void make_wal_feed(SenderRoute* route) {
     auto* feed = static_cast<WalFeed*>(MemoryContextAllocZero(sender.memory, sizeof(WalFeed)));
-    feed->stream = ++sender.next_stream;
-    feed->next_chunk = 1;
+    begin_stream(feed);
     feed->route = route;
-    route->wal = feed;
+    route->feed = feed;
     begin_wal_feed(route);
-    return feed;
 }
 
 void begin_wal_feed(SenderRoute* route) {
     const log::WalPlace& place = route->stored.cursor.wal;
     select_wal(route);
-    route->wal->begun = route->wal->is_read = false;
-    forget_wal_file(route->wal);
-    route->wal->from = route->wal->saved = {place.lsn, place.number};
-    route->wal->saved_of_slot = is_of_slot(place);
+    wal_of(route)->begun = wal_of(route)->is_read = false;
+    forget_wal_file(wal_of(route));
+    wal_of(route)->from = wal_of(route)->saved = {place.lsn, place.number};
+    wal_of(route)->saved_of_slot = is_of_slot(place);
     wal_now.changed = true;
 }
 
 void free_wal_feed(SenderRoute* route) {
     if (!is_closed()) close_decoder();
     forget_wal_detours(route);
-    leave_wal_lent(route->wal);
-    pfree(route->wal);
-    route->wal = nullptr;
+    leave_wal_lent(wal_of(route));
+    pfree(wal_of(route));
     wal_now.changed = true;
 }
 
-void change_wal_route(SenderRoute* route) {
-    select_wal(route);
-    wal_now.changed = true;
-}
-
-void retry_wal() {
-    wal_now.retry_at = 0;
+void apply_to_wal_route(SenderRoute* route, bool changed) {
+    if (is_lost(route)) {
+        log::StoredCursor stored;
+        log::load_cursor(route->id, 0, CurrentMemoryContext, &stored);
+        if (stored.cursor.wal.lost) return;
+        route->stored.cursor.wal = stored.cursor.wal;
+        route->stored.place = stored.place;
+        begin_wal_feed(route);
+    } else if (changed) {
+        select_wal(route);
+        wal_now.changed = true;
+    }
 }
 
 bool feed_wal() {
@@ -236,26 +232,22 @@ long wal_wait() {
 
 static wal::Position place_of(const SenderRoute* route, const delivery::Position& settled) {
     wal::Position at;
-    return first_unsettled(route->wal, settled, &at) ? at : lent_by_now(route);
+    return first_unsettled(wal_of(route), settled, &at) ? at : lent_by_now(route);
 }
 
 wal::Position settled_by_now(const SenderRoute* route) {
     return settled_on_detours(route, place_of(route, status_of(route).settled));
 }
 
-void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::WalPlace* place) {
+void put_wal_place(SenderRoute* route, const delivery::Position& settled) {
     wal::Position at = place_of(route, settled);
-    place->lsn = at.lsn;
-    place->number = at.number;
-}
-
-void put_wal_place_now(SenderRoute* route) {
-    put_wal_place(route, status_of(route).settled, &route->stored.cursor.wal);
+    route->stored.cursor.wal.lsn = at.lsn;
+    route->stored.cursor.wal.number = at.number;
 }
 
 void wal_cursor_saved(SenderRoute* route) {
-    route->wal->saved = {route->stored.cursor.wal.lsn, route->stored.cursor.wal.number};
-    route->wal->saved_of_slot = is_of_slot(route->stored.cursor.wal);
+    wal_of(route)->saved = {route->stored.cursor.wal.lsn, route->stored.cursor.wal.number};
+    wal_of(route)->saved_of_slot = is_of_slot(route->stored.cursor.wal);
     wal_detours_saved(route);
 }
 
@@ -263,20 +255,20 @@ void wal_cursor_saved(SenderRoute* route) {
 // others' WAL goes by is written again when much has: what that writes is WAL, too, and must not be enough for the next
 // time.
 static bool much_has_gone_by() {
-    const uint64 much = 1024 * 1024 + 4096 * static_cast<uint64>(list_length(sender.routes));
+    const uint64 much = 1024 * 1024 + 4096 * static_cast<uint64>(list_length(wal_now.routes));
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->wal == nullptr || is_lost(route) || !is_idle(route) || route->wal->file != nullptr) continue;
+        if (is_lost(route) || !is_idle(route) || wal_of(route)->file != nullptr) continue;
         const XLogRecPtr passed = lent_by_now(route).lsn;
         const XLogRecPtr wanted = wal_now.head->wanted;
-        if (passed > route->wal->saved.lsn + much || (wanted > route->wal->saved.lsn && passed >= wanted)) return true;
+        if (passed > wal_of(route)->saved.lsn + much || (wanted > wal_of(route)->saved.lsn && passed >= wanted)) return true;
     }
     return false;
 }
 
 void confirm_wal() {
-    if (!is_reading() || sender.keeps_wal) return;
+    if (!is_reading() || wal_now.keeps_all) return;
     const XLogRecPtr wanted = wal_now.head->wanted;
     const bool far = wal_now.handed.lsn > wal_now.tried + static_cast<XLogRecPtr>(wal_segment_size) / 2 ||
                      (wanted > wal_now.tried && wal_now.handed.lsn >= wanted);
@@ -288,10 +280,10 @@ void confirm_wal() {
     if (much_has_gone_by()) save_cursors();
     wal::Position least = handed_by_now();
     ListCell* cell;
-    foreach (cell, sender.routes) {
+    foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (route->wal == nullptr || is_lost(route)) continue;
-        least = least_of_detours(route, std::min(least, route->wal->saved));
+        if (is_lost(route)) continue;
+        least = least_of_detours(route, std::min(least, wal_of(route)->saved));
     }
     if (least.lsn <= wal_now.confirmed) return;
     XLogFlush(XactLastCommitEnd);
@@ -299,16 +291,6 @@ void confirm_wal() {
     wal_now.head->written = XactLastCommitEnd;
     wal_now.head->confirm = least.lsn;
     if (PGPROC* decoder = shm_mq_get_sender(processes::queue_of(wal_now.head))) SetLatch(&decoder->procLatch);
-}
-
-TimestampTz oldest_to_come(const SenderRoute* route) {
-    bool lost = is_lost(route);
-    if (!lost && route->wal->file == nullptr && !route->wal->behind) {
-        // What commits before the slot is made is not the route's.
-        if (wal_now.at_end || wal_now.makes_slot) return 0;
-        if (wal_now.handed_until != 0) return wal_now.handed_until;
-    }
-    return counters::oldest_unknown;
 }
 
 const char* place_text(const log::WalPlace& place) {
@@ -319,62 +301,6 @@ const char* place_text(const log::WalPlace& place) {
         snprintf(end, static_cast<Size>(text + sizeof text - end),
                  " (of the transaction there, from change " INT64_FORMAT ")", place.number + 1);
     return text;
-}
-
-const char* wal_standstill() {
-    static char text[sizeof wal_now.trouble + 64];  // no longer than activity.cpp remembers
-    int lost = 0;
-    const char* state = nullptr;
-    const char* words = nullptr;
-    ListCell* cell;
-    foreach (cell, sender.routes) {
-        const auto* route = static_cast<const SenderRoute*>(lfirst(cell));
-        if (route->wal == nullptr) continue;
-        if (is_lost(route))
-            ++lost;
-        else if (state == nullptr)
-            state = wal_state(route, &words);
-    }
-    if (is_state(state, wal_starting))
-        snprintf(text, sizeof text, "its replication slot is being made%s%s", words[0] != '\0' ? ": " : "", words);
-    else if (state != nullptr && wal_now.trouble[0] != '\0')
-        snprintf(text, sizeof text, "the WAL cannot be read: %s", words);
-    else if (state != nullptr)
-        snprintf(text, sizeof text, "%s", words);
-    else if (lost > 0)
-        snprintf(text, sizeof text, "%d of its routes from the WAL lost their replication slot", lost);
-    else
-        return "";
-    return text;
-}
-
-const char* wal_state(const SenderRoute* route, const char** words) {
-    *words = "";
-    if (route->wal == nullptr) return nullptr;
-    if (is_lost(route)) {
-        const log::WalPlace& place = route->stored.cursor.wal;
-        static char lost[256];
-        snprintf(lost, sizeof lost, "replication slot %s is gone: what was committed from %s on is not delivered",
-                 place.slot, place_text(place));
-        *words = lost;
-        return wal_lost;
-    }
-    const char* of_files = route->wal->trouble.words;
-    if (of_files[0] == '\0') of_files = file_trouble_of_detours(route);
-    if (route->paused && route->wal->begun) {  // what commits before it has begun is not its, paused or not
-        *words = of_files;
-        return nullptr;
-    }
-    if (wal_now.trouble[0] != '\0') {
-        *words = wal_now.trouble;
-        return "failing";
-    }
-    if (!route->wal->begun) {
-        *words = wal_now.words;
-        return wal_starting;
-    }
-    *words = of_files;
-    return route->wal->behind && status_of(route).state == delivery::RouteState::active ? "failing" : nullptr;
 }
 
 }  // namespace eventbus::sender

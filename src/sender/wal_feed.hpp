@@ -1,23 +1,15 @@
 // What it is: a sender's routes from the WAL: their decoder, and the events that are on their way.
-// Who calls it: the sender's loop; routes.cpp and ledger.cpp for one route.
+// Who calls it: the sender's loop; WalSource for one route.
 // Never: keeps the loop for longer than a few milliseconds, or ends it because of what decoding met.
 #pragma once
 
-#include "delivery/dispatcher.hpp"
-#include "postgres/steady.hpp"
-#include "source/log/cursors.hpp"
-#include "source/wal/chunk.hpp"
+#include "sender/sender.hpp"
+#include "sender/stream.hpp"
+#include "source/wal/wal_chunk.hpp"
 #include "source/wal/source.hpp"
 #include "source/wal/spool.hpp"
 
 namespace eventbus::sender {
-
-struct SenderRoute;
-
-struct WalLent {
-    delivery::ChunkId id;
-    wal::Chunk* chunk;
-};
 
 // A file could not be written or read for a route or detour (wal_files.cpp).
 struct FileTrouble {
@@ -31,7 +23,7 @@ struct FileTrouble {
 };
 
 // A route's part, or a detour's. Its stream in the dispatcher is its own.
-struct WalFeed {
+struct WalFeed : RouteFeed, Stream {
     SenderRoute* route;
     delivery::DetourId detour;  // 0: it is the route's
     wal::Selection selection;
@@ -46,9 +38,6 @@ struct WalFeed {
     uint32 kept;           // how much of it stays if the message at hand cannot be taken as a whole
     wal::Spool* file;      // or nullptr
     wal::Position read;    // up to where what was in the file has been taken out of it
-    delivery::StreamId stream;
-    delivery::ChunkId next_chunk;
-    List* lent;                  // of WalLent*, oldest first
     List* detours;               // of WalDetour*, by number
     wal::Position saved;         // as the row on disk has it,
     bool saved_of_slot;          // which says that it is a place in the slot
@@ -56,16 +45,17 @@ struct WalFeed {
     SteadyTime moved_at;
 };
 
+inline WalFeed* wal_of(const SenderRoute* route) {
+    return static_cast<WalFeed*>(route->feed);
+}
+
 // The route's cursor has been loaded.
-WalFeed* make_wal_feed(SenderRoute* route);
+void make_wal_feed(SenderRoute* route);
 // And once more, the cursor having been set anew.
 void begin_wal_feed(SenderRoute* route);
 void free_wal_feed(SenderRoute* route);
-// Its options or topics have changed.
-void change_wal_route(SenderRoute* route);
-
-// WAL that cannot be read is tried again at the next feed_wal().
-void retry_wal();
+// Its options or topics have changed, or it was lost and may have been told to begin again.
+void apply_to_wal_route(SenderRoute* route, bool changed);
 
 // Hands on what there is, and reads on where there is room for more. Returns true if there may be more at once.
 bool feed_wal();
@@ -114,26 +104,13 @@ std::uint64_t events_from_wal();
 bool wal_has_more();
 // In how many milliseconds to look again; negative: when woken.
 long wal_wait();
-void give_back_wal(const delivery::Report::Finished& finished);
-// Where the route stands that has settled what lies before `settled`; the cursor has been saved.
-void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::WalPlace* place);
-void put_wal_place_now(SenderRoute* route);
+bool give_back_wal(const delivery::Report::Finished& finished);
+// Where the route stands that has settled what lies before `settled`.
+void put_wal_place(SenderRoute* route, const delivery::Position& settled);
 void wal_cursor_saved(SenderRoute* route);
 // Lets go of WAL that no cursor needs any more.
 void confirm_wal();
-// When the oldest event may have been committed that is not with the route yet; 0: there is none; oldest_unknown.
-TimestampTz oldest_to_come(const SenderRoute* route);
 // The first thing that is not settled there, for people to read; the same text until the next call.
 const char* place_text(const log::WalPlace& place);
-// What the route's state is called where it is not delivery's to know; nullptr otherwise. `words` says what is wrong,
-// in either case; empty: nothing.
-const char* wal_state(const SenderRoute* route, const char** words);
-// What routes from the WAL wait for although the broker has all that they were lent; empty: for what comes.
-const char* wal_standstill();
-inline constexpr const char* wal_lost = "lost";
-inline constexpr const char* wal_starting = "starting";  // this one's words are no error
-inline bool is_state(const char* state, const char* which) {
-    return state != nullptr && strcmp(state, which) == 0;
-}
 
 }  // namespace eventbus::sender

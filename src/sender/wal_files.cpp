@@ -151,7 +151,7 @@ void take_back_what_came(WalFeed* feed) {
     if (feed->building == nullptr) return;
     feed->building->count = feed->kept;
     if (feed->kept > 0) return;
-    wal::free_chunk(feed->building);
+    source::free_chunk(feed->building);
     feed->building = nullptr;
 }
 
@@ -159,7 +159,7 @@ wal::Chunk* read_wal_file(WalFeed* feed, const WalLimits& limits) {
     if (feed->file == nullptr || wal::is_read(feed->file)) return nullptr;
     Reading reading = {feed, limits, nullptr, feed->read};
     if (ErrorData* error = processes::survive(read, &reading)) {
-        if (reading.chunk != nullptr) wal::free_chunk(reading.chunk);
+        if (reading.chunk != nullptr) source::free_chunk(reading.chunk);
         drop_wal_file(feed);
         fall_behind(feed, "cannot be read from its file", error, feed->read, handed_by_now());
         return nullptr;
@@ -193,7 +193,7 @@ void forget_wal_file(WalFeed* feed) {
 }
 
 void read_again(SenderRoute* route) {
-    WalFeed* feed = route->wal;
+    WalFeed* feed = wal_of(route);
     // What the file holds would come to a detour before what it has missed.
     if (feed->file != nullptr && a_detour_is_behind(route)) {
         drop_wal_file(feed);

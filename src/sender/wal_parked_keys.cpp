@@ -8,44 +8,35 @@
 #include "postgres/attempt.hpp"
 #include "postgres/guest.hpp"
 #include "processes/process.hpp"
-#include "sender/sender.hpp"
+#include "sender/parked_part.hpp"
 
 namespace eventbus::sender {
 
-struct WalDetour {
-    const delivery::Detour* takes;
-    WalFeed feed;  // its file holds what has not been lent yet
-    log::StoredCursor stored;
+struct WalDetour : ParkedPart {
+    WalFeed feed;          // its file holds what has not been lent yet
     wal::Position until;   // its route was there when a decoder began to read for it alone: it may not end before
-    bool ended;            // it has caught up, and the route has taken the key again; it goes when
-    wal::Position behind;  // the route's cursor has passed this
+    wal::Position behind;  // it goes when the route's cursor has passed this
     wal::Position saved;
     int saved_ahead;       // events that were settled though older ones were not
-    wal::Position saving;  // what is being written,
+    wal::Position saving;  // what is being written
     int saving_ahead;
-    bool going;  // or that it goes
 };
 
 namespace {
 
 constexpr WalLimits at_a_time{250, 256 * 1024};
 
-delivery::RouteId id_of(const WalDetour* detour) {
-    return static_cast<delivery::RouteId>(detour->feed.route->id);
-}
-
 WalDetour* make_detour(SenderRoute* route, delivery::DetourId number, const wal::Position& from) {
     auto* detour = static_cast<WalDetour*>(MemoryContextAllocZero(sender.memory, sizeof(WalDetour)));
-    detour->feed.route = route;
-    detour->feed.detour = number;
-    detour->feed.stream = ++sender.next_stream;
-    detour->feed.next_chunk = 1;
+    detour->route = detour->feed.route = route;
+    detour->number = detour->feed.detour = number;
+    begin_stream(&detour->feed);
     detour->feed.from = detour->saved = from;
     detour->stored.route_id = route->id;
     detour->stored.detour = static_cast<int32>(number);
     detour->stored.cursor.done = route->stored.cursor.done;
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
-    route->wal->detours = lappend(route->wal->detours, detour);
+    wal_of(route)->detours = lappend(wal_of(route)->detours, detour);
     MemoryContextSwitchTo(before);
     return detour;
 }
@@ -89,8 +80,7 @@ bool files_can_be_written(const SenderRoute* route) {
 // Where the detour stands: at the oldest event that it has not settled, or where the WAL has been read, or with its
 // route.
 wal::Position place_of(const WalDetour* detour) {
-    delivery::RouteStatus status =
-        call_guest([&] { return sender.dispatcher->status(id_of(detour), detour->feed.detour); });
+    delivery::RouteStatus status = status_of(detour);
     wal::Position at;
     if (first_unsettled(&detour->feed, status.settled, &at)) return at;
     if (detour->feed.file != nullptr) return detour->feed.read;
@@ -98,16 +88,14 @@ wal::Position place_of(const WalDetour* detour) {
     // After a restart its events come again, until its route's place: what is before those that have come is not known
     // to be delivered.
     wal::Position shown = std::max(detour->feed.from, handed_by_now());
-    return std::min(shown, lent_by_now(detour->feed.route));
+    return std::min(shown, lent_by_now(detour->route));
 }
 
 void end_if_caught_up(WalDetour* detour, const wal::Position& handed) {
     const WalFeed& feed = detour->feed;
     if (detour->ended || feed.behind || feed.lent != NIL || feed.file != nullptr || handed < detour->until) return;
-    call_guest([&] { sender.dispatcher->end_detour(id_of(detour), detour->feed.detour); });
-    detour->ended = true;
-    detour->behind = lent_by_now(detour->feed.route);
-    sender.unsaved = true;
+    end_part(detour);
+    detour->behind = lent_by_now(detour->route);
 }
 
 }  // namespace
@@ -116,62 +104,43 @@ bool begin_wal_detour(SenderRoute* route) {
     if (!files_can_be_written(route)) return false;
     delivery::RouteStatus status =
         call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id), 0); });
-    List* others = route->wal->detours;
-    delivery::DetourId number = others == NIL ? 1 : static_cast<WalDetour*>(llast(others))->feed.detour + 1;
     wal::Position from;
-    if (!first_unsettled(route->wal, status.settled, &from)) from = lent_by_now(route);
-    WalDetour* detour = make_detour(route, number, from);
-    call_guest([&] {
-        sender.dispatcher->begin_detour(id_of(detour), number, detour->feed.stream);
-        detour->takes = &sender.dispatcher->detour(id_of(detour), number);
-    });
+    if (!first_unsettled(wal_of(route), status.settled, &from)) from = lent_by_now(route);
+    WalDetour* detour = make_detour(route, next_number(wal_of(route)->detours), from);
+    begin_part(detour, detour->feed.id);
     ListCell* cell;
-    foreach (cell, route->wal->lent) {
-        auto* lent = static_cast<WalLent*>(lfirst(cell));
+    foreach (cell, wal_of(route)->lent) {
+        auto* lent = static_cast<LentChunk*>(lfirst(cell));
         if (lent->id < status.settled.chunk) continue;
         uint32 first = lent->id == status.settled.chunk ? status.settled.index : 0;
         for (uint32 i = first; i < lent->chunk->count; ++i)
             if (takes(detour, lent->chunk->events[i])) put_into_wal_file(&detour->feed, lent->chunk->events[i]);
     }
     keep_what_came(&detour->feed, from, handed_by_now());
-    sender.unsaved = true;
     return true;
 }
 
 void load_wal_detours(SenderRoute* route) {
-    int32* numbers;
-    log::DetourEvents* events;
-    int count = log::load_detours(route->id, CurTransactionContext, &numbers, &events);
-    const log::WalPlace& routes = route->stored.cursor.wal;
-    for (int i = 0; i < count; ++i) {
-        log::StoredCursor stored;
-        log::load_cursor(route->id, numbers[i], CurTransactionContext, &stored);
+    load_parts(route, [](SenderRoute* of, delivery::DetourId number, const log::StoredCursor& stored,
+                         delivery::StreamId* stream) -> ParkedPart* {
         const log::WalPlace& place = stored.cursor.wal;
-        WalDetour* detour = make_detour(route, static_cast<delivery::DetourId>(numbers[i]), {place.lsn, place.number});
-        detour->until = {routes.lsn, routes.number};
-        detour->stored.exists = true;
-        detour->stored.place = stored.place;
-        call_guest([&] {
-            delivery::Detour taken;
-            if (events[i].has_key) taken.key = events[i].key;
-            taken.events.assign(events[i].events.first, events[i].events.first + events[i].events.count);
-            taken.settled.assign(events[i].settled.first, events[i].settled.first + events[i].settled.count);
-            sender.dispatcher->add_detour(id_of(detour), detour->feed.detour, detour->feed.stream, std::move(taken));
-            detour->takes = &sender.dispatcher->detour(id_of(detour), detour->feed.detour);
-        });
-    }
+        WalDetour* detour = make_detour(of, number, {place.lsn, place.number});
+        detour->until = {of->stored.cursor.wal.lsn, of->stored.cursor.wal.number};
+        *stream = detour->feed.id;
+        return detour;
+    });
 }
 
 void forget_wal_detours(SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) free_detour(static_cast<WalDetour*>(lfirst(cell)));
-    list_free(route->wal->detours);
-    route->wal->detours = NIL;
+    foreach (cell, wal_of(route)->detours) free_detour(static_cast<WalDetour*>(lfirst(cell)));
+    list_free(wal_of(route)->detours);
+    wal_of(route)->detours = NIL;
 }
 
 void show_to_detours(SenderRoute* route, const Event& event) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) {
+    foreach (cell, wal_of(route)->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
         if (!detour->ended && takes(detour, event)) put_into_wal_file(&detour->feed, event);
     }
@@ -179,31 +148,31 @@ void show_to_detours(SenderRoute* route, const Event& event) {
 
 void keep_what_came_to_detours(const SenderRoute* route, const wal::Position& before, const wal::Position& now) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) keep_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed, before, now);
+    foreach (cell, wal_of(route)->detours) keep_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed, before, now);
 }
 
 void take_back_what_came_to_detours(const SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) take_back_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed);
+    foreach (cell, wal_of(route)->detours) take_back_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed);
 }
 
 void forget_files_of_detours(const SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) forget_wal_file(&static_cast<WalDetour*>(lfirst(cell))->feed);
+    foreach (cell, wal_of(route)->detours) forget_wal_file(&static_cast<WalDetour*>(lfirst(cell))->feed);
 }
 
 void show_past_to_detours(SenderRoute* route, const Event& event) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) {
+    foreach (cell, wal_of(route)->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        if (!detour->ended && id_of(event) > detour->feed.from && takes(detour, event))
+        if (!detour->ended && eventbus::id_of(event) > detour->feed.from && takes(detour, event))
             put_into_wal_file(&detour->feed, event);
     }
 }
 
 void feed_wal_detours(SenderRoute* route, const wal::Position& handed) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) {
+    foreach (cell, wal_of(route)->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
         // A key that stands still is lent a little, and again when that has been delivered.
         if (detour->feed.file != nullptr && detour->feed.lent == NIL)
@@ -215,7 +184,7 @@ void feed_wal_detours(SenderRoute* route, const wal::Position& handed) {
 
 bool a_detour_waits(const SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) {
+    foreach (cell, wal_of(route)->detours) {
         const WalFeed& feed = static_cast<WalDetour*>(lfirst(cell))->feed;
         if (feed.file != nullptr && feed.lent == NIL) return true;
     }
@@ -224,7 +193,7 @@ bool a_detour_waits(const SenderRoute* route) {
 
 bool a_detour_is_behind(const SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, route->wal->detours)
+    foreach (cell, wal_of(route)->detours)
         if (static_cast<WalDetour*>(lfirst(cell))->feed.behind) return true;
     return false;
 }
@@ -232,7 +201,7 @@ bool a_detour_is_behind(const SenderRoute* route) {
 long detours_read_again_in(const SenderRoute* route) {
     long least = -1;
     ListCell* cell;
-    foreach (cell, route->wal->detours) {
+    foreach (cell, wal_of(route)->detours) {
         WalFeed* feed = &static_cast<WalDetour*>(lfirst(cell))->feed;
         long in = reads_again_in(feed, feed->lent == NIL);
         if (in == 0 && !can_use_file(feed)) in = ms_until(feed->trouble.retry_at);
@@ -243,7 +212,7 @@ long detours_read_again_in(const SenderRoute* route) {
 
 const char* file_trouble_of_detours(const SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) {
+    foreach (cell, wal_of(route)->detours) {
         const FileTrouble& trouble = static_cast<WalDetour*>(lfirst(cell))->feed.trouble;
         if (trouble.words[0] != '\0') return trouble.words;
     }
@@ -252,7 +221,7 @@ const char* file_trouble_of_detours(const SenderRoute* route) {
 
 void close_wal_detours(SenderRoute* route, const wal::Position& handed) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) {
+    foreach (cell, wal_of(route)->detours) {
         WalFeed* feed = &static_cast<WalDetour*>(lfirst(cell))->feed;
         if (!feed->behind) feed->from = std::max(feed->from, handed);
     }
@@ -260,16 +229,16 @@ void close_wal_detours(SenderRoute* route, const wal::Position& handed) {
 
 void read_detours_again(SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) {
+    foreach (cell, wal_of(route)->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        if (detour->feed.behind) detour->until = std::max(detour->until, route->wal->from);
+        if (detour->feed.behind) detour->until = std::max(detour->until, wal_of(route)->from);
         detour->feed.behind = false;
     }
 }
 
 bool give_back_to_detours(SenderRoute* route, const delivery::Report::Finished& finished) {
     ListCell* cell;
-    foreach (cell, route->wal->detours)
+    foreach (cell, wal_of(route)->detours)
         if (give_back_wal_lent(&static_cast<WalDetour*>(lfirst(cell))->feed, finished)) return true;
     return false;
 }
@@ -277,7 +246,7 @@ bool give_back_to_detours(SenderRoute* route, const delivery::Report::Finished& 
 void save_wal_detours(SenderRoute* route) {
     wal::Position routes = {route->stored.cursor.wal.lsn, route->stored.cursor.wal.number};
     ListCell* cell;
-    foreach (cell, route->wal->detours) {
+    foreach (cell, wal_of(route)->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
         detour->going = detour->ended && routes >= detour->behind;
         detour->saving = detour->saved;
@@ -287,7 +256,7 @@ void save_wal_detours(SenderRoute* route) {
             continue;
         }
         wal::Position place = place_of(detour);
-        log::DetourEvents events = detour_events(detour->takes, id_of(detour), detour->feed.detour);
+        log::DetourEvents events = events_of(detour);
         bool same = place == detour->saved && events.settled.count == detour->saved_ahead;
         if (detour->stored.exists && same) continue;
         detour->stored.cursor.wal = route->stored.cursor.wal;
@@ -301,13 +270,13 @@ void save_wal_detours(SenderRoute* route) {
 
 void wal_detours_saved(SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, route->wal->detours) {
+    foreach (cell, wal_of(route)->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
         detour->saved = detour->saving;
         detour->saved_ahead = detour->saving_ahead;
         if (!detour->going) continue;
-        call_guest([&] { sender.dispatcher->remove_detour(id_of(detour), detour->feed.detour); });
-        route->wal->detours = foreach_delete_current(route->wal->detours, cell);
+        remove_part(detour);
+        wal_of(route)->detours = foreach_delete_current(wal_of(route)->detours, cell);
         free_detour(detour);
     }
 }
@@ -315,7 +284,7 @@ void wal_detours_saved(SenderRoute* route) {
 wal::Position first_of_detours(const SenderRoute* route, const wal::Position& from) {
     wal::Position found = from;
     ListCell* cell;
-    foreach (cell, route->wal->detours) {
+    foreach (cell, wal_of(route)->detours) {
         auto* detour = static_cast<const WalDetour*>(lfirst(cell));
         if (!detour->ended) found = std::min(found, detour->feed.from);
     }
@@ -325,14 +294,14 @@ wal::Position first_of_detours(const SenderRoute* route, const wal::Position& fr
 wal::Position settled_on_detours(const SenderRoute* route, const wal::Position& settled) {
     wal::Position found = settled;
     ListCell* cell;
-    foreach (cell, route->wal->detours) found = std::min(found, place_of(static_cast<WalDetour*>(lfirst(cell))));
+    foreach (cell, wal_of(route)->detours) found = std::min(found, place_of(static_cast<WalDetour*>(lfirst(cell))));
     return found;
 }
 
 wal::Position least_of_detours(const SenderRoute* route, const wal::Position& least) {
     wal::Position found = least;
     ListCell* cell;
-    foreach (cell, route->wal->detours) found = std::min(found, static_cast<WalDetour*>(lfirst(cell))->saved);
+    foreach (cell, wal_of(route)->detours) found = std::min(found, static_cast<WalDetour*>(lfirst(cell))->saved);
     return found;
 }
 

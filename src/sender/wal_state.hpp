@@ -6,11 +6,13 @@
 #include "core/backoff.hpp"
 #include "processes/decoder_channel.hpp"
 #include "processes/process.hpp"
-#include "sender/sender.hpp"
+#include "sender/wal_feed.hpp"
 
 namespace eventbus::sender {
 
 struct WalState {
+    List* routes;                     // of SenderRoute*, those from the WAL
+    bool keeps_all;                   // one is left out, and its changes wait
     wal::State state;                 // closed: nobody decodes for us
     BackgroundWorkerHandle* decoder;  // also while it leaves; nullptr: there is none
     dsm_segment* channel;             // nullptr: closed
@@ -27,7 +29,7 @@ struct WalState {
     bool awaited;              // a full route is given a moment to move
     bool at_end;               // all that has been committed is with the routes,
     TimestampTz handed_until;  // or, where it is not, what was committed before
-    List* left;  // of WalFeed*: of routes that are gone, while the broker may still be sent what they were lent
+    List* left;  // of Stream*: of routes that are gone, while the broker may still be sent what they were lent
     SteadyTime confirmed_at;
     XLogRecPtr confirmed;  // what was asked for last
     XLogRecPtr tried;      // how far the WAL had been read when it was last looked what could be asked for
@@ -56,7 +58,7 @@ inline bool is_lost(const SenderRoute* route) {
     return route->stored.cursor.wal.lost;
 }
 
-// wal_source.cpp
+// wal_decoding.cpp
 bool is_reading();
 // The decoder leaves; what it has found and nobody has taken is found again.
 void close_decoder();

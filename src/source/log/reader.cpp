@@ -548,10 +548,6 @@ Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter) {
     return chunk;
 }
 
-void free_chunk(Chunk* chunk) {
-    MemoryContextDelete(chunk->memory);
-}
-
 Cursor cursor_inside(const Chunk* chunk, uint32 index) {
     Cursor cursor = chunk->before;
     if (index > 0) {

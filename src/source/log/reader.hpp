@@ -7,7 +7,7 @@
 #include <functional>
 #include <string_view>
 
-#include "core/event.hpp"
+#include "source/chunk.hpp"
 #include "source/log/log.hpp"
 #include "source/log/snapshot.hpp"
 
@@ -64,15 +64,10 @@ inline uint64 mark_of(const std::optional<std::string_view>& key) {
 void find_place(Cursor* cursor, const uint32* files);
 
 // Events of one segment that were read together, in id order.
-struct Chunk {
-    MemoryContext memory;  // holds everything of the chunk
-    Event* events;
-    uint32 count;
+struct Chunk : source::Chunk {
     int64 generation;  // of the segment
-    Size bytes;
-    Cursor before;                // the place where the chunk begins
-    Position end;                 // and where it ends
-    TimestampTz committed_after;  // its events were not visible then; 0: not known
+    Cursor before;     // the place where the chunk begins
+    Position end;      // and where it ends
 };
 
 struct Limits {
@@ -117,7 +112,6 @@ void begin_batch(Reader* reader, const XidSnapshot& snapshot, TimestampTz taken_
 // then), or a good stretch of the log held nothing for us and the caller should look after other things.
 // What it returns is durable.
 Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter);
-void free_chunk(Chunk* chunk);
 
 // An event that is not settled, as far as it is needed to know whose it is.
 struct Unsettled {

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "core/event.hpp"
-#include "source/wal/chunk.hpp"
+#include "source/wal/wal_chunk.hpp"
 
 namespace eventbus::wal {
 

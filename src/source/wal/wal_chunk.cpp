@@ -1,7 +1,7 @@
-// What it is: see chunk.hpp.
-// Who calls it: see chunk.hpp.
-// Never: see chunk.hpp.
-#include "source/wal/chunk.hpp"
+// What it is: see wal_chunk.hpp.
+// Who calls it: see wal_chunk.hpp.
+// Never: see wal_chunk.hpp.
+#include "source/wal/wal_chunk.hpp"
 
 #include <algorithm>
 
@@ -25,10 +25,6 @@ Chunk* make_chunk(MemoryContext parent) {
     chunk->room = first_room;
     chunk->events = static_cast<Event*>(MemoryContextAlloc(memory, sizeof(Event) * first_room));
     return chunk;
-}
-
-void free_chunk(Chunk* chunk) {
-    MemoryContextDelete(chunk->memory);
 }
 
 char* room_for(Chunk* chunk, Size bytes) {

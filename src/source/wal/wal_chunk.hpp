@@ -3,25 +3,18 @@
 // Never: is changed once it has been lent.
 #pragma once
 
-#include "core/event.hpp"
-#include "postgres/prelude.hpp"
+#include "source/chunk.hpp"
 
 namespace eventbus::wal {
 
-struct Chunk {
-    MemoryContext memory;  // holds everything of the chunk
-    Event* events;
-    uint32 count;
+struct Chunk : source::Chunk {
     uint32 room;
-    Size bytes;
     char* free;
     Size free_bytes;
-    Size block;                   // the last one's size
-    TimestampTz committed_after;  // none of them was visible then
+    Size block;  // the last one's size
 };
 
 Chunk* make_chunk(MemoryContext parent);
-void free_chunk(Chunk* chunk);
 char* room_for(Chunk* chunk, Size bytes);
 // Takes the event as it is: what it points to is the chunk's already, or for ever.
 void add_event(Chunk* chunk, const Event& event, TimestampTz committed_at);

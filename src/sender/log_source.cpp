@@ -1,0 +1,154 @@
+// What it is: the log as a source: what the sender asks of it.
+// Who calls it: the sender, through Source.
+// Never: knows a route that has another source.
+#include "sender/log_source.hpp"
+
+#include "catalog/catalog.hpp"
+#include "postgres/guest.hpp"
+#include "processes/sleep.hpp"
+#include "settings/settings.hpp"
+#include "source/log/together.hpp"
+
+namespace eventbus::sender {
+
+LogState log_now;
+
+namespace {
+
+bool all_are_hungry() {
+    ListCell* cell;
+    foreach (cell, log_now.streams) {
+        const auto* stream = static_cast<const LogStream*>(lfirst(cell));
+        if (!call_guest([&] { return sender.dispatcher->hungry(stream->id); })) return false;
+    }
+    return true;
+}
+
+class LogSource : public Source {
+ public:
+    LogSource() : Source("log") {}
+
+    bool read() override {
+        const bool more = !letters_wait() && skip_ahead();
+        return feed_streams() || more;
+    }
+    void tell_room() override { sender::tell_room(); }
+    bool arrange() override {
+        arrange_streams();
+        return detour_to_read() != nullptr && log_now.segments_locked_ms == 0;
+    }
+    long wait_ms() override { return log_now.segments_locked_ms > 0 ? log_now.segments_locked_ms : -1; }
+    bool comes_fast() override {
+        static processes::Rush rush;
+        return rush.is_on(sender.place->commits) && all_are_hungry();
+    }
+    bool has_more() override {
+        if (log_now.segments_locked_ms > 0) return false;
+        const std::uint64_t commits = sender.place->commits;
+        ListCell* cell;
+        foreach (cell, log_now.streams) {
+            const auto* stream = static_cast<const LogStream*>(lfirst(cell));
+            if (stream->detour != nullptr) continue;  // its route's tells
+            if (stream->seen_commits != commits && has_room(stream)) return true;
+        }
+        return false;
+    }
+    void woken(SteadyTime now) override {
+        ListCell* cell;
+        foreach (cell, log_now.streams) {
+            auto* stream = static_cast<LogStream*>(lfirst(cell));
+            if (ms_have_passed(stream->looked_at, now, settings::safety_poll)) stream->must_look = true;
+        }
+    }
+    bool take_back(const delivery::Report::Finished& finished) override {
+        ListCell* cell;
+        foreach (cell, log_now.streams) {
+            auto* stream = static_cast<LogStream*>(lfirst(cell));
+            if (stream->id != finished.stream) continue;
+            log_now.lent_bytes -= free_lent(stream, finished.chunk);
+            return true;
+        }
+        return false;
+    }
+
+    void begin_configuration() override {
+        ListCell* cell;
+        foreach (cell, log_now.parked) pfree(static_cast<ParkedRoute*>(lfirst(cell))->topics);
+        list_free_deep(log_now.parked);
+        log_now.parked = NIL;
+    }
+    void place(List* fresh) override {
+        ListCell* cell;
+        foreach (cell, fresh) {
+            auto* route = static_cast<SenderRoute*>(lfirst(cell));
+            auto* feed = static_cast<LogRoute*>(MemoryContextAllocZero(sender.memory, sizeof(LogRoute)));
+            feed->first_generation = route->stored.cursor.first_generation;
+            route->feed = feed;
+        }
+        place_routes(fresh);
+    }
+    delivery::StreamId stream_of(const SenderRoute* route) override { return log_of(route)->stream->id; }
+    void load_parked_keys(SenderRoute* route) override {
+        load_detours(route);
+        MemoryContext before = MemoryContextSwitchTo(sender.memory);
+        log_now.routes = lappend(log_now.routes, route);
+        MemoryContextSwitchTo(before);
+        ++log_now.arranged;
+    }
+    void apply(SenderRoute* route, bool changed) override {
+        if (!changed) return;
+        ++log_now.arranged;
+        log_of(route)->stream->skip_at = 0;  // what matches is counted again
+    }
+    void keep_for_unusable(const catalog::Route& route) override {
+        MemoryContext caller = MemoryContextSwitchTo(sender.memory);
+        auto* parked = static_cast<ParkedRoute*>(palloc(sizeof(ParkedRoute)));
+        *parked = {route.id, pstrdup(route.topics), 0};
+        log_now.parked = lappend(log_now.parked, parked);
+        MemoryContextSwitchTo(caller);
+    }
+    void remove(SenderRoute* route) override {
+        forget_detours(route);
+        if (log_of(route)->from != nullptr) {
+            log::free_cursor(log_of(route)->from);
+            pfree(log_of(route)->from);
+        }
+        log_now.routes = list_delete_ptr(log_now.routes, route);
+        pfree(route->feed);
+        ++log_now.arranged;
+    }
+    bool park_key(SenderRoute* route) override { return begin_detour(route); }
+
+    bool can_wait(const SenderRoute* route) override { return log_of(route)->detours == NIL; }
+    void put_place(SenderRoute* route, const delivery::Position& settled) override {
+        LogRoute* feed = log_of(route);
+        note_progress(&feed->progress, feed->stream, settled);
+        feed->put = cursor_at(feed->stream, settled);
+        route->stored.cursor = log::skipped_to(cursor_with(feed->from, feed->put), feed->first_generation);
+    }
+    void save_parked_keys(SenderRoute* route) override {
+        save_detours(route);
+        forget_from(&log_of(route)->from, log_of(route)->put);
+    }
+    void saved(SenderRoute* route) override { detours_saved(route); }
+
+    counters::Answer answer(const SenderRoute* route, const counters::Wanted& wanted) override {
+        return wanted.lsn == 0 ? answer_for_log(route, wanted) : counters::Answer::none;
+    }
+};
+
+}  // namespace
+
+log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled) {
+    const source::Chunk* chunk;
+    uint32 index;
+    if (!first_unsettled(stream, settled, &chunk, &index)) return log::place_of(stream->reader);
+    return log::cursor_inside(static_cast<const log::Chunk*>(chunk), index);
+}
+
+Source* log_source() {
+    static LogSource source;
+    return &source;
+}
+
+}  // namespace eventbus::sender

@@ -1,0 +1,108 @@
+// What it is: a source of events, as a sender sees it: the log, the WAL, and whatever else there may be.
+// Who calls it: the sender's loop; configuration.cpp, progress.cpp and wait_answers.cpp for one route.
+// Never: blocks, or ends the sender for what one event, route or file did; nobody else knows which source a route has.
+//
+// A source hands chunks of events to the dispatcher, on streams of its own choice, in the order of the source. It keeps
+// a place for each route, in the columns of eventbus.cursor that are its own, and goes on from there after a restart. A
+// route that is stalled holds up no other one, and does not make memory grow. What it keeps for one route stands in
+// SenderRoute, in members that are its own. To add one: a class in a file of its own, and a line in sources().
+#pragma once
+
+#include <span>
+
+#include "counters/waiters.hpp"
+#include "delivery/dispatcher.hpp"
+#include "postgres/steady.hpp"
+
+extern "C" {
+#include "nodes/pg_list.h"
+}
+
+namespace eventbus::catalog {
+struct Route;
+}
+
+namespace eventbus::sender {
+
+struct SenderRoute;
+
+class Source {
+ public:
+    explicit Source(const char* source_name) : name(source_name) {}
+    const char* const name;  // in eventbus.route_config.source
+
+    // The loop. Each round calls these in this order.
+    // Reads for a few milliseconds at most, and hands over what routes have room for. True: there may be more at once.
+    virtual bool read() = 0;
+    // The dispatcher's report has been taken. Tells it of streams for which there is no room now, and so of routes
+    // that are stuck for good, which park_key() is then called for.
+    virtual void tell_room() {}
+    // True: there is something to read at once.
+    virtual bool arrange() { return false; }
+    // The cursors have been written: what none of them needs may go.
+    virtual void confirm() {}
+    // In how many milliseconds to call again without being woken; negative: only when woken.
+    virtual long wait_ms() { return -1; }
+    // Events come so fast, and are delivered so fast, that a wake-up for each is not worth it.
+    virtual bool comes_fast() = 0;
+    // Asked when the sender has said that it sleeps: whether something has come that it would not be woken for.
+    virtual bool has_more() = 0;
+    virtual void woken(SteadyTime) {}
+    // True: the chunk was this source's.
+    virtual bool take_back(const delivery::Report::Finished& finished) = 0;
+
+    // Routes. Between SPI_connect and SPI_finish.
+    virtual void begin_configuration() {}
+    // Routes that are new; their cursors have been loaded.
+    virtual void place(List* fresh) = 0;
+    virtual delivery::StreamId stream_of(const SenderRoute* route) = 0;
+    // The route has been added to the dispatcher, and nothing has been handed over for it: its keys that were parked
+    // earlier are parked again.
+    virtual void load_parked_keys(SenderRoute* route) = 0;
+    // The configuration has been read again. changed: its topics, destination or options are others now.
+    virtual void apply(SenderRoute* route, bool changed) = 0;
+    virtual void retry(SenderRoute*) {}  // an operator has changed something that is said to help
+    // A row that cannot be used: what is its stays for when it can.
+    virtual void keep_for_unusable(const catalog::Route& route) = 0;
+    // The route is gone from the dispatcher; what was handed over for it is taken back later.
+    virtual void remove(SenderRoute* route) = 0;
+    // Parts with the key, or the event without one, that blocks the route, which the dispatcher calls stuck. False where
+    // that cannot be done for now.
+    virtual bool park_key(SenderRoute* route) = 0;
+
+    // Cursors. Between SPI_connect and SPI_finish but for saved().
+    virtual bool is_lost(const SenderRoute*) { return false; }  // for ever: its cursor stays as it is
+    virtual bool can_wait(const SenderRoute*) { return false; }  // its cursor says little new, and may be written later
+    // Puts the place up to which everything is settled into the route's cursor.
+    virtual void put_place(SenderRoute* route, const delivery::Position& settled) = 0;
+    virtual void save_parked_keys(SenderRoute* route) = 0;
+    virtual void saved(SenderRoute* route) = 0;  // that is committed
+
+    // What people see.
+    struct State {
+        const char* name = nullptr;  // of eventbus.status.state, where it is not delivery's to know
+        const char* words = "";      // what is wrong, in either case
+        SteadyTime retry_at = 0;     // 0: it is not tried again by a clock
+    };
+    virtual State state(const SenderRoute*) { return {}; }
+    // When the oldest event may have been committed that has not been handed over for the route; 0: there is none;
+    // counters::oldest_unknown.
+    virtual TimestampTz oldest_to_come(const SenderRoute*) { return 0; }
+    // What its routes wait for although the broker has everything that was handed over; empty: for what comes.
+    virtual const char* standstill() { return ""; }
+    virtual counters::Answer answer(const SenderRoute* route, const counters::Wanted& wanted) = 0;
+};
+
+inline constexpr const char* state_lost = "lost";
+inline constexpr const char* state_starting = "starting";  // this one's words are no error
+inline bool is_state(const char* state, const char* which) {
+    return state != nullptr && strcmp(state, which) == 0;
+}
+
+Source* log_source();
+Source* wal_source();
+
+std::span<Source* const> sources();
+Source* find_source(const char* name);  // nullptr: there is none of that name
+
+}  // namespace eventbus::sender
