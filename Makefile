@@ -9,7 +9,7 @@ EXTVERSION = 0.2
 MODULE_big = pg_eventbus
 
 HOST_ROOMS = postgres settings decoder source/log source/wal counters intake capture catalog health processes sender
-CORE_GUESTS = src/core src/router src/delivery src/broker
+CORE_GUESTS = src/core src/router src/delivery src/broker src/source
 sources = $(sort $(foreach room,$(1),$(wildcard $(room)/*.cpp)))
 
 OBJS = $(patsubst %.cpp,%.o,src/pg_eventbus.cpp $(call sources,$(HOST_ROOMS:%=src/%) $(CORE_GUESTS)))

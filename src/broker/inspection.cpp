@@ -1,6 +1,3 @@
-// What it is: a look at a broker; see inspection.hpp.
-// Who calls it: see inspection.hpp.
-// Never: see inspection.hpp.
 #include "broker/inspection.hpp"
 
 #include <algorithm>

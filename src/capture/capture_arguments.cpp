@@ -1,6 +1,6 @@
 // What it is: reading and checking what capture triggers are told.
-// Who calls it: see capture.hpp.
-// Never: see capture.hpp.
+// Who calls it: capture, captured, the trigger function, and whoever renames a column.
+// Never: takes an argument that it does not know for one that it does.
 #include "capture/capture.hpp"
 #include "intake/characters.hpp"
 #include "intake/publish.hpp"

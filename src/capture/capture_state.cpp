@@ -1,6 +1,3 @@
-// What it is: see capture_state.hpp.
-// Who calls it: see capture_state.hpp.
-// Never: see capture_state.hpp.
 #include "capture/capture_state.hpp"
 
 #include "intake/publish.hpp"

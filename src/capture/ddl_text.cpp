@@ -1,6 +1,3 @@
-// What it is: see ddl_text.hpp.
-// Who calls it: see ddl_text.hpp.
-// Never: see ddl_text.hpp.
 #include "capture/ddl_text.hpp"
 
 #include <algorithm>

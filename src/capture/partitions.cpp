@@ -1,6 +1,3 @@
-// What it is: see partitions.hpp.
-// Who calls it: see partitions.hpp.
-// Never: see partitions.hpp.
 #include "capture/partitions.hpp"
 
 #include "postgres/compat.hpp"

@@ -1,6 +1,3 @@
-// What it is: see arguments.hpp.
-// Who calls it: see arguments.hpp.
-// Never: see arguments.hpp.
 #include "catalog/arguments.hpp"
 
 #include "postgres/encoding.hpp"

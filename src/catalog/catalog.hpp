@@ -24,7 +24,7 @@ struct Route {
     char* topics;
     char* options;  // JSON text
     bool paused;
-    char* source;   // "log" or "wal"
+    char* source;                // "log" or "wal"
     int64 dead_letters_to_send;  // requeued ones
     uint32 version;
 };

@@ -1,6 +1,3 @@
-// What it is: see names.hpp.
-// Who calls it: see names.hpp.
-// Never: see names.hpp.
 #include "catalog/names.hpp"
 
 #include "postgres/query.hpp"

@@ -1,6 +1,3 @@
-// What it is: see readiness.hpp.
-// Who calls it: see readiness.hpp.
-// Never: see readiness.hpp.
 #include "catalog/readiness.hpp"
 
 #include <sys/stat.h>

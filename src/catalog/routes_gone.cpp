@@ -1,6 +1,3 @@
-// What it is: see routes_gone.hpp.
-// Who calls it: see routes_gone.hpp.
-// Never: see routes_gone.hpp.
 #include "catalog/routes_gone.hpp"
 
 #include "postgres/query.hpp"

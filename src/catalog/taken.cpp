@@ -1,6 +1,3 @@
-// What it is: see taken.hpp.
-// Who calls it: see taken.hpp.
-// Never: see taken.hpp.
 #include "catalog/taken.hpp"
 
 #include <algorithm>

@@ -1,6 +1,3 @@
-// What it is: see topic_patterns.hpp.
-// Who calls it: see topic_patterns.hpp.
-// Never: see topic_patterns.hpp.
 #include "catalog/topic_patterns.hpp"
 
 #include <algorithm>

@@ -1,6 +1,3 @@
-// What it is: see wal_selection.hpp.
-// Who calls it: see wal_selection.hpp.
-// Never: see wal_selection.hpp.
 #include "catalog/wal_selection.hpp"
 
 #include "postgres/encoding.hpp"

@@ -1,6 +1,3 @@
-// What it is: see duration.hpp.
-// Who calls it: see duration.hpp.
-// Never: see duration.hpp.
 #include "core/duration.hpp"
 
 #include <algorithm>

@@ -1,6 +1,3 @@
-// What it is: see event_id.hpp.
-// Who calls it: see event_id.hpp.
-// Never: see event_id.hpp.
 #include "core/event_id.hpp"
 
 #include <charconv>

@@ -1,6 +1,3 @@
-// What it is: see headers.hpp.
-// Who calls it: see headers.hpp.
-// Never: see headers.hpp.
 #include "core/headers.hpp"
 
 #include <nlohmann/json.hpp>

@@ -1,6 +1,3 @@
-// What it is: see json.hpp.
-// Who calls it: see json.hpp.
-// Never: see json.hpp.
 #include "core/json.hpp"
 
 #include <algorithm>

@@ -1,6 +1,3 @@
-// What it is: see latency.hpp.
-// Who calls it: see latency.hpp.
-// Never: see latency.hpp.
 #include "core/latency.hpp"
 
 #include <cmath>

@@ -1,6 +1,3 @@
-// What it is: see secrets.hpp.
-// Who calls it: see secrets.hpp.
-// Never: see secrets.hpp.
 #include "core/secrets.hpp"
 
 #include <algorithm>

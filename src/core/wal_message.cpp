@@ -1,6 +1,3 @@
-// What it is: see wal_message.hpp.
-// Who calls it: see wal_message.hpp.
-// Never: see wal_message.hpp.
 #include "core/wal_message.hpp"
 
 #include <cstddef>

@@ -1,6 +1,3 @@
-// What it is: see pace.hpp.
-// Who calls it: see pace.hpp.
-// Never: see pace.hpp.
 #include "counters/pace.hpp"
 
 #include <algorithm>

@@ -1,6 +1,3 @@
-// What it is: see envelope.hpp.
-// Who calls it: see envelope.hpp.
-// Never: see envelope.hpp.
 #include "decoder/change_envelope.hpp"
 
 #include "postgres/envelope.hpp"

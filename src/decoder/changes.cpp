@@ -1,6 +1,3 @@
-// What it is: see changes.hpp.
-// Who calls it: see changes.hpp.
-// Never: see changes.hpp.
 #include "decoder/changes.hpp"
 
 #include "decoder/publication.hpp"

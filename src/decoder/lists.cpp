@@ -1,6 +1,3 @@
-// What it is: see lists.hpp; and which tables and messages the lists let through.
-// Who calls it: see lists.hpp.
-// Never: see lists.hpp.
 #include "decoder/lists.hpp"
 
 #include <cctype>

@@ -1,6 +1,3 @@
-// What it is: see plan.hpp.
-// Who calls it: see plan.hpp.
-// Never: see plan.hpp.
 #include "decoder/plan.hpp"
 
 #include "decoder/publication.hpp"

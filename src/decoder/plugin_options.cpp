@@ -1,6 +1,3 @@
-// What it is: see options.hpp; the options themselves, ours and wal2json's.
-// Who calls it: see options.hpp.
-// Never: see options.hpp.
 #include "decoder/plugin_options.hpp"
 
 #include "decoder/lists.hpp"

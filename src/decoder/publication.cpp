@@ -1,6 +1,3 @@
-// What it is: see publication.hpp.
-// Who calls it: see publication.hpp.
-// Never: see publication.hpp.
 #include "decoder/publication.hpp"
 
 extern "C" {

@@ -1,6 +1,3 @@
-// What it is: see readable.hpp.
-// Who calls it: see readable.hpp.
-// Never: see readable.hpp.
 #include "decoder/readable.hpp"
 
 extern "C" {

@@ -1,6 +1,3 @@
-// What it is: see wal2json.hpp.
-// Who calls it: see wal2json.hpp.
-// Never: see wal2json.hpp.
 #include "decoder/wal2json.hpp"
 
 extern "C" {

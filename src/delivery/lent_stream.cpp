@@ -1,6 +1,3 @@
-// What it is: see lent_stream.hpp.
-// Who calls it: see lent_stream.hpp.
-// Never: see lent_stream.hpp.
 #include "delivery/lent_stream.hpp"
 
 #include <algorithm>

@@ -1,6 +1,3 @@
-// What it is: see backlog.hpp.
-// Who calls it: see backlog.hpp.
-// Never: see backlog.hpp.
 #include "health/backlog.hpp"
 
 #include <algorithm>
@@ -81,7 +78,7 @@ void look_from(const log::Cursor& cursor, Look* look) {
             log::Chunk* chunk = log::read_chunk(reader, limits, {matches, look});
             if (chunk != nullptr) {
                 add_chunk(&look->found, chunk);
-                source::free_chunk(chunk);
+                chunk->free(chunk);
             }
             through = !is_enough(*look) || !log::in_batch(reader);
         }

@@ -1,6 +1,3 @@
-// What it is: see log_health.hpp.
-// Who calls it: see log_health.hpp.
-// Never: see log_health.hpp.
 #include "health/log_health.hpp"
 
 #include "counters/shared.hpp"

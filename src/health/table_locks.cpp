@@ -1,6 +1,3 @@
-// What it is: see table_locks.hpp.
-// Who calls it: see table_locks.hpp.
-// Never: see table_locks.hpp.
 #include "health/table_locks.hpp"
 
 #include "postgres/query.hpp"

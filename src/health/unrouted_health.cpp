@@ -1,6 +1,3 @@
-// What it is: see unrouted_health.hpp.
-// Who calls it: see unrouted_health.hpp.
-// Never: see unrouted_health.hpp.
 #include "health/unrouted_health.hpp"
 
 #include "catalog/taken.hpp"

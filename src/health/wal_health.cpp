@@ -1,6 +1,3 @@
-// What it is: see wal_health.hpp.
-// Who calls it: see wal_health.hpp.
-// Never: see wal_health.hpp.
 #include "health/wal_health.hpp"
 
 #include "broker/loader.hpp"

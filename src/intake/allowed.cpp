@@ -1,6 +1,3 @@
-// What it is: see allowed.hpp.
-// Who calls it: see allowed.hpp.
-// Never: see allowed.hpp.
 #include "intake/allowed.hpp"
 
 #include "postgres/guest.hpp"

@@ -1,6 +1,3 @@
-// What it is: see characters.hpp.
-// Who calls it: see characters.hpp.
-// Never: see characters.hpp.
 #include "intake/characters.hpp"
 
 #include "intake/publish.hpp"

@@ -1,6 +1,3 @@
-// What it is: see prepared.hpp.
-// Who calls it: see prepared.hpp.
-// Never: see prepared.hpp.
 #include "intake/prepared.hpp"
 
 #include "postgres/query.hpp"

@@ -1,6 +1,3 @@
-// What it is: see room.hpp.
-// Who calls it: see room.hpp.
-// Never: see room.hpp.
 #include "intake/room.hpp"
 
 #include "postgres/steady.hpp"

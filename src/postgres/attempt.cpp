@@ -1,6 +1,3 @@
-// What it is: see attempt.hpp.
-// Who calls it: see attempt.hpp.
-// Never: see attempt.hpp.
 #include "postgres/attempt.hpp"
 
 extern "C" {

@@ -1,6 +1,3 @@
-// What it is: see encoding.hpp.
-// Who calls it: see encoding.hpp.
-// Never: see encoding.hpp.
 #include "postgres/encoding.hpp"
 
 #include <algorithm>

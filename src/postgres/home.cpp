@@ -1,6 +1,3 @@
-// What it is: see home.hpp.
-// Who calls it: see home.hpp.
-// Never: see home.hpp.
 #include "postgres/home.hpp"
 
 #include <fcntl.h>

@@ -1,6 +1,3 @@
-// What it is: see json_cast.hpp.
-// Who calls it: see json_cast.hpp.
-// Never: see json_cast.hpp.
 #include "postgres/json_cast.hpp"
 
 extern "C" {

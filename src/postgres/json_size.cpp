@@ -1,6 +1,3 @@
-// What it is: see json_size.hpp.
-// Who calls it: see json_size.hpp.
-// Never: see json_size.hpp.
 #include "postgres/json_size.hpp"
 
 #include <algorithm>

@@ -1,6 +1,3 @@
-// What it is: see memory.hpp.
-// Who calls it: see memory.hpp.
-// Never: see memory.hpp.
 #include "postgres/memory.hpp"
 
 #include <sys/mman.h>

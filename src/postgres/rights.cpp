@@ -1,6 +1,3 @@
-// What it is: see rights.hpp.
-// Who calls it: see rights.hpp.
-// Never: see rights.hpp.
 #include "postgres/rights.hpp"
 
 #include "postgres/compat.hpp"

@@ -1,6 +1,3 @@
-// What it is: see rows.hpp.
-// Who calls it: see rows.hpp.
-// Never: see rows.hpp.
 #include "postgres/rows.hpp"
 
 #include <algorithm>

@@ -1,6 +1,3 @@
-// What it is: see version.hpp.
-// Who calls it: see version.hpp.
-// Never: see version.hpp.
 #include "postgres/version.hpp"
 
 #include "postgres/query.hpp"

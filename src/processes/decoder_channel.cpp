@@ -1,6 +1,3 @@
-// What it is: see decoder_channel.hpp.
-// Who calls it: see decoder_channel.hpp.
-// Never: see decoder_channel.hpp.
 #include "processes/decoder_channel.hpp"
 
 #include <algorithm>

@@ -1,6 +1,3 @@
-// What it is: see process.hpp.
-// Who calls it: see process.hpp.
-// Never: see process.hpp.
 #include "processes/process.hpp"
 
 #include "postgres/encoding.hpp"

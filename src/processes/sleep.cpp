@@ -1,6 +1,3 @@
-// What it is: see sleep.hpp.
-// Who calls it: see sleep.hpp.
-// Never: see sleep.hpp.
 #include "processes/sleep.hpp"
 
 #include <sys/stat.h>

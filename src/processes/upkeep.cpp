@@ -1,6 +1,3 @@
-// What it is: see upkeep.hpp.
-// Who calls it: see upkeep.hpp.
-// Never: see upkeep.hpp.
 #include "processes/upkeep.hpp"
 
 #include <algorithm>

@@ -81,7 +81,8 @@ void add(SenderRoute* route) {
     if (counters.last_error != nullptr) strlcpy(route->last_error, counters.last_error, sizeof route->last_error);
     if (route->shared != nullptr) {  // it may know of a later one: a row that could not be used
         SpinLockAcquire(&route->shared->mutex);
-        if (route->shared->last_error_at > counters.last_error_at && strcmp(route->shared->state, state_starting) != 0) {
+        if (route->shared->last_error_at > counters.last_error_at &&
+            strcmp(route->shared->state, source::state_starting) != 0) {
             strlcpy(route->last_error, route->shared->last_error, sizeof route->last_error);
             counters.last_error_at = route->shared->last_error_at;
         }
@@ -153,7 +154,7 @@ bool is_valid(const catalog::Route& from) {
 
 void park(const catalog::Route& from) {
     show_parked(from.id, parked_words);
-    if (Source* source = find_source(from.source)) source->keep_for_unusable(from);
+    if (Source* source = find_source(from.source)) source->keep_for_unusable(from.id, from.topics);
 }
 
 void begin_redelivery(SenderRoute* route) {
@@ -275,10 +276,13 @@ void follow_configuration() {
         fresh = lappend(fresh, route);
     }
     for (Source* source : sources()) {
-        List* its = NIL;
-        foreach (cell, fresh)
-            if (static_cast<SenderRoute*>(lfirst(cell))->source == source) its = lappend(its, lfirst(cell));
-        source->place(its);
+        auto** its = static_cast<source::Route**>(palloc(sizeof(source::Route*) * (list_length(fresh) + 1)));
+        std::size_t its_count = 0;
+        foreach (cell, fresh) {
+            auto* route = static_cast<SenderRoute*>(lfirst(cell));
+            if (route->source == source) its[its_count++] = route;
+        }
+        source->place({its, its_count});
     }
     foreach (cell, fresh) add(static_cast<SenderRoute*>(lfirst(cell)));
     // Remembered in the routes: what is allocated here goes with the transaction.

@@ -13,15 +13,13 @@ namespace {
 
 // Finds the event among those that are lent on the stream.
 bool find_lent(const LogStream* stream, int64 event_id, delivery::Position* position) {
-    ListCell* cell;
-    foreach (cell, stream->lent) {
-        auto* lent = static_cast<LentChunk*>(lfirst(cell));
-        const Event* begin = lent->chunk->events;
-        const Event* end = begin + lent->chunk->count;
+    for (const source::Chunk* chunk = stream->first; chunk != nullptr; chunk = chunk->next) {
+        const Event* begin = chunk->events;
+        const Event* end = begin + chunk->count;
         const Event* found =
             std::lower_bound(begin, end, event_id, [](const Event& event, int64 id) { return event.id < id; });
         if (found == end || found->id != event_id) continue;
-        *position = {lent->id, static_cast<std::uint32_t>(found - begin)};
+        *position = {chunk->id, static_cast<std::uint32_t>(found - begin)};
         return true;
     }
     return false;

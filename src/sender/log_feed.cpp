@@ -50,7 +50,8 @@ log::XidSnapshot batch_end(const LogStream* stream, const log::XidSnapshot& now)
     ListCell* cell;
     foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (log_of(route)->stream != stream || log_of(route)->from == nullptr || !log_of(route)->from->in_batch) continue;
+        if (log_of(route)->stream != stream || log_of(route)->from == nullptr || !log_of(route)->from->in_batch)
+            continue;
         const log::XidSnapshot& theirs = log_of(route)->from->batch;
         if (log::is_later(theirs, log::place_of(stream->reader).done) && log::is_later(end, theirs)) end = theirs;
     }
@@ -71,7 +72,7 @@ log::Limits limits_of(const LogStream* stream) {
 void read_detour(LogStream* stream) {
     constexpr log::Limits part = {250, 256 * 1024};
     if (!log::in_batch(stream->reader))
-        log::begin_batch(stream->reader, log::horizon_of(log_of(stream->detour->route)->stream->reader), 0);
+        log::begin_batch(stream->reader, log::horizon_of(log_of(stream->detour->of)->stream->reader), 0);
     log::Chunk* chunk =
         log::read_chunk(stream->reader, log_now.lent_bytes < most_lent ? part : little, filter_of(stream));
     stream->looked_at = steady_now();
@@ -91,8 +92,8 @@ void begin_again() {
 }
 
 bool has_room(const LogStream* stream) {
-    if (stream->lent != NIL && log_now.lent_bytes >= most_lent) return false;
-    bool is_scarce = stream->lent != NIL && log_now.lent_bytes >= kept_for_moving;
+    if (!stream->is_empty() && log_now.lent_bytes >= most_lent) return false;
+    bool is_scarce = !stream->is_empty() && log_now.lent_bytes >= kept_for_moving;
     return call_guest([&] {
         return sender.dispatcher->hungry(stream->id) && !(is_scarce && sender.dispatcher->stands_still(stream->id));
     });

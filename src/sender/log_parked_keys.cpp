@@ -11,10 +11,7 @@ namespace {
 
 SenderDetour* make_detour(SenderRoute* route, delivery::DetourId number, const log::Cursor& from) {
     auto* detour = static_cast<SenderDetour*>(MemoryContextAllocZero(sender.memory, sizeof(SenderDetour)));
-    detour->route = route;
-    detour->number = number;
-    detour->stored.route_id = route->id;
-    detour->stored.detour = static_cast<int32>(number);
+    init_parked_key(detour, route, number);
     detour->first_generation = from.first_generation;
     log::Cursor place = from;
     place.creator_xid = 0;
@@ -62,18 +59,19 @@ bool begin_detour(SenderRoute* route) {
         detour->from = static_cast<log::Cursor*>(MemoryContextAlloc(sender.memory, sizeof(log::Cursor)));
         *detour->from = log::copy_cursor(*log_of(route)->from, sender.memory);
     }
-    begin_part(detour, detour->stream->id);
+    begin_key(detour, detour->stream->id);
     return true;
 }
 
 void load_detours(SenderRoute* route) {
-    load_parts(route, [](SenderRoute* of, delivery::DetourId number, const log::StoredCursor& stored,
-                         delivery::StreamId* stream) -> ParkedPart* {
-        SenderDetour* detour = make_detour(of, number, stored.cursor);
-        detour->known = log::take_snapshot(GetActiveSnapshot(), sender.memory);
-        *stream = detour->stream->id;
-        return detour;
-    });
+    load_keys(route,
+              [](SenderRoute* of, delivery::DetourId number, const log::StoredCursor& stored,
+                 delivery::StreamId* stream) -> ParkedKey* {
+                  SenderDetour* detour = make_detour(of, number, stored.cursor);
+                  detour->known = log::take_snapshot(GetActiveSnapshot(), sender.memory);
+                  *stream = detour->stream->id;
+                  return detour;
+              });
 }
 
 void forget_detours(SenderRoute* route) {
@@ -88,7 +86,7 @@ void tell_room() {
     ListCell* cell;
     foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (stream->lent == NIL) continue;
+        if (stream->is_empty()) continue;
         bool closed = !has_room(stream);
         call_guest([&] { sender.dispatcher->close_stream(stream->id, closed); });
     }
@@ -100,11 +98,11 @@ void end_detours() {
     foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         SenderDetour* detour = stream->detour;
-        if (detour == nullptr || detour->ended || stream->lent != NIL) continue;
-        log::Reader* routes = log_of(detour->route)->stream->reader;
+        if (detour == nullptr || detour->ended || !stream->is_empty()) continue;
+        log::Reader* routes = log_of(detour->of)->stream->reader;
         // After a restart they may meet before the place where the route was earlier, and where some are settled.
         if (!log::same_place(stream->reader, routes) || log::is_later(detour->known, log::horizon_of(routes))) continue;
-        end_part(detour);
+        end_key(detour);
         detour->behind = log::copy_snapshot(log::horizon_of(routes), sender.memory);
     }
 }
@@ -116,9 +114,9 @@ LogStream* detour_to_read() {
     foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
         const SenderDetour* detour = stream->detour;
-        if (detour == nullptr || detour->ended || stream->lent != NIL || stream->skip_to != 0) continue;
+        if (detour == nullptr || detour->ended || !stream->is_empty() || stream->skip_to != 0) continue;
         if (!log::in_batch(stream->reader) &&
-            !log::is_later(log::horizon_of(log_of(detour->route)->stream->reader), log::horizon_of(stream->reader)))
+            !log::is_later(log::horizon_of(log_of(detour->of)->stream->reader), log::horizon_of(stream->reader)))
             continue;
         if (found == nullptr || stream->looked_at < found->looked_at) found = stream;
     }
@@ -154,7 +152,7 @@ void detours_saved(SenderRoute* route) {
         auto* detour = static_cast<SenderDetour*>(lfirst(cell));
         detour->saved = detour->saving;
         if (!detour->going) continue;
-        remove_part(detour);
+        remove_key(detour);
         log_of(route)->detours = foreach_delete_current(log_of(route)->detours, cell);
         free_detour(detour);
     }

@@ -3,7 +3,6 @@
 // Never: knows a route that has another source.
 #include "sender/log_source.hpp"
 
-#include "catalog/catalog.hpp"
 #include "postgres/guest.hpp"
 #include "processes/sleep.hpp"
 #include "settings/settings.hpp"
@@ -24,7 +23,7 @@ bool all_are_hungry() {
     return true;
 }
 
-class LogSource : public Source {
+class LogSource final : public Source {
  public:
     LogSource() : Source("log") {}
 
@@ -53,7 +52,7 @@ class LogSource : public Source {
         }
         return false;
     }
-    void woken(SteadyTime now) override {
+    void woken(std::int64_t now) override {
         ListCell* cell;
         foreach (cell, log_now.streams) {
             auto* stream = static_cast<LogStream*>(lfirst(cell));
@@ -65,7 +64,7 @@ class LogSource : public Source {
         foreach (cell, log_now.streams) {
             auto* stream = static_cast<LogStream*>(lfirst(cell));
             if (stream->id != finished.stream) continue;
-            log_now.lent_bytes -= free_lent(stream, finished.chunk);
+            log_now.lent_bytes -= stream->take_back(finished.chunk);
             return true;
         }
         return false;
@@ -77,38 +76,39 @@ class LogSource : public Source {
         list_free_deep(log_now.parked);
         log_now.parked = NIL;
     }
-    void place(List* fresh) override {
-        ListCell* cell;
-        foreach (cell, fresh) {
-            auto* route = static_cast<SenderRoute*>(lfirst(cell));
+    void place(std::span<source::Route* const> fresh) override {
+        List* routes = NIL;
+        for (source::Route* one : fresh) {
+            auto* route = of_sender(one);
             auto* feed = static_cast<LogRoute*>(MemoryContextAllocZero(sender.memory, sizeof(LogRoute)));
             feed->first_generation = route->stored.cursor.first_generation;
             route->feed = feed;
+            routes = lappend(routes, route);
         }
-        place_routes(fresh);
+        place_routes(routes);
     }
-    delivery::StreamId stream_of(const SenderRoute* route) override { return log_of(route)->stream->id; }
-    void load_parked_keys(SenderRoute* route) override {
-        load_detours(route);
+    delivery::StreamId stream_of(const source::Route* route) override { return log_of(route)->stream->id; }
+    void load_parked_keys(source::Route* route) override {
+        load_detours(of_sender(route));
         MemoryContext before = MemoryContextSwitchTo(sender.memory);
         log_now.routes = lappend(log_now.routes, route);
         MemoryContextSwitchTo(before);
         ++log_now.arranged;
     }
-    void apply(SenderRoute* route, bool changed) override {
+    void apply(source::Route* route, bool changed) override {
         if (!changed) return;
         ++log_now.arranged;
         log_of(route)->stream->skip_at = 0;  // what matches is counted again
     }
-    void keep_for_unusable(const catalog::Route& route) override {
+    void keep_for_unusable(int32 id, const char* topics) override {
         MemoryContext caller = MemoryContextSwitchTo(sender.memory);
         auto* parked = static_cast<ParkedRoute*>(palloc(sizeof(ParkedRoute)));
-        *parked = {route.id, pstrdup(route.topics), 0};
+        *parked = {id, pstrdup(topics), 0};
         log_now.parked = lappend(log_now.parked, parked);
         MemoryContextSwitchTo(caller);
     }
-    void remove(SenderRoute* route) override {
-        forget_detours(route);
+    void remove(source::Route* route) override {
+        forget_detours(of_sender(route));
         if (log_of(route)->from != nullptr) {
             log::free_cursor(log_of(route)->from);
             pfree(log_of(route)->from);
@@ -117,23 +117,23 @@ class LogSource : public Source {
         pfree(route->feed);
         ++log_now.arranged;
     }
-    bool park_key(SenderRoute* route) override { return begin_detour(route); }
+    bool park_key(source::Route* route) override { return begin_detour(of_sender(route)); }
 
-    bool can_wait(const SenderRoute* route) override { return log_of(route)->detours == NIL; }
-    void put_place(SenderRoute* route, const delivery::Position& settled) override {
+    bool can_wait(const source::Route* route) override { return log_of(route)->detours == NIL; }
+    void put_place(source::Route* route, const delivery::Position& settled) override {
         LogRoute* feed = log_of(route);
         note_progress(&feed->progress, feed->stream, settled);
         feed->put = cursor_at(feed->stream, settled);
-        route->stored.cursor = log::skipped_to(cursor_with(feed->from, feed->put), feed->first_generation);
+        of_sender(route)->stored.cursor = log::skipped_to(cursor_with(feed->from, feed->put), feed->first_generation);
     }
-    void save_parked_keys(SenderRoute* route) override {
-        save_detours(route);
+    void save_parked_keys(source::Route* route) override {
+        save_detours(of_sender(route));
         forget_from(&log_of(route)->from, log_of(route)->put);
     }
-    void saved(SenderRoute* route) override { detours_saved(route); }
+    void saved(source::Route* route) override { detours_saved(of_sender(route)); }
 
-    counters::Answer answer(const SenderRoute* route, const counters::Wanted& wanted) override {
-        return wanted.lsn == 0 ? answer_for_log(route, wanted) : counters::Answer::none;
+    counters::Answer answer(const source::Route* route, const counters::Wanted& wanted) override {
+        return wanted.lsn == 0 ? answer_for_log(of_sender(route), wanted) : counters::Answer::none;
     }
 };
 
@@ -142,7 +142,7 @@ class LogSource : public Source {
 log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled) {
     const source::Chunk* chunk;
     uint32 index;
-    if (!first_unsettled(stream, settled, &chunk, &index)) return log::place_of(stream->reader);
+    if (!stream->first_unsettled(settled, &chunk, &index)) return log::place_of(stream->reader);
     return log::cursor_inside(static_cast<const log::Chunk*>(chunk), index);
 }
 

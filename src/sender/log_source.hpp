@@ -4,9 +4,9 @@
 #pragma once
 
 #include "router/topic_index.hpp"
-#include "sender/parked_part.hpp"
-#include "sender/stream.hpp"
+#include "sender/parked_key_row.hpp"
 #include "source/log/reader.hpp"
+#include "source/stream.hpp"
 
 namespace eventbus::sender {
 
@@ -20,7 +20,7 @@ struct SettledBefore {
 
 // Routes that stand at the same place, or near to it, share a stream: the log is read once for all of them. A detour
 // has its own.
-struct LogStream : Stream {
+struct LogStream : source::Stream {
     log::Reader* reader;
     std::uint64_t seen_commits;  // of the database, when the running or last batch began
     SteadyTime looked_at;        // when that batch began
@@ -68,7 +68,7 @@ struct SavedDetour {
 };
 
 // Its batches end where its route's do, so that they meet at the end of one.
-struct SenderDetour : ParkedPart {
+struct SenderDetour : ParkedKey {
     LogStream* stream;
     int64 first_generation;  // what stands before it was left out
     int64 skipping;          // events found so far that are about to be left out
@@ -80,17 +80,17 @@ struct SenderDetour : ParkedPart {
     SavedDetour saving;       // what is being written
 };
 
-struct LogRoute : RouteFeed {
+struct LogRoute : source::RouteFeed {
     LogStream* stream;
-    log::Cursor* from;  // what it had settled when it came to its stream, until the stream covers it; or nullptr
-    bool idle;          // has delivered all it was lent, when log_streams.cpp last looked
-    List* detours;      // of SenderDetour*, by number
+    log::Cursor* from;       // what it had settled when it came to its stream, until the stream covers it; or nullptr
+    bool idle;               // has delivered all it was lent, when log_streams.cpp last looked
+    List* detours;           // of SenderDetour*, by number
     int64 first_generation;  // what stands before it was left out
     int64 skipping;          // events found so far that are about to be left out
     Progress progress;
     log::Cursor put;  // what was put into its row, while that is being written
 };
-inline LogRoute* log_of(const SenderRoute* route) {
+inline LogRoute* log_of(const source::Route* route) {
     return static_cast<LogRoute*>(route->feed);
 }
 
@@ -102,11 +102,11 @@ struct ParkedRoute {
 };
 
 struct LogState {
-    List* routes;            // of SenderRoute*, those from the log
-    List* parked;            // of ParkedRoute*
-    List* streams;           // of LogStream*
-    Size lent_bytes;         // of all streams
-    std::uint32_t arranged;  // rises when a route comes to a stream, leaves one, or takes other topics
+    List* routes;             // of SenderRoute*, those from the log
+    List* parked;             // of ParkedRoute*
+    List* streams;            // of LogStream*
+    Size lent_bytes;          // of all streams
+    std::uint32_t arranged;   // rises when a route comes to a stream, leaves one, or takes other topics
     long segments_locked_ms;  // a segment is locked: when to try again; 0: none was
     unsigned times_locked;
 };
@@ -152,7 +152,7 @@ void load_detours(SenderRoute* route);
 void forget_detours(SenderRoute* route);
 void tell_room();
 bool begin_detour(SenderRoute* route);
-void end_detours();  // those that have caught up
+void end_detours();           // those that have caught up
 LogStream* detour_to_read();  // or nullptr
 // Between SPI_connect and SPI_finish; the route's own cursor has been saved.
 void save_detours(SenderRoute* route);

@@ -27,7 +27,7 @@ void close_unused_streams() {
     ListCell* cell;
     foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        bool used = stream->lent != NIL || stream->detour != nullptr;
+        bool used = !stream->is_empty() || stream->detour != nullptr;
         ListCell* inner;
         foreach (inner, log_now.routes)
             if (log_of(static_cast<SenderRoute*>(lfirst(inner)))->stream == stream) used = true;
@@ -144,7 +144,7 @@ bool any_ahead(const LogStream* stream) {
 }
 
 void look_after(LogStream* stream) {
-    bool full = stream->lent != NIL && !has_room(stream);
+    bool full = !stream->is_empty() && !has_room(stream);
     bool long_full = waited_long(&stream->full_since, full);
     bool stands_still = full && call_guest([&] { return sender.dispatcher->stands_still(stream->id); });
     if (full && (long_full || stands_still)) {
@@ -163,7 +163,7 @@ void join(LogStream* stream) {
         auto* other = static_cast<LogStream*>(lfirst(cell));
         if (other == stream) return;  // only with earlier ones
         // What was lent to the other may be stuck there, and would soon fill it up for all.
-        if (other->lent != NIL || other->skip_to != 0 || other->detour != nullptr) continue;
+        if (!other->is_empty() || other->skip_to != 0 || other->detour != nullptr) continue;
         if (!log::same_place(other->reader, stream->reader)) continue;
         (void)find_idle(stream);
         ListCell* inner;
@@ -180,7 +180,7 @@ void join(LogStream* stream) {
 LogStream* make_stream(log::Reader* reader) {
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
     auto* stream = static_cast<LogStream*>(palloc0(sizeof(LogStream)));
-    begin_stream(stream);
+    stream->begin(++sender.next_stream);
     stream->reader = reader;
     stream->must_look = true;
     log_now.streams = lappend(log_now.streams, stream);

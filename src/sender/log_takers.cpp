@@ -14,8 +14,8 @@ namespace {
 void gather(LogStream* stream) {
     if (stream->index != nullptr && stream->arranged == log_now.arranged) return;
     free_takers(stream);
-    stream->takers =
-        static_cast<SenderRoute**>(MemoryContextAlloc(sender.memory, sizeof(void*) * (list_length(log_now.routes) + 1)));
+    stream->takers = static_cast<SenderRoute**>(
+        MemoryContextAlloc(sender.memory, sizeof(void*) * (list_length(log_now.routes) + 1)));
     ListCell* cell;
     foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -66,7 +66,8 @@ bool wanted(void* context, const Event& event, uint64 xid, const log::Position& 
     int count = everybodys ? stream->taker_count : static_cast<int>(matched.size());
     for (int i = 0; i < count; ++i) {
         const SenderRoute* route = stream->takers[everybodys ? i : static_cast<int>(matched[i])];
-        if (log_of(route)->from != nullptr && log::settles(*log_of(route)->from, xid, at, event.id, file_of(stream, at)))
+        if (log_of(route)->from != nullptr &&
+            log::settles(*log_of(route)->from, xid, at, event.id, file_of(stream, at)))
             note_settled(stream, event.id, route->id);
         else
             found = true;
@@ -82,7 +83,7 @@ bool wanted_by_detour(void* context, const Event& event, uint64 xid, const log::
     bool found = event.topic.empty();
     GuestError error;
     catch_guest(error,
-                [&] { found = found || (detour->takes->takes(event) && detour->route->filter->matches(event.topic)); });
+                [&] { found = found || (detour->takes->takes(event) && detour->of->filter->matches(event.topic)); });
     return found || error.kind != GuestError::Kind::none;
 }
 
@@ -115,12 +116,11 @@ void free_takers(LogStream* stream) {
 }
 
 void lend(LogStream* stream, log::Chunk* chunk) {
-    LentChunk* lent = note_lent(stream, chunk);
+    stream->append(chunk);
     // What it really takes: the rows as they were read are kept, of events that nobody takes as well.
-    lent->bytes = MemoryContextMemAllocated(chunk->memory, true);
-    log_now.lent_bytes += lent->bytes;
+    chunk->held = MemoryContextMemAllocated(chunk->memory, true);
+    log_now.lent_bytes += chunk->held;
     if (is_repetition(stream)) return;  // it stays what keeps the cursors where they are
-    std::int64_t committed_after = chunk->committed_after != 0 ? to_unix_us(chunk->committed_after) : 0;
     Size tickets = call_guest([&] {
         std::vector<delivery::Chunk::Settled> settled;
         const Event* begin = chunk->events;
@@ -133,9 +133,10 @@ void lend(LogStream* stream, log::Chunk* chunk) {
             settled.push_back(
                 {static_cast<delivery::RouteId>(one.route_id), static_cast<std::uint32_t>(found - begin)});
         }
-        return sender.dispatcher->lend(stream->id, {lent->id, {chunk->events, chunk->count}, committed_after, settled});
+        return sender.dispatcher->lend(stream->id,
+                                       {chunk->id, {chunk->events, chunk->count}, chunk->committed_after, settled});
     });
-    lent->bytes += tickets * delivery::bytes_a_ticket;
+    chunk->held += tickets * delivery::bytes_a_ticket;
     log_now.lent_bytes += tickets * delivery::bytes_a_ticket;
     stream->tickets_each = tickets / chunk->count + 1;
     stream->settled_count = 0;

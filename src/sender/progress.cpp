@@ -33,9 +33,9 @@ void note_errors(SenderRoute* route, const delivery::RouteStatus& status) {
         copy_text(route->source_words, sizeof route->source_words, words);
         const bool any = words[0] != '\0';
         // A route is lost once, and stays so for every sender that comes.
-        const bool known = any && is_state(state, state_lost) && strcmp(words, route->last_error) == 0;
+        const bool known = any && source::is_state(state, source::state_lost) && strcmp(words, route->last_error) == 0;
         route->source_words_at = known ? counters.last_error_at : any ? GetCurrentTimestamp() : 0;
-        if (any && !known && !is_state(state, state_starting)) {
+        if (any && !known && !source::is_state(state, source::state_starting)) {
             copy_text(route->last_error, sizeof route->last_error, words);
             counters.last_error_at = route->source_words_at;
             sender.unsaved = true;

@@ -14,6 +14,7 @@
 #include "processes/sleep.hpp"
 #include "sender/unusable.hpp"
 #include "settings/settings.hpp"
+#include "source/round.hpp"
 
 extern "C" {
 #include "pgstat.h"
@@ -208,16 +209,30 @@ void wait_for_skipper() {
     }
 }
 
-// A key that a route has waited for long enough is delivered beside it.
-void park_stuck_keys() {
-    for (;;) {
-        const std::optional<delivery::RouteId> stuck = call_guest([] { return sender.dispatcher->stuck(); });
-        SenderRoute* route = stuck ? find_route(static_cast<int32>(*stuck)) : nullptr;
-        if (route == nullptr || !route->source->park_key(route)) return;
+struct Round {
+    broker::Ready ready;
+    long show_due = -1;
+    long save_due = -1;
+    long again_due = -1;
+
+    void deliver() {
+        call_guest([&] { sender.dispatcher->drive(ready, broker::Clock::now()); });
+        take_report();
+        if (!letters_wait()) answer_waiters();
     }
-}
+    source::Route* stuck() {
+        const std::optional<delivery::RouteId> route = call_guest([] { return sender.dispatcher->stuck(); });
+        return route ? find_route(static_cast<int32>(*route)) : nullptr;
+    }
+    void write() {
+        show_due = show_if_due();
+        save_due = save_if_due();
+        again_due = redeliveries_due();
+    }
+};
 
 void run() {
+    Round round;
     broker::Ready ready;
     sender.configuration = sender.place->configuration - 1;
     for (;;) {
@@ -229,19 +244,9 @@ void run() {
             publish_status();
         }
 
-        bool more = false;
-        for (Source* source : sources()) more = source->read() || more;
-        call_guest([&] { sender.dispatcher->drive(ready, broker::Clock::now()); });
-        take_report();
-        if (!letters_wait()) answer_waiters();
-        for (Source* source : sources()) source->tell_room();
-        park_stuck_keys();
-        for (Source* source : sources()) more = source->arrange() || more;
-        long show_due = show_if_due();
-        long save_due = save_if_due();
-        long again_due = redeliveries_due();
-        for (Source* source : sources()) source->confirm();
-        ready = sleep_until_work(more ? 0 : idle_time(save_due, show_due, again_due));
+        round.ready = ready;
+        const bool more = source::run_round(round, sources());
+        ready = sleep_until_work(more ? 0 : idle_time(round.save_due, round.show_due, round.again_due));
     }
 }
 
@@ -250,11 +255,8 @@ void run() {
 void give_back(const delivery::Report& report) {
     if (report.finished.empty()) return;
     call_guest([&] { sender.dispatcher->release(report.finished); });
-    for (const delivery::Report::Finished& finished : report.finished) {
-        bool taken = false;
-        for (Source* source : sources()) taken = taken || source->take_back(finished);
-        if (!taken) take_back_letters(finished.stream);
-    }
+    source::take_back(sources(), report.finished,
+                      [](const delivery::Report::Finished& finished) { take_back_letters(finished.stream); });
 }
 
 [[noreturn]] void leave() {

@@ -6,14 +6,16 @@
 #include "counters/shared.hpp"
 #include "delivery/dispatcher.hpp"
 #include "postgres/steady.hpp"
-#include "sender/source.hpp"
 #include "source/log/cursors.hpp"
+#include "source/source.hpp"
 
 extern "C" {
 #include "nodes/pg_list.h"
 }
 
 namespace eventbus::sender {
+
+using source::Source;
 
 // Dead letters that an operator wants sent again: a stream of their own, so that they delay nothing.
 struct Redelivery {
@@ -45,11 +47,7 @@ struct SavedRoute {
     }
 };
 
-// What a source keeps for a route; each has its own.
-struct RouteFeed {};
-
-struct SenderRoute {
-    int32 id;
+struct SenderRoute : source::Route {
     char* name;
     char* destination;
     char* topics;
@@ -57,8 +55,6 @@ struct SenderRoute {
     GuestTexts guests;  // the four in UTF-8
     bool paused;
     uint32 version;               // of its row
-    Source* source;
-    RouteFeed* feed;              // the source's own
     char source_words[512];       // what Source::state() said last; empty: nothing,
     TimestampTz source_words_at;  // and since when
     char last_error[512];         // the last one of delivery or of the source; counters.last_error_at is its time
@@ -67,8 +63,8 @@ struct SenderRoute {
     log::StoredCursor stored;
     SavedRoute saved;
     SteadyTime saved_at;
-    bool written;            // by the save that goes on
-    log::Counters base;      // what the counters stood at when this sender began
+    bool written;                     // by the save that goes on
+    log::Counters base;               // what the counters stood at when this sender began
     Redelivery* redelivery;           // or nullptr
     delivery::Moment redelivered_at;  // when the last of earlier ones arrived
     counters::Route* shared;          // or nullptr where shared memory has no room
@@ -90,7 +86,7 @@ struct Sender {
     const broker::Module* module;
     delivery::Dispatcher* dispatcher;
     delivery::Report* report;
-    List* routes;     // of SenderRoute*
+    List* routes;  // of SenderRoute*
     delivery::StreamId next_stream;
     std::uint32_t configuration;  // the generation last read
     bool begin_again;             // the next sender begins with nothing but the cursors
@@ -110,6 +106,18 @@ extern Sender sender;
 inline constexpr delivery::RouteId redelivery_bit = 0x80000000u;
 inline delivery::RouteId redelivery_route(int32 id) {
     return static_cast<delivery::RouteId>(id) | redelivery_bit;
+}
+
+std::span<Source* const> sources();
+Source* find_source(const char* name);  // nullptr: there is none of that name
+Source* log_source();
+Source* wal_source();
+
+inline SenderRoute* of_sender(source::Route* route) {
+    return static_cast<SenderRoute*>(route);
+}
+inline const SenderRoute* of_sender(const source::Route* route) {
+    return static_cast<const SenderRoute*>(route);
 }
 
 SenderRoute* find_route(int32 id);  // or nullptr

@@ -42,7 +42,7 @@ void count_for_routes(void* context, const log::Unsettled& event) {
     ++stream->skip_found;
     SenderDetour* detour = stream->detour;
     if (detour != nullptr && takes(detour, event) && !had_settled(detour->from, event) &&
-        processes::matches(detour->route->filter, event.topic) &&
+        processes::matches(detour->of->filter, event.topic) &&
         !std::binary_search(detour->takes->settled.begin(), detour->takes->settled.end(), event.id))
         ++detour->skipping;
     ListCell* cell;
@@ -72,8 +72,7 @@ void look_at(Progress* progress, const LogStream* stream, const delivery::RouteS
 
 Standing standing_of(const LogStream* stream) {
     Standing standing = {};
-    if (SenderDetour* detour = stream->detour)
-        look_at(&detour->progress, stream, status_of(detour->route, detour->number), &standing);
+    if (SenderDetour* detour = stream->detour) look_at(&detour->progress, stream, status_of(detour), &standing);
     ListCell* cell;
     foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -114,9 +113,8 @@ bool cannot_tell(const LogStream* stream) {
     const log::Cursor& place = log::place_of(stream->reader);
     if (!place.in_batch || place.start <= log::Position()) return false;
     if (place.files[log::segment_of(stream->skip_at)] == stream->skip_file) return false;
-    ListCell* cell;
-    foreach (cell, stream->lent)
-        if (static_cast<log::Chunk*>(static_cast<LentChunk*>(lfirst(cell))->chunk)->generation == stream->skip_at) return true;
+    for (const source::Chunk* chunk = stream->first; chunk != nullptr; chunk = chunk->next)
+        if (static_cast<const log::Chunk*>(chunk)->generation == stream->skip_at) return true;
     return false;
 }
 
@@ -141,7 +139,7 @@ bool look_through(LogStream* stream) {
 // Nothing is to be left out: the cursors are behind all of it, or will be as soon as they are written.
 bool has_passed(const LogStream* stream) {
     const log::Cursor& place = log::place_of(stream->reader);
-    return stream->skip_found == 0 && stream->lent == NIL &&
+    return stream->skip_found == 0 && stream->is_empty() &&
            (!place.in_batch || place.start.generation >= stream->skip_to);
 }
 
@@ -153,23 +151,21 @@ void finish(LogStream* stream) {
     }
     answer_waiters();  // what is delivered by now cannot be told from what is left out any more
     // Not only the first ones: what was committed late in an old segment has been lent behind younger events.
-    auto* ids = static_cast<delivery::ChunkId*>(palloc(sizeof(delivery::ChunkId) * (list_length(stream->lent) + 1)));
+    std::size_t count = 0;
+    for (const source::Chunk* chunk = stream->first; chunk != nullptr; chunk = chunk->next) ++count;
+    auto* ids = static_cast<delivery::ChunkId*>(palloc(sizeof(delivery::ChunkId) * (count + 1)));
     std::size_t old = 0;
+    for (const source::Chunk* chunk = stream->first; chunk != nullptr; chunk = chunk->next)
+        if (static_cast<const log::Chunk*>(chunk)->generation < stream->skip_to) ids[old++] = chunk->id;
     ListCell* cell;
-    foreach (cell, stream->lent) {
-        auto* lent = static_cast<LentChunk*>(lfirst(cell));
-        if (static_cast<log::Chunk*>(lent->chunk)->generation < stream->skip_to) ids[old++] = lent->id;
-    }
     std::span<const delivery::ChunkId> left_out(ids, old);
     if (SenderDetour* detour = stream->detour) {
-        std::uint64_t lent = call_guest([&] {
-            return sender.dispatcher->leave_out(static_cast<delivery::RouteId>(detour->route->id), left_out,
-                                                detour->number);
-        });
-        detour->route->stored.counters.skipped += detour->skipping + static_cast<int64>(lent);
+        std::uint64_t lent =
+            call_guest([&] { return sender.dispatcher->leave_out(detour->route, left_out, detour->number); });
+        detour->of->stored.counters.skipped += detour->skipping + static_cast<int64>(lent);
         detour->first_generation = stream->skip_to;
         if (detour->from != nullptr) *detour->from = log::skipped_to(*detour->from, stream->skip_to);
-        detour->progress.settled = status_of(detour->route, detour->number).settled;  // it still stands still
+        detour->progress.settled = status_of(detour).settled;  // it still stands still
     }
     foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -178,7 +174,8 @@ void finish(LogStream* stream) {
             [&] { return sender.dispatcher->leave_out(static_cast<delivery::RouteId>(route->id), left_out); });
         route->stored.counters.skipped += log_of(route)->skipping + static_cast<int64>(lent);
         log_of(route)->first_generation = stream->skip_to;
-        if (log_of(route)->from != nullptr) *log_of(route)->from = log::skipped_to(*log_of(route)->from, stream->skip_to);
+        if (log_of(route)->from != nullptr)
+            *log_of(route)->from = log::skipped_to(*log_of(route)->from, stream->skip_to);
         log_of(route)->progress.settled = status_of(route, 0).settled;
     }
     stream->reader = log::skip_to(stream->reader, stream->skip_to);

@@ -1,6 +1,3 @@
-// What it is: see parked.hpp.
-// Who calls it: see parked.hpp.
-// Never: see parked.hpp.
 #include "sender/unusable.hpp"
 
 #include "catalog/catalog.hpp"

@@ -10,19 +10,19 @@
 namespace eventbus::sender {
 
 void lend_wal(WalFeed* feed, wal::Chunk* chunk) {
-    const LentChunk* lent = note_lent(feed, chunk);
+    feed->append(chunk);
     sender.unsaved = sender.unshown = true;
     call_guest([&] {
-        sender.dispatcher->lend(feed->id, {lent->id, {chunk->events, chunk->count}, to_unix_us(chunk->committed_after)});
+        sender.dispatcher->lend(feed->id, {chunk->id, {chunk->events, chunk->count}, chunk->committed_after});
     });
 }
 
 void leave_wal_lent(WalFeed* feed) {
     drop_wal_file(feed);
-    if (feed->building != nullptr) source::free_chunk(feed->building);
-    if (feed->lent == NIL) return;
+    if (feed->building != nullptr) feed->building->free(feed->building);
+    if (feed->is_empty()) return;
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
-    auto* left = static_cast<Stream*>(palloc(sizeof(Stream)));
+    auto* left = static_cast<source::Stream*>(palloc(sizeof(source::Stream)));
     *left = *feed;
     wal_now.left = lappend(wal_now.left, left);
     MemoryContextSwitchTo(before);
@@ -30,7 +30,7 @@ void leave_wal_lent(WalFeed* feed) {
 
 bool give_back_wal_lent(WalFeed* feed, const delivery::Report::Finished& finished) {
     if (feed->id != finished.stream) return false;
-    (void)free_lent(feed, finished.chunk);
+    (void)feed->take_back(finished.chunk);
     return true;
 }
 
@@ -41,10 +41,10 @@ bool give_back_wal(const delivery::Report::Finished& finished) {
         if (give_back_wal_lent(wal_of(route), finished) || give_back_to_detours(route, finished)) return true;
     }
     foreach (cell, wal_now.left) {
-        auto* left = static_cast<Stream*>(lfirst(cell));
+        auto* left = static_cast<source::Stream*>(lfirst(cell));
         if (left->id != finished.stream) continue;
-        (void)free_lent(left, finished.chunk);
-        if (left->lent != NIL) return true;
+        (void)left->take_back(finished.chunk);
+        if (!left->is_empty()) return true;
         wal_now.left = foreach_delete_current(wal_now.left, cell);
         pfree(left);
         return true;
@@ -55,7 +55,7 @@ bool give_back_wal(const delivery::Report::Finished& finished) {
 bool first_unsettled(const WalFeed* feed, const delivery::Position& settled, wal::Position* at) {
     const source::Chunk* chunk;
     uint32 index;
-    if (!first_unsettled(static_cast<const Stream*>(feed), settled, &chunk, &index)) return false;
+    if (!feed->first_unsettled(settled, &chunk, &index)) return false;
     *at = {chunk->events[index].lsn, chunk->events[index].number - 1};
     return true;
 }

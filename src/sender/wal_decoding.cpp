@@ -68,7 +68,8 @@ void no_trouble() {
 
 void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
     log::WalPlace& place = route->stored.cursor.wal;
-    if (wal_now.ended_at != 0) put_wal_place(route, status_of(route).settled);  // of what has been read some may have been delivered since
+    if (wal_now.ended_at != 0)
+        put_wal_place(route, status_of(route).settled);  // of what has been read some may have been delivered since
     place.lost = true;
     forget_wal_file(wal_of(route));
     forget_files_of_detours(route);

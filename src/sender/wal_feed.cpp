@@ -1,6 +1,3 @@
-// What it is: see wal_feed.hpp.
-// Who calls it: see wal_feed.hpp.
-// Never: see wal_feed.hpp.
 #include "sender/wal_feed.hpp"
 
 #include <algorithm>
@@ -153,7 +150,7 @@ static void select_wal(SenderRoute* route) {
 
 void make_wal_feed(SenderRoute* route) {
     auto* feed = static_cast<WalFeed*>(MemoryContextAllocZero(sender.memory, sizeof(WalFeed)));
-    begin_stream(feed);
+    feed->begin(++sender.next_stream);
     feed->route = route;
     route->feed = feed;
     begin_wal_feed(route);
@@ -262,7 +259,8 @@ static bool much_has_gone_by() {
         if (is_lost(route) || !is_idle(route) || wal_of(route)->file != nullptr) continue;
         const XLogRecPtr passed = lent_by_now(route).lsn;
         const XLogRecPtr wanted = wal_now.head->wanted;
-        if (passed > wal_of(route)->saved.lsn + much || (wanted > wal_of(route)->saved.lsn && passed >= wanted)) return true;
+        if (passed > wal_of(route)->saved.lsn + much || (wanted > wal_of(route)->saved.lsn && passed >= wanted))
+            return true;
     }
     return false;
 }

@@ -4,10 +4,10 @@
 #pragma once
 
 #include "sender/sender.hpp"
-#include "sender/stream.hpp"
-#include "source/wal/wal_chunk.hpp"
+#include "source/stream.hpp"
 #include "source/wal/source.hpp"
 #include "source/wal/spool.hpp"
+#include "source/wal/wal_chunk.hpp"
 
 namespace eventbus::sender {
 
@@ -23,7 +23,7 @@ struct FileTrouble {
 };
 
 // A route's part, or a detour's. Its stream in the dispatcher is its own.
-struct WalFeed : RouteFeed, Stream {
+struct WalFeed : source::RouteFeed, source::Stream {
     SenderRoute* route;
     delivery::DetourId detour;  // 0: it is the route's
     wal::Selection selection;
@@ -34,10 +34,10 @@ struct WalFeed : RouteFeed, Stream {
     bool behind;         // what comes is nobody's: it is read again, from `from` on
     ErrorData* error;    // in writing what has come last
     FileTrouble trouble;
-    wal::Chunk* building;  // what has come, and is about to be lent; nullptr: nothing
-    uint32 kept;           // how much of it stays if the message at hand cannot be taken as a whole
-    wal::Spool* file;      // or nullptr
-    wal::Position read;    // up to where what was in the file has been taken out of it
+    wal::Chunk* building;        // what has come, and is about to be lent; nullptr: nothing
+    uint32 kept;                 // how much of it stays if the message at hand cannot be taken as a whole
+    wal::Spool* file;            // or nullptr
+    wal::Position read;          // up to where what was in the file has been taken out of it
     List* detours;               // of WalDetour*, by number
     wal::Position saved;         // as the row on disk has it,
     bool saved_of_slot;          // which says that it is a place in the slot
@@ -45,7 +45,7 @@ struct WalFeed : RouteFeed, Stream {
     SteadyTime moved_at;
 };
 
-inline WalFeed* wal_of(const SenderRoute* route) {
+inline WalFeed* wal_of(const source::Route* route) {
     return static_cast<WalFeed*>(route->feed);
 }
 

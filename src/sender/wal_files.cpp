@@ -151,7 +151,7 @@ void take_back_what_came(WalFeed* feed) {
     if (feed->building == nullptr) return;
     feed->building->count = feed->kept;
     if (feed->kept > 0) return;
-    source::free_chunk(feed->building);
+    feed->building->free(feed->building);
     feed->building = nullptr;
 }
 
@@ -159,7 +159,7 @@ wal::Chunk* read_wal_file(WalFeed* feed, const WalLimits& limits) {
     if (feed->file == nullptr || wal::is_read(feed->file)) return nullptr;
     Reading reading = {feed, limits, nullptr, feed->read};
     if (ErrorData* error = processes::survive(read, &reading)) {
-        if (reading.chunk != nullptr) source::free_chunk(reading.chunk);
+        if (reading.chunk != nullptr) reading.chunk->free(reading.chunk);
         drop_wal_file(feed);
         fall_behind(feed, "cannot be read from its file", error, feed->read, handed_by_now());
         return nullptr;

@@ -1,6 +1,3 @@
-// What it is: see wal_detours.hpp.
-// Who calls it: see wal_detours.hpp.
-// Never: see wal_detours.hpp.
 #include "sender/wal_parked_keys.hpp"
 
 #include <algorithm>
@@ -8,11 +5,11 @@
 #include "postgres/attempt.hpp"
 #include "postgres/guest.hpp"
 #include "processes/process.hpp"
-#include "sender/parked_part.hpp"
+#include "sender/parked_key_row.hpp"
 
 namespace eventbus::sender {
 
-struct WalDetour : ParkedPart {
+struct WalDetour : ParkedKey {
     WalFeed feed;          // its file holds what has not been lent yet
     wal::Position until;   // its route was there when a decoder began to read for it alone: it may not end before
     wal::Position behind;  // it goes when the route's cursor has passed this
@@ -28,12 +25,11 @@ constexpr WalLimits at_a_time{250, 256 * 1024};
 
 WalDetour* make_detour(SenderRoute* route, delivery::DetourId number, const wal::Position& from) {
     auto* detour = static_cast<WalDetour*>(MemoryContextAllocZero(sender.memory, sizeof(WalDetour)));
-    detour->route = detour->feed.route = route;
-    detour->number = detour->feed.detour = number;
-    begin_stream(&detour->feed);
+    init_parked_key(detour, route, number);
+    detour->feed.route = route;
+    detour->feed.detour = number;
+    detour->feed.begin(++sender.next_stream);
     detour->feed.from = detour->saved = from;
-    detour->stored.route_id = route->id;
-    detour->stored.detour = static_cast<int32>(number);
     detour->stored.cursor.done = route->stored.cursor.done;
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
     wal_of(route)->detours = lappend(wal_of(route)->detours, detour);
@@ -88,14 +84,14 @@ wal::Position place_of(const WalDetour* detour) {
     // After a restart its events come again, until its route's place: what is before those that have come is not known
     // to be delivered.
     wal::Position shown = std::max(detour->feed.from, handed_by_now());
-    return std::min(shown, lent_by_now(detour->route));
+    return std::min(shown, lent_by_now(detour->of));
 }
 
 void end_if_caught_up(WalDetour* detour, const wal::Position& handed) {
     const WalFeed& feed = detour->feed;
-    if (detour->ended || feed.behind || feed.lent != NIL || feed.file != nullptr || handed < detour->until) return;
-    end_part(detour);
-    detour->behind = lent_by_now(detour->route);
+    if (detour->ended || feed.behind || !feed.is_empty() || feed.file != nullptr || handed < detour->until) return;
+    end_key(detour);
+    detour->behind = lent_by_now(detour->of);
 }
 
 }  // namespace
@@ -107,28 +103,27 @@ bool begin_wal_detour(SenderRoute* route) {
     wal::Position from;
     if (!first_unsettled(wal_of(route), status.settled, &from)) from = lent_by_now(route);
     WalDetour* detour = make_detour(route, next_number(wal_of(route)->detours), from);
-    begin_part(detour, detour->feed.id);
-    ListCell* cell;
-    foreach (cell, wal_of(route)->lent) {
-        auto* lent = static_cast<LentChunk*>(lfirst(cell));
-        if (lent->id < status.settled.chunk) continue;
-        uint32 first = lent->id == status.settled.chunk ? status.settled.index : 0;
-        for (uint32 i = first; i < lent->chunk->count; ++i)
-            if (takes(detour, lent->chunk->events[i])) put_into_wal_file(&detour->feed, lent->chunk->events[i]);
+    begin_key(detour, detour->feed.id);
+    for (const source::Chunk* chunk = wal_of(route)->first; chunk != nullptr; chunk = chunk->next) {
+        if (chunk->id < status.settled.chunk) continue;
+        uint32 first = chunk->id == status.settled.chunk ? status.settled.index : 0;
+        for (uint32 i = first; i < chunk->count; ++i)
+            if (takes(detour, chunk->events[i])) put_into_wal_file(&detour->feed, chunk->events[i]);
     }
     keep_what_came(&detour->feed, from, handed_by_now());
     return true;
 }
 
 void load_wal_detours(SenderRoute* route) {
-    load_parts(route, [](SenderRoute* of, delivery::DetourId number, const log::StoredCursor& stored,
-                         delivery::StreamId* stream) -> ParkedPart* {
-        const log::WalPlace& place = stored.cursor.wal;
-        WalDetour* detour = make_detour(of, number, {place.lsn, place.number});
-        detour->until = {of->stored.cursor.wal.lsn, of->stored.cursor.wal.number};
-        *stream = detour->feed.id;
-        return detour;
-    });
+    load_keys(route,
+              [](SenderRoute* of, delivery::DetourId number, const log::StoredCursor& stored,
+                 delivery::StreamId* stream) -> ParkedKey* {
+                  const log::WalPlace& place = stored.cursor.wal;
+                  WalDetour* detour = make_detour(of, number, {place.lsn, place.number});
+                  detour->until = {of->stored.cursor.wal.lsn, of->stored.cursor.wal.number};
+                  *stream = detour->feed.id;
+                  return detour;
+              });
 }
 
 void forget_wal_detours(SenderRoute* route) {
@@ -165,7 +160,7 @@ void show_past_to_detours(SenderRoute* route, const Event& event) {
     ListCell* cell;
     foreach (cell, wal_of(route)->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        if (!detour->ended && eventbus::id_of(event) > detour->feed.from && takes(detour, event))
+        if (!detour->ended && id_of(event) > detour->feed.from && takes(detour, event))
             put_into_wal_file(&detour->feed, event);
     }
 }
@@ -175,7 +170,7 @@ void feed_wal_detours(SenderRoute* route, const wal::Position& handed) {
     foreach (cell, wal_of(route)->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
         // A key that stands still is lent a little, and again when that has been delivered.
-        if (detour->feed.file != nullptr && detour->feed.lent == NIL)
+        if (detour->feed.file != nullptr && detour->feed.is_empty())
             if (wal::Chunk* chunk = read_wal_file(&detour->feed, at_a_time)) lend_wal(&detour->feed, chunk);
         end_file_trouble(&detour->feed, handed);
         end_if_caught_up(detour, handed);
@@ -186,7 +181,7 @@ bool a_detour_waits(const SenderRoute* route) {
     ListCell* cell;
     foreach (cell, wal_of(route)->detours) {
         const WalFeed& feed = static_cast<WalDetour*>(lfirst(cell))->feed;
-        if (feed.file != nullptr && feed.lent == NIL) return true;
+        if (feed.file != nullptr && feed.is_empty()) return true;
     }
     return false;
 }
@@ -203,7 +198,7 @@ long detours_read_again_in(const SenderRoute* route) {
     ListCell* cell;
     foreach (cell, wal_of(route)->detours) {
         WalFeed* feed = &static_cast<WalDetour*>(lfirst(cell))->feed;
-        long in = reads_again_in(feed, feed->lent == NIL);
+        long in = reads_again_in(feed, feed->is_empty());
         if (in == 0 && !can_use_file(feed)) in = ms_until(feed->trouble.retry_at);
         if (in >= 0) least = least < 0 ? in : std::min(least, in);
     }
@@ -275,7 +270,7 @@ void wal_detours_saved(SenderRoute* route) {
         detour->saved = detour->saving;
         detour->saved_ahead = detour->saving_ahead;
         if (!detour->going) continue;
-        remove_part(detour);
+        remove_key(detour);
         wal_of(route)->detours = foreach_delete_current(wal_of(route)->detours, cell);
         free_detour(detour);
     }

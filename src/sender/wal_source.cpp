@@ -1,7 +1,6 @@
 // What it is: the WAL as a source: what the sender asks of it.
 // Who calls it: the sender, through Source.
 // Never: knows a route that has another source.
-#include "catalog/catalog.hpp"
 #include "postgres/guest.hpp"
 #include "processes/sleep.hpp"
 #include "sender/wal_parked_keys.hpp"
@@ -11,7 +10,7 @@ namespace eventbus::sender {
 
 namespace {
 
-class WalSource : public Source {
+class WalSource final : public Source {
  public:
     WalSource() : Source("wal") {}
 
@@ -26,34 +25,35 @@ class WalSource : public Source {
     bool take_back(const delivery::Report::Finished& finished) override { return give_back_wal(finished); }
 
     void begin_configuration() override { wal_now.keeps_all = false; }
-    void place(List* fresh) override {
-        ListCell* cell;
-        foreach (cell, fresh) make_wal_feed(static_cast<SenderRoute*>(lfirst(cell)));
+    void place(std::span<source::Route* const> fresh) override {
+        for (source::Route* route : fresh) make_wal_feed(of_sender(route));
     }
-    delivery::StreamId stream_of(const SenderRoute* route) override { return wal_of(route)->id; }
-    void load_parked_keys(SenderRoute* route) override {
-        load_wal_detours(route);
+    delivery::StreamId stream_of(const source::Route* route) override { return wal_of(route)->id; }
+    void load_parked_keys(source::Route* route) override {
+        load_wal_detours(of_sender(route));
         MemoryContext before = MemoryContextSwitchTo(sender.memory);
         wal_now.routes = lappend(wal_now.routes, route);
         MemoryContextSwitchTo(before);
     }
-    void apply(SenderRoute* route, bool changed) override { apply_to_wal_route(route, changed); }
-    void retry(SenderRoute*) override { wal_now.retry_at = 0; }
-    void keep_for_unusable(const catalog::Route&) override { wal_now.keeps_all = true; }
-    void remove(SenderRoute* route) override {
-        free_wal_feed(route);
+    void apply(source::Route* route, bool changed) override { apply_to_wal_route(of_sender(route), changed); }
+    void retry(source::Route*) override { wal_now.retry_at = 0; }
+    void keep_for_unusable(int32, const char*) override { wal_now.keeps_all = true; }
+    void remove(source::Route* route) override {
+        free_wal_feed(of_sender(route));
         wal_now.routes = list_delete_ptr(wal_now.routes, route);
     }
-    bool park_key(SenderRoute* route) override { return begin_wal_detour(route); }
+    bool park_key(source::Route* route) override { return begin_wal_detour(of_sender(route)); }
 
-    bool is_lost(const SenderRoute* route) override { return sender::is_lost(route); }
-    void put_place(SenderRoute* route, const delivery::Position& settled) override { put_wal_place(route, settled); }
-    void save_parked_keys(SenderRoute* route) override { save_wal_detours(route); }
-    void saved(SenderRoute* route) override { wal_cursor_saved(route); }
+    bool is_lost(const source::Route* route) override { return sender::is_lost(of_sender(route)); }
+    void put_place(source::Route* route, const delivery::Position& settled) override {
+        put_wal_place(of_sender(route), settled);
+    }
+    void save_parked_keys(source::Route* route) override { save_wal_detours(of_sender(route)); }
+    void saved(source::Route* route) override { wal_cursor_saved(of_sender(route)); }
 
-    State state(const SenderRoute* route) override;
-    TimestampTz oldest_to_come(const SenderRoute* route) override {
-        if (sender::is_lost(route) || wal_of(route)->file != nullptr || wal_of(route)->behind)
+    State state(const source::Route* route) override;
+    std::int64_t oldest_to_come(const source::Route* route) override {
+        if (sender::is_lost(of_sender(route)) || wal_of(route)->file != nullptr || wal_of(route)->behind)
             return counters::oldest_unknown;
         // What commits before the slot is made is not the route's.
         if (wal_now.at_end || wal_now.makes_slot) return 0;
@@ -61,27 +61,29 @@ class WalSource : public Source {
     }
     const char* standstill() override;
     // What is lost is nobody's to deliver any more.
-    counters::Answer answer(const SenderRoute* route, const counters::Wanted& wanted) override {
+    counters::Answer answer(const source::Route* route, const counters::Wanted& wanted) override {
         if (wanted.lsn == 0) return counters::Answer::none;
-        if (sender::is_lost(route)) return counters::Answer::left_out;
-        return settled_by_now(route).lsn >= wanted.lsn ? counters::Answer::settled : counters::Answer::none;
+        if (sender::is_lost(of_sender(route))) return counters::Answer::left_out;
+        return settled_by_now(of_sender(route)).lsn >= wanted.lsn ? counters::Answer::settled : counters::Answer::none;
     }
 };
 
-Source::State WalSource::state(const SenderRoute* route) {
-    if (sender::is_lost(route)) {
-        const log::WalPlace& place = route->stored.cursor.wal;
+Source::State WalSource::state(const source::Route* route) {
+    if (sender::is_lost(of_sender(route))) {
+        const log::WalPlace& place = of_sender(route)->stored.cursor.wal;
         static char lost[256];
         snprintf(lost, sizeof lost, "replication slot %s is gone: what was committed from %s on is not delivered",
                  place.slot, place_text(place));
-        return {state_lost, lost};
+        return {source::state_lost, lost};
     }
     const WalFeed* feed = wal_of(route);
-    const char* of_files = feed->trouble.words[0] != '\0' ? feed->trouble.words : file_trouble_of_detours(route);
-    if (route->paused && feed->begun) return {nullptr, of_files};  // what commits before it has begun is not its
+    const char* of_files =
+        feed->trouble.words[0] != '\0' ? feed->trouble.words : file_trouble_of_detours(of_sender(route));
+    if (of_sender(route)->paused && feed->begun)
+        return {nullptr, of_files};  // what commits before it has begun is not its
     if (wal_now.trouble[0] != '\0') return {"failing", wal_now.trouble, wal_now.retry_at};
-    if (!feed->begun) return {state_starting, wal_now.words};
-    const bool fails = feed->behind && status_of(route).state == delivery::RouteState::active;
+    if (!feed->begun) return {source::state_starting, wal_now.words};
+    const bool fails = feed->behind && status_of(of_sender(route)).state == delivery::RouteState::active;
     return {fails ? "failing" : nullptr, of_files};
 }
 
@@ -97,7 +99,7 @@ const char* WalSource::standstill() {
         else if (found.name == nullptr)
             found = state(route);
     }
-    if (is_state(found.name, state_starting))
+    if (source::is_state(found.name, source::state_starting))
         snprintf(text, sizeof text, "its replication slot is being made%s%s", found.words[0] != '\0' ? ": " : "",
                  found.words);
     else if (found.name != nullptr && wal_now.trouble[0] != '\0')

@@ -1,6 +1,3 @@
-// What it is: which texts MQTT takes; see text.hpp.
-// Who calls it: see text.hpp.
-// Never: see text.hpp.
 #include "broker/mqtt/text.hpp"
 
 #include "broker/mqtt/packets.hpp"

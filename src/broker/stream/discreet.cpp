@@ -1,6 +1,3 @@
-// What it is: a driver whose reasons are fit to be shown; see discreet.hpp.
-// Who calls it: see discreet.hpp.
-// Never: see discreet.hpp.
 #include "broker/stream/discreet.hpp"
 
 #include <utility>

@@ -1,6 +1,3 @@
-// What it is: whom we may be speaking to instead of the broker; see strangers.hpp.
-// Who calls it: see strangers.hpp.
-// Never: see strangers.hpp.
 #include "broker/stream/strangers.hpp"
 
 #include <algorithm>

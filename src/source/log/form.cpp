@@ -1,6 +1,3 @@
-// What it is: see form.hpp.
-// Who calls it: see form.hpp.
-// Never: see form.hpp.
 #include "source/log/form.hpp"
 
 extern "C" {

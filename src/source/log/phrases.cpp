@@ -1,6 +1,3 @@
-// What it is: see phrases.hpp.
-// Who calls it: see phrases.hpp.
-// Never: see phrases.hpp.
 #include "source/log/phrases.hpp"
 
 #include <algorithm>

@@ -533,7 +533,7 @@ Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter) {
 
     Chunk* chunk = make_chunk(&scan.copies, filter, limits.bytes, &reader->place.start);
     chunk->before = before;
-    chunk->committed_after = reader->done_at;
+    chunk->committed_after = reader->done_at != 0 ? to_unix_us(reader->done_at) : 0;
     chunk->end = reader->place.start;
     seek(reader);  // make_chunk may have taken less than was scanned
     if (reader->range >= reader->range_count) {

@@ -7,9 +7,9 @@
 #include <functional>
 #include <string_view>
 
-#include "source/chunk.hpp"
 #include "source/log/log.hpp"
 #include "source/log/snapshot.hpp"
+#include "source/stream.hpp"
 
 namespace eventbus::log {
 
@@ -65,9 +65,10 @@ void find_place(Cursor* cursor, const uint32* files);
 
 // Events of one segment that were read together, in id order.
 struct Chunk : source::Chunk {
-    int64 generation;  // of the segment
-    Cursor before;     // the place where the chunk begins
-    Position end;      // and where it ends
+    MemoryContext memory;  // holds everything of the chunk
+    int64 generation;      // of the segment
+    Cursor before;         // the place where the chunk begins
+    Position end;          // and where it ends
 };
 
 struct Limits {

@@ -1,6 +1,3 @@
-// What it is: see size.hpp.
-// Who calls it: see size.hpp.
-// Never: see size.hpp.
 #include "source/log/size.hpp"
 
 #include <algorithm>

@@ -1,6 +1,3 @@
-// What it is: see tail.hpp.
-// Who calls it: see tail.hpp.
-// Never: see tail.hpp.
 #include "source/log/tail.hpp"
 
 #include <algorithm>

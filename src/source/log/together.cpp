@@ -1,7 +1,3 @@
-// What it is: see together.hpp.
-// Who calls it: see together.hpp.
-// Never: see together.hpp.
-//
 // Snapshots of one server follow one another, so that of two the earlier one sees a part of what the later one sees.
 // Cursors of routes that are made together, or that a sender which ends leaves behind, differ little: one batch, or two
 // that follow each other, and places within it. Who reads from where they meet looks at that little twice, and the log

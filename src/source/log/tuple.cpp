@@ -280,6 +280,7 @@ Chunk* make_chunk(TupleCopies* copies, const Filter& filter, Size most_bytes, Po
     MemoryContext caller = MemoryContextSwitchTo(copies->memory);
     auto* chunk = static_cast<Chunk*>(palloc0(sizeof(Chunk)));
     chunk->memory = copies->memory;
+    chunk->free = [](source::Chunk* of) { MemoryContextDelete(static_cast<Chunk*>(of)->memory); };
     chunk->events = static_cast<Event*>(palloc(sizeof(Event) * (copies->count + 1)));
     if (copies->count > 0) chunk->generation = copies->items[0].at.generation;
 

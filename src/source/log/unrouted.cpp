@@ -1,6 +1,3 @@
-// What it is: see unrouted.hpp.
-// Who calls it: see unrouted.hpp.
-// Never: see unrouted.hpp.
 #include "source/log/unrouted.hpp"
 
 #include <algorithm>

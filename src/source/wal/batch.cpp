@@ -1,6 +1,3 @@
-// What it is: see batch.hpp.
-// Who calls it: see batch.hpp.
-// Never: see batch.hpp.
 #include "source/wal/batch.hpp"
 
 #include <algorithm>

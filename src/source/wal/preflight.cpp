@@ -1,6 +1,3 @@
-// What it is: see preflight.hpp.
-// Who calls it: see preflight.hpp.
-// Never: see preflight.hpp.
 #include "source/wal/preflight.hpp"
 
 #include <algorithm>

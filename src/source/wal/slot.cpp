@@ -1,6 +1,3 @@
-// What it is: see slot.hpp.
-// Who calls it: see slot.hpp.
-// Never: see slot.hpp.
 #include "source/wal/slot.hpp"
 
 #include <algorithm>

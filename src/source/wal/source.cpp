@@ -1,6 +1,3 @@
-// What it is: see source.hpp.
-// Who calls it: see source.hpp.
-// Never: see source.hpp.
 #include "source/wal/source.hpp"
 
 #include <algorithm>

@@ -1,7 +1,3 @@
-// What it is: see spool.hpp.
-// Who calls it: see spool.hpp.
-// Never: see spool.hpp.
-//
 // What is written is a row of bytes that never ends, by the count of which everything is found; the files are stretches
 // of it. PostgreSQL's own BufFile is not used: it gives nothing back before all of it is closed, and after an error in
 // writing it tries that again at whatever comes next.

@@ -1,6 +1,3 @@
-// What it is: see wal_chunk.hpp.
-// Who calls it: see wal_chunk.hpp.
-// Never: see wal_chunk.hpp.
 #include "source/wal/wal_chunk.hpp"
 
 #include <algorithm>
@@ -22,21 +19,22 @@ Chunk* make_chunk(MemoryContext parent) {
     MemoryContext memory = AllocSetContextCreate(parent, "pg_eventbus chunk of WAL", ALLOCSET_SMALL_SIZES);
     auto* chunk = static_cast<Chunk*>(MemoryContextAllocZero(memory, sizeof(Chunk)));
     chunk->memory = memory;
+    chunk->free = [](source::Chunk* of) { MemoryContextDelete(static_cast<Chunk*>(of)->memory); };
     chunk->room = first_room;
     chunk->events = static_cast<Event*>(MemoryContextAlloc(memory, sizeof(Event) * first_room));
     return chunk;
 }
 
 char* room_for(Chunk* chunk, Size bytes) {
-    if (bytes > chunk->free_bytes) {
+    if (bytes > chunk->rest_bytes) {
         chunk->block = std::clamp(2 * chunk->block, first_block, largest_block);
         Size block = std::max(bytes, chunk->block);
-        chunk->free = static_cast<char*>(MemoryContextAllocHuge(chunk->memory, block));
-        chunk->free_bytes = block;
+        chunk->rest = static_cast<char*>(MemoryContextAllocHuge(chunk->memory, block));
+        chunk->rest_bytes = block;
     }
-    char* room = chunk->free;
-    chunk->free += bytes;
-    chunk->free_bytes -= bytes;
+    char* room = chunk->rest;
+    chunk->rest += bytes;
+    chunk->rest_bytes -= bytes;
     chunk->bytes += bytes;
     return room;
 }
@@ -46,7 +44,7 @@ void add_event(Chunk* chunk, const Event& event, TimestampTz committed_at) {
         chunk->room *= 2;
         chunk->events = static_cast<Event*>(repalloc_huge(chunk->events, sizeof(Event) * chunk->room));
     }
-    if (chunk->count == 0) chunk->committed_after = committed_at;
+    if (chunk->count == 0) chunk->committed_after = to_unix_us(committed_at);
     new (&chunk->events[chunk->count++]) Event(event);
 }
 

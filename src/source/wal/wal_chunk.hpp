@@ -3,14 +3,16 @@
 // Never: is changed once it has been lent.
 #pragma once
 
-#include "source/chunk.hpp"
+#include "postgres/prelude.hpp"
+#include "source/stream.hpp"
 
 namespace eventbus::wal {
 
 struct Chunk : source::Chunk {
+    MemoryContext memory;  // holds everything of the chunk
     uint32 room;
-    char* free;
-    Size free_bytes;
+    char* rest;  // of the last block
+    Size rest_bytes;
     Size block;  // the last one's size
 };
 

@@ -1,37 +1,44 @@
 // What it is: a source of events, as a sender sees it: the log, the WAL, and whatever else there may be.
-// Who calls it: the sender's loop; configuration.cpp, progress.cpp and wait_answers.cpp for one route.
+// Who calls it: the sender: round.hpp says when; and its parts for one route.
 // Never: blocks, or ends the sender for what one event, route or file did; nobody else knows which source a route has.
 //
-// A source hands chunks of events to the dispatcher, on streams of its own choice, in the order of the source. It keeps
-// a place for each route, in the columns of eventbus.cursor that are its own, and goes on from there after a restart. A
-// route that is stalled holds up no other one, and does not make memory grow. What it keeps for one route stands in
-// SenderRoute, in members that are its own. To add one: a class in a file of its own, and a line in sources().
+// A source hands chunks of events to the dispatcher, on streams of its own choice, in its own order. It keeps a place
+// for each route, in the columns of eventbus.cursor that are its own, and resumes there after a restart. A route that
+// is stalled delays no other one, and does not make memory grow. To add one: a class in a folder of its own beside this
+// file, and a line in sender/sources.cpp.
 #pragma once
 
+#include <cstdint>
+#include <cstring>
 #include <span>
 
-#include "counters/waiters.hpp"
 #include "delivery/dispatcher.hpp"
-#include "postgres/steady.hpp"
 
-extern "C" {
-#include "nodes/pg_list.h"
-}
+namespace eventbus::counters {
+struct Wanted;
+enum class Answer : std::uint8_t;
+}  // namespace eventbus::counters
 
-namespace eventbus::catalog {
-struct Route;
-}
+namespace eventbus::source {
 
-namespace eventbus::sender {
+class Source;
 
-struct SenderRoute;
+// What a source keeps for a route; each has its own.
+struct RouteFeed {};
+
+// A route, as far as its source and its sender share it.
+struct Route {
+    std::int32_t id;
+    Source* source;
+    RouteFeed* feed;
+};
 
 class Source {
  public:
     explicit Source(const char* source_name) : name(source_name) {}
     const char* const name;  // in eventbus.route_config.source
 
-    // The loop. Each round calls these in this order.
+    // The loop; round.hpp calls these, in this order.
     // Reads for a few milliseconds at most, and hands over what routes have room for. True: there may be more at once.
     virtual bool read() = 0;
     // The dispatcher's report has been taken. Tells it of streams for which there is no room now, and so of routes
@@ -47,62 +54,59 @@ class Source {
     virtual bool comes_fast() = 0;
     // Asked when the sender has said that it sleeps: whether something has come that it would not be woken for.
     virtual bool has_more() = 0;
-    virtual void woken(SteadyTime) {}
+    virtual void woken(std::int64_t /* steady time */) {}
     // True: the chunk was this source's.
     virtual bool take_back(const delivery::Report::Finished& finished) = 0;
 
     // Routes. Between SPI_connect and SPI_finish.
     virtual void begin_configuration() {}
     // Routes that are new; their cursors have been loaded.
-    virtual void place(List* fresh) = 0;
-    virtual delivery::StreamId stream_of(const SenderRoute* route) = 0;
+    virtual void place(std::span<Route* const> fresh) = 0;
+    virtual delivery::StreamId stream_of(const Route* route) = 0;
     // The route has been added to the dispatcher, and nothing has been handed over for it: its keys that were parked
     // earlier are parked again.
-    virtual void load_parked_keys(SenderRoute* route) = 0;
+    virtual void load_parked_keys(Route* route) = 0;
     // The configuration has been read again. changed: its topics, destination or options are others now.
-    virtual void apply(SenderRoute* route, bool changed) = 0;
-    virtual void retry(SenderRoute*) {}  // an operator has changed something that is said to help
+    virtual void apply(Route* route, bool changed) = 0;
+    virtual void retry(Route*) {}  // an operator has changed something that is said to help
     // A row that cannot be used: what is its stays for when it can.
-    virtual void keep_for_unusable(const catalog::Route& route) = 0;
+    virtual void keep_for_unusable(std::int32_t id, const char* topics) = 0;
     // The route is gone from the dispatcher; what was handed over for it is taken back later.
-    virtual void remove(SenderRoute* route) = 0;
-    // Parts with the key, or the event without one, that blocks the route, which the dispatcher calls stuck. False where
-    // that cannot be done for now.
-    virtual bool park_key(SenderRoute* route) = 0;
+    virtual void remove(Route* route) = 0;
+    // Parts with the key, or the event without one, that blocks the route, which the dispatcher calls stuck. False
+    // where that cannot be done for now.
+    virtual bool park_key(Route* route) = 0;
 
     // Cursors. Between SPI_connect and SPI_finish but for saved().
-    virtual bool is_lost(const SenderRoute*) { return false; }  // for ever: its cursor stays as it is
-    virtual bool can_wait(const SenderRoute*) { return false; }  // its cursor says little new, and may be written later
+    virtual bool is_lost(const Route*) { return false; }   // for ever: its cursor stays as it is
+    virtual bool can_wait(const Route*) { return false; }  // its cursor says little new, and may be written later
     // Puts the place up to which everything is settled into the route's cursor.
-    virtual void put_place(SenderRoute* route, const delivery::Position& settled) = 0;
-    virtual void save_parked_keys(SenderRoute* route) = 0;
-    virtual void saved(SenderRoute* route) = 0;  // that is committed
+    virtual void put_place(Route* route, const delivery::Position& settled) = 0;
+    virtual void save_parked_keys(Route* route) = 0;
+    virtual void saved(Route* route) = 0;  // that is committed
 
     // What people see.
     struct State {
         const char* name = nullptr;  // of eventbus.status.state, where it is not delivery's to know
         const char* words = "";      // what is wrong, in either case
-        SteadyTime retry_at = 0;     // 0: it is not tried again by a clock
+        std::int64_t retry_at = 0;   // steady time; 0: it is not tried again by a clock
     };
-    virtual State state(const SenderRoute*) { return {}; }
+    virtual State state(const Route*) { return {}; }
     // When the oldest event may have been committed that has not been handed over for the route; 0: there is none;
-    // counters::oldest_unknown.
-    virtual TimestampTz oldest_to_come(const SenderRoute*) { return 0; }
+    // counters::oldest_unknown. In PostgreSQL's microseconds.
+    virtual std::int64_t oldest_to_come(const Route*) { return 0; }
     // What its routes wait for although the broker has everything that was handed over; empty: for what comes.
     virtual const char* standstill() { return ""; }
-    virtual counters::Answer answer(const SenderRoute* route, const counters::Wanted& wanted) = 0;
+    virtual counters::Answer answer(const Route* route, const counters::Wanted& wanted) = 0;
+
+ protected:
+    ~Source() = default;
 };
 
 inline constexpr const char* state_lost = "lost";
 inline constexpr const char* state_starting = "starting";  // this one's words are no error
 inline bool is_state(const char* state, const char* which) {
-    return state != nullptr && strcmp(state, which) == 0;
+    return state != nullptr && std::strcmp(state, which) == 0;
 }
 
-Source* log_source();
-Source* wal_source();
-
-std::span<Source* const> sources();
-Source* find_source(const char* name);  // nullptr: there is none of that name
-
-}  // namespace eventbus::sender
+}  // namespace eventbus::source
