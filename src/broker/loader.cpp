@@ -1,5 +1,3 @@
-// What it is: see loader.hpp.
-// Who calls it: see loader.hpp.
 // Never: knows a protocol beyond its schemes and its module's name.
 #include "broker/loader.hpp"
 

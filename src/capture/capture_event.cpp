@@ -1,6 +1,6 @@
 // What it is: what events of changes and of DDL share: the key made of texts, and the role.
 // Who calls it: the trigger functions.
-// Never: see capture.hpp.
+// Never: gives its caller a datum that something else frees.
 #include "capture/capture_state.hpp"
 #include "intake/publish.hpp"
 #include "postgres/encoding.hpp"

@@ -1,5 +1,3 @@
-// What it is: see catalog.hpp.
-// Who calls it: see catalog.hpp.
 // Never: checks what it reads; create_broker and create_route did.
 #include "catalog/catalog.hpp"
 

@@ -1,5 +1,4 @@
-// What it is: making and finding places in the shared memory.
-// Who calls it: see shared.hpp.
+// Making and finding places in the shared memory.
 // Never: keeps the lock while it waits for anything.
 #include "counters/shared.hpp"
 

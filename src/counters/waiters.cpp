@@ -1,5 +1,3 @@
-// What it is: see waiters.hpp.
-// Who calls it: see waiters.hpp.
 // Never: holds a spinlock while it asks or wakes anybody.
 #include "counters/waiters.hpp"
 

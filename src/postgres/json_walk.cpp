@@ -1,5 +1,3 @@
-// What it is: see json_walk.hpp.
-// Who calls it: see json_walk.hpp.
 // Never: differs from PostgreSQL's to_json, but in which casts are called.
 #include "postgres/json_walk.hpp"
 

@@ -1,6 +1,6 @@
 // What it is: arrays and rows as JSON text, element by element.
 // Who calls it: json.cpp.
-// Never: see json.hpp.
+// Never: believes a value about its own type: what it is made of is looked up.
 #pragma once
 
 #include "postgres/type_json.hpp"

@@ -1,4 +1,3 @@
-// What it is: see query.hpp.
 // Who calls it: host rooms.
 // Never: swallows an error.
 #include "postgres/query.hpp"

@@ -1,5 +1,3 @@
-// What it is: see topic_index.hpp.
-// Who calls it: see topic_index.hpp.
 // Never: takes longer than the words of the topic times the places that its words so far may have led to.
 #include "router/topic_index.hpp"
 

@@ -1,6 +1,5 @@
-// What it is: what a driver that only looks asks an AMQP broker; see inquiry.hpp.
+// What a driver that only looks asks an AMQP broker; see inquiry.hpp.
 // Who calls it: the AMQP driver.
-// Never: see inquiry.hpp.
 #include "broker/amqp/amqp_inquiry.hpp"
 
 #include "broker/amqp/methods.hpp"

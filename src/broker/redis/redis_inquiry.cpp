@@ -1,6 +1,5 @@
-// What it is: what a driver that only looks asks a Redis server; see inquiry.hpp.
+// What a driver that only looks asks a Redis server; see inquiry.hpp.
 // Who calls it: the Redis driver.
-// Never: see inquiry.hpp.
 #include "broker/redis/redis_inquiry.hpp"
 
 #include "broker/redis/commands.hpp"

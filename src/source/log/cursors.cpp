@@ -1,5 +1,3 @@
-// What it is: see cursors.hpp.
-// Who calls it: see cursors.hpp.
 // Never: looks up a row by its key when it knows its place: under a held xmin every old version of the row would
 //        have to be passed.
 #include "source/log/cursors.hpp"

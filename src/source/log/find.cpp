@@ -1,5 +1,3 @@
-// What it is: see find.hpp.
-// Who calls it: see find.hpp.
 // Never: keeps a segment's lock: rotation would have to wait for the caller's transaction.
 //
 // There is no index, but ids rise along a segment, give or take what publishers did at the same time. So the place is

@@ -1,5 +1,4 @@
-// What it is: the reader: batches between two snapshots, in physical order, which is publishing order.
-// Who calls it: see reader.hpp.
+// The reader: batches between two snapshots, in physical order, which is publishing order.
 // Never: trusts a page it has not locked.
 //
 // The log has no index. Tuples are only ever added to a segment's last page (tail.cpp), so what is before the

@@ -1,4 +1,3 @@
-// What it is: see rotation.hpp.
 // Who calls it: the keeper.
 // Never: takes a segment's lock unless it is free: publishers hold theirs to the end of their transactions.
 #include "source/log/rotation.hpp"

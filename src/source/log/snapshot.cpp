@@ -1,4 +1,3 @@
-// What it is: see snapshot.hpp.
 // Who calls it: the log room.
 // Never: asks the server anything but what a snapshot says.
 #include "source/log/snapshot.hpp"

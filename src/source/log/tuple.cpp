@@ -1,4 +1,3 @@
-// What it is: see tuple.hpp.
 // Who calls it: the reader, with the page already unlocked.
 // Never: leaves anything outside the chunk's memory context.
 #include "source/log/tuple.hpp"
