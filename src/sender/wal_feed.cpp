@@ -252,7 +252,7 @@ void wal_cursor_saved(SenderRoute* route) {
 // others' WAL goes by is written again when much has: what that writes is WAL, too, and must not be enough for the next
 // time.
 static bool much_has_gone_by() {
-    const uint64 much = 1024 * 1024 + 4096 * static_cast<uint64>(list_length(wal_now.routes));
+    const uint64 much = 1024 * 1024 + 4096 * static_cast<uint64>(list_length(sender.routes));
     ListCell* cell;
     foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
