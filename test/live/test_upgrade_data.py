@@ -169,3 +169,126 @@ def test_all_that_published_in_0_1_publishes_before_in_and_after_the_update(make
     after = [entry["topic"].decode() for entry in came[-len(before):]]
     assert after == topics
     assert len({entry["id"] for entry in came}) == len(came)
+
+
+# In the update
+
+class Load:
+    """Sessions that do something again and again until the end of the block; what failed, and how long it took at most."""
+
+    def __init__(self, db):
+        self.db, self.threads, self.stopped = db, [], threading.Event()
+        self.ids, self.errors, self.slowest = [], [], 0.0
+
+    def __enter__(self):
+        return self
+
+    def add(self, turn):
+        connection = self.db.connect()
+
+        def work():
+            cursor = connection.cursor()
+            cursor.execute(PREPARED)
+            while not self.stopped.is_set():
+                begun = time.monotonic()
+                try:
+                    self.ids += turn(cursor) or []
+                except psycopg2.Error as error:
+                    connection.rollback()
+                    self.errors.append(error)
+                self.slowest = max(self.slowest, time.monotonic() - begun)
+                self.stopped.wait(0.01)  # so that delivery keeps up
+            connection.close()
+        self.threads.append(threading.Thread(target=work))
+        self.threads[-1].start()
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def published(*statements):
+    def turn(cursor):
+        ids = []
+        for sql, arguments in statements:
+            cursor.execute(sql, arguments)
+            ids += [id for (id,) in cursor.fetchall() if id is not None]
+        return ids
+    return turn
+
+
+PUBLISHED = [published(("SELECT eventbus.publish('t', '{}')", None), ("SELECT eventbus.publish_text('t', 'x', 'k')", None)),
+             published(("SELECT eventbus.publish(%s, %s::jsonb, key => %s)", ("t", "{}", "k")),
+                       ("SELECT eventbus.publish_bytes(%s, %s)", ("t", b"\x00"))),
+             published(("SELECT publishes('x')", None), ("SELECT eventbus.publish('t', to_jsonb(g)) FROM generate_series(1, 20) g", None)),
+             lambda cursor: cursor.execute("INSERT INTO item (what) VALUES ('a'); INSERT INTO whole VALUES (1)"),
+             published(("EXECUTE prepared('x')", None))]
+PREPARED = "PREPARE prepared (text) AS SELECT eventbus.publish_text('t', $1, headers => '{}')"
+
+
+def look_around(cursor):
+    """In transactions that read the tables in an order that is not the update's."""
+    for sql in ("BEGIN", "SELECT id FROM eventbus.event LIMIT 1", "SELECT count(*) FROM eventbus.dead_letter",
+                "SELECT eventbus.wait_for_delivery(1, '0')", "SELECT count(*) FROM eventbus.captured",
+                "SELECT count(*) FROM eventbus.route", "SELECT count(*) FROM eventbus.dead_letter", "COMMIT"):
+        cursor.execute(sql)
+
+
+def test_the_update_beside_publishers_and_readers(make_old, redis_server, name):
+    """No publish fails, none waits for a transaction that is open, nothing is lost or comes twice, and workers follow."""
+    db = make_old()
+    db.run(CAPTURES[:CAPTURES.index("CREATE TRIGGER publishes")].replace("id int PRIMARY KEY, what", "id serial PRIMARY KEY, what")
+           .replace("whole (id int PRIMARY KEY)", "whole (id int)"))
+    db.run("CREATE FUNCTION publishes(x text) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RETURN eventbus.publish_text('t', x); END $$")
+    db.run(OLD_ROUTE.replace("redis://127.0.0.1:1", redis_server.url).replace("stream:a", f"stream:{name}"))
+    db.run("INSERT INTO eventbus.cursor (route_id, done) SELECT id, pg_current_snapshot() FROM eventbus.route_config")
+    open_one, prepared = db.connect(autocommit=False), db.connect(autocommit=False)
+    first = [db.publish("t", n, connection=connection) for n, connection in enumerate((open_one, prepared))]
+    prepared.cursor().execute(f"PREPARE TRANSACTION '{name}'")
+    with Load(db) as publishers, Load(db) as readers:
+        for turn in PUBLISHED:
+            publishers.add(turn)
+        for _ in range(2):
+            readers.add(look_around)
+        eventually(lambda: len(publishers.ids) > 200, 60, "they publish")
+        begun = time.monotonic()
+        db.run("SET statement_timeout = '60 s'; ALTER EXTENSION pg_eventbus UPDATE")
+        took = time.monotonic() - begun
+        now = len(publishers.ids)
+        eventually(lambda: len(publishers.ids) > now + 500, 60, "they go on")
+        db.wait_status("a", 60, delivered=lambda count: count > now)
+    open_one.commit()
+    db.run(f"COMMIT PREPARED '{name}'")
+    assert not publishers.errors, publishers.errors[0]
+    assert {error.pgcode for error in readers.errors} <= {"55000"}, readers.errors[-1]
+    assert publishers.slowest < 10 and took < 30, (publishers.slowest, took)
+    everything = db.one("SELECT last_value FROM eventbus.event_id")
+    db.wait_status("a", 60, state="active", lag=lambda lag: not lag, in_flight=0)
+    came = redis_server.stream_ids(name)
+    assert len(set(came)) == len(came), "nothing twice"
+    assert set(publishers.ids) | set(first) <= set(came) and len(came) <= everything
+    captures = db.one("SELECT (SELECT count(*) FROM item) + (SELECT count(*) FROM whole)")
+    assert len(came) == len(publishers.ids) + len(first) + captures, "nothing lost"
+    for connection in (open_one, prepared):
+        connection.close()
+
+
+def test_the_update_waits_for_a_reader_and_nobody_for_the_update(make_old, cluster):
+    db, begin = make_old(), cluster.log_size()
+    reader, updater = db.connect(autocommit=False), db.connect()
+    reader.cursor().execute("SELECT * FROM eventbus.dead_letter")
+    done = threading.Thread(target=lambda: updater.cursor().execute("ALTER EXTENSION pg_eventbus UPDATE"))
+    done.start()
+    db.run("SET lock_timeout = '1 s'")
+
+    def is_told():
+        db.publish("t", 1)
+        db.run("SELECT * FROM eventbus.dead_letter")
+        return f"DETAIL:  Processes: {reader.get_backend_pid()}." in cluster.log_text(begin)
+    eventually(is_told, 60, "it says whom it waits for")
+    assert done.is_alive() and db.one("SELECT extversion FROM pg_extension WHERE extname = 'pg_eventbus'") == "0.1"
+    reader.rollback()
+    done.join(60)
+    assert db.one("SELECT extversion FROM pg_extension WHERE extname = 'pg_eventbus'") != "0.1"
+    reader.close(), updater.close()

@@ -3,38 +3,45 @@
 -- From 0.1 (commit 794d505) to 0.2. Whatever changes src/schema changes this file as well.
 -- here: 00_library.sql
 
--- All locks that this takes on tables and views at once, or none: nobody waits for us while we wait for somebody, so that
--- nobody's locks and ours go in a circle, whatever their order. Publishing takes none of them.
+-- All locks that this takes on tables and views, or none: whoever has some of them and wants others is let through, so
+-- that nobody's locks and ours go in a circle, in whichever order they are taken. Nobody waits for us longer than 0.8 s
+-- (a circle of a second would be a deadlock) while we wait for others. Publishing takes none of them.
 DO $$
 DECLARE
     lock_timeout text := pg_catalog.current_setting('lock_timeout');
+    relations pg_catalog.oid[] := ARRAY['eventbus.dead_letter_store'::pg_catalog.regclass, 'eventbus.route_config', 'eventbus.broker_config',
+                                        'eventbus.cursor', 'eventbus.ddl_capture']
+        || ARRAY(SELECT c.oid FROM pg_catalog.pg_class c
+                 WHERE c.relnamespace = 'eventbus'::pg_catalog.regnamespace AND c.relkind = 'v' ORDER BY c.relname);
+    relation pg_catalog.oid;
     begun timestamptz := pg_catalog.clock_timestamp();
     told boolean := false;
-    relation text;
+    most integer := 50;  -- ms
+    until timestamptz;
 BEGIN
     LOOP
         BEGIN
-            PERFORM pg_catalog.set_config('lock_timeout', '100ms', true);
-            LOCK TABLE eventbus.dead_letter_store, eventbus.route_config, eventbus.broker_config, eventbus.cursor, eventbus.ddl_capture
-                IN ACCESS EXCLUSIVE MODE NOWAIT;
-            -- LOCK TABLE would take what the views read as well.
-            FOR relation IN SELECT c.oid::pg_catalog.regclass FROM pg_catalog.pg_class c
-                            WHERE c.relnamespace = 'eventbus'::pg_catalog.regnamespace AND c.relkind = 'v' ORDER BY c.relname LOOP
-                EXECUTE pg_catalog.format('ALTER VIEW %s RESET (security_barrier)', relation);
+            until := pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => most / 1000.0);
+            FOREACH relation IN ARRAY relations LOOP
+                PERFORM pg_catalog.set_config('lock_timeout', greatest(1, pg_catalog.trunc(1000 * extract(epoch FROM until - pg_catalog.clock_timestamp())))
+                    || 'ms', true);
+                EXECUTE pg_catalog.format(CASE (SELECT relkind FROM pg_catalog.pg_class WHERE oid = relation)
+                    WHEN 'v' THEN 'ALTER VIEW %s RESET (security_barrier)'  -- LOCK TABLE would lock what it reads as well
+                    ELSE 'LOCK TABLE %s IN ACCESS EXCLUSIVE MODE' END, relation::pg_catalog.regclass);
             END LOOP;
             EXIT;
         EXCEPTION WHEN lock_not_available THEN
+            most := least(2 * most, 800);
             IF NOT told AND pg_catalog.clock_timestamp() - begun > '5 s' THEN
                 told := true;
                 RAISE WARNING USING MESSAGE = 'pg_eventbus waits for sessions that use its tables',
                     DETAIL = (SELECT pg_catalog.format('Processes: %s.', pg_catalog.string_agg(DISTINCT coalesce(l.pid::text, 'a prepared transaction'), ', '))
-                              FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+                              FROM pg_catalog.pg_locks l
                               WHERE l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-                              AND c.relnamespace = 'eventbus'::pg_catalog.regnamespace AND c.relkind IN ('r', 'v') AND c.relname !~ '^log_'
-                              AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()),
-                    HINT = 'Publishing goes on meanwhile, and so does this once they end their transactions.';
+                              AND l.relation = ANY (relations) AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()),
+                    HINT = 'Publishing goes on meanwhile; the update does when they end their transactions.';
             END IF;
-            PERFORM pg_catalog.pg_sleep(0.02);
+            PERFORM pg_catalog.pg_sleep(0.05);
         END;
     END LOOP;
     PERFORM pg_catalog.set_config('lock_timeout', lock_timeout, true);
