@@ -1,6 +1,6 @@
 \echo Use "ALTER EXTENSION pg_eventbus UPDATE" to load this file. \quit
 
--- From 0.1 (commit 794d505) to 0.2. Whatever changes src/schema changes this file as well.
+-- From 0.1 (commit 794d505) to 0.2. Whatever changes src/schema changes this file as well: test/lint/upgrades says where.
 -- here: 00_library.sql
 
 -- All locks that this takes on tables and views, or none: whoever has some of them and wants others is let through, so
@@ -49,6 +49,7 @@ END
 $$;
 
 -- What 0.1 wrote of a place within a batch may be one of a file that is gone: such batches begin again.
+-- instead of: CREATE TABLE eventbus.cursor 5a91cef4
 ALTER TABLE eventbus.cursor ADD COLUMN files bigint[];
 COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_0 to log_3, in which start and end are places; where a segment has another one (VACUUM FULL, TRUNCATE), or with NULL, what the batch has in it begins again';
 
@@ -57,13 +58,16 @@ ALTER TABLE eventbus.cursor ADD COLUMN wal_system bigint;
 COMMENT ON COLUMN eventbus.cursor.wal_system IS 'of a route from the WAL: system identifier of the server that wrote wal_lsn, whose slot never stands behind it; NULL, or another server (before pg_upgrade): it may';
 
 -- Brokers say where they were made. Those that 0.1 made are at home here; those that come by a dump of 0.1 are not.
+-- instead of: CREATE TABLE eventbus.broker_config 86d29db1
 ALTER TABLE eventbus.broker_config ADD COLUMN home text;
 COMMENT ON COLUMN eventbus.broker_config.home IS 'where it was made or adopted: system identifier/database/copy. Nobody delivers to one that was made elsewhere: see eventbus.adopt';
 
+-- instead of: CREATE TABLE eventbus.route_config 825b897c
 ALTER TABLE eventbus.route_config ADD COLUMN paused_at timestamptz;
 COMMENT ON COLUMN eventbus.route_config.paused_at IS 'since when it is paused';
 
 -- Dead letters of events that cannot be read as a whole.
+-- instead of: CREATE TABLE eventbus.dead_letter_store d820e358
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN incomplete boolean NOT NULL DEFAULT false;
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN headers_text text;
 
@@ -106,6 +110,7 @@ CREATE TEMPORARY TABLE publish_form AS
 
 -- here: 30_status.sql
 -- here: 31_unrouted.sql
+-- instead of: SELECT eventbus.grant_monitor c1055c22
 GRANT SELECT ON eventbus.unrouted TO pg_monitor;
 -- here: 85_grants.sql
 REVOKE ALL ON FUNCTION eventbus.grant_publisher(regrole), eventbus.revoke_publisher(regrole), eventbus.grant_operator(regrole),
@@ -139,6 +144,9 @@ REVOKE ALL ON FUNCTION eventbus.alter_broker(text, text, jsonb, boolean), eventb
     eventbus.adopt(text), eventbus.home(), eventbus.delivery_status(), eventbus.routes_for(text, text), eventbus.wait_for_route(text, interval),
     eventbus.test_broker(text), eventbus.test_route(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION eventbus.delivery_status(), eventbus.routes_for(text, text) TO pg_monitor;
+-- instead of: CREATE FUNCTION eventbus.allow ad8b361c
+-- instead of: CREATE FUNCTION eventbus.disallow 2a0ec882
+-- instead of: CREATE FUNCTION eventbus.uncapture_ddl e0a199c8
 ALTER FUNCTION eventbus.allow(regrole, text) SECURITY INVOKER;
 ALTER FUNCTION eventbus.disallow(regrole, text) SECURITY INVOKER;
 ALTER FUNCTION eventbus.uncapture_ddl() SECURITY INVOKER;
@@ -188,6 +196,7 @@ CREATE OR REPLACE VIEW eventbus.captured AS
 COMMENT ON COLUMN eventbus.captured.error IS 'what is wrong with a trigger made by hand, so that changes of its table fail; or why the condition cannot be shown now. NULL: nothing';
 
 -- DDL without what may be a secret.
+-- instead of: CREATE TABLE eventbus.ddl_capture 79228054
 ALTER TABLE eventbus.ddl_capture ADD COLUMN include_bodies boolean NOT NULL DEFAULT false;
 CREATE FUNCTION eventbus.capture_ddl(topic text DEFAULT 'ddl.{tag}', tags text DEFAULT NULL, include_bodies boolean DEFAULT false) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -224,6 +233,7 @@ FROM moved m
 WHERE d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND d.objid = m.oid
 AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = 'eventbus.publish_change'::pg_catalog.regproc;
 
+-- instead of: DO ae90abb6
 -- ALTER DEFAULT PRIVILEGES gives nobody a right on ours. What 0.1's objects were made with stands in pg_init_privs, which
 -- what an administrator has granted since does not; 0.1 itself gave only to pg_monitor.
 DO $$
