@@ -100,6 +100,20 @@ $(FAULTY): $(OBJS) $(FAULTS)
 	$(CXX) $(CXXFLAGS) $(CPPFLAGS) -shared -o $@ $^ $(LDFLAGS) $(SHLIB_LINK) \
 	  `sed -n 's/^FAULTY(\([a-zA-Z0-9_]*\),.*/-Wl,--wrap=\1/p' $(FAULTS)`
 
+# The library and a module that say that they are of another version: what runs on where files are replaced.
+OLDER_VERSION = 0.0
+OLDER = build/older/pg_eventbus.so build/older/pg_eventbus_redis.so
+TELL_VERSION = src/postgres/version.o src/processes/keeper.o src/broker/loader.o
+.PHONY: older
+older: $(OLDER)
+build/older/%.o: %.cpp
+	mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) $(CPPFLAGS) -UEVENTBUS_VERSION -DEVENTBUS_VERSION='"$(OLDER_VERSION)"' -c -o $@ $<
+build/older/pg_eventbus.so: $(filter-out $(TELL_VERSION),$(OBJS)) $(TELL_VERSION:%=build/older/%)
+	$(CXX) -shared -o $@ $^ $(LDFLAGS) $(SHLIB_LINK)
+build/older/pg_eventbus_redis.so: $(filter-out src/broker/redis/redis_module.o,$(OBJS_redis)) build/older/src/broker/redis/redis_module.o
+	$(CXX) -shared $(SANITIZED) -o $@ $^ $(LIBS_redis) -lpthread
+
 endif
 
 .PHONY: demo bench format lint unit install-modules uninstall-modules

@@ -487,7 +487,7 @@ Datum eventbus_health(PG_FUNCTION_ARGS) {
     SPI_connect();
     const bool starting = check_workers(checks);
     if (!is_our_version()) {
-        checks.put("version", "error", version_words(), version_hint);
+        checks.put("version", "error", version_words(), version_hint());
     } else if (const char* locked = locked_table({"broker_config", "route_config", "cursor", "dead_letter_store"})) {
         checks.put("tables", "error", locked, locked_table_hint);
     } else {

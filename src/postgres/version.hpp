@@ -7,11 +7,14 @@
 
 namespace eventbus {
 
-// The library may be newer than the extension: after a restart, and before ALTER EXTENSION. Then what reads its tables
-// would not find what it looks for. Between SPI_connect and SPI_finish.
+// The library may be newer than the extension: after a restart, and before ALTER EXTENSION. Or older, where the server
+// went on while its files were replaced. Then what reads its tables would not find what it looks for. These are called
+// between SPI_connect and SPI_finish.
 bool is_our_version();
 const char* version_words();
-inline constexpr const char* version_hint = "Run ALTER EXTENSION pg_eventbus UPDATE.";
+const char* version_hint();
+// Whether a version of the extension (numbers with dots) is of a later release than the library.
+bool is_newer_than_library(const char* version);
 // Raises an error (55000, object_not_in_prerequisite_state) where it is not: "pg_eventbus cannot ... before its
 // update".
 void need_our_version(const char* to_do);

@@ -7,6 +7,7 @@
 #include "postgres/home.hpp"
 #include "postgres/query.hpp"
 #include "postgres/steady.hpp"
+#include "postgres/version.hpp"
 #include "processes/process.hpp"
 #include "processes/sleep.hpp"
 #include "processes/upkeep.hpp"
@@ -186,7 +187,9 @@ void tell_version(const Brokers& brokers) {
                 (errmsg("pg_eventbus: events of database %s wait: its extension is version %s, the server's library %s",
                         brokers.database, brokers.version, EVENTBUS_VERSION),
                  errdetail("Publishing goes on. No sender runs, and the log is not rotated, until the two agree."),
-                 errhint("Run ALTER EXTENSION pg_eventbus UPDATE in that database.")));
+                 is_newer_than_library(brokers.version)
+                     ? errhint("Install that version of pg_eventbus, where that is not done, and restart the server.")
+                     : errhint("Run ALTER EXTENSION pg_eventbus UPDATE in that database.")));
     if (brokers.version == nullptr && told)
         ereport(LOG, (errmsg("pg_eventbus: the extension of database %s is version %s now; delivery goes on",
                              brokers.database, EVENTBUS_VERSION)));

@@ -1,7 +1,3 @@
-\echo Use "CREATE EXTENSION pg_eventbus" to load this file. \quit
-
-CREATE SCHEMA eventbus;
-COMMENT ON SCHEMA eventbus IS 'pg_eventbus: events that are delivered to brokers once their transaction has committed';
 
 -- The log: insert-only segments, used in turn and truncated. No index, no constraint, no vacuum: nothing in them is
 -- ever updated or deleted. Columns up to published_at are read from the raw tuple (src/source/log/reader.cpp); the first eight

@@ -62,8 +62,8 @@ class Installation:
         shutil.copyfile(path, place)
         os.chmod(place, 0o755)
 
-    def put_script(self, path):
-        """Another version of an extension's SQL beside those that the real one has."""
+    def put_script(self, path, name=None):
+        """Another version of an extension's SQL, or of its control file, beside those that the real one has."""
         place = os.path.join(self.own_scripts, "extension")
         if os.path.islink(place):
             real = os.path.realpath(place)
@@ -71,8 +71,11 @@ class Installation:
             os.mkdir(place)
             for entry in os.listdir(real):
                 os.symlink(os.path.join(real, entry), os.path.join(place, entry))
+        place = os.path.join(place, name or os.path.basename(path))
+        if os.path.islink(place):
+            os.unlink(place)
         shutil.copy(path, place)
-        os.chmod(os.path.join(place, os.path.basename(path)), 0o644)
+        os.chmod(place, 0o644)
 
     def path(self, protocol):
         return os.path.join(self.own, f"pg_eventbus_{protocol}.so")

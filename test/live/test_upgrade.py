@@ -262,9 +262,34 @@ WHAT_THERE_IS = {
     "order": """SELECT c.relname::text, array_agg(a.attname::text ORDER BY a.attnum)
         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         WHERE relnamespace = 'eventbus'::regnamespace AND (relkind = 'v' OR relname ~ '^log_[0-9]') GROUP BY 1""",
-    "triggers": """SELECT tgrelid::regclass::text, CASE WHEN tgisinternal THEN tgfoid::regproc::text ELSE pg_get_triggerdef(t.oid) END, tgenabled
+    "storage": """SELECT c.relname::text, a.attname::text, a.attstorage, a.attcompression, a.attstattarget, a.attgenerated, a.attacl::text,
+            (SELECT array_agg(o ORDER BY o) FROM unnest(a.attoptions) o WHERE o NOT LIKE 'pg_attver=%')::text  -- minors' own
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE relnamespace = 'eventbus'::regnamespace AND relkind IN ('r', 'v')""",
+    "tables": """SELECT c.relname::text, t.reloptions::text, c.relreplident, c.relrowsecurity, c.relowner::regrole::text, c.reltablespace, x.amname::text,
+            (SELECT array_agg(indexrelid::regclass::text || indisunique || indisclustered || indisvalid ORDER BY 1) FROM pg_index WHERE indrelid = c.oid)::text
+        FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid LEFT JOIN pg_am x ON x.oid = c.relam
+        WHERE c.relnamespace = 'eventbus'::regnamespace""",
+    "sequences": """SELECT seqrelid::regclass::text, seqtypid::regtype::text, seqstart, seqincrement, seqmax, seqmin, seqcache, seqcycle,
+            (SELECT refobjid::regclass::text || refobjsubid || deptype::text FROM pg_depend d WHERE d.objid = seqrelid AND d.deptype IN ('a', 'i'))
+        FROM pg_sequence""",
+    "triggers": """SELECT tgrelid::regclass::text, CASE WHEN tgisinternal THEN tgfoid::regproc::text ELSE pg_get_triggerdef(t.oid) END, tgenabled,
+            obj_description(t.oid, 'pg_trigger')
         FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace = 'eventbus'::regnamespace""",
-    "constraints": "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'eventbus'::regnamespace",
+    "constraints": """SELECT conrelid::regclass::text, conname::text, contype, convalidated, condeferrable, pg_get_constraintdef(oid),
+            obj_description(oid, 'pg_constraint')
+        FROM pg_constraint WHERE connamespace = 'eventbus'::regnamespace""",
+    "more of functions": """SELECT p.oid::regprocedure::text, prokind, proowner::regrole::text, procost, prorows, proleakproof, proretset,
+            proargmodes::text, proargnames::text, prolang, prosupport::text, pronargdefaults FROM pg_proc p WHERE pronamespace = 'eventbus'::regnamespace""",
+    "schema": """SELECT nspowner::regrole::text, nspacl::text, obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = 'eventbus'""",
+    "members": """SELECT pg_describe_object(classid, objid, objsubid) FROM pg_depend
+        WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_eventbus') AND deptype = 'e'""",
+    "what dumps leave out": """SELECT pg_describe_object(classoid, objoid, objsubid), privtype,
+            (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(initprivs) a)::text
+        FROM pg_init_privs LEFT JOIN pg_class c ON c.oid = objoid AND classoid = 'pg_class'::regclass
+        WHERE privtype = 'e'  -- what an owner has by himself says nothing
+        AND (c.oid IS NULL OR NOT (initprivs @> acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner)
+                                   AND initprivs <@ acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner)))""",
     "event triggers": """SELECT evtname::text, evtevent::text, evtfoid::regproc::text, evtenabled, evttags::text, obj_description(oid, 'pg_event_trigger')
         FROM pg_event_trigger""",
     "extension": """SELECT extversion, obj_description(oid, 'pg_extension'),
@@ -279,6 +304,29 @@ def test_the_update_makes_what_creation_makes(make_old, make_database):
         after, fresh = (sorted(map(str, database.run(query))) for database in (old, new))
         assert len(fresh) > 0
         assert after == fresh, what
+
+
+DIFFERENCES = ["ALTER TABLE eventbus.cursor SET (fillfactor = 60)", "ALTER TABLE eventbus.log_0 SET (toast.autovacuum_enabled = on)",
+               "ALTER TABLE eventbus.log_1 ALTER payload_text SET STORAGE EXTENDED", "ALTER TABLE eventbus.cursor ALTER key SET NOT NULL",
+               "ALTER TABLE eventbus.cursor ALTER retries SET DEFAULT 1", "DROP INDEX eventbus.route_config_broker_id",
+               "ALTER TABLE eventbus.route_config RENAME CONSTRAINT route_config_name_key TO other",
+               "ALTER SEQUENCE eventbus.log_generation CACHE 5", "ALTER FUNCTION eventbus.health() COST 5", "ALTER FUNCTION eventbus.health() STRICT",
+               "GRANT SELECT ON eventbus.event TO pg_monitor", "REVOKE EXECUTE ON FUNCTION eventbus.health() FROM pg_monitor",
+               "COMMENT ON COLUMN eventbus.status.lag IS 'other'", "COMMENT ON TRIGGER gone ON eventbus.route_config IS 'other'",
+               "ALTER TABLE eventbus.route_config DISABLE TRIGGER gone", "ALTER EVENT TRIGGER eventbus_follow_dropped DISABLE",
+               "ALTER EXTENSION pg_eventbus DROP VIEW eventbus.status", "DELETE FROM pg_init_privs WHERE objoid = 'eventbus.status'::regclass",
+               "UPDATE pg_extension SET extconfig = extconfig[1:2], extcondition = extcondition[1:2] WHERE extname = 'pg_eventbus'"]
+
+
+def test_the_comparison_sees_each_difference(make_database):
+    db = make_database()
+    everything = lambda: [sorted(map(str, db.run(query))) for query in WHAT_THERE_IS.values()]  # noqa: E731
+    whole = everything()
+    for sql in DIFFERENCES:
+        db.run("BEGIN")
+        db.run(sql)
+        assert everything() != whole, sql
+        db.run("ROLLBACK")
 
 
 @pytest.fixture

@@ -1,8 +1,55 @@
 \echo Use "ALTER EXTENSION pg_eventbus UPDATE" to load this file. \quit
 
--- From 0.1 (commit 794d505) to 0.2. Whatever changes src/schema changes this file as well.
+-- From 0.1 (commit 794d505) to 0.2. Whatever changes src/schema changes this file as well: test/lint/upgrades says where.
+-- here: 00_library.sql
+
+-- All locks that this takes on tables and views, or none: whoever has some of them and wants others is let through, so
+-- that nobody's locks and ours go in a circle, in whichever order they are taken. Nobody waits for us longer than 0.8 s
+-- (a circle of a second would be a deadlock) while we wait for others. Publishing takes none of them.
+DO $$
+DECLARE
+    lock_timeout text := pg_catalog.current_setting('lock_timeout');
+    relations pg_catalog.oid[] := ARRAY['eventbus.dead_letter_store'::pg_catalog.regclass, 'eventbus.route_config', 'eventbus.broker_config',
+                                        'eventbus.cursor', 'eventbus.ddl_capture']
+        || ARRAY(SELECT c.oid FROM pg_catalog.pg_class c
+                 WHERE c.relnamespace = 'eventbus'::pg_catalog.regnamespace AND c.relkind = 'v' ORDER BY c.relname);
+    relation pg_catalog.oid;
+    begun timestamptz := pg_catalog.clock_timestamp();
+    told boolean := false;
+    most integer := 50;  -- ms
+    until timestamptz;
+BEGIN
+    LOOP
+        BEGIN
+            until := pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => most / 1000.0);
+            FOREACH relation IN ARRAY relations LOOP
+                PERFORM pg_catalog.set_config('lock_timeout', greatest(1, pg_catalog.trunc(1000 * extract(epoch FROM until - pg_catalog.clock_timestamp())))
+                    || 'ms', true);
+                EXECUTE pg_catalog.format(CASE (SELECT relkind FROM pg_catalog.pg_class WHERE oid = relation)
+                    WHEN 'v' THEN 'ALTER VIEW %s RESET (security_barrier)'  -- LOCK TABLE would lock what it reads as well
+                    ELSE 'LOCK TABLE %s IN ACCESS EXCLUSIVE MODE' END, relation::pg_catalog.regclass);
+            END LOOP;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            most := least(2 * most, 800);
+            IF NOT told AND pg_catalog.clock_timestamp() - begun > '5 s' THEN
+                told := true;
+                RAISE WARNING USING MESSAGE = 'pg_eventbus waits for sessions that use its tables',
+                    DETAIL = (SELECT pg_catalog.format('Processes: %s.', pg_catalog.string_agg(DISTINCT coalesce(l.pid::text, 'a prepared transaction'), ', '))
+                              FROM pg_catalog.pg_locks l
+                              WHERE l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+                              AND l.relation = ANY (relations) AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()),
+                    HINT = 'Publishing goes on meanwhile; the update does when they end their transactions.';
+            END IF;
+            PERFORM pg_catalog.pg_sleep(0.05);
+        END;
+    END LOOP;
+    PERFORM pg_catalog.set_config('lock_timeout', lock_timeout, true);
+END
+$$;
 
 -- What 0.1 wrote of a place within a batch may be one of a file that is gone: such batches begin again.
+-- instead of: CREATE TABLE eventbus.cursor 5a91cef4
 ALTER TABLE eventbus.cursor ADD COLUMN files bigint[];
 COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_0 to log_3, in which start and end are places; where a segment has another one (VACUUM FULL, TRUNCATE), or with NULL, what the batch has in it begins again';
 
@@ -11,13 +58,16 @@ ALTER TABLE eventbus.cursor ADD COLUMN wal_system bigint;
 COMMENT ON COLUMN eventbus.cursor.wal_system IS 'of a route from the WAL: system identifier of the server that wrote wal_lsn, whose slot never stands behind it; NULL, or another server (before pg_upgrade): it may';
 
 -- Brokers say where they were made. Those that 0.1 made are at home here; those that come by a dump of 0.1 are not.
+-- instead of: CREATE TABLE eventbus.broker_config 86d29db1
 ALTER TABLE eventbus.broker_config ADD COLUMN home text;
 COMMENT ON COLUMN eventbus.broker_config.home IS 'where it was made or adopted: system identifier/database/copy. Nobody delivers to one that was made elsewhere: see eventbus.adopt';
 
+-- instead of: CREATE TABLE eventbus.route_config 825b897c
 ALTER TABLE eventbus.route_config ADD COLUMN paused_at timestamptz;
 COMMENT ON COLUMN eventbus.route_config.paused_at IS 'since when it is paused';
 
 -- Dead letters of events that cannot be read as a whole.
+-- instead of: CREATE TABLE eventbus.dead_letter_store d820e358
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN incomplete boolean NOT NULL DEFAULT false;
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN headers_text text;
 
@@ -60,6 +110,7 @@ CREATE TEMPORARY TABLE publish_form AS
 
 -- here: 30_status.sql
 -- here: 31_unrouted.sql
+-- instead of: SELECT eventbus.grant_monitor c1055c22
 GRANT SELECT ON eventbus.unrouted TO pg_monitor;
 -- here: 85_grants.sql
 REVOKE ALL ON FUNCTION eventbus.grant_publisher(regrole), eventbus.revoke_publisher(regrole), eventbus.grant_operator(regrole),
@@ -93,6 +144,9 @@ REVOKE ALL ON FUNCTION eventbus.alter_broker(text, text, jsonb, boolean), eventb
     eventbus.adopt(text), eventbus.home(), eventbus.delivery_status(), eventbus.routes_for(text, text), eventbus.wait_for_route(text, interval),
     eventbus.test_broker(text), eventbus.test_route(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION eventbus.delivery_status(), eventbus.routes_for(text, text) TO pg_monitor;
+-- instead of: CREATE FUNCTION eventbus.allow ad8b361c
+-- instead of: CREATE FUNCTION eventbus.disallow 2a0ec882
+-- instead of: CREATE FUNCTION eventbus.uncapture_ddl e0a199c8
 ALTER FUNCTION eventbus.allow(regrole, text) SECURITY INVOKER;
 ALTER FUNCTION eventbus.disallow(regrole, text) SECURITY INVOKER;
 ALTER FUNCTION eventbus.uncapture_ddl() SECURITY INVOKER;
@@ -142,6 +196,7 @@ CREATE OR REPLACE VIEW eventbus.captured AS
 COMMENT ON COLUMN eventbus.captured.error IS 'what is wrong with a trigger made by hand, so that changes of its table fail; or why the condition cannot be shown now. NULL: nothing';
 
 -- DDL without what may be a secret.
+-- instead of: CREATE TABLE eventbus.ddl_capture 79228054
 ALTER TABLE eventbus.ddl_capture ADD COLUMN include_bodies boolean NOT NULL DEFAULT false;
 CREATE FUNCTION eventbus.capture_ddl(topic text DEFAULT 'ddl.{tag}', tags text DEFAULT NULL, include_bodies boolean DEFAULT false) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -178,6 +233,7 @@ FROM moved m
 WHERE d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND d.objid = m.oid
 AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = 'eventbus.publish_change'::pg_catalog.regproc;
 
+-- instead of: DO ae90abb6
 -- ALTER DEFAULT PRIVILEGES gives nobody a right on ours. What 0.1's objects were made with stands in pg_init_privs, which
 -- what an administrator has granted since does not; 0.1 itself gave only to pg_monitor.
 DO $$
