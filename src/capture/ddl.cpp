@@ -228,7 +228,8 @@ Datum eventbus_publish_ddl(PG_FUNCTION_ARGS) {
     // The one who runs the command need not be allowed to read our tables.
     const Caller caller = become(capture_functions().owner, SECURITY_RESTRICTED_OPERATION);
     SPI_connect();
-    // The table of 0.1, which it is until ALTER EXTENSION, has no include_bodies; the update's own commands come here, too.
+    // The table of 0.1, which it is until ALTER EXTENSION, has no include_bodies; the update's own commands come here,
+    // too.
     run_query(
         "SELECT topic, tags, coalesce((to_jsonb(d) ->> 'include_bodies')::boolean, false) FROM eventbus.ddl_capture d");
     if (SPI_processed == 1) {

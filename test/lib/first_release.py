@@ -7,7 +7,6 @@ import os
 import re
 
 import psycopg2
-import psycopg2.extras
 
 from processes import eventually
 

@@ -1,5 +1,5 @@
-# What it is: what 0.1 left behind (events, a batch half delivered, a parked key, dead letters, a paused route, captures, grants)
-# under the library that follows it: before ALTER EXTENSION UPDATE, in it, and after it.
+# What it is: what 0.1 left behind (a half delivered batch, a parked key, dead letters, captures, grants) under the next library:
+# before ALTER EXTENSION UPDATE, in it, and after it.
 # Who calls it: pytest.
 # Never: takes what a later version makes for what 0.1 left: test/data/0.1.json is 0.1's own (scripts/keep-release).
 import os
@@ -285,10 +285,50 @@ def test_the_update_waits_for_a_reader_and_nobody_for_the_update(make_old, clust
     def is_told():
         db.publish("t", 1)
         db.run("SELECT * FROM eventbus.dead_letter")
-        return f"DETAIL:  Processes: {reader.get_backend_pid()}." in cluster.log_text(begin)
+        return re.search(rf"DETAIL:  Processes: .*\b{reader.get_backend_pid()}\b", cluster.log_text(begin))  # and who has just read
     eventually(is_told, 60, "it says whom it waits for")
     assert done.is_alive() and db.one("SELECT extversion FROM pg_extension WHERE extname = 'pg_eventbus'") == "0.1"
     reader.rollback()
     done.join(60)
     assert db.one("SELECT extversion FROM pg_extension WHERE extname = 'pg_eventbus'") != "0.1"
     reader.close(), updater.close()
+
+
+RIGHTS = """SELECT o.what, a.grantee::regrole::text, a.privilege_type, a.is_grantable
+            FROM (SELECT p.oid::regprocedure::text AS what, proacl AS acl, proowner AS owner FROM pg_proc p
+                  WHERE pronamespace = 'eventbus'::regnamespace
+                  UNION ALL SELECT c.oid::regclass::text, relacl, relowner FROM pg_class c WHERE relnamespace = 'eventbus'::regnamespace
+                  UNION ALL SELECT nspname::text, nspacl, nspowner FROM pg_namespace WHERE nspname = 'eventbus') o,
+                 aclexplode(o.acl) a WHERE a.grantee <> o.owner AND a.grantee <> 'pg_monitor'::regrole"""
+OWNERS = """SELECT DISTINCT proowner::regrole::text FROM pg_proc WHERE pronamespace = 'eventbus'::regnamespace
+            UNION SELECT relowner::regrole::text FROM pg_class WHERE relnamespace = 'eventbus'::regnamespace
+            UNION SELECT evtowner::regrole::text FROM pg_event_trigger
+            UNION SELECT extowner::regrole::text FROM pg_extension WHERE extname = 'pg_eventbus'"""
+
+
+def test_what_was_granted_in_0_1_is_granted_after_the_update_and_in_a_dump(make_old, make_database, cluster, name):
+    """Whoever of the superusers runs the update, what it makes is the extension's owner's."""
+    db = make_old()
+    db.run("CREATE ROLE publishes_1; CREATE ROLE operates_1; CREATE ROLE other_superuser SUPERUSER LOGIN")
+    try:
+        db.run("GRANT USAGE ON SCHEMA eventbus TO publishes_1, operates_1")
+        db.run("GRANT EXECUTE ON FUNCTION eventbus.publish(text, jsonb, text, jsonb), eventbus.publish_wal TO publishes_1")
+        db.run("GRANT EXECUTE ON FUNCTION eventbus.create_route, eventbus.redeliver, eventbus.health TO operates_1 WITH GRANT OPTION")
+        db.run("GRANT SELECT ON eventbus.status, eventbus.event, eventbus.dead_letter, eventbus.log_0 TO operates_1")
+        before = set(db.run(RIGHTS))
+        updater = Database(cluster, db.name, extension=False, create=False, user="other_superuser")
+        updater.run("ALTER EXTENSION pg_eventbus UPDATE")
+        assert updater.one("SELECT current_user || current_setting('role')") == "other_superusernone"
+        updater.connection.close()
+        after = set(db.run(RIGHTS))
+        assert len(before) > 8 and before <= after, before - after
+        assert db.run(OWNERS) == [("postgres",)]
+        copy = make_database("copy", extension=False)
+        path = os.path.join(cluster.directory, f"{name}.dump")
+        cluster.program("pg_dump", "-Fc", "-f", path, "-d", db.name)
+        cluster.program("pg_restore", "-d", copy.name, path)
+        assert set(copy.run(RIGHTS)) == after
+    finally:
+        for database in (db, *([copy] if "copy" in locals() else [])):
+            database.run("DROP OWNED BY publishes_1, operates_1")
+        db.run("DROP ROLE publishes_1, operates_1, other_superuser")  # nothing is the latter's

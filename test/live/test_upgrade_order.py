@@ -151,9 +151,8 @@ def test_0_1_itself_with_new_files_a_restart_and_the_update(first):
         for route in ("out", "parked"):
             db.run("SELECT pg_terminate_backend(%s)", db.sender(route))
         redis.start()
-        for route in ("out", "parked"):
-            db.wait_status(route, 60, last_error=lambda text: text and "is of another version" in text)
-        server.wait_log("WARNING:  pg_eventbus: .*is of another version", begin)
+        for module in ("redis", "amqp"):
+            server.wait_log(f"(WARNING|ERROR):  .*the {module} module of pg_eventbus is of another version", begin, 60)
         state.out += [db.publish("shop.new_files", 2)]
         stays(lambda: first_release.nothing_has_come(state, redis), 2, "they wait for the restart")
 

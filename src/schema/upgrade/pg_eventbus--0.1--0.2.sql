@@ -3,6 +3,12 @@
 -- From 0.1 (commit 794d505) to 0.2. Whatever changes src/schema changes this file as well: test/lint/upgrades says where.
 -- here: 00_library.sql
 
+-- What this makes is the extension's owner's, whichever superuser runs it: they may be dropped one day, or lose that.
+SELECT pg_catalog.set_config('pg_eventbus_update.role', pg_catalog.current_setting('role'), true);
+SELECT pg_catalog.set_config('role', r.rolname, true)
+FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_roles r ON r.oid = e.extowner
+WHERE e.extname = 'pg_eventbus' AND r.rolsuper AND r.rolname <> current_user;
+
 -- All locks that this takes on tables and views, or none: whoever has some of them and wants others is let through, so
 -- that nobody's locks and ours go in a circle, in whichever order they are taken. Nobody waits for us longer than 0.8 s
 -- (a circle of a second would be a deadlock) while we wait for others. Publishing takes none of them.
@@ -334,3 +340,4 @@ DROP FUNCTION eventbus.route_status();
 DROP FUNCTION eventbus.alter_broker(text, text, jsonb);
 DROP FUNCTION eventbus.alter_route(text, text, text, jsonb);
 DROP TABLE pg_temp.publish_form;
+SELECT pg_catalog.set_config('role', pg_catalog.current_setting('pg_eventbus_update.role'), true);
