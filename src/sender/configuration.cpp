@@ -135,8 +135,8 @@ bool is_valid(const catalog::Route& from) {
     std::string_view options = to_utf8_or_marks(from.options);
     GuestError error;
     catch_guest(error, [&] {
-        router::Route(static_cast<std::uint32_t>(from.id), std::string(name), destination, topics, options,
-                      *sender.module);
+        const router::Route tried(static_cast<std::uint32_t>(from.id), std::string(name), destination, topics, options,
+                                  *sender.module);
         if (find_source(from.source) == nullptr) throw BadInput("its source is not known here");
     });
     if (error.kind == GuestError::Kind::none) return true;

@@ -17,7 +17,7 @@ struct Route : source::Route {};
 // A sender in memory. What it has not written down when it dies, the next one does not know.
 class Host {
  public:
-    Host(Disk& disk, World& world, std::vector<std::int32_t> ids)
+    Host(Disk& disk, World& world, const std::vector<std::int32_t>& ids)
         : world_(world), memory(disk, world.dispatcher), sources_{&memory} {
         std::vector<source::Route*> fresh;
         for (const auto id : ids) {
