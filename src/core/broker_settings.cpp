@@ -1,4 +1,4 @@
-// What it is: the reader of broker options and password files; see settings.hpp.
+// What it is: the reader of broker options and password files; see broker_settings.hpp.
 // Who calls it: create_broker and alter_broker (to check), the sender (to connect).
 // Never: prints a password, or reads more of a file than a password can be long.
 #include "core/broker_settings.hpp"

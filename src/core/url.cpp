@@ -1,4 +1,4 @@
-// What it is: the parser and the redactor of broker URLs; see settings.hpp.
+// What it is: the parser and the redactor of broker URLs; see broker_settings.hpp.
 // Who calls it: create_broker, the sender, the drivers' checks.
 // Never: quotes a URL in an error, for it may hold a password.
 #include <sys/un.h>

@@ -54,7 +54,7 @@ class RouteQueue {
     void lent();                                                // the feed has grown
     std::uint64_t leave_out(const std::vector<Place>& chunks);  // their begins; returns how many were not settled
 
-    // Detours, of the route (detour.cpp)
+    // Detours, of the route (parked_key.cpp)
     bool waits_for_refused() const;  // that is its oldest event
     bool is_stuck(bool starved);     // so for long, while others are delivered
     Detour part();                   // with what makes it stuck

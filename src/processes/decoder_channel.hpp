@@ -1,5 +1,5 @@
 // What it is: the shared memory between a sender and its decoder: what is asked for, and a queue of what was found.
-// Who calls it: decoder.cpp at one end, wal_source.cpp at the other.
+// Who calls it: wal_decoder.cpp at one end, wal_decoding.cpp at the other.
 // Never: outlives either of the two: who is left finds the other one gone.
 #pragma once
 

@@ -7,7 +7,7 @@
 //                                   keeper that leaves at once where there is no extension
 //   CREATE EXTENSION commits        the database is marked (wake.cpp), a keeper starts; aborts: nothing
 //   DROP EXTENSION commits          the keeper is woken, stops its senders and leaves; aborts: it goes on
-//   CREATE DATABASE … TEMPLATE x    x's workers leave for as long as the command runs (suspend.cpp), and come back
+//   CREATE DATABASE … TEMPLATE x    x's workers leave for as long as the command runs (utility_hook.cpp), and come back
 //                                   whether it commits or aborts; the new database is looked at
 //   DROP DATABASE x, ALTER … RENAME the same; after a commit of the drop nothing comes back
 //   a keeper dies                   it is started again, also when it had not looked yet; with back-off where nobody

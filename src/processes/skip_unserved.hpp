@@ -12,7 +12,7 @@ namespace eventbus::processes {
 void skip_unserved(int64 before, bool (*is_served)(int32 broker_id), counters::Room* room);
 // The same for one route, between SPI_connect and SPI_finish; nobody else writes its cursors.
 void skip_route(int32 route_id, const char* topics, int64 before);
-// Whether the patterns match. Memory that the look at them did not get counts as a match: an event too much is counted.
+// Whether the patterns match; true where there is no memory to find out.
 bool matches(const router::TopicFilter* filter, std::string_view topic);
 
 }  // namespace eventbus::processes

@@ -48,8 +48,7 @@ SavedDetour said_by(const log::Cursor& cursor, const log::Ids& settled) {
 
 bool begin_detour(SenderRoute* route) {
     if (is_skipping()) return false;  // when that is over
-    delivery::RouteStatus status =
-        call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id)); });
+    delivery::RouteStatus status = status_of(route);
     // Its stream begins where the route's is, for what the route has settled since it came there is not to come again.
     SenderDetour* detour =
         make_detour(route, next_number(log_of(route)->detours),

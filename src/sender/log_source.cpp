@@ -77,15 +77,12 @@ class LogSource final : public Source {
         log_now.parked = NIL;
     }
     void place(std::span<source::Route* const> fresh) override {
-        List* routes = NIL;
-        for (source::Route* one : fresh) {
-            auto* route = of_sender(one);
+        for (source::Route* route : fresh) {
             auto* feed = static_cast<LogRoute*>(MemoryContextAllocZero(sender.memory, sizeof(LogRoute)));
-            feed->first_generation = route->stored.cursor.first_generation;
+            feed->first_generation = of_sender(route)->stored.cursor.first_generation;
             route->feed = feed;
-            routes = lappend(routes, route);
         }
-        place_routes(routes);
+        place_routes(fresh);
     }
     delivery::StreamId stream_of(const source::Route* route) override { return log_of(route)->stream->id; }
     void load_parked_keys(source::Route* route) override {

@@ -129,7 +129,7 @@ void free_takers(LogStream* stream);
 // log_streams.cpp: which route reads on which stream.
 LogStream* make_stream(log::Reader* reader);
 // Gives routes that have just been loaded their streams.
-void place_routes(List* fresh);
+void place_routes(std::span<source::Route* const> fresh);
 // Lets routes that have delivered all leave a stream that another route fills, and joins streams that have met.
 void arrange_streams();
 bool is_skipping();  // some stream is

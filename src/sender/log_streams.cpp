@@ -212,12 +212,11 @@ void forget_from(log::Cursor** from, const log::Cursor& place) {
     ++log_now.arranged;
 }
 
-void place_routes(List* fresh) {
-    auto** cursors = static_cast<const log::Cursor**>(palloc(sizeof(void*) * (list_length(fresh) + 1)));
+void place_routes(std::span<source::Route* const> fresh) {
+    auto** cursors = static_cast<const log::Cursor**>(palloc(sizeof(void*) * (fresh.size() + 1)));
     List* others = NIL;
-    ListCell* cell;
-    foreach (cell, fresh) {
-        auto* route = static_cast<SenderRoute*>(lfirst(cell));
+    for (source::Route* one : fresh) {
+        SenderRoute* route = of_sender(one);
         if (LogStream* stream = stream_behind(route->stored.cursor)) {
             place_at(route, stream, route->stored.cursor);
         } else {
@@ -227,6 +226,7 @@ void place_routes(List* fresh) {
     }
     if (others == NIL) return;
     LogStream* stream = open_together(cursors, list_length(others));
+    ListCell* cell;
     foreach (cell, others) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         place_at(route, stream, route->stored.cursor);

@@ -233,7 +233,6 @@ struct Round {
 
 void run() {
     Round round;
-    broker::Ready ready;
     sender.configuration = sender.place->configuration - 1;
     for (;;) {
         if (processes::stop_requested() || sender.begin_again) leave();
@@ -244,9 +243,8 @@ void run() {
             publish_status();
         }
 
-        round.ready = ready;
         const bool more = source::run_round(round, sources());
-        ready = sleep_until_work(more ? 0 : idle_time(round.save_due, round.show_due, round.again_due));
+        round.ready = sleep_until_work(more ? 0 : idle_time(round.save_due, round.show_due, round.again_due));
     }
 }
 

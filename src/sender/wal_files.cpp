@@ -1,5 +1,5 @@
 // What it is: what routes from the WAL and their detours have no room for in memory: their files.
-// Who calls it: wal_feed.cpp, wal_detours.cpp, wal_source.cpp.
+// Who calls it: wal_feed.cpp, wal_parked_keys.cpp, wal_decoding.cpp.
 // Never: lets a file that cannot be written or read cost more than the route, or the detour, whose it is.
 //
 // A file holds nothing that the slot does not hold as well: a cursor, and with it the slot, stands before what has not

@@ -1,5 +1,5 @@
 // What it is: detours of routes from the WAL: a key that the broker refuses for long goes on beside its route.
-// Who calls it: wal_feed.cpp, detours.cpp for their beginning, ledger.cpp for their rows.
+// Who calls it: wal_feed.cpp as events come; WalSource for their beginning and their rows.
 // Never: reads the WAL: a detour is given what its route is lent, and after a restart what its route is past.
 #pragma once
 

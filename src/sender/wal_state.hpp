@@ -1,5 +1,5 @@
 // What it is: what a sender's routes from the WAL have in common: the decoder, and why there is none.
-// Who calls it: wal_feed.cpp, wal_source.cpp and wal_lent.cpp.
+// Who calls it: wal_feed.cpp, wal_decoding.cpp, wal_chunks.cpp, wal_files.cpp and wal_source.cpp.
 // Never: is seen by others.
 #pragma once
 

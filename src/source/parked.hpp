@@ -7,9 +7,6 @@
 // again; what is written down of it goes when the route's cursor has passed the place where that was.
 #pragma once
 
-#include <span>
-#include <vector>
-
 #include "delivery/dispatcher.hpp"
 
 namespace eventbus::source {

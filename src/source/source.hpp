@@ -1,11 +1,10 @@
 // What it is: a source of events, as a sender sees it: the log, the WAL, and whatever else there may be.
 // Who calls it: the sender: round.hpp says when; and its parts for one route.
-// Never: blocks, or ends the sender for what one event, route or file did; nobody else knows which source a route has.
+// Never: blocks, or ends the sender for what one event, route or file did; nothing else of the sender knows which source a route has.
 //
 // A source hands chunks of events to the dispatcher, on streams of its own choice, in its own order. It keeps a place
 // for each route, in the columns of eventbus.cursor that are its own, and resumes there after a restart. A route that
-// is stalled delays no other one, and does not make memory grow. To add one: a class in a folder of its own beside this
-// file, and a line in sender/sources.cpp.
+// is stalled delays no other one, and does not make memory grow. CONTRIBUTING.md says how to add one.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 # What it is: another revision of this tree, built and installed in a copy of PostgreSQL under build/.
-# Who calls it: scripts/soak --with, scripts/keep-0.1, the long form of test_upgrade_real.py.
+# Who calls it: scripts/soak --with, scripts/keep-release, the long form of test_upgrade_order.py.
 # Never: touches this tree's build, or an installation that is not its own; builds a revision twice.
 import os
 import shutil

@@ -126,6 +126,16 @@ def make_database(cluster, name, log_from_here):
 
 
 @pytest.fixture
+def make_old(make_database):
+    """The same with 0.1 of the extension, where the cluster's installation has its SQL."""
+    def make(suffix=""):
+        database = make_database(suffix, extension=False)
+        database.run("CREATE EXTENSION pg_eventbus VERSION '0.1'")
+        return database
+    return make
+
+
+@pytest.fixture
 def db(make_database):
     """A fresh database with the extension."""
     return make_database()

@@ -234,15 +234,6 @@ def cluster():
             yield server
 
 
-@pytest.fixture
-def make_old(make_database):
-    def make(suffix=""):
-        database = make_database(suffix, extension=False)
-        database.run("CREATE EXTENSION pg_eventbus VERSION '0.1'")
-        return database
-    return make
-
-
 WHAT_THERE_IS = {
     "functions": """SELECT p.oid::regprocedure::text, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), prosrc, probin,
             provolatile, proparallel, proisstrict, prosecdef, proconfig::text, obj_description(p.oid, 'pg_proc'),

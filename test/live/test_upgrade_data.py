@@ -31,15 +31,6 @@ def cluster(installation):
         yield server
 
 
-@pytest.fixture
-def make_old(make_database):
-    def make(suffix=""):
-        database = make_database(suffix, extension=False)
-        database.run("CREATE EXTENSION pg_eventbus VERSION '0.1'")
-        return database
-    return make
-
-
 def waits(db):
     return [check for check in db.health() if check["name"] == "version" and check["level"] == "error" and HINT in check["hint"]]
 

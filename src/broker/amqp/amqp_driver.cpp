@@ -1,4 +1,4 @@
-// What it is: the AMQP 0-9-1 driver: what goes out, time, and the faces of broker::Driver; see driver.hpp.
+// What it is: the AMQP 0-9-1 driver: what goes out, time, and the faces of broker::Driver; see amqp_driver.hpp.
 // Who calls it: delivery, through broker::Driver.
 // Never: blocks, logs or retries.
 #include "broker/amqp/amqp_driver.hpp"

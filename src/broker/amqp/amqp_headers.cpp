@@ -1,4 +1,4 @@
-// What it is: an event's headers as AMQP properties and a header table; see headers.hpp.
+// What it is: an event's headers as AMQP properties and a header table; see amqp_headers.hpp.
 // Who calls it: the AMQP messages, once an event.
 // Never: lets a publisher's header replace one of ours, or drops one silently.
 #include "broker/amqp/amqp_headers.hpp"

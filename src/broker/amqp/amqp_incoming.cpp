@@ -1,4 +1,4 @@
-// What it is: the AMQP 0-9-1 driver: what the broker says; see driver.hpp.
+// What it is: the AMQP 0-9-1 driver: what the broker says; see amqp_driver.hpp.
 // Who calls it: drive().
 // Never: trusts a frame that does not fit the moment.
 #include "broker/amqp/amqp_driver.hpp"

@@ -1,4 +1,4 @@
-// What a driver that only looks asks an AMQP broker; see inquiry.hpp.
+// What a driver that only looks asks an AMQP broker; see amqp_inquiry.hpp.
 // Who calls it: the AMQP driver.
 #include "broker/amqp/amqp_inquiry.hpp"
 

@@ -1,4 +1,4 @@
-// What it is: one event as the frames of a basic.publish; see message.hpp.
+// What it is: one event as the frames of a basic.publish; see amqp_message.hpp.
 // Who calls it: the AMQP driver, when it is offered an event.
 // Never: writes half a message, or one that would make the broker close the connection.
 #include "broker/amqp/amqp_message.hpp"

@@ -1,4 +1,4 @@
-// What it is: the MQTT driver: what goes out, time, and the faces of broker::Driver; see driver.hpp.
+// What it is: the MQTT driver: what goes out, time, and the faces of broker::Driver; see mqtt_driver.hpp.
 // Who calls it: delivery, through broker::Driver.
 // Never: blocks, logs or retries.
 #include "broker/mqtt/mqtt_driver.hpp"

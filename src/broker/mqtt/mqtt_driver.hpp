@@ -1,5 +1,5 @@
 // What it is: the MQTT driver: one connection, a window of open messages, answers by packet id.
-// Who calls it: module.cpp makes it, delivery drives it.
+// Who calls it: mqtt_module.cpp makes it, delivery drives it.
 // Never: blocks, logs, retries or shows a password.
 #pragma once
 

@@ -1,4 +1,4 @@
-// What it is: the MQTT driver: what the broker says; see driver.hpp.
+// What it is: the MQTT driver: what the broker says; see mqtt_driver.hpp.
 // Who calls it: drive().
 // Never: trusts a packet that does not fit the moment.
 #include <algorithm>

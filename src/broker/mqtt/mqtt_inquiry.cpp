@@ -1,4 +1,4 @@
-// What it is: the MQTT driver: what one that only looks has found out; see driver.hpp.
+// What it is: the MQTT driver: what one that only looks has found out; see mqtt_driver.hpp.
 // Who calls it: eventbus.test_broker and test_route, through broker::Driver.
 // Never: sends anything: what a broker takes, it says in its answer to the login.
 #include "broker/mqtt/mqtt_driver.hpp"

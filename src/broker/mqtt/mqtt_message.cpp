@@ -1,4 +1,4 @@
-// What it is: one event as a PUBLISH packet; see message.hpp.
+// What it is: one event as a PUBLISH packet; see mqtt_message.hpp.
 // Who calls it: the MQTT driver, when it is offered an event.
 // Never: writes half a packet, or one that would make the broker close the connection.
 #include "broker/mqtt/mqtt_message.hpp"

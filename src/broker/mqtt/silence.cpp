@@ -1,4 +1,4 @@
-// What it is: the MQTT driver: acknowledgements that do not come; see driver.hpp.
+// What it is: the MQTT driver: acknowledgements that do not come; see mqtt_driver.hpp.
 // Who calls it: drive(), and what puts a message under way.
 // Never: sends a message twice over one connection under one packet id.
 //

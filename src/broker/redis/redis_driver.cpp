@@ -1,5 +1,5 @@
 // What it is: the Redis driver; see redis_driver.hpp.
-// Who calls it: module.cpp makes it, delivery drives it.
+// Who calls it: redis_module.cpp makes it, delivery drives it.
 // Never: sends anything while nothing is offered, or shows a password.
 #include "broker/redis/redis_driver.hpp"
 

@@ -1,4 +1,4 @@
-// What a driver that only looks asks a Redis server; see inquiry.hpp.
+// What a driver that only looks asks a Redis server; see redis_inquiry.hpp.
 // Who calls it: the Redis driver.
 #include "broker/redis/redis_inquiry.hpp"
 
