@@ -58,6 +58,7 @@ CREATE TEMPORARY TABLE publish_form AS
          JOIN pg_catalog.pg_proc op ON op.oid = o.of
          JOIN pg_catalog.pg_proc p ON p.pronamespace = op.pronamespace AND p.proname = op.proname AND p.oid <> op.oid;
 
+-- here: 01_event.sql
 -- here: 30_status.sql
 -- here: 31_unrouted.sql
 GRANT SELECT ON eventbus.unrouted TO pg_monitor;
@@ -195,7 +196,8 @@ DECLARE
                                    'eventbus.wait_for_route(text, interval)'::pg_catalog.regprocedure,
                                    'eventbus.trigger_error(oid, bytea)'::pg_catalog.regprocedure,
                                    'eventbus.trigger_condition(oid)'::pg_catalog.regprocedure,
-                                   'eventbus.publish_partitioned()'::pg_catalog.regprocedure];
+                                   'eventbus.publish_partitioned()'::pg_catalog.regprocedure,
+                                   'eventbus.captured_payload(text, text, xid8, timestamptz)'::pg_catalog.regprocedure];
     made_relations pg_catalog.oid[] := ARRAY['eventbus.unrouted'::pg_catalog.regclass, 'eventbus.unrouted_store'::pg_catalog.regclass,
                                              'eventbus.unrouted_after'::pg_catalog.regclass];
 BEGIN
@@ -228,38 +230,51 @@ END
 $$;
 
 -- Who may call a function may call its new forms: a call with a literal may be another one's now. Who reads the view
--- eventbus.captured calls more functions. What is granted in here would count as the extension's own, which dumps leave to it, so the note that says so is set back.
+-- eventbus.captured calls more functions, and who reads eventbus.event, or a view over it, calls one. What is granted in
+-- here would count as the extension's own, which dumps leave to it, so the note that says so is set back.
 DO $$
 DECLARE
     form record;
     given record;
     noted pg_catalog.aclitem[];
 BEGIN
-    FOR form IN SELECT of, made
-                FROM (VALUES ('eventbus.wait_for_delivery(bigint, interval, text)'::pg_catalog.regprocedure,
-                              'eventbus.wait_for_delivery(pg_lsn, interval, text)'::pg_catalog.regprocedure),
-                             ('eventbus.wait_for_delivery(bigint, interval, text)',
-                              'eventbus.wait_for_delivery(text, interval, text)'),
-                             ('eventbus.capture_ddl(text, text)',
-                              'eventbus.capture_ddl(text, text, boolean)'),
-                             ('eventbus.route_status()', 'eventbus.delivery_status()'),
-                             ('eventbus.route_status()', 'eventbus.routes_for(text, text)'),
-                             ('eventbus.create_route(text, text, text, text, jsonb)',
-                              'eventbus.wait_for_route(text, interval)'),
-                             ('eventbus.alter_broker(text, text, jsonb)', 'eventbus.adopt(text)'),
-                             ('eventbus.alter_broker(text, text, jsonb)',
-                              'eventbus.alter_broker(text, text, jsonb, boolean)'),
-                             ('eventbus.alter_route(text, text, text, jsonb)',
-                              'eventbus.alter_route(text, text, text, jsonb, boolean)'),
-                             ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_error(oid, bytea)'),
-                             ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_condition(oid)')) AS forms (of, made)
-                UNION ALL SELECT f.of, f.form FROM pg_temp.publish_form f LOOP
+    FOR form IN WITH RECURSIVE form (of, made) AS (
+                    VALUES ('eventbus.wait_for_delivery(bigint, interval, text)'::pg_catalog.regprocedure,
+                            'eventbus.wait_for_delivery(pg_lsn, interval, text)'::pg_catalog.regprocedure),
+                           ('eventbus.wait_for_delivery(bigint, interval, text)',
+                            'eventbus.wait_for_delivery(text, interval, text)'),
+                           ('eventbus.capture_ddl(text, text)',
+                            'eventbus.capture_ddl(text, text, boolean)'),
+                           ('eventbus.route_status()', 'eventbus.delivery_status()'),
+                           ('eventbus.route_status()', 'eventbus.routes_for(text, text)'),
+                           ('eventbus.create_route(text, text, text, text, jsonb)',
+                            'eventbus.wait_for_route(text, interval)'),
+                           ('eventbus.alter_broker(text, text, jsonb)', 'eventbus.adopt(text)'),
+                           ('eventbus.alter_broker(text, text, jsonb)',
+                            'eventbus.alter_broker(text, text, jsonb, boolean)'),
+                           ('eventbus.alter_route(text, text, text, jsonb)',
+                            'eventbus.alter_route(text, text, text, jsonb, boolean)'),
+                           ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_error(oid, bytea)'),
+                           ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_condition(oid)')
+                    UNION ALL SELECT f.of, f.form FROM pg_temp.publish_form f),
+                shown (oid) AS (
+                    SELECT 'eventbus.event'::pg_catalog.regclass::pg_catalog.oid
+                    UNION
+                    SELECT r.ev_class FROM shown, pg_catalog.pg_depend d, pg_catalog.pg_rewrite r
+                    WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = shown.oid
+                    AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.oid = d.objid)
+                SELECT f.made, p.proacl AS acl, p.proowner AS owner FROM form f JOIN pg_catalog.pg_proc p ON p.oid = f.of
+                UNION ALL
+                SELECT 'eventbus.captured_payload(text, text, xid8, timestamptz)', acl, c.relowner
+                FROM shown s JOIN pg_catalog.pg_class c ON c.oid = s.oid,
+                     LATERAL (SELECT c.relacl UNION ALL
+                              SELECT a.attacl FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid) g (acl) LOOP
         SELECT initprivs INTO noted FROM pg_catalog.pg_init_privs
         WHERE objoid = form.made AND classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass;
         FOR given IN SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee,
                             pg_catalog.bool_or(a.is_grantable) AS is_grantable
-                     FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
-                     WHERE p.oid = form.of AND a.grantee <> p.proowner GROUP BY 1 LOOP
+                     FROM pg_catalog.aclexplode(form.acl) a
+                     WHERE a.privilege_type IN ('EXECUTE', 'SELECT') AND a.grantee <> form.owner GROUP BY 1 LOOP
             EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s%s', form.made, given.grantee,
                                       CASE WHEN given.is_grantable THEN ' WITH GRANT OPTION' END);
         END LOOP;
