@@ -32,9 +32,9 @@ SELECT made(E'\x05', published_at => t) FROM unnest(ARRAY['infinity', '-infinity
 SELECT eventbus.captured_payload(NULL, 't', '1', now()) IS NULL AND eventbus.captured_payload('x', NULL, '1', now()) IS NULL AS nothing;
 SELECT length(made(repeat('x', 20000000) || E'\x01')) AS long;
 \set VERBOSITY sqlstate
-SELECT eventbus.captured_payload(repeat(E'\x06', 20000000), 'a.b.insert', '1', now());
+SELECT eventbus.captured_payload(repeat(E'\x06', 8000000), 'a.b.insert', '1', now());
 \set VERBOSITY default
-SELECT length(eventbus.captured_payload(repeat(E'\x03', 50000000), repeat('t', 50000000), '1', now())) AS long;
+SELECT length(eventbus.captured_payload(repeat(E'\x03', 10000000), repeat('t', 100000000), '1', now())) AS long;
 
 -- What the view shows is what a row's columns make
 CREATE TABLE item (id int PRIMARY KEY, what text);

@@ -51,7 +51,7 @@ void read_cursors(const Wait& wait) {
         "SELECT r.id, r.source = 'wal', bool_or(c.wal_lost), min(c.wal_lsn) >= $1 FROM eventbus.route_config r "
         "LEFT JOIN eventbus.cursor c ON c.route_id = r.id "
         "WHERE CASE WHEN $2 IS NULL THEN r.source = 'wal' ELSE r.name = $2 END GROUP BY r.id ORDER BY r.id",
-        {Argument{LSNOID, LSNGetDatum(wait.lsn), false}, Argument::of(wait.route_name)}, true);
+        {Argument{LSNOID, LSNGetDatum(wait.id.lsn), false}, Argument::of(wait.route_name)}, true);
     PopActiveSnapshot();
     if (wait.route_name == nullptr) return;
     if (SPI_processed == 0) refuse_route(wait.route_name);
@@ -93,8 +93,9 @@ Outcome look_at_cursors(Wait* wait) {
 }
 
 bool wait_for_wal(Wait* wait, XLogRecPtr lsn) {
-    wait->lsn = std::max<XLogRecPtr>(before_page_header(lsn), 1);  // 0 would be no place, and nothing commits before 1
-    have_it_read(wait->lsn);
+    wait->id.lsn =
+        std::max<XLogRecPtr>(before_page_header(lsn), 1);  // 0 would be no place, and nothing commits before 1
+    have_it_read(wait->id.lsn);
     return wait_until_settled(wait, look_at_cursors);
 }
 
@@ -121,6 +122,6 @@ Datum eventbus_wait_for_delivery_text(PG_FUNCTION_ARGS) {
     char* given = text_to_cstring(PG_GETARG_TEXT_PP(0));
     if (strchr(given, '/') != nullptr)
         PG_RETURN_BOOL(wait_for_wal(&wait, DatumGetLSN(DirectFunctionCall1(pg_lsn_in, CStringGetDatum(given)))));
-    wait.event_id = DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(given)));
+    wait.id.number = DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(given)));
     PG_RETURN_BOOL(wait_for_event(&wait));
 }

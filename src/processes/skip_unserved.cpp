@@ -63,7 +63,7 @@ void skip_route(int32 route_id, const char* topics, int64 before) {
 
     int32* numbers;
     log::DetourEvents* events;
-    int detours = log::load_detours(route_id, CurrentMemoryContext, &numbers, &events);
+    int detours = log::load_detours(route_id, false, CurrentMemoryContext, &numbers, &events);
     Count count{filter, events, detours, nullptr, 0};
     bool moved = skip_cursor(&stored, before, &count);
     for (int i = 0; i < detours; ++i) {
@@ -102,7 +102,7 @@ void skip_unserved(int64 before, bool (*is_served)(int32 broker_id), counters::R
     SPI_finish();
     commit_transaction();
     room->skipper = 0;
-    counters::stir_waiters(MyDatabaseId, 0);
+    counters::stir_waiters(MyDatabaseId);
 }
 
 }  // namespace eventbus::processes

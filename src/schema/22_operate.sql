@@ -62,11 +62,21 @@ CREATE OR REPLACE FUNCTION eventbus.redeliver(route text DEFAULT NULL, event_id 
     AS 'MODULE_PATHNAME', 'eventbus_redeliver';
 COMMENT ON FUNCTION eventbus.redeliver(text, bigint) IS
     'sends dead letters again, with the same event id; NULL means all. Returns how many were put back. Each leaves the dead letters once the broker has taken it, or returns to them when it is refused again';
+CREATE OR REPLACE FUNCTION eventbus.redeliver(route text, id text) RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_redeliver_text';
+COMMENT ON FUNCTION eventbus.redeliver(text, text) IS
+    'the same by column id of eventbus.dead_letter: 17, or 0/16B3748-3 of an event from the WAL; NULL means all. Errors: 22023 it is no event id';
 
 CREATE OR REPLACE FUNCTION eventbus.discard(route text DEFAULT NULL, event_id bigint DEFAULT NULL) RETURNS bigint
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_discard';
 COMMENT ON FUNCTION eventbus.discard(text, bigint) IS 'deletes dead letters for good; NULL means all. Returns how many';
+CREATE OR REPLACE FUNCTION eventbus.discard(route text, id text) RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_discard_text';
+COMMENT ON FUNCTION eventbus.discard(text, text) IS
+    'the same by column id of eventbus.dead_letter: 17, or 0/16B3748-3 of an event from the WAL; NULL means all. Errors: 22023 it is no event id';
 
 CREATE OR REPLACE FUNCTION eventbus.routes_for(topic text, key text DEFAULT NULL,
         OUT route text, OUT broker text, OUT destination text, OUT routing_key text, OUT state text)

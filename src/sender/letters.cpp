@@ -5,7 +5,6 @@
 
 #include "catalog/dead_letters.hpp"
 #include "core/backoff.hpp"
-#include "core/event_id.hpp"
 #include "postgres/attempt.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
@@ -47,7 +46,7 @@ void tell(const delivery::DeadLetter& letter) {
         show_text(words, sizeof words, letter.error);
         EventIdText text;
         char id[sizeof text];
-        show_text(id, sizeof id, id_text(*letter.event, text));
+        show_text(id, sizeof id, to_text(letter.event->id, text));
         ereport(
             WARNING,
             (errmsg("pg_eventbus: route \"%s\" to broker \"%s\": event %s is a dead letter: %s", route->name,
@@ -97,7 +96,7 @@ void wait(const ErrorData* error) {
     if (!news) return;
     char id[sizeof(EventIdText)];
     EventIdText text;
-    show_text(id, sizeof id, id_text(*sender.report->dead.front().event, text));
+    show_text(id, sizeof id, to_text(sender.report->dead.front().event->id, text));
     ereport(WARNING, (errmsg("pg_eventbus: dead letters of broker \"%s\" cannot be stored, event %s and %zu more: %s",
                              sender.broker_name, id, sender.report->dead.size() - 1, waiting.words),
                       errdetail("What the broker was sent stays unsettled until they are stored; it is tried again, at "

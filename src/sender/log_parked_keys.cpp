@@ -77,7 +77,7 @@ SavedDetour said_by(const log::Cursor& cursor, const log::Ids& settled) {
 log::DetourEvents detour_events(const delivery::Detour* takes, delivery::RouteId id, delivery::DetourId number) {
     return call_guest([&] {
         log::DetourEvents events = {};
-        auto ids = [](std::span<const std::int64_t> of) { return log::Ids{of.data(), static_cast<int>(of.size())}; };
+        auto ids = [](std::span<const EventId> of) { return log::Ids{of.data(), static_cast<int>(of.size())}; };
         events.has_key = takes->key.has_value();
         if (events.has_key) events.key = *takes->key;
         events.events = ids(takes->events);
@@ -89,7 +89,7 @@ log::DetourEvents detour_events(const delivery::Detour* takes, delivery::RouteId
 void load_detours(SenderRoute* route) {
     int32* numbers;
     log::DetourEvents* events;
-    int count = log::load_detours(route->id, CurTransactionContext, &numbers, &events);
+    int count = log::load_detours(route->id, false, CurTransactionContext, &numbers, &events);
     for (int i = 0; i < count; ++i) {
         log::StoredCursor stored;
         log::load_cursor(route->id, numbers[i], CurTransactionContext, &stored);

@@ -29,7 +29,7 @@ struct SenderRoute;
 
 // An event that one of the stream's routes had settled before it came to the stream.
 struct SettledBefore {
-    int64 event_id;
+    EventId event;
     int32 route_id;
 };
 
@@ -113,7 +113,7 @@ struct Redelivery {
     Event* events;
     bool* refused;  // again: those stay dead letters, and may be asked for once more while others are under way
     int count;
-    int64 last_id;
+    EventId last;         // of them
     SteadyTime retry_at;  // the next batch is tried again; 0: it need not be
 };
 

@@ -208,7 +208,7 @@ void skip_parked(int64 before) {
     }
     SPI_finish();
     commit_transaction();
-    counters::stir_waiters(sender.database, 0);
+    counters::stir_waiters(sender.database);
 }
 
 }  // namespace

@@ -21,22 +21,19 @@ const SenderRoute* route_of(int32 id) {
 }
 
 // Finds the event among those that are lent on the stream.
-bool find_lent(const LogStream* stream, int64 event_id, delivery::Position* position) {
+bool find_lent(const LogStream* stream, const EventId& id, delivery::Position* position) {
     ListCell* cell;
     foreach (cell, stream->lent) {
         auto* lent = static_cast<Lent*>(lfirst(cell));
-        const Event* begin = lent->chunk->events;
-        const Event* end = begin + lent->chunk->count;
-        const Event* found =
-            std::lower_bound(begin, end, event_id, [](const Event& event, int64 id) { return event.id < id; });
-        if (found == end || found->id != event_id) continue;
-        *position = {lent->id, static_cast<std::uint32_t>(found - begin)};
+        const Event* found = log::find_in(lent->chunk, id);
+        if (found == nullptr) continue;
+        *position = {lent->id, static_cast<std::uint32_t>(found - lent->chunk->events)};
         return true;
     }
     return false;
 }
 
-bool has(const std::vector<std::int64_t>& rising, std::int64_t id) {
+bool has(const std::vector<EventId>& rising, const EventId& id) {
     return std::binary_search(rising.begin(), rising.end(), id);
 }
 
@@ -47,24 +44,24 @@ const SenderDetour* detour_of(const SenderRoute* route, const counters::Wanted& 
         auto* detour = static_cast<const SenderDetour*>(lfirst(cell));
         if (detour->ended) continue;
         if (detour->takes->key ? wanted.place.key_mark == log::mark_of(*detour->takes->key)
-                               : has(detour->takes->events, wanted.event_id))
+                               : has(detour->takes->events, wanted.id))
             return detour;
     }
     return nullptr;
 }
 
 bool is_settled(const counters::Wanted& wanted, const SenderRoute* route, const SenderDetour* detour) {
-    if (detour != nullptr && has(detour->takes->settled, wanted.event_id)) return true;
+    if (detour != nullptr && has(detour->takes->settled, wanted.id)) return true;
     const log::Cursor* from = detour != nullptr ? detour->from : route->from;
-    if (from != nullptr && log::settles(*from, wanted.place.xid, wanted.place.at, wanted.event_id, wanted.place.file))
+    if (from != nullptr && log::settles(*from, wanted.place.xid, wanted.place.at, wanted.id, wanted.place.file))
         return true;
     const LogStream* stream = detour != nullptr ? detour->stream : route->stream;
     delivery::DetourId number = detour != nullptr ? detour->number : 0;
     delivery::Position position;
-    if (find_lent(stream, wanted.event_id, &position))
+    if (find_lent(stream, wanted.id, &position))
         return call_guest(
             [&] { return sender.dispatcher->is_settled(static_cast<delivery::RouteId>(route->id), position, number); });
-    return log::has_passed(stream->reader, wanted.event_id, wanted.place);
+    return log::has_passed(stream->reader, wanted.id, wanted.place);
 }
 
 // What is lost is nobody's to deliver any more.
@@ -78,7 +75,7 @@ counters::Answer answer_for_wal(const SenderRoute* route, XLogRecPtr lsn) {
 counters::Answer answer_for(const counters::Wanted& wanted, std::int32_t route_id) {
     const SenderRoute* route = route_of(route_id);
     if (route == nullptr) return counters::Answer::none;
-    if (wanted.lsn != InvalidXLogRecPtr) return answer_for_wal(route, wanted.lsn);
+    if (!wanted.id.is_of_log()) return answer_for_wal(route, wanted.id.lsn);
     if (route->stream == nullptr) return counters::Answer::none;
     const SenderDetour* detour = detour_of(route, wanted);
     int64 first_generation = detour != nullptr ? detour->first_generation : route->first_generation;

@@ -69,7 +69,7 @@ bool first_unsettled(const WalFeed* feed, const delivery::Position& settled, wal
         if (lent->id < settled.chunk) continue;
         if (lent->id == settled.chunk && settled.index >= lent->chunk->count) continue;
         const Event& event = lent->chunk->events[lent->id == settled.chunk ? settled.index : 0];
-        *at = {event.lsn, event.number - 1};
+        *at = {event.id.lsn, event.id.number - 1};
         return true;
     }
     return false;

@@ -86,7 +86,7 @@ void write(void* argument) {
     WalFeed* feed = writing->feed;
     if (feed->file == nullptr) {
         feed->file = wal::make_spool(sender.memory);
-        feed->read = {writing->event->lsn, writing->event->number - 1};
+        feed->read = {writing->event->id.lsn, writing->event->id.number - 1};
     }
     wal::write_event(feed->file, {}, *writing->event);
 }
@@ -106,7 +106,7 @@ void read(void* argument) {
     while (chunk->count < reading->limits.events && chunk->bytes < reading->limits.bytes &&
            wal::read_head(reading->feed->file, &head)) {
         Event event = wal::read_event(reading->feed->file, chunk);
-        reading->read = id_of(event);
+        reading->read = event.id;
         wal::add_event(chunk, event, from_unix_us(event.published_at));
     }
 }

@@ -141,7 +141,7 @@ bool begin_wal_detour(SenderRoute* route) {
 void load_wal_detours(SenderRoute* route) {
     int32* numbers;
     log::DetourEvents* events;
-    int count = log::load_detours(route->id, CurTransactionContext, &numbers, &events);
+    int count = log::load_detours(route->id, true, CurTransactionContext, &numbers, &events);
     const log::WalPlace& routes = route->stored.cursor.wal;
     for (int i = 0; i < count; ++i) {
         log::StoredCursor stored;
@@ -196,7 +196,7 @@ void show_past_to_detours(SenderRoute* route, const Event& event) {
     ListCell* cell;
     foreach (cell, route->wal->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        if (!detour->ended && id_of(event) > detour->feed.from && takes(detour, event))
+        if (!detour->ended && event.id > detour->feed.from && takes(detour, event))
             put_into_wal_file(&detour->feed, event);
     }
 }

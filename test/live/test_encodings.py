@@ -350,7 +350,7 @@ def test_rows_without_text_in_utf8_block_nothing(encoded, out, redis_server, nam
     assert db.sender("out") == pid and db.status("out")["state"] == "active"
     assert db.one("SELECT eventbus.redeliver()") == 0
     for letter in dead[:3]:
-        assert db.one("SELECT eventbus.discard('out', %s)", letter["event_id"]) == 1
+        assert db.one("SELECT eventbus.discard('out', %s)", letter["id"]) == 1
     assert db.one("SELECT eventbus.discard('out')") == len(dead) - 3 and not db.dead("out")
 
 

@@ -104,7 +104,7 @@ const XidSnapshot& horizon_of(const Reader* reader);
 
 // Whether the reader is past the event: it has been read, or was none of its routes'. Never true too early; for an
 // event of the running batch it may become so only at the batch's end.
-bool has_passed(const Reader* reader, int64 id, const EventPlace& event);
+bool has_passed(const Reader* reader, const EventId& id, const EventPlace& event);
 
 // Somebody has rewritten a segment that was read in part: events that have been read of this batch come again. Who may
 // have sent them begins anew, as after a restart.
@@ -118,10 +118,11 @@ void begin_batch(Reader* reader, const XidSnapshot& snapshot, TimestampTz taken_
 // What it returns is durable.
 Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter);
 void free_chunk(Chunk* chunk);
+const Event* find_in(const Chunk* chunk, const EventId& id);  // or nullptr
 
 // An event that is not settled, as far as it is needed to know whose it is.
 struct Unsettled {
-    int64 id;
+    EventId id;
     std::string_view topic;
     std::string_view key;
     bool has_key;

@@ -145,7 +145,7 @@ static Event heading(HeapTupleHeader tuple, char** columns, bool* whole_names) {
     Event event;
     bool whole_topic = true;
     bool whole_key = true;
-    event.id = raw_id(tuple);
+    event.id = EventId::of_log(raw_id(tuple));
     event.topic = name_column(columns[column_topic], &whole_topic);
     if (columns[column_key] != nullptr) event.key = name_column(columns[column_key], &whole_key);
     *whole_names = whole_topic && whole_key;
@@ -245,7 +245,7 @@ void make_remains(Making* making, const ErrorData* error) {
     HeapTupleHeader tuple = copies->items[making->at].data;
     char* columns[column_count] = {};
     Event event;
-    event.id = raw_id(tuple);
+    event.id = EventId::of_log(raw_id(tuple));
     (void)attempt([&] {
         bool whole_names;
         event = heading(tuple, columns, &whole_names);
