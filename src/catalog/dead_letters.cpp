@@ -11,7 +11,7 @@
 #include "postgres/query.hpp"
 #include "postgres/rights.hpp"
 #include "postgres/version.hpp"
-#include "source/wal/slot.hpp"
+#include "postgres/wal_end.hpp"
 
 extern "C" {
 #include "utils/pg_lsn.h"
@@ -91,10 +91,6 @@ int64 discard(FunctionCallInfo fcinfo, const std::optional<EventId>& id) {
     return change(fcinfo, id, "DELETE FROM eventbus.dead_letter_store", false);
 }
 
-}  // namespace
-
-namespace {
-
 // A text of the table as a guest gets it. One that a broker cannot be given is told in the event's error.
 std::string_view utf8_at(uint64 row, int column, MemoryContext memory, Event* event) {
     std::string_view text = view_at(row, column, memory);
@@ -173,8 +169,7 @@ int64 count_requeued(int32 route_id, const EventId* ids, int count) {
                            "SELECT count(*) FROM eventbus.dead_letter_store WHERE route_id = $1 AND requeued "
                            "AND (lsn, number) IN (");
     for (int i = 0; i < count; ++i)
-        appendStringInfo(&query, "%s('%s', " INT64_FORMAT ")", i > 0 ? ", " : "", wal::lsn_text(ids[i].lsn),
-                         ids[i].number);
+        appendStringInfo(&query, "%s('%s', " INT64_FORMAT ")", i > 0 ? ", " : "", lsn_text(ids[i].lsn), ids[i].number);
     appendStringInfoChar(&query, ')');
     run_query(query.data, {Argument::of(route_id)});
     return int8_at(0, 1);

@@ -49,6 +49,7 @@ std::string_view to_text(const EventId& id, EventIdText& text) {
         *at++ = '-';
     }
     at = std::to_chars(at, end, id.number).ptr;
+    *at = '\0';
     return {text.data(), static_cast<std::size_t>(at - text.data())};
 }
 

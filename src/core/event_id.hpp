@@ -25,7 +25,7 @@ struct EventId {
 };
 
 using EventIdText = std::array<char, 40>;
-std::string_view to_text(const EventId& id, EventIdText& text);
+std::string_view to_text(const EventId& id, EventIdText& text);  // a NUL follows
 // What to_text() has written, and what people write for it: blanks around it, a plus, small letters. Nothing else.
 std::optional<EventId> read_event_id(std::string_view text);
 

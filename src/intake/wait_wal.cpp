@@ -21,10 +21,6 @@ namespace eventbus::intake {
 
 namespace {
 
-const char* text_of(XLogRecPtr lsn) {
-    return psprintf("%X/%X", static_cast<uint32>(lsn >> 32), static_cast<uint32>(lsn));
-}
-
 [[noreturn]] void refuse_source(const char* route) {
     ereport(ERROR,
             (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("route \"%s\" is not from the WAL", route),
@@ -38,8 +34,8 @@ const char* text_of(XLogRecPtr lsn) {
 void have_it_read(XLogRecPtr lsn) {
     XLogRecPtr end = end_of_wal();
     if (lsn > end)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the WAL has not reached %s", text_of(lsn)),
-                        errdetail("It ends at %s.", text_of(end)),
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the WAL has not reached %s", lsn_text(lsn)),
+                        errdetail("It ends at %s.", lsn_text(end)),
                         errhint("Pass what pg_current_wal_insert_lsn() returns after COMMIT.")));
     if (counters::Database* database = counters::my_database()) counters::tell_wal_readers(database, end);
 }

@@ -32,7 +32,7 @@ void count_one(void* context, const log::Unsettled& event) {
     auto* count = static_cast<Count*>(context);
     const log::DetourEvents* on = nullptr;
     for (int i = 0; i < count->detour_count; ++i)
-        if (log::takes(count->detours[i], event.id, event.key_if_any())) on = &count->detours[i];
+        if (log::takes(count->detours[i], event.id, event.key)) on = &count->detours[i];
     if (on == count->detour && (on == nullptr || !log::has(on->settled, event.id)) &&
         (count->filter == nullptr || matches(count->filter, event.topic)))
         ++count->events;

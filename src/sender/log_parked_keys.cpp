@@ -86,6 +86,14 @@ log::DetourEvents detour_events(const delivery::Detour* takes, delivery::RouteId
     });
 }
 
+delivery::Detour made_of(const log::DetourEvents& events) {
+    delivery::Detour made;
+    if (events.has_key) made.key = events.key;
+    made.events.assign(events.events.first, events.events.first + events.events.count);
+    made.settled.assign(events.settled.first, events.settled.first + events.settled.count);
+    return made;
+}
+
 void load_detours(SenderRoute* route) {
     int32* numbers;
     log::DetourEvents* events;
@@ -98,11 +106,7 @@ void load_detours(SenderRoute* route) {
         detour->stored.exists = true;
         detour->stored.place = stored.place;
         call_guest([&] {
-            delivery::Detour taken;
-            if (events[i].has_key) taken.key = events[i].key;
-            taken.events.assign(events[i].events.first, events[i].events.first + events[i].events.count);
-            taken.settled.assign(events[i].settled.first, events[i].settled.first + events[i].settled.count);
-            sender.dispatcher->add_detour(id_of(detour), detour->number, detour->stream->id, std::move(taken));
+            sender.dispatcher->add_detour(id_of(detour), detour->number, detour->stream->id, made_of(events[i]));
             detour->takes = &sender.dispatcher->detour(id_of(detour), detour->number);
         });
     }

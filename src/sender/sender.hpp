@@ -276,7 +276,8 @@ void forget_detours(SenderRoute* route);
 void arrange_detours();
 // What a detour takes, for its row.
 log::DetourEvents detour_events(const delivery::Detour* takes, delivery::RouteId id, delivery::DetourId number);
-LogStream* detour_to_read();  // or nullptr
+delivery::Detour made_of(const log::DetourEvents& events);  // within call_guest
+LogStream* detour_to_read();                                // or nullptr
 // Between SPI_connect and SPI_finish; the route's own cursor has been saved.
 void save_detours(SenderRoute* route);
 void detours_saved(SenderRoute* route);  // and that has been committed

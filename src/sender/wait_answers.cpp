@@ -33,10 +33,6 @@ bool find_lent(const LogStream* stream, const EventId& id, delivery::Position* p
     return false;
 }
 
-bool has(const std::vector<EventId>& rising, const EventId& id) {
-    return std::binary_search(rising.begin(), rising.end(), id);
-}
-
 // The detour that the event is on, or nullptr.
 const SenderDetour* detour_of(const SenderRoute* route, const counters::Wanted& wanted) {
     ListCell* cell;
@@ -44,14 +40,14 @@ const SenderDetour* detour_of(const SenderRoute* route, const counters::Wanted& 
         auto* detour = static_cast<const SenderDetour*>(lfirst(cell));
         if (detour->ended) continue;
         if (detour->takes->key ? wanted.place.key_mark == log::mark_of(*detour->takes->key)
-                               : has(detour->takes->events, wanted.id))
+                               : std::ranges::binary_search(detour->takes->events, wanted.id))
             return detour;
     }
     return nullptr;
 }
 
 bool is_settled(const counters::Wanted& wanted, const SenderRoute* route, const SenderDetour* detour) {
-    if (detour != nullptr && has(detour->takes->settled, wanted.id)) return true;
+    if (detour != nullptr && std::ranges::binary_search(detour->takes->settled, wanted.id)) return true;
     const log::Cursor* from = detour != nullptr ? detour->from : route->from;
     if (from != nullptr && log::settles(*from, wanted.place.xid, wanted.place.at, wanted.id, wanted.place.file))
         return true;

@@ -172,7 +172,7 @@ void begin_wal_feed(SenderRoute* route) {
     select_wal(route);
     route->wal->begun = route->wal->is_read = false;
     forget_wal_file(route->wal);
-    route->wal->from = route->wal->saved = {place.lsn, place.number};
+    route->wal->from = route->wal->saved = place.at;
     route->wal->saved_of_slot = is_of_slot(place);
     wal_now.changed = true;
 }
@@ -244,9 +244,7 @@ wal::Position settled_by_now(const SenderRoute* route) {
 }
 
 void put_wal_place(SenderRoute* route, const delivery::Position& settled, log::WalPlace* place) {
-    wal::Position at = place_of(route, settled);
-    place->lsn = at.lsn;
-    place->number = at.number;
+    place->at = place_of(route, settled);
 }
 
 void put_wal_place_now(SenderRoute* route) {
@@ -254,7 +252,7 @@ void put_wal_place_now(SenderRoute* route) {
 }
 
 void wal_cursor_saved(SenderRoute* route) {
-    route->wal->saved = {route->stored.cursor.wal.lsn, route->stored.cursor.wal.number};
+    route->wal->saved = route->stored.cursor.wal.at;
     route->wal->saved_of_slot = is_of_slot(route->stored.cursor.wal);
     wal_detours_saved(route);
 }
@@ -313,11 +311,11 @@ TimestampTz oldest_to_come(const SenderRoute* route) {
 
 const char* place_text(const log::WalPlace& place) {
     static char text[128];
-    char* end = text + snprintf(text, sizeof text, "%X/%X", static_cast<uint32>(place.lsn >> 32),
-                                static_cast<uint32>(place.lsn));
-    if (place.number > 0)
+    char* end = text + snprintf(text, sizeof text, "%X/%X", static_cast<uint32>(place.at.lsn >> 32),
+                                static_cast<uint32>(place.at.lsn));
+    if (place.at.number > 0)
         snprintf(end, static_cast<Size>(text + sizeof text - end),
-                 " (of the transaction there, from change " INT64_FORMAT ")", place.number + 1);
+                 " (of the transaction there, from change " INT64_FORMAT ")", place.at.number + 1);
     return text;
 }
 

@@ -142,21 +142,15 @@ void load_wal_detours(SenderRoute* route) {
     int32* numbers;
     log::DetourEvents* events;
     int count = log::load_detours(route->id, true, CurTransactionContext, &numbers, &events);
-    const log::WalPlace& routes = route->stored.cursor.wal;
     for (int i = 0; i < count; ++i) {
         log::StoredCursor stored;
         log::load_cursor(route->id, numbers[i], CurTransactionContext, &stored);
-        const log::WalPlace& place = stored.cursor.wal;
-        WalDetour* detour = make_detour(route, static_cast<delivery::DetourId>(numbers[i]), {place.lsn, place.number});
-        detour->until = {routes.lsn, routes.number};
+        WalDetour* detour = make_detour(route, static_cast<delivery::DetourId>(numbers[i]), stored.cursor.wal.at);
+        detour->until = route->stored.cursor.wal.at;
         detour->stored.exists = true;
         detour->stored.place = stored.place;
         call_guest([&] {
-            delivery::Detour taken;
-            if (events[i].has_key) taken.key = events[i].key;
-            taken.events.assign(events[i].events.first, events[i].events.first + events[i].events.count);
-            taken.settled.assign(events[i].settled.first, events[i].settled.first + events[i].settled.count);
-            sender.dispatcher->add_detour(id_of(detour), detour->feed.detour, detour->feed.stream, std::move(taken));
+            sender.dispatcher->add_detour(id_of(detour), detour->feed.detour, detour->feed.stream, made_of(events[i]));
             detour->takes = &sender.dispatcher->detour(id_of(detour), detour->feed.detour);
         });
     }
@@ -275,7 +269,7 @@ bool give_back_to_detours(SenderRoute* route, const delivery::Report::Finished& 
 }
 
 void save_wal_detours(SenderRoute* route) {
-    wal::Position routes = {route->stored.cursor.wal.lsn, route->stored.cursor.wal.number};
+    const wal::Position routes = route->stored.cursor.wal.at;
     ListCell* cell;
     foreach (cell, route->wal->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
@@ -291,8 +285,7 @@ void save_wal_detours(SenderRoute* route) {
         bool same = place == detour->saved && events.settled.count == detour->saved_ahead;
         if (detour->stored.exists && same) continue;
         detour->stored.cursor.wal = route->stored.cursor.wal;
-        detour->stored.cursor.wal.lsn = place.lsn;
-        detour->stored.cursor.wal.number = place.number;
+        detour->stored.cursor.wal.at = place;
         (void)log::save_cursor(&detour->stored, &events);
         detour->saving = place;
         detour->saving_ahead = events.settled.count;

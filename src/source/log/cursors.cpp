@@ -137,8 +137,8 @@ bool update(StoredCursor* stored, const DetourEvents* events, Where where) {
                                Argument::of(cursor.first_generation),
                                Argument::of(counters.skipped),
                                Argument::of(static_cast<const char*>(cursor.wal.slot)),
-                               Argument{LSNOID, UInt64GetDatum(cursor.wal.lsn), false},
-                               Argument::of(cursor.wal.number),
+                               Argument{LSNOID, UInt64GetDatum(cursor.wal.at.lsn), false},
+                               Argument::of(cursor.wal.at.number),
                                Argument::of(cursor.wal.lost),
                                cursor.in_batch ? array_of(files, segment_count) : Argument::null_of(INT8ARRAYOID),
                                Argument::of(cursor.wal.system)};
@@ -230,8 +230,8 @@ void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCurso
     into->counters.skipped = int8_at(0, 20);
     if (char* slot = text_at(0, 21)) strlcpy(cursor.wal.slot, slot, sizeof cursor.wal.slot);
     bool null;
-    cursor.wal.lsn = DatumGetUInt64(datum_at(0, 22, &null));
-    cursor.wal.number = int8_at(0, 23);
+    cursor.wal.at.lsn = DatumGetUInt64(datum_at(0, 22, &null));
+    cursor.wal.at.number = int8_at(0, 23);
     cursor.wal.lost = bool_at(0, 24);
     Datum* files;
     const int file_count = std::min(numbers_at(0, 25, &files), segment_count);

@@ -24,8 +24,7 @@ struct Position {
 // How far a route from the WAL has got; all else of its cursor is at its beginning.
 struct WalPlace {
     char slot[NAMEDATALEN] = "";  // empty: it has not begun
-    uint64 lsn = 0;               // what commits before it is settled,
-    int64 number = 0;             // and so many changes of what commits there
+    EventId at;                   // what commits before its lsn is settled, and so many changes of what commits there
     bool lost = false;
     int64 system = 0;  // identifier of the server whose slot and places these are; 0: it was not noted
 };
@@ -120,16 +119,11 @@ Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter);
 void free_chunk(Chunk* chunk);
 const Event* find_in(const Chunk* chunk, const EventId& id);  // or nullptr
 
-// An event that is not settled, as far as it is needed to know whose it is.
-struct Unsettled {
-    EventId id;
-    std::string_view topic;
-    std::string_view key;
-    bool has_key;
-    uint64 xid = 0;  // its top-level transaction
-    Position at = {};
-    uint32 file = 0;
-    std::optional<std::string_view> key_if_any() const { return has_key ? std::optional(key) : std::nullopt; }
+// An event that is not settled, as far as it is needed to know whose it is: id, topic and key.
+struct Unsettled : Event {
+    uint64 xid;  // its top-level transaction
+    Position at;
+    uint32 file;
 };
 // The segment's file, which stays the same until the transaction ends.
 uint32 hold_file(int64 generation);

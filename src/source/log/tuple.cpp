@@ -4,6 +4,7 @@
 #include "source/log/tuple.hpp"
 
 #include <algorithm>
+#include <span>
 
 #include "core/headers.hpp"
 #include "postgres/attempt.hpp"
@@ -158,11 +159,6 @@ Event heading_of(HeapTupleHeader tuple) {
     return heading(tuple, columns, &whole_names);
 }
 
-Unsettled unsettled_event(HeapTupleHeader tuple) {
-    Event event = heading_of(tuple);
-    return {event.id, event.topic, event.key.value_or(std::string_view()), event.key.has_value()};
-}
-
 void copy_tuple(TupleCopies* copies, HeapTuple tuple, const Position& at) {
     char* room = room_for(copies, tuple->t_len);
     if (copies->count == copies->room) {
@@ -296,9 +292,8 @@ Chunk* make_chunk(TupleCopies* copies, const Filter& filter, Size most_bytes, Po
         ++making.at;
     }
 
-    auto by_id = [](const Event& a, const Event& b) { return a.id < b.id; };
-    if (!std::is_sorted(chunk->events, chunk->events + chunk->count, by_id))
-        std::sort(chunk->events, chunk->events + chunk->count, by_id);
+    const std::span events(chunk->events, chunk->count);
+    if (!std::ranges::is_sorted(events, {}, &Event::id)) std::ranges::sort(events, {}, &Event::id);
     MemoryContextSwitchTo(caller);
     return chunk;
 }

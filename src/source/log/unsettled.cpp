@@ -57,11 +57,7 @@ bool scan_unsettled(const Cursor& of, int64 generation, BlockNumber* block, Bloc
                         files[segment_of(generation)]))
                 continue;
             if (!HeapTupleSatisfiesVisibility(&tuple, GetActiveSnapshot(), buffer)) continue;
-            Unsettled event = unsettled_event(tuple.t_data);
-            event.xid = raw_xid(tuple.t_data);
-            event.at = at;
-            event.file = files[segment_of(generation)];
-            visit(context, event);
+            visit(context, {heading_of(tuple.t_data), raw_xid(tuple.t_data), at, files[segment_of(generation)]});
         }
         UnlockReleaseBuffer(buffer);
         MemoryContextReset(memory);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "postgres/steady.hpp"
+#include "postgres/wal_end.hpp"
 #include "source/wal/slot.hpp"
 #include "source/wal/source_state.hpp"
 
