@@ -61,8 +61,10 @@ std::optional<EventId> text_given(FunctionCallInfo fcinfo) {
     if (PG_ARGISNULL(1)) return std::nullopt;
     const char* given = text_to_cstring(PG_GETARG_TEXT_PP(1));
     std::optional<EventId> id = read_event_id(given);
+    char shown[64];
+    copy_text(shown, sizeof shown, given);
     if (!id)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid event id \"%s\"", given),
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid event id \"%s\"", shown),
                         errhint("An event of the log has a number, such as 17, one of the WAL a place, such as "
                                 "0/16B3748-3: see column id of eventbus.dead_letter.")));
     return id;
