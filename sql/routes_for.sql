@@ -47,7 +47,7 @@ SELECT eventbus.drop_route('waits');
 SELECT eventbus.drop_broker('queues');
 SELECT eventbus.drop_broker('queues', cascade => true);
 SELECT eventbus.drop_broker('devices', cascade => true);
-INSERT INTO eventbus.dead_letter_store (route_id, event_id, topic, content_type, published_at, error, attempts, failed_at)
+INSERT INTO eventbus.dead_letter_store (route_id, number, topic, content_type, published_at, error, attempts, failed_at)
 SELECT id, 1, 't', 'text/plain', now(), 'no', 1, now() FROM eventbus.route_config WHERE name = 'stream';
 SELECT route, dead_letters FROM eventbus.status;
 SELECT eventbus.drop_route('stream');

@@ -10,7 +10,7 @@ GRANT USAGE, CREATE ON SCHEMA lab TO PUBLIC;
 GRANT USAGE ON SCHEMA eventbus TO regress_eventbus_operator, regress_eventbus_reader, regress_eventbus_other;
 GRANT EXECUTE ON FUNCTION eventbus.create_broker, eventbus.alter_broker, eventbus.drop_broker, eventbus.create_route,
     eventbus.alter_route, eventbus.drop_route, eventbus.pause_route, eventbus.resume_route, eventbus.restart_route,
-    eventbus.redeliver, eventbus.discard, eventbus.allow, eventbus.disallow, eventbus.capture, eventbus.uncapture,
+    eventbus.redeliver(text, bigint), eventbus.discard(text, bigint), eventbus.allow, eventbus.disallow, eventbus.capture, eventbus.uncapture,
     eventbus.capture_ddl, eventbus.uncapture_ddl TO regress_eventbus_operator;
 GRANT regress_eventbus_operator TO regress_eventbus_reader;
 GRANT pg_read_server_files TO regress_eventbus_reader;

@@ -24,14 +24,16 @@ struct DeadLetter {
 // no memory for a large one is no shortage: its payload is left out.
 void store_dead_letters(const DeadLetter* letters, int count, bool spare_memory);
 
-// Dead letters that an operator wants sent again, in id order from behind after_id on; allocated in `memory`. The last
-// one may step over most_bytes, whatever its size. What the table cannot give any more is put back among the dead.
-int take_requeued(int32 route_id, int64 after_id, int most, int64 most_bytes, Event** events, MemoryContext memory);
+// Dead letters that an operator wants sent again, in the order of ids from behind `after` on; allocated in `memory`.
+// The last one may step over most_bytes, whatever its size. What the table cannot give any more is put back among the
+// dead.
+int take_requeued(int32 route_id, const EventId& after, int most, int64 most_bytes, Event** events,
+                  MemoryContext memory);
 
-// How many of them still wait; `ids` is a bigint[] as text.
-int64 count_requeued(int32 route_id, const char* ids);
+// How many of them still wait.
+int64 count_requeued(int32 route_id, const EventId* ids, int count);
 
 // A redelivered one has arrived.
-void forget_dead_letter(int32 route_id, int64 event_id);
+void forget_dead_letter(int32 route_id, const EventId& id);
 
 }  // namespace eventbus::catalog

@@ -30,8 +30,8 @@ constexpr Rights publisher_rights = {"{publish,publish_bytes,publish_now,publish
 constexpr Rights monitor_rights = {"{" EVENTBUS_MONITOR_FUNCTIONS "}", "{" EVENTBUS_MONITOR_VIEWS "}"};
 constexpr Rights operator_rights = {
     "{" EVENTBUS_MONITOR_FUNCTIONS
-    ",adopt,alter_broker,alter_route,create_broker,create_route,discard,drop_broker,drop_route,pause_route,redeliver,"
-    "home,restart_route,resume_route,test_broker,test_route,wait_for_route,wake_workers}",
+    ",adopt,alter_broker,alter_route,captured_payload,create_broker,create_route,discard,drop_broker,drop_route,home,"
+    "pause_route,redeliver,restart_route,resume_route,test_broker,test_route,wait_for_route,wake_workers}",
     "{" EVENTBUS_MONITOR_VIEWS ",dead_letter,event}"};
 
 void run_for_each(const char* query, std::initializer_list<Argument> arguments) {

@@ -15,6 +15,7 @@ extern "C" {
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
+#include "utils/pg_lsn.h"
 }
 
 namespace eventbus::catalog {
@@ -44,8 +45,8 @@ Argument stored_bytes(std::string_view bytes) {
     return Argument::of_bytes(copy);
 }
 
-constexpr Oid column_types[] = {INT4OID,  INT8OID,        TEXTOID, TEXTOID, JSONBOID, TEXTOID, TEXTOID, TEXTOID,
-                                BYTEAOID, TIMESTAMPTZOID, TEXTOID, INT4OID, LSNOID,   INT8OID, BOOLOID};
+constexpr Oid column_types[] = {INT4OID, LSNOID,  INT8OID,  TEXTOID,        TEXTOID, JSONBOID, TEXTOID,
+                                TEXTOID, TEXTOID, BYTEAOID, TIMESTAMPTZOID, TEXTOID, INT4OID,  BOOLOID};
 constexpr int column_count = lengthof(column_types);
 
 // How much of a letter the table gets, and of one that it does not take whole: why.
@@ -128,7 +129,8 @@ void fill(Argument* columns, const DeadLetter& letter, const Kept& kept) {
         error = psprintf("%s (without %s, which could not be stored: %s)", error, kept.without, kept.why);
     const Argument made[column_count] = {
         Argument::of(letter.route_id),
-        Argument::of(event.id),
+        {LSNOID, LSNGetDatum(event.id.lsn), false},
+        Argument::of(event.id.number),
         topic,
         key,
         headers,
@@ -139,8 +141,6 @@ void fill(Argument* columns, const DeadLetter& letter, const Kept& kept) {
         Argument{TIMESTAMPTZOID, TimestampTzGetDatum(from_unix_us(event.published_at)), false},
         Argument::of(error),
         Argument::of(letter.attempts),
-        {LSNOID, UInt64GetDatum(event.lsn), event.lsn == 0},
-        {INT8OID, Int64GetDatum(event.number), event.lsn == 0},
         Argument::of(!whole)};
     std::copy(made, made + column_count, columns);
 }
@@ -149,19 +149,20 @@ void fill(Argument* columns, const DeadLetter& letter, const Kept& kept) {
 enum class Known : std::uint8_t { none, some };
 
 const char* const insert_sql =
-    "INSERT INTO eventbus.dead_letter_store AS d (route_id, event_id, topic, key, headers, headers_text, content_type, "
-    "payload_text, payload_bytes, published_at, error, attempts, failed_at, lsn, number, incomplete) "
-    "SELECT n.route_id, n.event_id, n.topic, n.key, n.headers, n.headers_text, n.content_type, n.payload_text, "
-    "n.payload_bytes, n.published_at, n.error, n.attempts, pg_catalog.clock_timestamp(), n.lsn, n.number, "
-    "n.incomplete FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), "
+    "INSERT INTO eventbus.dead_letter_store AS d (route_id, lsn, number, topic, key, headers, headers_text, "
+    "content_type, "
+    "payload_text, payload_bytes, published_at, error, attempts, failed_at, incomplete) "
+    "SELECT n.route_id, n.lsn, n.number, n.topic, n.key, n.headers, n.headers_text, n.content_type, n.payload_text, "
+    "n.payload_bytes, n.published_at, n.error, n.attempts, pg_catalog.clock_timestamp(), n.incomplete FROM ROWS FROM "
+    "(pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), "
     "pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), "
     "pg_catalog.unnest($8), pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11), "
-    "pg_catalog.unnest($12), pg_catalog.unnest($13), pg_catalog.unnest($14), pg_catalog.unnest($15)) AS n "
-    "(route_id, event_id, topic, key, headers, headers_text, content_type, payload_text, payload_bytes, published_at, "
-    "error, attempts, lsn, number, incomplete) WHERE n.route_id = ANY (ARRAY("
+    "pg_catalog.unnest($12), pg_catalog.unnest($13), pg_catalog.unnest($14)) AS n "
+    "(route_id, lsn, number, topic, key, headers, headers_text, content_type, payload_text, payload_bytes, "
+    "published_at, error, attempts, incomplete) WHERE n.route_id = ANY (ARRAY("
     "SELECT id FROM eventbus.route_config WHERE id = ANY ($1) FOR KEY SHARE))";
 const char* const update_sql =
-    " ON CONFLICT (route_id, event_id) DO UPDATE SET error = excluded.error, attempts = "
+    " ON CONFLICT (route_id, lsn, number) DO UPDATE SET error = excluded.error, attempts = "
     "LEAST(d.attempts::bigint + excluded.attempts, 2147483647)::integer, failed_at = excluded.failed_at, "
     "requeued = false, incomplete = d.incomplete OR excluded.incomplete";
 

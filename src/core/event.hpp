@@ -7,12 +7,12 @@
 #include <optional>
 #include <string_view>
 
+#include "core/event_id.hpp"
+
 namespace eventbus {
 
 struct Event {
-    std::int64_t id = 0;            // unique in its source; from the log: rising in publishing order
-    std::uint64_t lsn = 0;          // from the WAL: where its transaction's commit stands; 0: from the log
-    std::int64_t number = 0;        // and the how-manieth change of that transaction it is
+    EventId id;                     // unique in its source
     std::int64_t published_at = 0;  // microseconds since 1970-01-01 00:00:00 UTC
     // The WAL has no time of it (a message of no transaction): published_at is when it was read, each time anew.
     bool is_timeless = false;

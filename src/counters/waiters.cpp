@@ -37,9 +37,8 @@ bool answer(Wanted* wanted, AnswerFor answer_for) {
 bool put_answer(Waiter* waiter, const Wanted& asked) {
     SpinLockAcquire(&waiter->mutex);
     Wanted& now = waiter->wanted;
-    bool same = now.database == asked.database && now.event_id == asked.event_id && now.place.xid == asked.place.xid &&
-                now.lsn == asked.lsn && now.count == asked.count &&
-                std::equal(now.routes, now.routes + now.count, asked.routes);
+    bool same = now.database == asked.database && now.id == asked.id && now.place.xid == asked.place.xid &&
+                now.count == asked.count && std::equal(now.routes, now.routes + now.count, asked.routes);
     if (same) {
         now.settled |= asked.settled;
         now.left_out |= asked.left_out;
@@ -57,14 +56,14 @@ void init_waiters(Waiters* waiters) {
     }
 }
 
-Waiter* claim_waiter(std::int64_t event_id, const log::EventPlace& place, std::uint64_t lsn) {
+Waiter* claim_waiter(const EventId& id, const log::EventPlace& place) {
     Waiter* claimed = nullptr;
     LWLockAcquire(shared()->lock, LW_EXCLUSIVE);
     for (int i = 0; i < max_waiters && claimed == nullptr; ++i) {
         if (all().databases[i] != InvalidOid) continue;
         claimed = &all().places[i];
         SpinLockAcquire(&claimed->mutex);
-        claimed->wanted = {MyDatabaseId, event_id, place, lsn, 0, {}, 0, 0};
+        claimed->wanted = {MyDatabaseId, id, place, 0, {}, 0, 0};
         SpinLockRelease(&claimed->mutex);
         all().databases[i] = MyDatabaseId;
         all().count.fetch_add(1);
@@ -124,12 +123,12 @@ void answer_waiters(Oid database, AnswerFor answer_for) {
     }
 }
 
-void stir_waiters(Oid database, std::int64_t event_id) {
+void stir_waiters(Oid database, const EventId& id) {
     if (!anybody_waits()) return;
     for (int i = 0; i < max_waiters; ++i) {
         if (all().databases[i] != database) continue;
         Waiter* waiter = &all().places[i];
-        if (event_id == 0 || answers_of(waiter).event_id == event_id) change(waiter);
+        if (id == EventId() || answers_of(waiter).id == id) change(waiter);
     }
 }
 

@@ -21,9 +21,8 @@ inline constexpr int most_wanted = 32;
 // What somebody waits for: routes that shall settle an event, or all that commits before a place in the WAL.
 struct Wanted {
     Oid database;
-    std::int64_t event_id;
+    EventId id;  // of an event of the log; or a place in the WAL, without a number
     log::EventPlace place;
-    std::uint64_t lsn;  // 0: it is the event
     int count;
     std::int32_t routes[most_wanted];
     std::uint32_t settled;   // a bit a route
@@ -47,7 +46,7 @@ struct Waiters {
 void init_waiters(Waiters* waiters);
 
 // The waiting side. nullptr: all places are taken.
-Waiter* claim_waiter(std::int64_t event_id, const log::EventPlace& place, std::uint64_t lsn);
+Waiter* claim_waiter(const EventId& id, const log::EventPlace& place);
 void free_waiter(Waiter* waiter);
 // Names the routes, none of them answered for, and wakes the senders.
 void want(Waiter* waiter, const std::int32_t* routes, int count);
@@ -61,7 +60,8 @@ bool anybody_waits();
 enum class Answer : std::uint8_t { none, settled, left_out };
 using AnswerFor = Answer (*)(const Wanted& wanted, std::int32_t route_id);
 void answer_waiters(Oid database, AnswerFor answer_for);
-// Something else that waiters look at has changed: dead letters of an event (0: of any), routes, transactions.
-void stir_waiters(Oid database, std::int64_t event_id);
+// Something else that waiters look at has changed: dead letters of an event (of any, where none is named), routes,
+// transactions.
+void stir_waiters(Oid database, const EventId& id = {});
 
 }  // namespace eventbus::counters

@@ -3,7 +3,6 @@
 // Never: finds an event guilty because a broker is down: somebody else's event has to arrive on the same link.
 #include <limits>
 
-#include "core/event_id.hpp"
 #include "delivery/route_queue.hpp"
 
 namespace eventbus::delivery {
@@ -68,7 +67,7 @@ void RouteQueue::broke(std::uint64_t number) {
         if (guilty_++ == 0) {
             context_.notice(Notice::Level::warning,
                             "route \"" + route_->name + "\" to " + context_.broker_shown + ": event " +
-                                std::string(id_text(*it.event, id)) +
+                                std::string(to_text(it.event->id, id)) +
                                 " breaks the connection each time it is offered: " + caution.reason +
                                 "; it is tried again alone, others go on",
                             "Raise the broker's limit, or set max_attempts on the route, which makes such events dead "
@@ -83,7 +82,7 @@ void RouteQueue::broke(std::uint64_t number) {
 }
 
 // The culprit is found: the others were only there, but for the same event on another route.
-void RouteQueue::absolve(std::int64_t culprit) {
+void RouteQueue::absolve(const EventId& culprit) {
     for (auto number = base_; number < next_number(); ++number) {
         auto& it = item(number);
         if (it.suspicion.blame != Blame::none || (it.state == State::suspect && it.event->id == culprit)) continue;

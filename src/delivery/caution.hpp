@@ -14,6 +14,8 @@
 #include <cstdint>
 #include <string>
 
+#include "core/event_id.hpp"
+
 namespace eventbus::delivery {
 
 enum class Blame : std::uint8_t { none, accused, guilty };
@@ -32,7 +34,7 @@ struct Caution {
     Suspicion tested;            // what they have in common
     std::size_t delivered = 0;   // on this link
     bool broke = false;          // the link has just broken, and what was under way may be why
-    std::int64_t culprit = 0;    // the event that was found guilty of that just now
+    EventId culprit;             // the event that was found guilty of that just now
     bool expected = false;       // an event that was guilty before did it again
     std::string reason;          // of the break
 };

@@ -58,7 +58,7 @@ struct Dispatcher::Impl {
     LinkKeeper link;  // goes first at the end: its driver borrows from the others
     std::size_t next_slot = 0;
     std::array<Settlement, 256> settlements;
-    std::vector<std::int64_t> ids;  // that settled_ahead() has shown
+    std::vector<EventId> ids;  // that settled_ahead() has shown
 
     // Number 0 is the route itself.
     RouteQueue* find(RouteId id, DetourId number) const {
@@ -264,7 +264,7 @@ struct Dispatcher::Impl {
             if (slot.queue) slot.queue->link_lost();
         }
         for (auto& slot : slots) {
-            if (slot.queue && context.caution.culprit != 0) slot.queue->absolve(context.caution.culprit);
+            if (slot.queue && context.caution.culprit != EventId()) slot.queue->absolve(context.caution.culprit);
         }
         const bool expected = context.caution.expected;
         context.delivered_before = context.caution.delivered;
@@ -428,7 +428,7 @@ const Detour& Dispatcher::detour(RouteId id, DetourId number) const {
     return *impl_->get(id, number).detour();
 }
 
-std::span<const std::int64_t> Dispatcher::settled_ahead(RouteId id, DetourId number) {
+std::span<const EventId> Dispatcher::settled_ahead(RouteId id, DetourId number) {
     return impl_->ids = impl_->get(id, number).settled_ahead();
 }
 

@@ -185,7 +185,7 @@ class Dispatcher {
     const Detour& detour(RouteId id, DetourId number) const;
     RouteStatus status(RouteId id, DetourId number) const;
     // What is to be kept of Detour::settled, with the detour's settled position; valid until the next call.
-    std::span<const std::int64_t> settled_ahead(RouteId id, DetourId number);
+    std::span<const EventId> settled_ahead(RouteId id, DetourId number);
 
     // Feeding.
     bool hungry(StreamId stream) const;  // lend more

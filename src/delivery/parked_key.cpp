@@ -163,11 +163,11 @@ bool RouteQueue::recall(std::uint64_t number) {
 }
 
 // Before the detour came to it.
-bool RouteQueue::was_settled(std::int64_t id) const {
+bool RouteQueue::was_settled(const EventId& id) const {
     return detour_ && std::binary_search(detour_->settled.begin(), detour_->settled.end(), id);
 }
 
-std::vector<std::int64_t> RouteQueue::settled_ahead() const {
+std::vector<EventId> RouteQueue::settled_ahead() const {
     auto ids = detour_->settled;
     for (std::size_t i = 0; i < items_.size(); ++i) {
         if (items_[i].state == State::done) ids.push_back(items_[i].event->id);

@@ -21,9 +21,9 @@ namespace eventbus::delivery {
 struct Detour {
     // All events of a key; or these events, which have none.
     std::optional<std::string> key;
-    std::vector<std::int64_t> events;  // ids, rising
+    std::vector<EventId> events;  // rising
     // Those of them that are settled although the detour begins before them.
-    std::vector<std::int64_t> settled;  // ids, rising
+    std::vector<EventId> settled;  // rising
 
     std::uint64_t trouble = 0;  // the key's: the offer with which it began; not kept over a restart
 
@@ -36,7 +36,7 @@ struct Detour {
         Backoff backoff;
         std::string reason;
     };
-    std::unordered_map<std::int64_t, Tried> tried;
+    std::unordered_map<EventId, Tried> tried;
 
     bool takes(const Event& event) const {
         if (key) return event.key && *event.key == *key;

@@ -51,7 +51,7 @@ class Beside {
  private:
     static constexpr Place for_ever{std::numeric_limits<std::uint64_t>::max(), 0};
     std::unordered_map<std::string, Place, KeyHash, std::equal_to<>> keys_;  // and until where
-    std::unordered_set<std::int64_t> events_;
+    std::unordered_set<EventId> events_;
 };
 
 }  // namespace eventbus::delivery

@@ -64,7 +64,7 @@ class RouteQueue {
     // and of a detour's queue
     const Detour* detour() const { return detour_.get(); }
     DetourId detour_number() const { return detour_number_; }
-    std::vector<std::int64_t> settled_ahead() const;  // Detour::settled as it is now
+    std::vector<EventId> settled_ahead() const;  // Detour::settled as it is now
 
     // Offers at most `most` tickets and says how many were taken. Stops at the driver's first no, which
     // window_full() tells until new_drive().
@@ -83,7 +83,7 @@ class RouteQueue {
     std::size_t offer_suspect(broker::Driver& driver);  // the first one
     bool may_test() const { return !suspects_.empty() && may_offer() && !window_full_ && (!stands() || may_probe()); }
     bool has_suspects() const { return !suspects_.empty(); }
-    void absolve(std::int64_t culprit);
+    void absolve(const EventId& culprit);
 
     bool has_offer() const {
         if (!may_offer() || window_full_) return false;
@@ -205,7 +205,7 @@ class RouteQueue {
     void go_back(std::uint64_t number);
     static bool has_waited(const Item& it) { return it.extra && it.extra->refused_since != TimePoint{}; }
     bool recall(std::uint64_t number);
-    bool was_settled(std::int64_t id) const;
+    bool was_settled(const EventId& id) const;
     void let_go(Item& it, Detour& into);
     void delivered(const Item& of);
     void arrived_otherwise(std::uint64_t number, Settlement& settlement);

@@ -3,7 +3,6 @@
 // Never: counts an attempt of a time in which nothing was delivered, or gives up what may be the broker's trouble.
 #include <algorithm>
 
-#include "core/event_id.hpp"
 #include "delivery/route_queue.hpp"
 
 namespace eventbus::delivery {
@@ -24,7 +23,7 @@ std::string shortened(std::string_view text, std::size_t longest) {
 }  // namespace
 
 std::uint64_t RouteQueue::whose(const Item& of) const {
-    const auto whose = of.event->key ? KeyHash{}(*of.event->key) : static_cast<std::uint64_t>(of.event->id);
+    const auto whose = of.event->key ? KeyHash{}(*of.event->key) : std::hash<EventId>{}(of.event->id);
     return (whose ^ (std::uint64_t{id_} << 32)) | 1;
 }
 
@@ -116,7 +115,7 @@ std::string RouteQueue::with_name(const Item& it, std::string_view words) const 
     EventIdText id;
     std::string scratch;
     std::string text = shortened(words, longest_words);
-    text += " (event " + std::string(id_text(*it.event, id)) + " to " + route_->destination.kind + " \"";
+    text += " (event " + std::string(to_text(it.event->id, id)) + " to " + route_->destination.kind + " \"";
     text += shortened(route_->destination.name.render(*it.event, scratch), longest_name) + '"';
     if (route_->destination.kind == "exchange")
         text += ", routing key \"" + shortened(route_->routing_key.render(*it.event, scratch), longest_name) + '"';

@@ -37,7 +37,7 @@ bool is_ours(const Look& look, const Event& event) {
 bool matches(void* context, const Event& event, uint64, const log::Position&) {
     auto* look = static_cast<Look*>(context);
     ++look->seen;
-    look->last_id = std::max(look->last_id, event.id);
+    look->last_id = std::max(look->last_id, event.id.number);
     if (!is_ours(*look, event)) return false;
     bool match = true;
     GuestError error;
@@ -95,7 +95,7 @@ Backlog look_behind(const log::StoredCursor& route, const char* topics) {
 
     int32* numbers;
     log::DetourEvents* events;
-    const int count = log::load_detours(route.route_id, CurrentMemoryContext, &numbers, &events);
+    const int count = log::load_detours(route.route_id, false, CurrentMemoryContext, &numbers, &events);
     Look look = {filter, nullptr, events, count, 0, 0, {}};
     look_from(route.cursor, &look);
     Backlog all = look.found;

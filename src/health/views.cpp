@@ -76,7 +76,7 @@ struct RouteLine {
 int64 wal_behind(const log::StoredCursor& stored) {
     const log::WalPlace& place = stored.cursor.wal;
     if (RecoveryInProgress() || place.slot[0] == '\0' || place.lost) return -1;
-    return std::max<int64>(0, static_cast<int64>(GetXLogInsertRecPtr() - place.lsn));
+    return std::max<int64>(0, static_cast<int64>(GetXLogInsertRecPtr() - place.at.lsn));
 }
 
 void put_status(ReturnSetInfo* result, const RouteLine& line) {

@@ -13,6 +13,7 @@
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
 #include "postgres/rights.hpp"
+#include "postgres/version.hpp"
 #include "router/route.hpp"
 #include "settings/settings.hpp"
 #include "source/log/cursors.hpp"
@@ -41,22 +42,22 @@ void check_fate(const Wait& wait) {
     switch (wait.event.fate) {
         case log::Fate::unknown:
             ereport(ERROR,
-                    (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("event " INT64_FORMAT " does not exist", wait.event_id),
+                    (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("event " INT64_FORMAT " does not exist", wait.id.number),
                      errdetail("No event of this database has been given that id."),
                      errhint("Pass an id that eventbus.publish has returned.")));
             break;
         case log::Fate::ours:
             ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_STATE),
                             errmsg("cannot wait for event " INT64_FORMAT " in the transaction that publishes it",
-                                   wait.event_id),
+                                   wait.id.number),
                             errdetail("An event is delivered after its transaction has committed."),
                             errhint("COMMIT first, then call eventbus.wait_for_delivery.")));
             break;
         case log::Fate::undone:
-            ereport(ERROR,
-                    (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("event " INT64_FORMAT " was rolled back", wait.event_id),
-                     errdetail("Its transaction or savepoint was rolled back, so it is never delivered."),
-                     errhint("Publish it again.")));
+            ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+                            errmsg("event " INT64_FORMAT " was rolled back", wait.id.number),
+                            errdetail("Its transaction or savepoint was rolled back, so it is never delivered."),
+                            errhint("Publish it again.")));
             break;
         case log::Fate::gone:
         case log::Fate::running:
@@ -87,17 +88,19 @@ void read_tables(const Wait& wait) {
     if (wait.event.key)
         key = Argument::of_bytes(
             cstring_to_text_with_len(wait.event.key->data(), static_cast<int>(wait.event.key->size())));
+    // Before its update an older extension's table has the id in another column.
+    const char* is_it = is_our_version() ? "d.lsn = '0/0' AND d.number = $1" : "d.event_id = $1";
     // Not the transaction's snapshot: under REPEATABLE READ nothing would ever change.
     PushActiveSnapshot(GetLatestSnapshot());
-    run_query(
-        "SELECT r.id, r.name, r.topics, coalesce(beside.done, c.done)::text, d.requeued, "
-        "coalesce(beside.first_generation, c.first_generation) FROM eventbus.route_config r "
-        "LEFT JOIN eventbus.cursor c ON c.route_id = r.id AND c.detour = 0 "
-        "LEFT JOIN eventbus.cursor beside ON beside.route_id = r.id AND beside.detour > 0 "
-        "AND (convert_to(beside.key, 'UTF8') = $3 OR $1 = ANY (beside.event_ids)) "
-        "LEFT JOIN eventbus.dead_letter_store d ON d.route_id = r.id AND d.event_id = $1 "
-        "WHERE r.source = 'log' AND ($2 IS NULL OR r.name = $2) ORDER BY r.id",
-        {Argument::of(wait.event_id), Argument::of(wait.route_name), key}, true);
+    run_query(psprintf("SELECT r.id, r.name, r.topics, coalesce(beside.done, c.done)::text, d.requeued, "
+                       "coalesce(beside.first_generation, c.first_generation) FROM eventbus.route_config r "
+                       "LEFT JOIN eventbus.cursor c ON c.route_id = r.id AND c.detour = 0 "
+                       "LEFT JOIN eventbus.cursor beside ON beside.route_id = r.id AND beside.detour > 0 "
+                       "AND (convert_to(beside.key, 'UTF8') = $3 OR $1 = ANY (beside.event_ids)) "
+                       "LEFT JOIN eventbus.dead_letter_store d ON d.route_id = r.id AND %s "
+                       "WHERE r.source = 'log' AND ($2 IS NULL OR r.name = $2) ORDER BY r.id",
+                       is_it),
+              {Argument::of(wait.id.number), Argument::of(wait.route_name), key}, true);
     PopActiveSnapshot();
     if (SPI_processed == 0 && wait.route_name != nullptr) refuse_route(wait.route_name);
 }
@@ -110,7 +113,7 @@ void choose_routes(Wait* wait, MemoryContext memory) {
         if (takes(*wait, row)) wait->routes[wait->count++] = {int4_at(row, 1), counters::Answer::none};
     if (wait->count == 0 && wait->route_name != nullptr)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("route \"%s\" does not take event " INT64_FORMAT, wait->route_name, wait->event_id),
+                        errmsg("route \"%s\" does not take event " INT64_FORMAT, wait->route_name, wait->id.number),
                         errdetail("The event's topic matches none of the route's topics, so it is never delivered "
                                   "there."),
                         errhint("Leave out the route to wait for all routes that take the event.")));
@@ -225,7 +228,7 @@ bool note_answers(Wait* wait) {
 }
 
 bool wait_until_settled(Wait* wait, Outcome (*look)(Wait*)) {
-    wait->waiter = counters::claim_waiter(wait->event_id, wait->event.place, wait->lsn);
+    wait->waiter = counters::claim_waiter(wait->id, wait->event.place);
     if (wait->waiter == nullptr)
         ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
                         errmsg("too many sessions wait for the delivery of events"),
@@ -240,7 +243,7 @@ bool wait_until_settled(Wait* wait, Outcome (*look)(Wait*)) {
 }
 
 bool wait_for_event(Wait* wait) {
-    wait->event = log::find_event(wait->event_id);
+    wait->event = log::find_event(wait->id.number);
     check_fate(*wait);
     return wait_until_settled(wait, look_at_event);
 }
@@ -254,6 +257,6 @@ EVENTBUS_SQL_FUNCTION(eventbus_wait_for_delivery);
 Datum eventbus_wait_for_delivery(PG_FUNCTION_ARGS) {
     using namespace eventbus::intake;
     Wait wait = read_wait(fcinfo, "event_id");
-    wait.event_id = PG_GETARG_INT64(0);
+    wait.id = eventbus::EventId::of_log(PG_GETARG_INT64(0));
     PG_RETURN_BOOL(wait_for_event(&wait));
 }

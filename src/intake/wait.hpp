@@ -14,8 +14,7 @@ struct WaitedRoute {
 };
 
 struct Wait {
-    int64 event_id;
-    XLogRecPtr lsn;          // instead of an event; 0: it is the event
+    EventId id;              // counters::Wanted's
     const char* route_name;  // or nullptr: all
     SteadyTime until;
     log::FoundEvent event;

@@ -21,10 +21,6 @@ namespace eventbus::intake {
 
 namespace {
 
-const char* text_of(XLogRecPtr lsn) {
-    return psprintf("%X/%X", static_cast<uint32>(lsn >> 32), static_cast<uint32>(lsn));
-}
-
 [[noreturn]] void refuse_source(const char* route) {
     ereport(ERROR,
             (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("route \"%s\" is not from the WAL", route),
@@ -38,8 +34,8 @@ const char* text_of(XLogRecPtr lsn) {
 void have_it_read(XLogRecPtr lsn) {
     XLogRecPtr end = end_of_wal();
     if (lsn > end)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the WAL has not reached %s", text_of(lsn)),
-                        errdetail("It ends at %s.", text_of(end)),
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the WAL has not reached %s", lsn_text(lsn)),
+                        errdetail("It ends at %s.", lsn_text(end)),
                         errhint("Pass what pg_current_wal_insert_lsn() returns after COMMIT.")));
     if (counters::Database* database = counters::my_database()) counters::tell_wal_readers(database, end);
 }
@@ -51,7 +47,7 @@ void read_cursors(const Wait& wait) {
         "SELECT r.id, r.source = 'wal', bool_or(c.wal_lost), min(c.wal_lsn) >= $1 FROM eventbus.route_config r "
         "LEFT JOIN eventbus.cursor c ON c.route_id = r.id "
         "WHERE CASE WHEN $2 IS NULL THEN r.source = 'wal' ELSE r.name = $2 END GROUP BY r.id ORDER BY r.id",
-        {Argument{LSNOID, LSNGetDatum(wait.lsn), false}, Argument::of(wait.route_name)}, true);
+        {Argument{LSNOID, LSNGetDatum(wait.id.lsn), false}, Argument::of(wait.route_name)}, true);
     PopActiveSnapshot();
     if (wait.route_name == nullptr) return;
     if (SPI_processed == 0) refuse_route(wait.route_name);
@@ -93,8 +89,9 @@ Outcome look_at_cursors(Wait* wait) {
 }
 
 bool wait_for_wal(Wait* wait, XLogRecPtr lsn) {
-    wait->lsn = std::max<XLogRecPtr>(before_page_header(lsn), 1);  // 0 would be no place, and nothing commits before 1
-    have_it_read(wait->lsn);
+    wait->id.lsn =
+        std::max<XLogRecPtr>(before_page_header(lsn), 1);  // 0 would be no place, and nothing commits before 1
+    have_it_read(wait->id.lsn);
     return wait_until_settled(wait, look_at_cursors);
 }
 
@@ -121,6 +118,6 @@ Datum eventbus_wait_for_delivery_text(PG_FUNCTION_ARGS) {
     char* given = text_to_cstring(PG_GETARG_TEXT_PP(0));
     if (strchr(given, '/') != nullptr)
         PG_RETURN_BOOL(wait_for_wal(&wait, DatumGetLSN(DirectFunctionCall1(pg_lsn_in, CStringGetDatum(given)))));
-    wait.event_id = DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(given)));
+    wait.id.number = DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(given)));
     PG_RETURN_BOOL(wait_for_event(&wait));
 }

@@ -95,14 +95,14 @@ void at_end(XactEvent event, void*) {
     // Somebody may wait for an event that will never be.
     bool undone =
         event == XACT_EVENT_ABORT ? log::appended_in_this_transaction() : prepared.rolls_back && prepared.events;
-    if (undone) counters::stir_waiters(MyDatabaseId, 0);
+    if (undone) counters::stir_waiters(MyDatabaseId);
     log::forget_waiting();
     log::forget_appended();
     prepared = {};
 
     if (configuration && event == XACT_EVENT_COMMIT) {
         counters::wake_workers_of(MyDatabaseId);
-        counters::stir_waiters(MyDatabaseId, 0);
+        counters::stir_waiters(MyDatabaseId);
         counters::wake_launcher();
     }
     configuration = false;

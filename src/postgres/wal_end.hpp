@@ -1,5 +1,5 @@
-// What it is: where the WAL ends, as a place that can be flushed and read up to.
-// Who calls it: intake, where it tells senders how far to read.
+// What it is: places in the WAL: as texts, and where it ends, as a place that can be flushed and read up to.
+// Who calls it: intake, where it tells senders how far to read; whoever names a place.
 // Never: names a place at which no record can end.
 #pragma once
 
@@ -18,6 +18,11 @@ inline XLogRecPtr before_page_header(XLogRecPtr lsn) {
     bool first_page = XLogSegmentOffset(lsn, wal_segment_size) < XLOG_BLCKSZ;
     XLogRecPtr within = lsn % XLOG_BLCKSZ;
     return within <= (first_page ? SizeOfXLogLongPHD : SizeOfXLogShortPHD) ? lsn - within : lsn;
+}
+
+// As pg_lsn has it; palloc'd.
+inline const char* lsn_text(XLogRecPtr lsn) {
+    return psprintf("%X/%X", static_cast<uint32>(lsn >> 32), static_cast<uint32>(lsn));
 }
 
 inline XLogRecPtr end_of_wal() {

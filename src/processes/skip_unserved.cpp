@@ -32,7 +32,7 @@ void count_one(void* context, const log::Unsettled& event) {
     auto* count = static_cast<Count*>(context);
     const log::DetourEvents* on = nullptr;
     for (int i = 0; i < count->detour_count; ++i)
-        if (log::takes(count->detours[i], event.id, event.key_if_any())) on = &count->detours[i];
+        if (log::takes(count->detours[i], event.id, event.key)) on = &count->detours[i];
     if (on == count->detour && (on == nullptr || !log::has(on->settled, event.id)) &&
         (count->filter == nullptr || matches(count->filter, event.topic)))
         ++count->events;
@@ -63,7 +63,7 @@ void skip_route(int32 route_id, const char* topics, int64 before) {
 
     int32* numbers;
     log::DetourEvents* events;
-    int detours = log::load_detours(route_id, CurrentMemoryContext, &numbers, &events);
+    int detours = log::load_detours(route_id, false, CurrentMemoryContext, &numbers, &events);
     Count count{filter, events, detours, nullptr, 0};
     bool moved = skip_cursor(&stored, before, &count);
     for (int i = 0; i < detours; ++i) {
@@ -102,7 +102,7 @@ void skip_unserved(int64 before, bool (*is_served)(int32 broker_id), counters::R
     SPI_finish();
     commit_transaction();
     room->skipper = 0;
-    counters::stir_waiters(MyDatabaseId, 0);
+    counters::stir_waiters(MyDatabaseId);
 }
 
 }  // namespace eventbus::processes

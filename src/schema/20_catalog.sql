@@ -56,7 +56,7 @@ CREATE TABLE eventbus.cursor (
     route_id         integer     NOT NULL REFERENCES eventbus.route_config (id) ON DELETE CASCADE,
     detour           integer     NOT NULL DEFAULT 0,  -- 0: the route itself
     key              text,                            -- the detour's key, or
-    event_ids        bigint[],                        -- its events, where they have none
+    event_ids        bigint[],                        -- its events, where they have none; from the WAL two numbers each
     settled_ids      bigint[],                        -- those of them settled although the cursor is before them
     done             pg_snapshot NOT NULL,
     batch            pg_snapshot,
@@ -96,9 +96,8 @@ COMMENT ON COLUMN eventbus.cursor.detour IS '0: the route itself; otherwise a ke
 
 CREATE TABLE eventbus.dead_letter_store (
     route_id      integer     NOT NULL,
-    event_id      bigint      NOT NULL,
-    lsn           pg_lsn,
-    number        bigint,
+    lsn           pg_lsn      NOT NULL DEFAULT '0/0',
+    number        bigint      NOT NULL,
     topic         text        NOT NULL,
     key           text,
     headers       jsonb,
@@ -112,11 +111,12 @@ CREATE TABLE eventbus.dead_letter_store (
     requeued      boolean     NOT NULL DEFAULT false,
     incomplete    boolean     NOT NULL DEFAULT false,
     headers_text  text,
-    PRIMARY KEY (route_id, event_id)
+    PRIMARY KEY (route_id, lsn, number)
 );
 CREATE INDEX dead_letter_store_requeued ON eventbus.dead_letter_store (route_id) WHERE requeued;
 COMMENT ON TABLE eventbus.dead_letter_store IS 'events that a broker refused for good, whole; read eventbus.dead_letter instead';
-COMMENT ON COLUMN eventbus.dead_letter_store.lsn IS 'of an event from the WAL: where its transaction''s commit stands, and in number the how-manieth of its changes it is';
+COMMENT ON COLUMN eventbus.dead_letter_store.lsn IS 'with number, the event''s id: of an event from the WAL where its transaction''s commit stands; 0/0: it is one of the log';
+COMMENT ON COLUMN eventbus.dead_letter_store.number IS 'of an event of the log its id; of one from the WAL the how-manieth change of its transaction it is';
 
 CREATE FUNCTION eventbus.redacted_url(url text) RETURNS text
     LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'eventbus_redacted_url';
@@ -141,24 +141,3 @@ COMMENT ON COLUMN eventbus.route.topics IS 'comma-separated topic patterns';
 COMMENT ON COLUMN eventbus.route.options IS 'its options';
 COMMENT ON COLUMN eventbus.route.paused IS 'whether delivery is paused';
 COMMENT ON COLUMN eventbus.route.created_at IS 'when it was created';
-
-CREATE VIEW eventbus.dead_letter AS
-    SELECT d.event_id, r.name AS route, d.topic, d.key,
-           coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
-           d.headers, d.error, d.attempts, d.failed_at,
-           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id, d.incomplete, d.headers_text
-    FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id
-    WHERE NOT d.requeued;
-COMMENT ON VIEW eventbus.dead_letter IS 'events that a broker refused for good, a row an event and route; see eventbus.redeliver and eventbus.discard';
-COMMENT ON COLUMN eventbus.dead_letter.event_id IS 'event id, which redeliver and discard want; of an event from the WAL a number that is unique on its route, message_id is what the log and last_error name';
-COMMENT ON COLUMN eventbus.dead_letter.message_id IS 'event id as the message carries it: the same, or <commit LSN>-<n> of an event from the WAL';
-COMMENT ON COLUMN eventbus.dead_letter.route IS 'the route on which it was refused';
-COMMENT ON COLUMN eventbus.dead_letter.topic IS 'the event''s topic';
-COMMENT ON COLUMN eventbus.dead_letter.key IS 'the event''s key';
-COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; what was published as bytes, text or not, is shown in base64';
-COMMENT ON COLUMN eventbus.dead_letter.headers IS 'the event''s headers; NULL: there are none, or see headers_text';
-COMMENT ON COLUMN eventbus.dead_letter.headers_text IS 'headers that jsonb cannot hold, as the JSON text that they are; otherwise NULL. redeliver sends them as they are';
-COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
-COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
-COMMENT ON COLUMN eventbus.dead_letter.attempts IS 'how often it was offered to the broker in all; max_attempts counts only attempts beside which something else was delivered, so this may be more';
-COMMENT ON COLUMN eventbus.dead_letter.failed_at IS 'when it was refused for good';

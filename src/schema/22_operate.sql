@@ -57,16 +57,26 @@ CREATE OR REPLACE FUNCTION eventbus.restart_route(name text) RETURNS void
 COMMENT ON FUNCTION eventbus.restart_route(text) IS
     'lets a route from the WAL whose replication slot was lost (state lost) begin anew, with what commits from now on; what was committed between its cursor and now is not delivered. An error for other routes';
 
-CREATE OR REPLACE FUNCTION eventbus.redeliver(route text DEFAULT NULL, event_id bigint DEFAULT NULL) RETURNS bigint
+CREATE OR REPLACE FUNCTION eventbus.redeliver(route text DEFAULT NULL, event_id bigint DEFAULT 0) RETURNS bigint
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_redeliver';
 COMMENT ON FUNCTION eventbus.redeliver(text, bigint) IS
-    'sends dead letters again, with the same event id; NULL means all. Returns how many were put back. Each leaves the dead letters once the broker has taken it, or returns to them when it is refused again';
+    'sends dead letters again, with the same event id: all, those of a route (NULL: of all), or one by its event_id. Returns how many were put back. Each leaves the dead letters once the broker has taken it, or returns to them when it is refused again. Errors: 22004 event_id is null (that of an event from the WAL is: see the function with id)';
+CREATE OR REPLACE FUNCTION eventbus.redeliver(route text, id text) RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_redeliver_text';
+COMMENT ON FUNCTION eventbus.redeliver(text, text) IS
+    'the same by column id of eventbus.dead_letter: 17, or 0/16B3748-3 of an event from the WAL. Errors: 22004 id is null; 22023 it is no event id';
 
-CREATE OR REPLACE FUNCTION eventbus.discard(route text DEFAULT NULL, event_id bigint DEFAULT NULL) RETURNS bigint
+CREATE OR REPLACE FUNCTION eventbus.discard(route text DEFAULT NULL, event_id bigint DEFAULT 0) RETURNS bigint
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_discard';
-COMMENT ON FUNCTION eventbus.discard(text, bigint) IS 'deletes dead letters for good; NULL means all. Returns how many';
+COMMENT ON FUNCTION eventbus.discard(text, bigint) IS 'deletes dead letters for good: all, those of a route (NULL: of all), or one by its event_id. Returns how many. Errors: 22004 event_id is null (that of an event from the WAL is: see the function with id)';
+CREATE OR REPLACE FUNCTION eventbus.discard(route text, id text) RETURNS bigint
+    LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'eventbus_discard_text';
+COMMENT ON FUNCTION eventbus.discard(text, text) IS
+    'the same by column id of eventbus.dead_letter: 17, or 0/16B3748-3 of an event from the WAL. Errors: 22004 id is null; 22023 it is no event id';
 
 CREATE OR REPLACE FUNCTION eventbus.routes_for(topic text, key text DEFAULT NULL,
         OUT route text, OUT broker text, OUT destination text, OUT routing_key text, OUT state text)

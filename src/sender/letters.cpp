@@ -5,7 +5,6 @@
 
 #include "catalog/dead_letters.hpp"
 #include "core/backoff.hpp"
-#include "core/event_id.hpp"
 #include "postgres/attempt.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
@@ -45,13 +44,12 @@ void tell(const delivery::DeadLetter& letter) {
         route->dead_told_at = now;
         char words[512];
         show_text(words, sizeof words, letter.error);
-        EventIdText text;
-        char id[sizeof text];
-        show_text(id, sizeof id, id_text(*letter.event, text));
+        EventIdText id;
+        to_text(letter.event->id, id);
         ereport(
             WARNING,
             (errmsg("pg_eventbus: route \"%s\" to broker \"%s\": event %s is a dead letter: %s", route->name,
-                    sender.broker_name, id, words),
+                    sender.broker_name, id.data(), words),
              errdetail("The route goes on with later events. Further dead letters of it are not logged for a minute."),
              letter.event->error.empty()
                  ? errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")
@@ -95,11 +93,10 @@ void wait(const ErrorData* error) {
     waiting.retry_at = plus_ms(steady_now(), waiting.backoff.next(static_cast<uint32>(MyProcPid)).count());
     sender.unsaved = true;
     if (!news) return;
-    char id[sizeof(EventIdText)];
-    EventIdText text;
-    show_text(id, sizeof id, id_text(*sender.report->dead.front().event, text));
+    EventIdText id;
+    to_text(sender.report->dead.front().event->id, id);
     ereport(WARNING, (errmsg("pg_eventbus: dead letters of broker \"%s\" cannot be stored, event %s and %zu more: %s",
-                             sender.broker_name, id, sender.report->dead.size() - 1, waiting.words),
+                             sender.broker_name, id.data(), sender.report->dead.size() - 1, waiting.words),
                       errdetail("What the broker was sent stays unsettled until they are stored; it is tried again, at "
                                 "most 30 s apart."),
                       errhint("Mend what the message complains of.")));

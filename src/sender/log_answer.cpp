@@ -12,20 +12,17 @@ namespace eventbus::sender {
 namespace {
 
 // Finds the event among those that are lent on the stream.
-bool find_lent(const LogStream* stream, int64 event_id, delivery::Position* position) {
+bool find_lent(const LogStream* stream, const EventId& id, delivery::Position* position) {
     for (const source::Chunk* chunk = stream->first; chunk != nullptr; chunk = chunk->next) {
-        const Event* begin = chunk->events;
-        const Event* end = begin + chunk->count;
-        const Event* found =
-            std::lower_bound(begin, end, event_id, [](const Event& event, int64 id) { return event.id < id; });
-        if (found == end || found->id != event_id) continue;
-        *position = {chunk->id, static_cast<std::uint32_t>(found - begin)};
+        const Event* found = log::find_in(chunk, id);
+        if (found == nullptr) continue;
+        *position = {chunk->id, static_cast<std::uint32_t>(found - chunk->events)};
         return true;
     }
     return false;
 }
 
-bool has(const std::vector<std::int64_t>& rising, std::int64_t id) {
+bool has(const std::vector<EventId>& rising, const EventId& id) {
     return std::binary_search(rising.begin(), rising.end(), id);
 }
 
@@ -36,24 +33,24 @@ const SenderDetour* detour_of(const SenderRoute* route, const counters::Wanted& 
         auto* detour = static_cast<const SenderDetour*>(lfirst(cell));
         if (detour->ended) continue;
         if (detour->takes->key ? wanted.place.key_mark == log::mark_of(*detour->takes->key)
-                               : has(detour->takes->events, wanted.event_id))
+                               : has(detour->takes->events, wanted.id))
             return detour;
     }
     return nullptr;
 }
 
 bool is_settled(const counters::Wanted& wanted, const SenderRoute* route, const SenderDetour* detour) {
-    if (detour != nullptr && has(detour->takes->settled, wanted.event_id)) return true;
+    if (detour != nullptr && has(detour->takes->settled, wanted.id)) return true;
     const log::Cursor* from = detour != nullptr ? detour->from : log_of(route)->from;
-    if (from != nullptr && log::settles(*from, wanted.place.xid, wanted.place.at, wanted.event_id, wanted.place.file))
+    if (from != nullptr && log::settles(*from, wanted.place.xid, wanted.place.at, wanted.id, wanted.place.file))
         return true;
     const LogStream* stream = detour != nullptr ? detour->stream : log_of(route)->stream;
     delivery::DetourId number = detour != nullptr ? detour->number : 0;
     delivery::Position position;
-    if (find_lent(stream, wanted.event_id, &position))
+    if (find_lent(stream, wanted.id, &position))
         return call_guest(
             [&] { return sender.dispatcher->is_settled(static_cast<delivery::RouteId>(route->id), position, number); });
-    return log::has_passed(stream->reader, wanted.event_id, wanted.place);
+    return log::has_passed(stream->reader, wanted.id, wanted.place);
 }
 
 }  // namespace

@@ -62,8 +62,16 @@ bool begin_detour(SenderRoute* route) {
     return true;
 }
 
+delivery::Detour made_of(const log::DetourEvents& events) {
+    delivery::Detour made;
+    if (events.has_key) made.key = events.key;
+    made.events.assign(events.events.first, events.events.first + events.events.count);
+    made.settled.assign(events.settled.first, events.settled.first + events.settled.count);
+    return made;
+}
+
 void load_detours(SenderRoute* route) {
-    load_keys(route,
+    load_keys(route, false,
               [](SenderRoute* of, delivery::DetourId number, const log::StoredCursor& stored,
                  delivery::StreamId* stream) -> ParkedKey* {
                   SenderDetour* detour = make_detour(of, number, stored.cursor);

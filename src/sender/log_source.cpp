@@ -130,7 +130,7 @@ class LogSource final : public Source {
     void saved(source::Route* route) override { detours_saved(of_sender(route)); }
 
     counters::Answer answer(const source::Route* route, const counters::Wanted& wanted) override {
-        return wanted.lsn == 0 ? answer_for_log(of_sender(route), wanted) : counters::Answer::none;
+        return wanted.id.is_of_log() ? answer_for_log(of_sender(route), wanted) : counters::Answer::none;
     }
 };
 

@@ -14,7 +14,7 @@ struct SenderDetour;
 
 // An event that one of the stream's routes had settled before it came to the stream.
 struct SettledBefore {
-    int64 event_id;
+    EventId event;
     int32 route_id;
 };
 

@@ -35,7 +35,7 @@ void gather(LogStream* stream) {
     stream->arranged = log_now.arranged;
 }
 
-void note_settled(LogStream* stream, int64 event_id, int32 route_id) {
+void note_settled(LogStream* stream, const EventId& event, int32 route_id) {
     if (stream->settled_count == stream->settled_room) {
         int room = stream->settled_room * 2 + 64;
         Size bytes = sizeof(SettledBefore) * room;
@@ -43,7 +43,7 @@ void note_settled(LogStream* stream, int64 event_id, int32 route_id) {
             stream->settled == nullptr ? MemoryContextAlloc(sender.memory, bytes) : repalloc(stream->settled, bytes));
         stream->settled_room = room;
     }
-    stream->settled[stream->settled_count++] = {event_id, route_id};
+    stream->settled[stream->settled_count++] = {event, route_id};
 }
 
 // The file that the reader has just found the place in.
@@ -123,15 +123,12 @@ void lend(LogStream* stream, log::Chunk* chunk) {
     if (is_repetition(stream)) return;  // it stays what keeps the cursors where they are
     Size tickets = call_guest([&] {
         std::vector<delivery::Chunk::Settled> settled;
-        const Event* begin = chunk->events;
-        const Event* end = begin + chunk->count;
         for (int i = 0; i < stream->settled_count; ++i) {
             const SettledBefore& one = stream->settled[i];
-            const Event* found =
-                std::lower_bound(begin, end, one.event_id, [](const Event& event, int64 id) { return event.id < id; });
-            if (found == end || found->id != one.event_id) continue;
+            const Event* found = log::find_in(chunk, one.event);
+            if (found == nullptr) continue;
             settled.push_back(
-                {static_cast<delivery::RouteId>(one.route_id), static_cast<std::uint32_t>(found - begin)});
+                {static_cast<delivery::RouteId>(one.route_id), static_cast<std::uint32_t>(found - chunk->events)});
         }
         return sender.dispatcher->lend(stream->id,
                                        {chunk->id, {chunk->events, chunk->count}, chunk->committed_after, settled});

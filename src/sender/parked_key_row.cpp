@@ -21,10 +21,10 @@ void begin_key(ParkedKey* key, delivery::StreamId stream) {
     sender.unsaved = true;
 }
 
-void load_keys(SenderRoute* route, MakeKey make) {
+void load_keys(SenderRoute* route, bool of_wal, MakeKey make) {
     int32* numbers;
     log::DetourEvents* events;
-    int count = log::load_detours(route->id, CurTransactionContext, &numbers, &events);
+    int count = log::load_detours(route->id, of_wal, CurTransactionContext, &numbers, &events);
     for (int i = 0; i < count; ++i) {
         log::StoredCursor stored;
         log::load_cursor(route->id, numbers[i], CurTransactionContext, &stored);
@@ -58,7 +58,7 @@ delivery::RouteStatus status_of(const ParkedKey* key) {
 log::DetourEvents events_of(const ParkedKey* key) {
     return call_guest([&] {
         log::DetourEvents events = {};
-        auto ids = [](std::span<const std::int64_t> of) { return log::Ids{of.data(), static_cast<int>(of.size())}; };
+        auto ids = [](std::span<const EventId> of) { return log::Ids{of.data(), static_cast<int>(of.size())}; };
         events.has_key = key->takes->key.has_value();
         if (events.has_key) events.key = *key->takes->key;
         events.events = ids(key->takes->events);

@@ -21,7 +21,7 @@ void begin_key(ParkedKey* key, delivery::StreamId stream);
 // Those of earlier times; make() gives each its stream. Within a transaction, between SPI_connect and SPI_finish.
 using MakeKey = ParkedKey* (*)(SenderRoute* route, delivery::DetourId number, const log::StoredCursor& stored,
                                delivery::StreamId* stream);
-void load_keys(SenderRoute* route, MakeKey make);
+void load_keys(SenderRoute* route, bool of_wal, MakeKey make);
 void end_key(ParkedKey* key);
 void remove_key(const ParkedKey* key);
 delivery::RouteStatus status_of(const ParkedKey* key);

@@ -35,8 +35,8 @@ struct Next {
     bool gone;  // the extension is
 };
 
-// After last_id, in the order of ids; and from the beginning again, for some before may have been refused again and
-// asked for once more meanwhile.
+// After the last one, in the order of ids; and from the beginning again, for some before may have been refused again
+// and asked for once more meanwhile.
 void take(void* argument) {
     auto* next = static_cast<Next*>(argument);
     const int32 route_id = next->route->id;
@@ -48,9 +48,9 @@ void take(void* argument) {
     for (int i = 0; i < through->count; ++i)
         if (!through->refused[i]) catalog::forget_dead_letter(route_id, through->events[i].id);
     next->count =
-        catalog::take_requeued(route_id, through->last_id, most_at_a_time, most_bytes, &next->events, next->memory);
-    if (next->count == 0 && through->last_id != 0)
-        next->count = catalog::take_requeued(route_id, 0, most_at_a_time, most_bytes, &next->events, next->memory);
+        catalog::take_requeued(route_id, through->last, most_at_a_time, most_bytes, &next->events, next->memory);
+    if (next->count == 0 && through->last != EventId())
+        next->count = catalog::take_requeued(route_id, {}, most_at_a_time, most_bytes, &next->events, next->memory);
     SPI_finish();
     commit_transaction();
 }
@@ -88,20 +88,18 @@ void look(void* argument) {
     if (!begin_transaction_on_extension("looking for dead letters that were discarded")) return;
     processes::wait_for_locks(patience_ms);
     SPI_connect();
-    StringInfoData ids;
-    initStringInfo(&ids);
+    auto* waiting = static_cast<EventId*>(palloc(sizeof(EventId) * static_cast<Size>(has->count)));
+    int count = 0;
     List* arrived = NIL;
-    int64 waiting = 0;
     for (int i = 0; i < has->count; ++i) {
         if (has->refused[i]) continue;
         const delivery::Position at{has->next_chunk - 1, static_cast<std::uint32_t>(i)};
         if (call_guest([&] { return sender.dispatcher->is_settled(redelivery_route(route->id), at); }))
             arrived = lappend_int(arrived, i);
         else
-            appendStringInfo(&ids, "%s" INT64_FORMAT, waiting++ > 0 ? "," : "{", has->events[i].id);
+            waiting[count++] = has->events[i].id;
     }
-    appendStringInfoChar(&ids, '}');
-    look->discarded = waiting > 0 && catalog::count_requeued(route->id, ids.data) < waiting;
+    look->discarded = count > 0 && catalog::count_requeued(route->id, waiting, count) < count;
     ListCell* cell;
     if (look->discarded)
         foreach (cell, arrived) catalog::forget_dead_letter(route->id, has->events[lfirst_int(cell)].id);
@@ -150,7 +148,7 @@ void feed_redelivery(SenderRoute* route) {
         some_wait = true;
         return;
     }
-    if (redelivery->count > 0) counters::stir_waiters(sender.database, 0);
+    if (redelivery->count > 0) counters::stir_waiters(sender.database);
     if (redelivery->memory != nullptr) MemoryContextDelete(redelivery->memory);
     redelivery->memory = next.memory;
     redelivery->events = next.events;
@@ -158,7 +156,7 @@ void feed_redelivery(SenderRoute* route) {
     redelivery->refused =
         static_cast<bool*>(MemoryContextAllocZero(next.memory, sizeof(bool) * static_cast<Size>(next.count + 1)));
     if (redelivery->count == 0) return end(route);
-    redelivery->last_id = redelivery->events[redelivery->count - 1].id;
+    redelivery->last = redelivery->events[redelivery->count - 1].id;
     call_guest([&] {
         sender.dispatcher->lend(
             redelivery->stream,

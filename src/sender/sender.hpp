@@ -25,7 +25,7 @@ struct Redelivery {
     Event* events;
     bool* refused;  // again: those stay dead letters, and may be asked for once more while others are under way
     int count;
-    int64 last_id;
+    EventId last;         // of them
     SteadyTime retry_at;  // the next batch is tried again; 0: it need not be
 };
 

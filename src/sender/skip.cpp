@@ -19,14 +19,11 @@ constexpr BlockNumber pages_a_round = 512;
 constexpr int still_ms = 1000;     // a cursor that has not moved for so long is not about to pass;
 constexpr int patience_ms = 1500;  // others are given this to do it, while publishers wait
 
-bool takes(const SenderDetour* detour, const log::Unsettled& event) {
-    Event heading;
-    heading.id = event.id;
-    heading.key = event.key_if_any();
-    return !detour->ended && detour->takes->takes(heading);
+bool takes(const SenderDetour* detour, const Event& event) {
+    return !detour->ended && detour->takes->takes(event);
 }
 
-bool is_on_detour(const SenderRoute* route, const log::Unsettled& event) {
+bool is_on_detour(const SenderRoute* route, const Event& event) {
     ListCell* cell;
     foreach (cell, log_of(route)->detours)
         if (takes(static_cast<SenderDetour*>(lfirst(cell)), event)) return true;
@@ -205,7 +202,7 @@ void skip_parked(int64 before) {
     }
     SPI_finish();
     commit_transaction();
-    counters::stir_waiters(sender.database, 0);
+    counters::stir_waiters(sender.database);
 }
 
 }  // namespace

@@ -56,7 +56,8 @@ bool first_unsettled(const WalFeed* feed, const delivery::Position& settled, wal
     const source::Chunk* chunk;
     uint32 index;
     if (!feed->first_unsettled(settled, &chunk, &index)) return false;
-    *at = {chunk->events[index].lsn, chunk->events[index].number - 1};
+    const EventId& id = chunk->events[index].id;
+    *at = {id.lsn, id.number - 1};
     return true;
 }
 

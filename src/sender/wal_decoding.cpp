@@ -10,6 +10,7 @@
 #include "postgres/encoding.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/query.hpp"
+#include "postgres/wal_end.hpp"
 #include "processes/process.hpp"
 #include "sender/wal_parked_keys.hpp"
 #include "sender/wal_state.hpp"
@@ -83,7 +84,7 @@ void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
                        : slot.alien ? "is somebody else's now"
                        : slot.lost  ? "was invalidated (max_slot_wal_keep_size)"
                                     : psprintf("was made anew or advanced by somebody, and begins at %s",
-                                               wal::lsn_text(slot.confirmed)),
+                                               lsn_text(slot.confirmed)),
                        place_text(place)),
              errhint("Bring receivers up to date by other means, then eventbus.restart_route(%s).",
                      quote_literal_cstr(route->name))));

@@ -161,7 +161,7 @@ void begin_wal_feed(SenderRoute* route) {
     select_wal(route);
     wal_of(route)->begun = wal_of(route)->is_read = false;
     forget_wal_file(wal_of(route));
-    wal_of(route)->from = wal_of(route)->saved = {place.lsn, place.number};
+    wal_of(route)->from = wal_of(route)->saved = place.at;
     wal_of(route)->saved_of_slot = is_of_slot(place);
     wal_now.changed = true;
 }
@@ -237,13 +237,11 @@ wal::Position settled_by_now(const SenderRoute* route) {
 }
 
 void put_wal_place(SenderRoute* route, const delivery::Position& settled) {
-    wal::Position at = place_of(route, settled);
-    route->stored.cursor.wal.lsn = at.lsn;
-    route->stored.cursor.wal.number = at.number;
+    route->stored.cursor.wal.at = place_of(route, settled);
 }
 
 void wal_cursor_saved(SenderRoute* route) {
-    wal_of(route)->saved = {route->stored.cursor.wal.lsn, route->stored.cursor.wal.number};
+    wal_of(route)->saved = route->stored.cursor.wal.at;
     wal_of(route)->saved_of_slot = is_of_slot(route->stored.cursor.wal);
     wal_detours_saved(route);
 }
@@ -293,11 +291,11 @@ void confirm_wal() {
 
 const char* place_text(const log::WalPlace& place) {
     static char text[128];
-    char* end = text + snprintf(text, sizeof text, "%X/%X", static_cast<uint32>(place.lsn >> 32),
-                                static_cast<uint32>(place.lsn));
-    if (place.number > 0)
+    char* end = text + snprintf(text, sizeof text, "%X/%X", static_cast<uint32>(place.at.lsn >> 32),
+                                static_cast<uint32>(place.at.lsn));
+    if (place.at.number > 0)
         snprintf(end, static_cast<Size>(text + sizeof text - end),
-                 " (of the transaction there, from change " INT64_FORMAT ")", place.number + 1);
+                 " (of the transaction there, from change " INT64_FORMAT ")", place.at.number + 1);
     return text;
 }
 

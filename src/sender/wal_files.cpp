@@ -11,10 +11,10 @@
 
 #include "postgres/attempt.hpp"
 #include "postgres/encoding.hpp"
+#include "postgres/wal_end.hpp"
 #include "processes/process.hpp"
 #include "sender/wal_parked_keys.hpp"
 #include "sender/wal_state.hpp"
-#include "source/wal/slot.hpp"
 
 namespace eventbus::sender {
 
@@ -43,7 +43,7 @@ void tell(WalFeed* feed, const char* hint) {
                              sender.broker_name, trouble->words),
                       errdetail("Its changes from %s on stay in the WAL, and are read again %s, in %ld s at the "
                                 "earliest. Nothing is lost, and other routes go on.",
-                                wal::lsn_text(feed->from.lsn), when, (ms_until(trouble->retry_at) + 999) / 1000),
+                                lsn_text(feed->from.lsn), when, (ms_until(trouble->retry_at) + 999) / 1000),
                       errhint("%s", hint != nullptr ? hint : "See that temporary files can be written and read.")));
 }
 
@@ -86,7 +86,7 @@ void write(void* argument) {
     WalFeed* feed = writing->feed;
     if (feed->file == nullptr) {
         feed->file = wal::make_spool(sender.memory);
-        feed->read = {writing->event->lsn, writing->event->number - 1};
+        feed->read = {writing->event->id.lsn, writing->event->id.number - 1};
     }
     wal::write_event(feed->file, {}, *writing->event);
 }
@@ -106,7 +106,7 @@ void read(void* argument) {
     while (chunk->count < reading->limits.events && chunk->bytes < reading->limits.bytes &&
            wal::read_head(reading->feed->file, &head)) {
         Event event = wal::read_event(reading->feed->file, chunk);
-        reading->read = id_of(event);
+        reading->read = event.id;
         wal::add_event(chunk, event, from_unix_us(event.published_at));
     }
 }

@@ -115,12 +115,11 @@ bool begin_wal_detour(SenderRoute* route) {
 }
 
 void load_wal_detours(SenderRoute* route) {
-    load_keys(route,
+    load_keys(route, true,
               [](SenderRoute* of, delivery::DetourId number, const log::StoredCursor& stored,
                  delivery::StreamId* stream) -> ParkedKey* {
-                  const log::WalPlace& place = stored.cursor.wal;
-                  WalDetour* detour = make_detour(of, number, {place.lsn, place.number});
-                  detour->until = {of->stored.cursor.wal.lsn, of->stored.cursor.wal.number};
+                  WalDetour* detour = make_detour(of, number, stored.cursor.wal.at);
+                  detour->until = of->stored.cursor.wal.at;
                   *stream = detour->feed.id;
                   return detour;
               });
@@ -160,7 +159,7 @@ void show_past_to_detours(SenderRoute* route, const Event& event) {
     ListCell* cell;
     foreach (cell, wal_of(route)->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        if (!detour->ended && id_of(event) > detour->feed.from && takes(detour, event))
+        if (!detour->ended && event.id > detour->feed.from && takes(detour, event))
             put_into_wal_file(&detour->feed, event);
     }
 }
@@ -239,7 +238,7 @@ bool give_back_to_detours(SenderRoute* route, const delivery::Report::Finished& 
 }
 
 void save_wal_detours(SenderRoute* route) {
-    wal::Position routes = {route->stored.cursor.wal.lsn, route->stored.cursor.wal.number};
+    const wal::Position routes = route->stored.cursor.wal.at;
     ListCell* cell;
     foreach (cell, wal_of(route)->detours) {
         auto* detour = static_cast<WalDetour*>(lfirst(cell));
@@ -255,8 +254,7 @@ void save_wal_detours(SenderRoute* route) {
         bool same = place == detour->saved && events.settled.count == detour->saved_ahead;
         if (detour->stored.exists && same) continue;
         detour->stored.cursor.wal = route->stored.cursor.wal;
-        detour->stored.cursor.wal.lsn = place.lsn;
-        detour->stored.cursor.wal.number = place.number;
+        detour->stored.cursor.wal.at = place;
         (void)log::save_cursor(&detour->stored, &events);
         detour->saving = place;
         detour->saving_ahead = events.settled.count;

@@ -62,9 +62,10 @@ class WalSource final : public Source {
     const char* standstill() override;
     // What is lost is nobody's to deliver any more.
     counters::Answer answer(const source::Route* route, const counters::Wanted& wanted) override {
-        if (wanted.lsn == 0) return counters::Answer::none;
+        if (wanted.id.is_of_log()) return counters::Answer::none;
         if (sender::is_lost(of_sender(route))) return counters::Answer::left_out;
-        return settled_by_now(of_sender(route)).lsn >= wanted.lsn ? counters::Answer::settled : counters::Answer::none;
+        return settled_by_now(of_sender(route)).lsn >= wanted.id.lsn ? counters::Answer::settled
+                                                                     : counters::Answer::none;
     }
 };
 

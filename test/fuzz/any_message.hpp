@@ -22,7 +22,7 @@ struct AnyMessage {
                    .addressing = &addressing,
                    .name = name.view(),
                    .routing_key = key.view()} {
-        event.id = 17;
+        event.id = EventId::of_log(17);
         event.topic = "shop.order";
         if ((flags & 4) != 0) event.key = key.view();
         event.content_type = type.view();

@@ -108,7 +108,7 @@ class Conversation {
 
     void offer() {
         auto& event = events_.emplace_back();
-        event.id = static_cast<std::int64_t>(events_.size());
+        event.id = EventId::of_log(static_cast<std::int64_t>(events_.size()));
         event.published_at = 1'795'150'380'123'456;
         event.topic = "shop.order";
         event.content_type = "text/plain";

@@ -74,7 +74,9 @@ class Database:
         return self.rows("SELECT * FROM eventbus.health()")
 
     def dead(self, route):
-        return self.rows("SELECT * FROM eventbus.dead_letter WHERE route = %s ORDER BY event_id", route)
+        return self.rows("SELECT * FROM eventbus.dead_letter WHERE route = %s ORDER BY event_id, CASE WHEN event_id IS NULL THEN "
+                         "split_part(id, '-', 1)::pg_lsn END, CASE WHEN event_id IS NULL THEN split_part(id, '-', 2)::bigint END",
+                         route)
 
     # Waiting
 

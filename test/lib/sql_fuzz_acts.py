@@ -343,9 +343,10 @@ def rows_by_hand(session, values):
         "route_config (name, broker_id, destination, topics, options, source)": [
             text(), "(SELECT min(id) FROM eventbus.broker_config)", text(), text(PATTERNS), options(),
             values.one(["'log'", "'wal'"])],
-        "dead_letter_store (route_id, event_id, topic, headers, content_type, payload_bytes, published_at, error, "
+        "dead_letter_store (route_id, lsn, number, topic, headers, content_type, payload_bytes, published_at, error, "
         "attempts, failed_at)": [
-            "(SELECT min(id) FROM eventbus.route_config)", values.one(INTEGERS), text(), options(), text(),
+            "(SELECT min(id) FROM eventbus.route_config)", values.one(["'0/0'", "'0/1'", "'FFFFFFFF/FFFFFFFF'"]),
+            values.one(INTEGERS), text(), options(), text(),
             values.bytea(), "'infinity'", text(), "-1", "now()"],
         "log_0 (id, xid, published_at, topic, key, payload_json, payload_text, captured_by, headers, content_type, "
         "payload_bytes)": [

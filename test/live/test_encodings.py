@@ -228,6 +228,37 @@ def test_a_captured_change_names_table_and_column(encoded, out):
     arrive(2)
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+def test_the_view_shows_of_captured_rows_what_arrives(cluster, out, redis_server, name, encoding):
+    """In a database whose name was given in UTF-8; and the view's function takes every text that a database may hold."""
+    of = f"{name[:40]}_{encoding.lower()}_é"
+    cluster.execute(f"CREATE DATABASE \"{of}\" ENCODING '{encoding}' TEMPLATE template0 LOCALE 'C'")
+    db = Database(cluster, of, create=False)
+    try:
+        db.connection.set_client_encoding("UTF8")
+        good, character = GOOD[encoding]
+        db.run(f'CREATE TABLE "t{character}" (id int PRIMARY KEY, words text)')
+        db.run(f"SELECT eventbus.capture('\"t{character}\"')")
+        db.run("CREATE TABLE u (id int PRIMARY KEY, words text)")
+        db.run(f"SELECT eventbus.capture('u', topic => '{character}.{{op}}')")
+        arrive = out(db)
+        for table in (f"t{character}", "u"):
+            db.run(f"""INSERT INTO "{table}" VALUES (1, {good} || chr(1) || chr(6)); UPDATE "{table}" SET words = {good};
+                       DELETE FROM "{table}"; TRUNCATE "{table}" """)
+        shown = db.rows("SELECT topic, payload, key FROM eventbus.event ORDER BY id")
+        entries = arrive(8)
+        assert [{column: entry.get(column) for column in row} for row, entry in zip(shown, entries)] == shown
+        assert [json.loads(row["payload"])["source"]["table"] for row in shown] == [f"t{character}"] * 4 + ["u"] * 4
+        assert [json.loads(row["payload"])["op"] for row in shown] == list("cudt") * 2
+        call = "eventbus.captured_payload({0} || E'\\006' || {0}, {0} || '.' || {0} || '.' || {0}, '1', now())"
+        assert json.loads(db.one(f"SELECT '\"' || ltrim({call.format(good)}, ',')").partition('"source":')[2].rpartition(
+            ',"op"')[0])["schema"] == character
+        for bad in (BAD.get(encoding, [good])[0], "chr(127)", "chr(31)", "''"):
+            assert db.one(f"SELECT octet_length({call.format(bad)})") > 100
+    finally:
+        db.drop()
+
+
 def test_names_of_another_database_stop_nobody(cluster, encoded, out):
     """Roles are of all databases; their names' bytes are of the one in which they were made."""
     cluster.execute("CREATE ROLE \"Áda\" SUPERUSER")  # 0xC3 0x81 in UTF-8
@@ -319,7 +350,7 @@ def test_rows_without_text_in_utf8_block_nothing(encoded, out, redis_server, nam
     assert db.sender("out") == pid and db.status("out")["state"] == "active"
     assert db.one("SELECT eventbus.redeliver()") == 0
     for letter in dead[:3]:
-        assert db.one("SELECT eventbus.discard('out', %s)", letter["event_id"]) == 1
+        assert db.one("SELECT eventbus.discard('out', %s)", letter["id"]) == 1
     assert db.one("SELECT eventbus.discard('out')") == len(dead) - 3 and not db.dead("out")
 
 

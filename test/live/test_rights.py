@@ -19,7 +19,7 @@ PUBLISHER = {"publish", "publish_bytes", "publish_now", "publish_text", "publish
 MONITOR_FUNCTIONS = {"delivery_status", "health", "redacted_url", "routes_for", "trigger_arguments", "trigger_condition",
                      "trigger_error"}
 OPERATOR_FUNCTIONS = MONITOR_FUNCTIONS | {
-    "adopt", "alter_broker", "alter_route", "create_broker", "create_route", "discard", "drop_broker", "drop_route", "home",
+    "adopt", "alter_broker", "alter_route", "captured_payload", "create_broker", "create_route", "discard", "drop_broker", "drop_route", "home",
     "pause_route", "redeliver", "restart_route", "resume_route", "test_broker", "test_route", "wait_for_route",
     "wake_workers"}
 FUNCTIONS = {"app": PUBLISHER, "operator": OPERATOR_FUNCTIONS, "monitor": MONITOR_FUNCTIONS, "fleet": {"capture", "uncapture"}}
@@ -132,6 +132,9 @@ def test_operator(db, redis_server, name, run_as):
     db.wait_status("r", delivered=1)
     assert "s3cret" not in str(run_as("operator", "SELECT * FROM eventbus.broker"))
     assert run_as("operator", "SELECT delivered FROM eventbus.status, eventbus.route WHERE route = name") == [(1,)]
+    db.run("SELECT eventbus.capture('product', topic => 'p.{op}')")
+    db.run("INSERT INTO product VALUES ('SKU-2', 'oak desk', 249)")
+    assert run_as("operator", "SELECT payload::jsonb #>> '{after,sku}' FROM eventbus.event WHERE topic = 'p.insert'") == [("SKU-2",)]
     run_as("operator", "SELECT count(*) FROM eventbus.event, eventbus.dead_letter, eventbus.allowed, eventbus.health()")
     run_as("operator", "SELECT eventbus.redeliver(), eventbus.discard(), eventbus.alter_broker('b', options => '{}')")
     for refused in ("SELECT * FROM eventbus.broker_config", "SELECT eventbus.publish('a', '1')",

@@ -462,9 +462,9 @@ def test_dead_letters_of_the_wal(db, wal, redis_server, name):
     publish_wal(db, "shop.order", {"n": 1}, "k")
     letter = db.wait_dead("sick")[0]
     assert (letter["topic"], letter["key"], json.loads(letter["payload"])) == ("shop.order", "k", {"n": 1})
-    assert re.fullmatch(r"[0-9A-F]+/[0-9A-F]+-1", letter["message_id"])
+    assert re.fullmatch(r"[0-9A-F]+/[0-9A-F]+-1", letter["message_id"]) and letter["id"] == letter["message_id"]
     redis_server.client().delete(f"{name}-sick")
-    assert db.one("SELECT eventbus.redeliver('sick', %s)", letter["event_id"]) == 1
+    assert db.one("SELECT eventbus.redeliver('sick', %s)", letter["id"]) == 1
     eventually(lambda: redis_server.client().xlen(f"{name}-sick") == 1, 60, "the dead letter arrives")
     assert text_of(redis_server.stream(f"{name}-sick")[0])["id"] == letter["message_id"]
     db.wait_dead("sick", 0)

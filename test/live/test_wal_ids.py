@@ -232,7 +232,7 @@ def test_ids_are_unique_and_the_same_at_every_replay(db, route, redis_server, na
     said = [e["id"] for e in live if e["topic"].startswith("shop.")]
     dead = db.wait_dead("refused", len(said), 120)
     assert [d["message_id"] for d in sorted(dead, key=lambda d: said.index(d["message_id"]))] == said
-    assert len({d["event_id"] for d in dead}) == len(said)
+    assert len({d["id"] for d in dead}) == len(said) and {d["event_id"] for d in dead} == {None}
     for turn, which in enumerate(replays):
         db.run("SELECT eventbus.resume_route(%s)", which)
         stream = f"{name}-{which}"

@@ -147,7 +147,7 @@ def test_a_forged_message_is_somebodys_message(encoded, route, redis_server, nam
     dead = db.wait_dead("dead", len(FORGED) + 1)
     assert len(db.rows("SELECT * FROM eventbus.dead_letter_store")) == len(dead)
     assert not any(d["incomplete"] for d in dead)
-    assert db.one("SELECT eventbus.discard('dead', %s)", dead[0]["event_id"]) == 1
+    assert db.one("SELECT eventbus.discard('dead', %s)", dead[0]["id"]) == 1
     redis_server.client().delete(f"{name}-dead")
     assert db.one("SELECT eventbus.redeliver('dead')") == len(FORGED)
     again = route.arrive(len(FORGED), "dead")
@@ -192,10 +192,10 @@ def test_headers_that_are_json_and_no_jsonb(encoded, route, redis_server, name, 
     else:
         assert (dead[-2]["headers"] or json.loads(dead[-2]["headers_text"])) == json.loads(headers[-2])
     assert (dead[-1]["headers"], dead[-1]["headers_text"]) == ({"b": 1}, None)
-    assert db.one("SELECT eventbus.discard('dead', %s)", dead[0]["event_id"]) == 1
+    assert db.one("SELECT eventbus.discard('dead', %s)", dead[0]["id"]) == 1
     # Refused again, it is as it was.
     assert db.one("SELECT eventbus.redeliver('dead')") == len(headers) - 1
-    kept = ["event_id", "payload", "key", "headers", "headers_text", "incomplete"]
+    kept = ["id", "payload", "key", "headers", "headers_text", "incomplete"]
     again = eventually(lambda: len(rows := db.dead("dead")) == len(dead) - 1
                        and all(d["attempts"] == 2 for d in rows) and rows, 60, "they are dead again")
     assert [[d[k] for k in kept] for d in again] == [[d[k] for k in kept] for d in dead[1:]]
@@ -283,7 +283,7 @@ def test_any_prefix_makes_a_topic(db, route, redis_server, name):
     assert [e["topic"] for e in route.arrive(len(PREFIXES))] == [*PREFIXES.values()]
     dead = db.wait_dead("dead", len(PREFIXES))
     assert sorted(d["topic"] for d in dead) == sorted(PREFIXES.values())
-    assert db.one("SELECT eventbus.discard('dead', %s)", dead[0]["event_id"]) == 1
+    assert db.one("SELECT eventbus.discard('dead', %s)", dead[0]["id"]) == 1
     redis_server.client().delete(f"{name}-dead")
     assert db.one("SELECT eventbus.redeliver('dead')") == len(PREFIXES) - 1
     assert sorted(e["topic"] for e in route.arrive(len(PREFIXES) - 1, "dead")) == sorted(d["topic"] for d in dead[1:])

@@ -74,7 +74,7 @@ TEST(AmqpFrame, AnIdIsFoundBehindWhateverStandsBeforeIt) {
 class AmqpMessage : public testing::Test {
  protected:
     AmqpMessage() {
-        event_.id = 9007199254740993;
+        event_.id = EventId::of_log(9007199254740993);
         event_.published_at = 1'700'000'000'123'456;
         event_.topic = "shop.order.created";
         event_.payload = R"({"n":1})";

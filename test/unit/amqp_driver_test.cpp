@@ -338,8 +338,7 @@ TEST_F(AmqpTalk, AReturnedEventFromTheWalIsParkedAndNothingElseHappens) {
         peer.ack(channel, 2);
         peer.wait_for_end();
     });
-    events_[1].lsn = 0x16B3748;
-    events_[1].number = 3;
+    events_[1].id = {0x16B3748, 3};
     ASSERT_TRUE(offer_soon(1));
     ASSERT_TRUE(offer_soon(2));
     ASSERT_TRUE(driven_->until_settled(2));

@@ -160,9 +160,9 @@ TEST_F(AmqpRabbit, APoisonousMessageIsFoundAndTheOthersArrive) {
             const Settlement& settlement = driven_.settlements.at(driven_.order[seen]);
             const std::size_t index = offered.at(settlement.ticket);
             if (settlement.verdict == Verdict::delivered)
-                ++delivered[events[index].id];
+                ++delivered[events[index].id.number];
             else if (settlement.remedy == Remedy::park)
-                parked.push_back(events[index].id);
+                parked.push_back(events[index].id.number);
             else
                 again.push_back(index);
         }

@@ -39,7 +39,7 @@ TEST(Many, WhatARouteHadSettledBeforeIsNotOfferedToIt) {
     for (std::uint32_t n = 1; n <= 6; ++n) w.add(n, n == 1 ? "#" : n == 6 ? "b" : "a");
     std::vector<Event> events(4);
     for (std::size_t i = 0; i < events.size(); ++i) {
-        events[i].id = 101 + static_cast<std::int64_t>(i);
+        events[i].id = EventId::of_log(101 + static_cast<std::int64_t>(i));
         events[i].topic = "a";
         events[i].payload = "{}";
         events[i].published_at = w.wall;
@@ -120,7 +120,7 @@ TEST(Many, LeavingOutDoesNotCountWhatWasSettledBefore) {
     for (std::uint32_t n = 1; n <= 6; ++n) w.dispatcher.pause_route(n, true);
     std::vector<Event> events(4);
     for (std::size_t i = 0; i < events.size(); ++i) {
-        events[i].id = 101 + static_cast<std::int64_t>(i);
+        events[i].id = EventId::of_log(101 + static_cast<std::int64_t>(i));
         events[i].topic = "a";
         events[i].payload = "{}";
         events[i].published_at = w.wall;

@@ -198,10 +198,12 @@ class Model {
         }
     }
 
+    static bool is_wal(unsigned log) { return log == 1; }
     void publish(unsigned log) {
         for (unsigned n = dice_() % 30; n > 0; --n) {
             Ev event(one_in(2) ? "a" : "b", one_in(4) ? std::string() : some_key(dice_() % 5));
             event.id = next_id_++;
+            event.of_wal = is_wal(log);
             for (auto& mirror : mirrors_) {
                 if (!mirror.removed && mirror.log == log) expect(mirror, event, logs_[log].size());
             }
@@ -321,7 +323,7 @@ class Model {
             std::map<delivery::DetourId, std::pair<std::size_t, std::set<std::int64_t>>> saved;
             for (const auto& aside : mirror.asides) {
                 const auto ahead = world_->dispatcher.settled_ahead(mirror.id, aside.number);
-                saved[aside.number] = {cursor(mirror, aside), {ahead.begin(), ahead.end()}};
+                saved[aside.number] = {cursor(mirror, aside), numbers_of(ahead)};
             }
             for (auto& [id, event] : mirror.events) {
                 const auto* aside = mirror.aside_of(id);
@@ -336,7 +338,7 @@ class Model {
                 event = {event.key, event.at, 0, 0, false, false, known, 0};
             }
             for (auto& aside : mirror.asides) {
-                aside.takes.settled.assign(saved[aside.number].second.begin(), saved[aside.number].second.end());
+                aside.takes.settled = ids_of(saved[aside.number].second, is_wal(mirror.log));
                 aside.takes.tried.clear();
                 aside.ended = false;
                 aside.known = logs_[mirror.log].size();
@@ -469,7 +471,7 @@ class Model {
                 bool settled = world_->dispatcher.is_settled(mirror.id, {chunk, index}, number);
                 if (number > 0) {
                     const auto& earlier = world_->dispatcher.detour(mirror.id, number).settled;
-                    settled |= std::binary_search(earlier.begin(), earlier.end(), id);
+                    settled |= std::ranges::binary_search(earlier, id_of(id, is_wal(mirror.log)));
                 }
                 ASSERT_EQ(settled, found->second.settled) << "of event " << id;
             }

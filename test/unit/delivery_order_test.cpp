@@ -151,7 +151,7 @@ TEST(Delivery, DeadLettersStayReadableUntilTheirChunkIsReported) {
     ASSERT_EQ(report.dead.size(), 5U);
     EXPECT_EQ(report.finished.size(), 1U);
     EXPECT_TRUE(report.moved);
-    EXPECT_EQ(report.dead[4].event->id, 5);
+    EXPECT_EQ(report.dead[4].event->id, EventId::of_log(5));
     w.dispatcher.report(report);
     EXPECT_TRUE(report.dead.empty());
     EXPECT_TRUE(report.finished.empty());

@@ -33,7 +33,9 @@ struct Aside {  // a detour, and the host's part of it
 
     bool has(std::int64_t id, const Expected& event) const {
         if (ended && event.at >= behind) return false;
-        return takes.key ? event.key == *takes.key : std::binary_search(takes.events.begin(), takes.events.end(), id);
+        return takes.key
+                   ? event.key == *takes.key
+                   : std::ranges::binary_search(takes.events, id, {}, [](const EventId& it) { return number_of(it); });
     }
 };
 

@@ -41,6 +41,7 @@ struct Ev {
     std::string payload;
     std::int64_t id = 0;  // 0: the next one
     std::string error{};  // why it cannot be delivered
+    bool of_wal = false;
 };
 
 struct Dead {
@@ -85,7 +86,7 @@ class World {
         chunk->texts = events;
         for (const auto& text : chunk->texts) {
             Event event;
-            event.id = text.id != 0 ? text.id : next_event_++;
+            event.id = id_of(text.id != 0 ? text.id : next_event_++, text.of_wal);
             event.published_at = published_at != 0 ? published_at : wall;
             event.topic = text.topic;
             if (!text.key.empty()) event.key = text.key;
@@ -105,7 +106,7 @@ class World {
     void take_report() {
         delivery::Report report;
         dispatcher.report(report);
-        for (auto& d : report.dead) dead.push_back({d.route, d.event->id, d.error, d.attempts});
+        for (auto& d : report.dead) dead.push_back({d.route, number_of(d.event->id), d.error, d.attempts});
         for (auto& n : report.notices) notices.push_back(std::move(n));
         for (const auto& f : report.finished) {
             EXPECT_EQ(lent_.count(f.chunk), 1U) << "chunk " << f.chunk << " finished twice";

@@ -9,12 +9,32 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "broker/driver.hpp"
 
 namespace eventbus::test {
+
+// Tests number their events; those of the WAL are several to a commit.
+inline EventId id_of(std::int64_t number, bool of_wal) {
+    return of_wal ? EventId{1 + static_cast<std::uint64_t>(number) / 4, number % 4} : EventId::of_log(number);
+}
+inline std::int64_t number_of(const EventId& id) {
+    return id.is_of_log() ? id.number : static_cast<std::int64_t>(id.lsn - 1) * 4 + id.number;
+}
+
+inline std::set<std::int64_t> numbers_of(std::span<const EventId> ids) {
+    std::set<std::int64_t> numbers;
+    for (const auto& id : ids) numbers.insert(number_of(id));
+    return numbers;
+}
+inline std::vector<EventId> ids_of(const std::set<std::int64_t>& numbers, bool of_wal) {
+    std::vector<EventId> ids;
+    for (const auto number : numbers) ids.push_back(id_of(number, of_wal));
+    return ids;
+}
 
 struct Sent {
     std::uint64_t ticket = 0;
@@ -133,8 +153,9 @@ class MemoryBroker {
     void settle_now(std::size_t i, Answer answer) {
         const auto& open = open_[i];
         const auto& out = open.outgoing;
-        if (out.event->id != open.sent.id || out.name != open.sent.name || out.routing_key != open.sent.routing_key ||
-            out.addressing->kind != open.addressing.kind || out.event->key != open.sent.key) {
+        if (number_of(out.event->id) != open.sent.id || out.name != open.sent.name ||
+            out.routing_key != open.sent.routing_key || out.addressing->kind != open.addressing.kind ||
+            out.event->key != open.sent.key) {
             ++broken_borrows;
         }
         if (on_settled) on_settled(open.sent, answer);
@@ -167,7 +188,7 @@ class MemoryBroker {
                 return false;
             Sent sent{out.ticket,
                       out.lane,
-                      out.event->id,
+                      number_of(out.event->id),
                       {},
                       std::string(out.name),
                       std::string(out.routing_key),

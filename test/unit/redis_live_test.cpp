@@ -27,7 +27,7 @@ TEST_F(RedisLive, StreamFieldsAreExact) {
     expect_delivered(pump.send("stream", "orders", event));
     event.key = "order-17";
     event.headers = R"({"trace":"x"})";
-    event.id = 43;
+    event.id = EventId::of_log(43);
     expect_delivered(pump.send("stream", "orders", event));
     const std::string entries = server.ask({"XRANGE", "orders", "-", "+"});
     const std::string first =

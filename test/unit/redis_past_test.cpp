@@ -155,8 +155,7 @@ TEST_F(RedisPast, AnIdAloneIsNoProof) {
 // A standby that has been promoted gives LSNs anew that the old primary has used.
 TEST_F(RedisPast, AnIdFromTheWalAloneIsNoProof) {
     Event event = event_of(1, "x");
-    event.lsn = 0x16B3748;
-    event.number = 1;
+    event.id = {0x16B3748, 1};
     {
         Pump before(server.url());
         ASSERT_TRUE(before.up());
@@ -174,8 +173,7 @@ TEST_F(RedisPast, AnIdFromTheWalAloneIsNoProof) {
 // A message of no transaction gets the time of its reading; and another payload on another timeline.
 TEST_F(RedisPast, WhatTheWalKnowsNoTimeOfIsKnownByItsPayload) {
     Event event = event_of(1, "x");
-    event.lsn = 0x16B3748;
-    event.number = 1;
+    event.id = {0x16B3748, 1};
     event.is_timeless = true;
     {
         Pump before(server.url());

@@ -12,7 +12,7 @@ namespace eventbus::test {
 
 inline Event event_of(std::int64_t id, std::string_view payload = "{}") {
     Event event;
-    event.id = id;
+    event.id = EventId::of_log(id);
     event.published_at = 1'795'150'380'123'456;  // 2026-11-20T04:53:00.123456Z
     event.topic = "shop.order.created";
     event.payload = payload;

@@ -195,7 +195,7 @@ class MemorySource final : public source::Source {
                               disk_.records.begin() + static_cast<std::ptrdiff_t>(read));
         for (const Record& record : chunk->records) {
             Event event;
-            event.id = record.id;
+            event.id = EventId::of_log(record.id);
             event.topic = "t";
             event.payload = "{}";
             if (!record.key.empty()) event.key = record.key;

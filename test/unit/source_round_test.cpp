@@ -68,7 +68,7 @@ class Host {
     }
 
     bool writes = true;
-    std::vector<std::int64_t> dead;
+    std::vector<EventId> dead;
     std::size_t strange = 0;  // chunks that nobody knew
 
  private:

@@ -206,8 +206,8 @@ bool AmqpDriver::offer(const Outgoing& outgoing) {
     written_ = true;
     std::string problem = messages_.write(frames_, stream_.outbox(), lane.channel, outgoing);
     if (problem.empty())
-        lane.published(outgoing.ticket, id_of(*outgoing.event), outgoing.event->payload.size(), address_of(outgoing),
-                       now_, outgoing.event->key);
+        lane.published(outgoing.ticket, outgoing.event->id, outgoing.event->payload.size(), address_of(outgoing), now_,
+                       outgoing.event->key);
     else
         settlements_.push_back({outgoing.ticket, Verdict::refused, Remedy::park, std::move(problem)});
     return true;

@@ -5,8 +5,6 @@
 
 #include <algorithm>
 
-#include "core/event_id.hpp"
-
 namespace eventbus::broker::amqp {
 
 namespace {
@@ -39,7 +37,7 @@ std::string MessageWriter::write(FrameWriter& frames, std::string& out, std::uin
 
     amqp_basic_properties_t properties{};
     EventIdText id;
-    properties.message_id = to_bytes(id_text(event, id));
+    properties.message_id = to_bytes(to_text(event.id, id));
     properties.type = to_bytes(event.topic);
     properties.content_type = to_bytes(event.content_type);
     properties.timestamp = static_cast<std::uint64_t>(std::max<std::int64_t>(0, event.published_at / 1'000'000));

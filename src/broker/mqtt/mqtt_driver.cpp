@@ -192,8 +192,8 @@ std::string MqttDriver::shown_client_id() const {
 // Of a message that has a ticket, whose name is borrowed.
 std::string MqttDriver::shown(const Flight& flight) {
     EventIdText id;
-    return "event " + std::string(to_text(flight.shown_id, id)) + " to topic \"" +
-           printable(flight.name, longest_shown) + '"';
+    return "event " + std::string(to_text(flight.event, id)) + " to topic \"" + printable(flight.name, longest_shown) +
+           '"';
 }
 
 bool MqttDriver::may_fall_back() const {
@@ -379,7 +379,6 @@ void MqttDriver::take_over(Flight& flight, const Outgoing& outgoing) {
     flight.has_ticket = true;
     flight.ticket = outgoing.ticket;
     flight.event = outgoing.event->id;
-    flight.shown_id = id_of(*outgoing.event);
     flight.lane = outgoing.lane;
     flight.name = outgoing.name;
     ++ticketed_;

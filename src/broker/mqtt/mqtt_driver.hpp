@@ -14,7 +14,6 @@
 #include "broker/mqtt/packets.hpp"
 #include "broker/mqtt/session.hpp"
 #include "broker/mqtt/wire.hpp"
-#include "core/event_id.hpp"
 
 namespace eventbus::broker::mqtt {
 
@@ -50,8 +49,7 @@ class MqttDriver final : public Driver {
         std::uint8_t qos = 0;
         Type odd_answer = Type::none;  // one that does not belong to this message
         std::uint64_t ticket = 0;
-        std::int64_t event = 0;
-        EventId shown_id;
+        EventId event;
         std::uint32_t lane = 0;
         std::string_view name;
         std::uint64_t received = 0;  // as the how-manieth, where PUBREC has come

@@ -9,7 +9,6 @@
 #include <nlohmann/json.hpp>
 
 #include "broker/mqtt/text.hpp"
-#include "core/event_id.hpp"
 #include "core/headers.hpp"
 #include "core/time_text.hpp"
 
@@ -130,7 +129,7 @@ std::string MessageWriter::fill_properties(const Event& event) {
     append_property(properties_, Property::payload_format);
     append_byte(properties_, event.is_bytes ? 0 : 1);
     if (!event.content_type.empty()) append_property(properties_, Property::content_type, event.content_type);
-    append_user_property(properties_, "event-id", id_text(event, id));
+    append_user_property(properties_, "event-id", to_text(event.id, id));
     append_user_property(properties_, "event-topic", event.topic);
     if (event.key) append_user_property(properties_, "event-key", *event.key);
     append_user_property(properties_, "event-time", rfc3339(event.published_at, time));

@@ -22,7 +22,7 @@ namespace eventbus::broker::mqtt {
 
 // The event, the route and the name make the message.
 struct MessageKey {
-    std::int64_t event = 0;
+    EventId event;
     std::uint32_t lane = 0;
     std::string name;
     auto operator<=>(const MessageKey&) const = default;

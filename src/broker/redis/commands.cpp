@@ -7,7 +7,6 @@
 #include <charconv>
 #include <cstring>
 
-#include "core/event_id.hpp"
 #include "core/time_text.hpp"
 
 namespace eventbus::broker::redis {
@@ -93,7 +92,7 @@ void write_stream_add(std::string& outbox, const Outgoing& outgoing, std::string
         out.number(maxlen);
     }
     out.raw("$1\r\n*\r\n$2\r\nid\r\n");
-    out.word(id_text(event, id));
+    out.word(to_text(event.id, id));
     out.raw("$5\r\ntopic\r\n");
     out.word(event.topic);
     if (event.key) {

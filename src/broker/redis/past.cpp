@@ -93,7 +93,7 @@ void Tail::give_up() {
 
 bool Tail::take_copy(const Event& event) {
     if (copies_.empty()) return false;
-    const auto [first, last] = copies_.equal_range(id_of(event));
+    const auto [first, last] = copies_.equal_range(event.id);
     const auto found = std::find_if(first, last, [&](const auto& copy) { return is_copy(copy.second, event); });
     if (found == last) return false;
     copies_.erase(found);

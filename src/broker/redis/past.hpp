@@ -43,11 +43,6 @@ class Tail {
     bool waiting() const { return waiting_; }
 
  private:
-    struct ById {
-        std::size_t operator()(const EventId& id) const {
-            return std::hash<std::uint64_t>()(id.lsn ^ static_cast<std::uint64_t>(id.number));
-        }
-    };
     static std::int64_t from_ms(std::int64_t published_us);
 
     std::string name_;
@@ -59,7 +54,7 @@ class Tail {
     std::size_t page_ = 4;      // entries to ask for
     std::size_t ours_ = 0;
     std::size_t bytes_ = 0;
-    std::unordered_multimap<EventId, EntryMark, ById> copies_;
+    std::unordered_multimap<EventId, EntryMark> copies_;
 };
 
 class Past {

@@ -73,7 +73,7 @@ ALTER TABLE eventbus.route_config ADD COLUMN paused_at timestamptz;
 COMMENT ON COLUMN eventbus.route_config.paused_at IS 'since when it is paused';
 
 -- Dead letters of events that cannot be read as a whole.
--- instead of: CREATE TABLE eventbus.dead_letter_store d820e358
+-- instead of: CREATE TABLE eventbus.dead_letter_store 636d71f4
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN incomplete boolean NOT NULL DEFAULT false;
 ALTER TABLE eventbus.dead_letter_store ADD COLUMN headers_text text;
 
@@ -85,20 +85,35 @@ CREATE TRIGGER gone AFTER DELETE ON eventbus.broker_config
 CREATE TRIGGER gone AFTER DELETE ON eventbus.route_config
     FOR EACH ROW EXECUTE FUNCTION eventbus.configuration_changed();
 COMMENT ON FUNCTION eventbus.configuration_changed() IS 'trigger function: at commit, makes the workers look at brokers and routes anew, those of a restored dump as well; for each row that is deleted: an error (23503) for a broker that routes use, and a route''s dead letters go with it';
-CREATE OR REPLACE VIEW eventbus.dead_letter AS
-    SELECT d.event_id, r.name AS route, d.topic, d.key,
-           coalesce(d.payload_text, pg_catalog.encode(d.payload_bytes, 'base64')) AS payload,
-           d.headers, d.error, d.attempts, d.failed_at,
-           coalesce(d.lsn || '-' || d.number, d.event_id::text) AS message_id, d.incomplete, d.headers_text
-    FROM eventbus.dead_letter_store d JOIN eventbus.route_config r ON r.id = d.route_id
-    WHERE NOT d.requeued;
-COMMENT ON COLUMN eventbus.dead_letter.event_id IS 'event id, which redeliver and discard want; of an event from the WAL a number that is unique on its route, message_id is what the log and last_error name';
-COMMENT ON COLUMN eventbus.dead_letter.payload IS 'the payload as it was sent; what was published as bytes, text or not, is shown in base64';
-COMMENT ON COLUMN eventbus.dead_letter.headers IS 'the event''s headers; NULL: there are none, or see headers_text';
-COMMENT ON COLUMN eventbus.dead_letter.headers_text IS 'headers that jsonb cannot hold, as the JSON text that they are; otherwise NULL. redeliver sends them as they are';
-COMMENT ON COLUMN eventbus.dead_letter.error IS 'what the broker said, or why the event could not be read';
-COMMENT ON COLUMN eventbus.dead_letter.attempts IS 'how often it was offered to the broker in all; max_attempts counts only attempts beside which something else was delivered, so this may be more';
-COMMENT ON COLUMN eventbus.dead_letter.incomplete IS 'whether this is only what could be kept of an event that could not be read or stored as a whole (a payload that is not there is NULL); such a one is never sent again';
+
+-- An event's id is a place and a number: those of the log stand at 0/0. 0.1 could store two events of the WAL under one
+-- id, for it took the end of a message for its place: the second one gets a number that no other has.
+UPDATE eventbus.dead_letter_store SET lsn = '0/0', number = event_id WHERE lsn IS NULL;
+UPDATE eventbus.dead_letter_store d SET number = event_id
+WHERE EXISTS (SELECT FROM eventbus.dead_letter_store o WHERE o.route_id = d.route_id AND o.lsn = d.lsn AND o.number = d.number
+              AND o.event_id < d.event_id);
+-- here: 21_dead_letter.sql
+ALTER TABLE eventbus.dead_letter_store
+    DROP COLUMN event_id,
+    ALTER COLUMN lsn SET DEFAULT '0/0',
+    ALTER COLUMN lsn SET NOT NULL,
+    ALTER COLUMN number SET NOT NULL,
+    ADD PRIMARY KEY (route_id, lsn, number);
+COMMENT ON COLUMN eventbus.dead_letter_store.lsn IS 'with number, the event''s id: of an event from the WAL where its transaction''s commit stands; 0/0: it is one of the log';
+COMMENT ON COLUMN eventbus.dead_letter_store.number IS 'of an event of the log its id; of one from the WAL the how-manieth change of its transaction it is';
+
+-- Events of the WAL that stand beside their route were known by other numbers. Those of a key are all that the key has;
+-- what had no key comes to the route again, which goes back to where the first of them stands.
+UPDATE eventbus.cursor c SET settled_ids = NULL
+FROM eventbus.route_config r WHERE r.id = c.route_id AND r.source = 'wal' AND c.detour > 0 AND c.key IS NOT NULL;
+WITH again AS (
+    DELETE FROM eventbus.cursor c USING eventbus.route_config r
+    WHERE r.id = c.route_id AND r.source = 'wal' AND c.detour > 0 AND c.key IS NULL
+    RETURNING c.route_id, c.wal_lsn, c.wal_number),
+first AS (
+    SELECT DISTINCT ON (route_id) * FROM again ORDER BY route_id, wal_lsn, wal_number)
+UPDATE eventbus.cursor c SET wal_lsn = f.wal_lsn, wal_number = f.wal_number
+FROM first f WHERE c.route_id = f.route_id AND c.detour = 0 AND (f.wal_lsn, f.wal_number) < (c.wal_lsn, c.wal_number);
 
 -- Publishing with arguments of other types. A call that leaves arguments out shall fit one of the functions only.
 UPDATE pg_catalog.pg_proc SET pronargdefaults = 0, proargdefaults = NULL
@@ -114,6 +129,7 @@ CREATE TEMPORARY TABLE publish_form AS
          JOIN pg_catalog.pg_proc op ON op.oid = o.of
          JOIN pg_catalog.pg_proc p ON p.pronamespace = op.pronamespace AND p.proname = op.proname AND p.oid <> op.oid;
 
+-- here: 01_event.sql
 -- here: 30_status.sql
 -- here: 31_unrouted.sql
 -- instead of: SELECT eventbus.grant_monitor c1055c22
@@ -148,7 +164,7 @@ COMMENT ON EXTENSION pg_eventbus IS 'delivers committed events to AMQP, MQTT and
 UPDATE eventbus.broker_config SET home = eventbus.home();
 REVOKE ALL ON FUNCTION eventbus.alter_broker(text, text, jsonb, boolean), eventbus.alter_route(text, text, text, jsonb, boolean),
     eventbus.adopt(text), eventbus.home(), eventbus.delivery_status(), eventbus.routes_for(text, text), eventbus.wait_for_route(text, interval),
-    eventbus.test_broker(text), eventbus.test_route(text) FROM PUBLIC;
+    eventbus.test_broker(text), eventbus.test_route(text), eventbus.redeliver(text, text), eventbus.discard(text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION eventbus.delivery_status(), eventbus.routes_for(text, text) TO pg_monitor;
 -- instead of: CREATE FUNCTION eventbus.allow ad8b361c
 -- instead of: CREATE FUNCTION eventbus.disallow 2a0ec882
@@ -257,7 +273,10 @@ DECLARE
                                    'eventbus.wait_for_route(text, interval)'::pg_catalog.regprocedure,
                                    'eventbus.trigger_error(oid, bytea)'::pg_catalog.regprocedure,
                                    'eventbus.trigger_condition(oid)'::pg_catalog.regprocedure,
-                                   'eventbus.publish_partitioned()'::pg_catalog.regprocedure];
+                                   'eventbus.publish_partitioned()'::pg_catalog.regprocedure,
+                                   'eventbus.captured_payload(text, text, xid8, timestamptz)'::pg_catalog.regprocedure,
+                                   'eventbus.redeliver(text, text)'::pg_catalog.regprocedure,
+                                   'eventbus.discard(text, text)'::pg_catalog.regprocedure];
     made_relations pg_catalog.oid[] := ARRAY['eventbus.unrouted'::pg_catalog.regclass, 'eventbus.unrouted_store'::pg_catalog.regclass,
                                              'eventbus.unrouted_after'::pg_catalog.regclass];
 BEGIN
@@ -290,38 +309,53 @@ END
 $$;
 
 -- Who may call a function may call its new forms: a call with a literal may be another one's now. Who reads the view
--- eventbus.captured calls more functions. What is granted in here would count as the extension's own, which dumps leave to it, so the note that says so is set back.
+-- eventbus.captured calls more functions, and who reads eventbus.event, or a view over it, calls one. What is granted in
+-- here would count as the extension's own, which dumps leave to it, so the note that says so is set back.
 DO $$
 DECLARE
     form record;
     given record;
     noted pg_catalog.aclitem[];
 BEGIN
-    FOR form IN SELECT of, made
-                FROM (VALUES ('eventbus.wait_for_delivery(bigint, interval, text)'::pg_catalog.regprocedure,
-                              'eventbus.wait_for_delivery(pg_lsn, interval, text)'::pg_catalog.regprocedure),
-                             ('eventbus.wait_for_delivery(bigint, interval, text)',
-                              'eventbus.wait_for_delivery(text, interval, text)'),
-                             ('eventbus.capture_ddl(text, text)',
-                              'eventbus.capture_ddl(text, text, boolean)'),
-                             ('eventbus.route_status()', 'eventbus.delivery_status()'),
-                             ('eventbus.route_status()', 'eventbus.routes_for(text, text)'),
-                             ('eventbus.create_route(text, text, text, text, jsonb)',
-                              'eventbus.wait_for_route(text, interval)'),
-                             ('eventbus.alter_broker(text, text, jsonb)', 'eventbus.adopt(text)'),
-                             ('eventbus.alter_broker(text, text, jsonb)',
-                              'eventbus.alter_broker(text, text, jsonb, boolean)'),
-                             ('eventbus.alter_route(text, text, text, jsonb)',
-                              'eventbus.alter_route(text, text, text, jsonb, boolean)'),
-                             ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_error(oid, bytea)'),
-                             ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_condition(oid)')) AS forms (of, made)
-                UNION ALL SELECT f.of, f.form FROM pg_temp.publish_form f LOOP
+    FOR form IN WITH RECURSIVE form (of, made) AS (
+                    VALUES ('eventbus.wait_for_delivery(bigint, interval, text)'::pg_catalog.regprocedure,
+                            'eventbus.wait_for_delivery(pg_lsn, interval, text)'::pg_catalog.regprocedure),
+                           ('eventbus.wait_for_delivery(bigint, interval, text)',
+                            'eventbus.wait_for_delivery(text, interval, text)'),
+                           ('eventbus.capture_ddl(text, text)',
+                            'eventbus.capture_ddl(text, text, boolean)'),
+                           ('eventbus.route_status()', 'eventbus.delivery_status()'),
+                           ('eventbus.route_status()', 'eventbus.routes_for(text, text)'),
+                           ('eventbus.create_route(text, text, text, text, jsonb)',
+                            'eventbus.wait_for_route(text, interval)'),
+                           ('eventbus.redeliver(text, bigint)', 'eventbus.redeliver(text, text)'),
+                           ('eventbus.discard(text, bigint)', 'eventbus.discard(text, text)'),
+                           ('eventbus.alter_broker(text, text, jsonb)', 'eventbus.adopt(text)'),
+                           ('eventbus.alter_broker(text, text, jsonb)',
+                            'eventbus.alter_broker(text, text, jsonb, boolean)'),
+                           ('eventbus.alter_route(text, text, text, jsonb)',
+                            'eventbus.alter_route(text, text, text, jsonb, boolean)'),
+                           ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_error(oid, bytea)'),
+                           ('eventbus.trigger_arguments(bytea)', 'eventbus.trigger_condition(oid)')
+                    UNION ALL SELECT f.of, f.form FROM pg_temp.publish_form f),
+                shown (oid) AS (
+                    SELECT 'eventbus.event'::pg_catalog.regclass::pg_catalog.oid
+                    UNION
+                    SELECT r.ev_class FROM shown, pg_catalog.pg_depend d, pg_catalog.pg_rewrite r
+                    WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = shown.oid
+                    AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.oid = d.objid)
+                SELECT f.made, p.proacl AS acl, p.proowner AS owner FROM form f JOIN pg_catalog.pg_proc p ON p.oid = f.of
+                UNION ALL
+                SELECT 'eventbus.captured_payload(text, text, xid8, timestamptz)', acl, c.relowner
+                FROM shown s JOIN pg_catalog.pg_class c ON c.oid = s.oid,
+                     LATERAL (SELECT c.relacl UNION ALL
+                              SELECT a.attacl FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid) g (acl) LOOP
         SELECT initprivs INTO noted FROM pg_catalog.pg_init_privs
         WHERE objoid = form.made AND classoid = 'pg_catalog.pg_proc'::pg_catalog.regclass;
         FOR given IN SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END AS grantee,
                             pg_catalog.bool_or(a.is_grantable) AS is_grantable
-                     FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
-                     WHERE p.oid = form.of AND a.grantee <> p.proowner GROUP BY 1 LOOP
+                     FROM pg_catalog.aclexplode(form.acl) a
+                     WHERE a.privilege_type IN ('EXECUTE', 'SELECT') AND a.grantee <> form.owner GROUP BY 1 LOOP
             EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s%s', form.made, given.grantee,
                                       CASE WHEN given.is_grantable THEN ' WITH GRANT OPTION' END);
         END LOOP;

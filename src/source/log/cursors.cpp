@@ -3,6 +3,7 @@
 #include "source/log/cursors.hpp"
 
 #include <algorithm>
+#include <span>
 
 #include "postgres/query.hpp"
 
@@ -19,23 +20,40 @@ ItemPointerData place_at(uint64 row, int column) {
     return *reinterpret_cast<ItemPointer>(DatumGetPointer(datum_at(row, column, &null)));
 }
 
-Argument array_of(const Ids& ids) {
-    auto* values = static_cast<Datum*>(palloc(sizeof(Datum) * (ids.count + 1)));
-    for (int i = 0; i < ids.count; ++i) values[i] = Int64GetDatum(ids.first[i]);
-    ArrayType* array = construct_array(values, ids.count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+Argument array_of(Datum* numbers, int count) {
+    ArrayType* array = construct_array(numbers, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
     return {INT8ARRAYOID, PointerGetDatum(array), false};
 }
 
-Ids ids_at(uint64 row, int column, MemoryContext memory) {
+// The numbers of events of the log; of those of the WAL each one's LSN and number, one behind the other.
+Argument array_of(const Ids& ids) {
+    auto* numbers = static_cast<Datum*>(palloc(sizeof(Datum) * (2 * static_cast<Size>(ids.count) + 1)));
+    int count = 0;
+    for (const EventId& id : std::span(ids.first, static_cast<Size>(ids.count))) {
+        if (!id.is_of_log()) numbers[count++] = Int64GetDatum(static_cast<int64>(id.lsn));
+        numbers[count++] = Int64GetDatum(id.number);
+    }
+    return array_of(numbers, count);
+}
+
+int numbers_at(uint64 row, int column, Datum** numbers) {
     bool null;
     Datum array = datum_at(row, column, &null);
-    if (null) return {nullptr, 0};
-    Datum* values;
+    if (null) return 0;
     int count;
-    deconstruct_array(DatumGetArrayTypeP(array), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &values,
+    deconstruct_array(DatumGetArrayTypeP(array), INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, numbers,
                       nullptr, &count);
-    auto* ids = static_cast<int64*>(MemoryContextAlloc(memory, sizeof(int64) * (count + 1)));
-    for (int i = 0; i < count; ++i) ids[i] = DatumGetInt64(values[i]);
+    return count;
+}
+
+Ids ids_at(uint64 row, int column, bool of_wal, MemoryContext memory) {
+    Datum* numbers;
+    int count = numbers_at(row, column, &numbers);
+    if (of_wal) count /= 2;
+    auto* ids = static_cast<EventId*>(MemoryContextAlloc(memory, sizeof(EventId) * (static_cast<Size>(count) + 1)));
+    for (int i = 0; i < count; ++i)
+        ids[i] = of_wal ? EventId{DatumGetUInt64(numbers[2 * i]), DatumGetInt64(numbers[2 * i + 1])}
+                        : EventId::of_log(DatumGetInt64(numbers[i]));
     return {ids, count};
 }
 
@@ -93,8 +111,8 @@ bool update(StoredCursor* stored, const DetourEvents* events, Where where) {
     const Cursor& cursor = stored->cursor;
     const Counters& counters = stored->counters;
     const char* batch = cursor.in_batch ? snapshot_to_text(cursor.batch) : nullptr;
-    int64 files[segment_count];
-    std::copy(cursor.files, cursor.files + segment_count, files);
+    Datum files[segment_count];
+    for (int i = 0; i < segment_count; ++i) files[i] = Int64GetDatum(static_cast<int64>(cursor.files[i]));
     const Argument params[] = {Argument::of(stored->route_id),
                                Argument::of(stored->detour),
                                Argument::of(static_cast<const char*>(snapshot_to_text(cursor.done))),
@@ -117,10 +135,10 @@ bool update(StoredCursor* stored, const DetourEvents* events, Where where) {
                                Argument::of(cursor.first_generation),
                                Argument::of(counters.skipped),
                                Argument::of(static_cast<const char*>(cursor.wal.slot)),
-                               Argument{LSNOID, UInt64GetDatum(cursor.wal.lsn), false},
-                               Argument::of(cursor.wal.number),
+                               Argument{LSNOID, UInt64GetDatum(cursor.wal.at.lsn), false},
+                               Argument::of(cursor.wal.at.number),
                                Argument::of(cursor.wal.lost),
-                               cursor.in_batch ? array_of({files, segment_count}) : Argument::null_of(INT8ARRAYOID),
+                               cursor.in_batch ? array_of(files, segment_count) : Argument::null_of(INT8ARRAYOID),
                                Argument::of(cursor.wal.system)};
     Prepared* statement = update_statement(where);
     constexpr int count = sizeof params / sizeof *params;
@@ -135,15 +153,15 @@ bool update(StoredCursor* stored, const DetourEvents* events, Where where) {
 
 }  // namespace
 
-bool has(const Ids& ids, int64 id) {
+bool has(const Ids& ids, const EventId& id) {
     return std::binary_search(ids.first, ids.first + ids.count, id);
 }
 
-bool takes(const DetourEvents& detour, int64 id, const std::optional<std::string_view>& key) {
+bool takes(const DetourEvents& detour, const EventId& id, const std::optional<std::string_view>& key) {
     return detour.has_key ? key == detour.key : has(detour.events, id);
 }
 
-int load_detours(int32 route_id, MemoryContext memory, int32** detours, DetourEvents** events) {
+int load_detours(int32 route_id, bool of_wal, MemoryContext memory, int32** detours, DetourEvents** events) {
     run_query(
         "SELECT detour, convert_to(key, 'UTF8'), event_ids, settled_ids FROM eventbus.cursor "
         "WHERE route_id = $1 AND detour > 0 ORDER BY 1",
@@ -164,8 +182,8 @@ int load_detours(int32 route_id, MemoryContext memory, int32** detours, DetourEv
             memcpy(copy, VARDATA_ANY(bytes), length);
             taken.key = {copy, length};
         }
-        taken.events = ids_at(i, 3, memory);
-        taken.settled = ids_at(i, 4, memory);
+        taken.events = ids_at(i, 3, of_wal, memory);
+        taken.settled = ids_at(i, 4, of_wal, memory);
     }
     forget_result();
     return count;
@@ -210,12 +228,12 @@ void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCurso
     into->counters.skipped = int8_at(0, 20);
     if (char* slot = text_at(0, 21)) strlcpy(cursor.wal.slot, slot, sizeof cursor.wal.slot);
     bool null;
-    cursor.wal.lsn = DatumGetUInt64(datum_at(0, 22, &null));
-    cursor.wal.number = int8_at(0, 23);
+    cursor.wal.at.lsn = DatumGetUInt64(datum_at(0, 22, &null));
+    cursor.wal.at.number = int8_at(0, 23);
     cursor.wal.lost = bool_at(0, 24);
-    Ids files = ids_at(0, 25, memory);
-    for (int i = 0; i < std::min(files.count, segment_count); ++i)
-        cursor.files[i] = static_cast<uint32>(files.first[i]);
+    Datum* files;
+    const int file_count = std::min(numbers_at(0, 25, &files), segment_count);
+    for (int i = 0; i < file_count; ++i) cursor.files[i] = static_cast<uint32>(DatumGetInt64(files[i]));
     cursor.wal.system = int8_at(0, 26);
     forget_result();
 }

@@ -24,7 +24,7 @@ struct Counters {
 };
 
 struct Ids {
-    const int64* first;
+    const EventId* first;  // rising
     int count;
 };
 
@@ -45,13 +45,13 @@ struct StoredCursor {
     Counters counters;
 };
 
-bool has(const Ids& ids, int64 id);
-bool takes(const DetourEvents& detour, int64 id, const std::optional<std::string_view>& key);
+bool has(const Ids& ids, const EventId& id);
+bool takes(const DetourEvents& detour, const EventId& id, const std::optional<std::string_view>& key);
 
 // These run between SPI_connect and SPI_finish.
 void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCursor* into);
 // A route's detours, rising; returns how many. Everything is allocated in `memory`.
-int load_detours(int32 route_id, MemoryContext memory, int32** detours, DetourEvents** events);
+int load_detours(int32 route_id, bool of_wal, MemoryContext memory, int32** detours, DetourEvents** events);
 // The cursor of a route created by the current transaction: everything that becomes visible from now on.
 void make_cursor(int32 route_id, bool earliest);
 // The same of a route from the WAL: what commits from now on.

@@ -4,6 +4,7 @@
 
 #include "postgres/encoding.hpp"
 #include "postgres/envelope.hpp"
+#include "postgres/guest.hpp"
 #include "settings/settings.hpp"
 
 extern "C" {
@@ -11,18 +12,22 @@ extern "C" {
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
 }
 
 namespace eventbus::log {
 
 namespace {
 
-// What this database's events have in their source; rendered once, for neither name changes while anybody is here.
+// What this database's events have in their source; rendered once a setting, for neither name changes while anybody is
+// here.
 void append_source(StringInfo out) {
     static StringInfoData source = {};
-    static const char* setting = nullptr;
-    if (source.data == nullptr || setting != settings::source) {
+    static StringInfoData setting = {};
+    if (source.data == nullptr || strcmp(setting.data, settings::source) != 0) {
         MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+        if (setting.data == nullptr) initStringInfo(&setting);
         if (source.data == nullptr) initStringInfo(&source);
         MemoryContextSwitchTo(caller);
         const char* name = settings::source_name();
@@ -31,7 +36,8 @@ void append_source(StringInfo out) {
         eventbus::put(&source, ",\"source\":{");
         append_source_names(&source, name, database);
         eventbus::put(&source, "\"schema\":");
-        setting = settings::source;
+        resetStringInfo(&setting);
+        appendStringInfoString(&setting, settings::source);
     }
     eventbus::put(out, source.data, source.len);
 }
@@ -83,7 +89,9 @@ void append_subject(StringInfo out, const Context& context) {
     append_phrase(out, Phrase::table, context);
     append_json_string(out, next_word());
     append_phrase(out, Phrase::transaction, context);
-    eventbus::put(out, topic.starts_with('i') ? 'c' : topic.front());
+    // Whoever calls captured_payload may name another topic than captures do.
+    if (topic.starts_with('i')) eventbus::put(out, 'c');
+    if (topic.starts_with('u') || topic.starts_with('d') || topic.starts_with('t')) eventbus::put(out, topic.front());
     append_phrase(out, Phrase::time, context);
 }
 
@@ -144,3 +152,18 @@ void append_headers(StringInfo out, const Jsonb* extra, uint64 xid, std::string_
 }
 
 }  // namespace eventbus::log
+
+extern "C" {
+EVENTBUS_SQL_FUNCTION(eventbus_captured_payload);
+}
+
+Datum eventbus_captured_payload(PG_FUNCTION_ARGS) {
+    StringInfoData out;
+    initStringInfo(&out);
+    out.len = VARHDRSZ;
+    eventbus::log::append_whole(&out, eventbus::text_view(PG_GETARG_TEXT_PP(0)),
+                                {eventbus::text_view(PG_GETARG_TEXT_PP(1)),
+                                 U64FromFullTransactionId(PG_GETARG_FULLTRANSACTIONID(2)), PG_GETARG_TIMESTAMPTZ(3)});
+    SET_VARSIZE(out.data, out.len);
+    PG_RETURN_TEXT_P(out.data);
+}

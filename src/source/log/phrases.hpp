@@ -1,5 +1,5 @@
 // What it is: what events of changed rows have in common: stored as one byte, and put back when they are read.
-// Who calls it: intake, which writes the bytes; the reader. The view eventbus.event has the same in SQL.
+// Who calls it: intake, which writes the bytes; the reader; the view eventbus.event, by eventbus.captured_payload.
 // Never: is asked about text that somebody else wrote: there such bytes mean themselves.
 #pragma once
 
@@ -34,7 +34,8 @@ inline void put(StringInfo out, Phrase phrase) {
     eventbus::put(out, static_cast<char>(phrase));
 }
 
-// Appends the whole text of a payload that was stored with phrases.
+// Appends the whole text of a payload that was stored with phrases, whatever text that is: both in the database's
+// encoding.
 void append_whole(StringInfo out, std::string_view stored, const Context& context);
 
 // Appends the headers of an event that was captured, as a jsonb prints them: `extra` (or nullptr), pg-txid and pg-user.

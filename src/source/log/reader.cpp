@@ -482,13 +482,13 @@ const XidSnapshot& horizon_of(const Reader* reader) {
     return reader->place.in_batch ? reader->place.batch : reader->place.done;
 }
 
-bool has_passed(const Reader* reader, int64 id, const EventPlace& event) {
+bool has_passed(const Reader* reader, const EventId& id, const EventPlace& event) {
     const Cursor& place = reader->place;
     if (finished(place.done, event.xid)) return true;
     if (!place.in_batch || !reader->planned || !finished(place.batch, event.xid)) return false;
     // Somebody may have rewritten the segment since.
     if (reader->next_fronts[segment_of(event.at.generation)].file != event.file) return false;
-    return event.at < place.start || (event.at < place.end && id <= place.settled_id);
+    return event.at < place.start || (event.at < place.end && id.number <= place.settled_id);
 }
 
 void begin_batch(Reader* reader, const XidSnapshot& snapshot, TimestampTz taken_at) {
@@ -547,11 +547,17 @@ Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter) {
     return chunk;
 }
 
+const Event* find_in(const source::Chunk* chunk, const EventId& id) {
+    const Event* end = chunk->events + chunk->count;
+    const Event* found = std::ranges::lower_bound(chunk->events, end, id, {}, &Event::id);
+    return found != end && found->id == id ? found : nullptr;
+}
+
 Cursor cursor_inside(const Chunk* chunk, uint32 index) {
     Cursor cursor = chunk->before;
     if (index > 0) {
         cursor.end = chunk->end;
-        cursor.settled_id = chunk->events[index - 1].id;
+        cursor.settled_id = chunk->events[index - 1].id.number;
     }
     return cursor;
 }

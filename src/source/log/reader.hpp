@@ -24,8 +24,7 @@ struct Position {
 // How far a route from the WAL has got; all else of its cursor is at its beginning.
 struct WalPlace {
     char slot[NAMEDATALEN] = "";  // empty: it has not begun
-    uint64 lsn = 0;               // what commits before it is settled,
-    int64 number = 0;             // and so many changes of what commits there
+    EventId at;                   // what commits before its lsn is settled, and so many changes of what commits there
     bool lost = false;
     int64 system = 0;  // identifier of the server whose slot and places these are; 0: it was not noted
 };
@@ -100,7 +99,7 @@ const XidSnapshot& horizon_of(const Reader* reader);
 
 // Whether the reader is past the event: it has been read, or was none of its routes'. Never true too early; for an
 // event of the running batch it may become so only at the batch's end.
-bool has_passed(const Reader* reader, int64 id, const EventPlace& event);
+bool has_passed(const Reader* reader, const EventId& id, const EventPlace& event);
 
 // Somebody has rewritten a segment that was read in part: events that have been read of this batch come again. Who may
 // have sent them begins anew, as after a restart.
@@ -113,17 +112,13 @@ void begin_batch(Reader* reader, const XidSnapshot& snapshot, TimestampTz taken_
 // then), or a good stretch of the log held nothing for us and the caller should look after other things.
 // What it returns is durable.
 Chunk* read_chunk(Reader* reader, const Limits& limits, const Filter& filter);
+const Event* find_in(const source::Chunk* chunk, const EventId& id);  // or nullptr
 
-// An event that is not settled, as far as it is needed to know whose it is.
-struct Unsettled {
-    int64 id;
-    std::string_view topic;
-    std::string_view key;
-    bool has_key;
-    uint64 xid = 0;  // its top-level transaction
-    Position at = {};
-    uint32 file = 0;
-    std::optional<std::string_view> key_if_any() const { return has_key ? std::optional(key) : std::nullopt; }
+// An event that is not settled, as far as it is needed to know whose it is: id, topic and key.
+struct Unsettled : Event {
+    uint64 xid;  // its top-level transaction
+    Position at;
+    uint32 file;
 };
 // The segment's file, which stays the same until the transaction ends.
 uint32 hold_file(int64 generation);

@@ -42,14 +42,14 @@ bool covers_in_batch(const Cursor& cursor, const Cursor& other) {
 
 }  // namespace
 
-bool settles(const Cursor& cursor, uint64 xid, const Position& at, int64 id, uint32 file) {
+bool settles(const Cursor& cursor, uint64 xid, const Position& at, const EventId& id, uint32 file) {
     if (finished(cursor.done, xid)) return true;
-    if (xid == cursor.creator_xid && id < cursor.creator_id) return true;
+    if (xid == cursor.creator_xid && id.number < cursor.creator_id) return true;
     if (at.generation < cursor.first_generation) return true;
     if (!cursor.in_batch || !finished(cursor.batch, xid)) return false;
     if (at.generation < cursor.start.generation) return true;
     if (cursor.files[segment_of(at.generation)] != file) return false;
-    return at < cursor.start || (at < cursor.end && id <= cursor.settled_id);
+    return at < cursor.start || (at < cursor.end && id.number <= cursor.settled_id);
 }
 
 bool covers(const Cursor& cursor, const Cursor& other) {

@@ -9,7 +9,7 @@ namespace eventbus::log {
 
 // Whether the cursor has settled (or is not to have) the event of this transaction, place and id; the place is one in
 // the segment's file, which may be another than the cursor knew.
-bool settles(const Cursor& cursor, uint64 xid, const Position& at, int64 id, uint32 file);
+bool settles(const Cursor& cursor, uint64 xid, const Position& at, const EventId& id, uint32 file);
 // All that `other` has settled, `cursor` has; what its creator published is not looked at.
 bool covers(const Cursor& cursor, const Cursor& other);
 // A place that all of the cursors cover, and no earlier than it must be; it has no creator. Allocated in `memory`.

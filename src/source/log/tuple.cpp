@@ -3,6 +3,7 @@
 #include "source/log/tuple.hpp"
 
 #include <algorithm>
+#include <span>
 
 #include "core/headers.hpp"
 #include "postgres/attempt.hpp"
@@ -144,7 +145,7 @@ static Event heading(HeapTupleHeader tuple, char** columns, bool* whole_names) {
     Event event;
     bool whole_topic = true;
     bool whole_key = true;
-    event.id = raw_id(tuple);
+    event.id = EventId::of_log(raw_id(tuple));
     event.topic = name_column(columns[column_topic], &whole_topic);
     if (columns[column_key] != nullptr) event.key = name_column(columns[column_key], &whole_key);
     *whole_names = whole_topic && whole_key;
@@ -155,11 +156,6 @@ Event heading_of(HeapTupleHeader tuple) {
     char* columns[column_count];
     bool whole_names;
     return heading(tuple, columns, &whole_names);
-}
-
-Unsettled unsettled_event(HeapTupleHeader tuple) {
-    Event event = heading_of(tuple);
-    return {event.id, event.topic, event.key.value_or(std::string_view()), event.key.has_value()};
 }
 
 void copy_tuple(TupleCopies* copies, HeapTuple tuple, const Position& at) {
@@ -244,7 +240,7 @@ void make_remains(Making* making, const ErrorData* error) {
     HeapTupleHeader tuple = copies->items[making->at].data;
     char* columns[column_count] = {};
     Event event;
-    event.id = raw_id(tuple);
+    event.id = EventId::of_log(raw_id(tuple));
     (void)attempt([&] {
         bool whole_names;
         event = heading(tuple, columns, &whole_names);
@@ -296,9 +292,8 @@ Chunk* make_chunk(TupleCopies* copies, const Filter& filter, Size most_bytes, Po
         ++making.at;
     }
 
-    auto by_id = [](const Event& a, const Event& b) { return a.id < b.id; };
-    if (!std::is_sorted(chunk->events, chunk->events + chunk->count, by_id))
-        std::sort(chunk->events, chunk->events + chunk->count, by_id);
+    const std::span events(chunk->events, chunk->count);
+    if (!std::ranges::is_sorted(events, {}, &Event::id)) std::ranges::sort(events, {}, &Event::id);
     MemoryContextSwitchTo(caller);
     return chunk;
 }

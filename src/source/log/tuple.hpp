@@ -35,7 +35,8 @@ inline TimestampTz raw_published_at(HeapTupleHeader tuple) {
 // In the database's encoding; where it is not stored as it is, a palloc'd copy.
 std::string_view raw_topic(HeapTupleHeader tuple);
 
-// Id, topic and key; of a copy that belongs to the caller; in UTF-8.
+// Id, topic and key, in UTF-8; of a copy that belongs to the caller, or of a tuple on a page: nothing is looked up
+// elsewhere, for topics and keys are too short to be stored apart.
 Event heading_of(HeapTupleHeader tuple);
 
 struct TupleCopy {
@@ -54,9 +55,6 @@ struct TupleCopies {
 };
 
 void copy_tuple(TupleCopies* copies, HeapTuple tuple, const Position& at);
-
-// Looks nothing up elsewhere, so the tuple may be on a page: topics and keys are too short to be stored apart.
-Unsettled unsettled_event(HeapTupleHeader tuple);
 
 // Makes events of the copies, in id order, dropping those that nobody wants. Stops when their payloads reach
 // most_bytes (but not before the first); *next is then where the first one left out stands.

@@ -53,14 +53,11 @@ bool scan_unsettled(const Cursor& of, int64 generation, BlockNumber* block, Bloc
             tuple.t_tableOid = RelationGetRelid(rel);
             ItemPointerSet(&tuple.t_self, *block, offset);
             Position at{generation, *block, offset};
-            if (settles(cursor, raw_xid(tuple.t_data), at, raw_id(tuple.t_data), files[segment_of(generation)]))
+            if (settles(cursor, raw_xid(tuple.t_data), at, EventId::of_log(raw_id(tuple.t_data)),
+                        files[segment_of(generation)]))
                 continue;
             if (!HeapTupleSatisfiesVisibility(&tuple, GetActiveSnapshot(), buffer)) continue;
-            Unsettled event = unsettled_event(tuple.t_data);
-            event.xid = raw_xid(tuple.t_data);
-            event.at = at;
-            event.file = files[segment_of(generation)];
-            visit(context, event);
+            visit(context, {heading_of(tuple.t_data), raw_xid(tuple.t_data), at, files[segment_of(generation)]});
         }
         UnlockReleaseBuffer(buffer);
         MemoryContextReset(memory);

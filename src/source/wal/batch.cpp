@@ -36,8 +36,7 @@ bool same_place(std::string_view a, std::string_view b) {
 
 // Whether it is the event before, for another taker.
 bool is_again(const Event& event, const Event& last) {
-    return event.lsn == last.lsn && event.number == last.number && event.id == last.id &&
-           event.published_at == last.published_at && same_place(event.topic, last.topic) &&
+    return event.id == last.id && event.published_at == last.published_at && same_place(event.topic, last.topic) &&
            same_place(event.payload, last.payload) && same_place(event.error, last.error);
 }
 
@@ -62,7 +61,7 @@ void clear(Batch* batch) {
     make_room(batch, first_room);
 }
 
-void add(Batch* batch, int taker, bool past, const Event& event, TimestampTz committed_at) {
+void add(Batch* batch, int taker, bool past, const Event& event, int64 change, TimestampTz committed_at) {
     Head head = {taker, past, batch->length > 0 && is_again(event, batch->last), committed_at};
     Packed packed = pack(event);
     make_room(batch, sizeof head + (head.again ? 0 : sizeof packed + length_of_texts(packed)));
@@ -71,7 +70,7 @@ void add(Batch* batch, int taker, bool past, const Event& event, TimestampTz com
     put(batch, &packed, sizeof packed);
     put_texts(event, [&](std::string_view text) { put(batch, text.data(), text.size()); });
     batch->last = event;
-    if (length_of_texts(packed) > large_event) batch->large = event.id;
+    if (length_of_texts(packed) > large_event) batch->large = change;
 }
 
 bool next(BatchReader* reader) {

@@ -17,7 +17,7 @@ struct Batch {
     Size length;
     Size room;
     Event last;   // that was added
-    int64 large;  // the id of the last one that takes much memory; 0: none does
+    int64 large;  // the change that the last one was that takes much memory; 0: none does
 };
 
 // What takes more may be too much.
@@ -27,8 +27,8 @@ Batch* make_batch(MemoryContext memory);
 // Also gives back what a large event has taken.
 void clear(Batch* batch);
 // The taker with that number gets the event; `past`: only for its detours. What the event before points to, and this
-// one as well, is not repeated.
-void add(Batch* batch, int taker, bool past, const Event& event, TimestampTz committed_at);
+// one as well, is not repeated. `change` is what became the event: see Failures.
+void add(Batch* batch, int taker, bool past, const Event& event, int64 change, TimestampTz committed_at);
 
 struct BatchReader {
     const char* at;

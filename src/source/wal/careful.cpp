@@ -180,7 +180,7 @@ void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Ope
                  void (*show)(void*), void* argument) {
     Found found(source, lsn);
     replicated = replicated || (source->streaming == nullptr && source->replicated);
-    source->change = found.id();
+    source->change = found.change();
     bool careful = wants_care(source, RelationGetRelid(relation));
     ListCell* cell;
     foreach (cell, source->shapes) {
@@ -244,8 +244,6 @@ void give_up_transaction(Source* source, XLogRecPtr commit) {
     MemoryContext before = MemoryContextSwitchTo(source->scratch);
     begin_transaction(source, xid, commit, parsed.xact_time);
     Event event;
-    event.id = static_cast<int64>(commit);
-    event.lsn = commit;
     event.published_at = to_unix_us(parsed.xact_time);
     event.content_type = "application/json";
     event.is_bytes = true;
@@ -253,7 +251,7 @@ void give_up_transaction(Source* source, XLogRecPtr commit) {
                                       xid, source->failures->words));
     for (int i = 0; i < list_length(source->takers); ++i) {
         auto* taker = static_cast<Taker*>(list_nth(source->takers, i));
-        event.number = taker->from.lsn == commit ? taker->from.number + 1 : 1;
+        event.id = {commit, taker->from.lsn == commit ? taker->from.number + 1 : 1};
         give(source, i, event);
     }
     MemoryContextSwitchTo(before);

@@ -36,29 +36,27 @@ static void leave_out_payload(Event* event) {
     event->error = words;
 }
 
-Found::Found(Source* source, XLogRecPtr change) : source_(source) {
+Found::Found(Source* source, XLogRecPtr lsn) : source_(source) {
     source->leave_if_told();
     Counting& counting = source->streaming != nullptr ? source->streaming->counting : source->counting;
-    counting.in_record = counting.change == change ? counting.in_record + 1 : 0;
-    counting.change = change;
-    id_ = static_cast<int64>(change) + counting.in_record;
+    counting.in_record = counting.change == lsn ? counting.in_record + 1 : 0;
+    counting.change = lsn;
+    change_ = static_cast<int64>(lsn) + counting.in_record;
     if (source->streaming == nullptr) ++source->number;
 }
 
 void Found::give(int taker, Event* event) {
-    event->id = id_;
     const Failures* failures = source_->failures;
-    if (failures->condemned && failures->change == id_ && event->payload.size() > large_event) {
+    if (failures->condemned && failures->change == change_ && event->payload.size() > large_event) {
         leave_out_payload(event);
         stamped_ = false;
     }
-    source_->giving = id_;
+    source_->giving = change_;
     if (source_->streaming != nullptr) {
         write_streamed_gap(source_->streaming);
-        write_event(source_->streaming->spool, {subtransaction(), taker, 0, given_, stamped_}, *event);
+        write_event(source_->streaming->spool, {subtransaction(), taker, 0, given_, change_, stamped_}, *event);
     } else {
-        event->lsn = source_->commit;
-        event->number = source_->number;
+        event->id = {source_->commit, source_->number};
         if (event->published_at == 0) {
             event->published_at = to_unix_us(source_->committed_at);
             event->is_timeless = source_->is_timeless;
@@ -259,21 +257,20 @@ void give(Source* source, int taker, const Event& event) {
     constexpr Size most_at_once = 8 * 1024 * 1024;
     const auto* asked = static_cast<const Taker*>(list_nth(source->takers, taker));
     if (source->replicated && asked->selection.local_only) return;
-    const Position id = id_of(event);
-    const bool past = id <= asked->from;
-    if (past && id <= asked->past_from) return;
-    const bool same_change = id == source->given;
-    source->given = id;
+    const bool past = event.id <= asked->from;
+    if (past && event.id <= asked->past_from) return;
+    const bool same_change = event.id == source->given;
+    source->given = event.id;
     if (!source->emptying && source->overflow == nullptr && source->batch->length >= most_at_once && !same_change) {
         source->overflow = make_spool(source->memory);
         source->found = source->last_given;
     }
     if (!source->emptying && source->overflow != nullptr) {
-        write_event(source->overflow, {InvalidTransactionId, taker, 0, same_change, false}, event);
+        write_event(source->overflow, {InvalidTransactionId, taker, 0, same_change, source->giving, false}, event);
         return;
     }
-    source->last_given = id;
-    add(source->batch, taker, past, event, source->committed_at);
+    source->last_given = event.id;
+    add(source->batch, taker, past, event, source->giving, source->committed_at);
 }
 
 }  // namespace eventbus::wal

@@ -47,17 +47,17 @@ const char* make_message(Source* source, void (*make)(void*), void* argument);
 // A change, and how it is given to those who take it.
 class Found {
  public:
-    Found(Source* source, XLogRecPtr change);
+    Found(Source* source, XLogRecPtr lsn);
     void give(int taker, Event* event);
     // The payload is an envelope.
     void stamped(bool is) { stamped_ = is; }
     // All have been asked.
     void done();
-    int64 id() const { return id_; }
+    int64 change() const { return change_; }
 
  private:
     Source* source_;
-    int64 id_;
+    int64 change_;  // see Failures
     bool given_ = false;
     bool stamped_ = false;
 };

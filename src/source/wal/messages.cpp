@@ -160,7 +160,7 @@ void read(void* argument) {
 void found_message(Source* source, XLogRecPtr lsn, const char* prefix, std::string_view content) {
     MemoryContext before = MemoryContextSwitchTo(source->scratch);
     Found found(source, lsn);
-    source->change = found.id();
+    source->change = found.change();
     // What is converted wants the catalog, and so a transaction, which there is not always.
     bool own_transaction = (!database_is_utf8() || messages_want_care(source)) && !IsTransactionState();
     if (own_transaction) StartTransactionCommand();

@@ -9,9 +9,7 @@
 namespace eventbus::wal {
 
 struct Packed {
-    int64 id;
-    uint64 lsn;
-    int64 number;
+    EventId id;
     int64 published_at;
     uint32 topic;  // lengths
     int32 key;     // -1: none
@@ -25,8 +23,6 @@ struct Packed {
 
 inline Packed pack(const Event& event) {
     return {event.id,
-            event.lsn,
-            event.number,
             event.published_at,
             static_cast<uint32>(event.topic.size()),
             event.key ? static_cast<int32>(event.key->size()) : -1,
@@ -63,8 +59,6 @@ inline Event unpack(const Packed& packed, const char* at) {
     };
     Event event;
     event.id = packed.id;
-    event.lsn = packed.lsn;
-    event.number = packed.number;
     event.published_at = packed.published_at;
     event.topic = take(packed.topic);
     if (packed.key >= 0) event.key = take(static_cast<Size>(packed.key));

@@ -10,10 +10,6 @@ extern "C" {
 
 namespace eventbus::wal {
 
-const char* lsn_text(XLogRecPtr lsn) {
-    return psprintf("%X/%X", static_cast<uint32>(lsn >> 32), static_cast<uint32>(lsn));
-}
-
 const char* slot_name(Oid database, int32 broker_id) {
     return psprintf("pg_eventbus_%u_%d", database, broker_id);
 }

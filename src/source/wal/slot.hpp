@@ -9,9 +9,7 @@ namespace eventbus::wal {
 
 inline constexpr const char* plugin = "pg_eventbus";
 
-// As pg_lsn has it; palloc'd, like the name.
-const char* lsn_text(XLogRecPtr lsn);
-// pg_eventbus_<database oid>_<broker id>
+// pg_eventbus_<database oid>_<broker id>; palloc'd
 const char* slot_name(Oid database, int32 broker_id);
 
 struct SlotState {

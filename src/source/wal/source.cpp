@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "postgres/steady.hpp"
+#include "postgres/wal_end.hpp"
 #include "source/wal/slot.hpp"
 #include "source/wal/source_state.hpp"
 
@@ -222,10 +223,9 @@ bool hand_on_streamed(Source* source, Size bytes, SteadyTime until) {
             continue;
         }
         if (!streamed->head.same_change) ++source->number;
-        source->giving = next_id(streamed->spool);
+        source->giving = streamed->head.change;
         Event event = read_event(streamed->spool, passing);
-        event.lsn = source->commit;
-        event.number = source->number;
+        event.id = {source->commit, source->number};
         if (streamed->head.stamped) stamp(event.payload, source->said_at);
         if (event.published_at == 0) event.published_at = to_unix_us(source->committed_at);
         give(source, streamed->head.taker, event);
@@ -251,7 +251,7 @@ bool hand_on_overflow(Source* source, Size bytes, SteadyTime until) {
             return true;
         }
         source->has_next_head = false;
-        source->giving = next_id(source->overflow);
+        source->giving = source->next_head.change;
         Event event = read_event(source->overflow, passing);
         give(source, source->next_head.taker, event);
         source->giving = 0;

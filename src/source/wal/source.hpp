@@ -79,7 +79,7 @@ char* failed_table(const Source* source);
 // After an error in reading: notes what failed. True where reading can go on at once, and will get further.
 bool note_failure(Source* source, const ErrorData* error);
 
-// The change, an event's id, has failed of what passes, or should; the sender notes what it has no memory for. Returns
+// The change has failed of what passes, or should; the sender notes what it has no memory for. Returns
 // whether that is enough: it is given without its payload from now on.
 bool note_attempt(Failures* failures, int64 change, int sqlstate);
 

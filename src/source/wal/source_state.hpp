@@ -53,7 +53,7 @@ struct Source {
     Failures* failures;   // the sender's
     Oid looked_at;        // the table whose change is being made an event, and may fail for it; InvalidOid: none
     int64 change;         // which one that is
-    int64 giving;         // the event that is being given, or read to be given; 0: none
+    int64 giving;         // the change whose event is being given, or read to be given; 0: none
     XLogRecPtr decoding;  // the record that PostgreSQL decodes; invalid: none
     struct Made* made;    // what has become of it
     decoder::Stamp stamp;

@@ -238,10 +238,6 @@ Event read_event(Spool* spool, Chunk* chunk) {
     return unpack(packed, at);
 }
 
-int64 next_id(const Spool* spool) {
-    return spool->next.event.id;
-}
-
 void skip_event(Spool* spool) {
     pass(spool, spool->read + static_cast<int64>(length_of_texts(spool->next.event)));
 }

@@ -14,6 +14,7 @@ struct SpoolHead {
     int32 taker;        // who takes the event; nobody: `count` changes that nobody takes
     int64 count;
     bool same_change;  // as the event before
+    int64 change;      // that became the event
     bool stamped;      // the payload says when it was committed, which was not known when it was made
 };
 inline constexpr int32 nobody = -1;
@@ -33,7 +34,6 @@ bool is_read(const Spool* spool);
 bool is_empty(const Spool* spool);
 // The next head, if there is one that may be read; then either the event, copied into the chunk's memory, or nothing.
 bool read_head(Spool* spool, SpoolHead* head);
-int64 next_id(const Spool* spool);  // of the event behind the head
 Event read_event(Spool* spool, Chunk* chunk);
 void skip_event(Spool* spool);
 
