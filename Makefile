@@ -14,16 +14,18 @@ sources = $(sort $(foreach room,$(1),$(wildcard $(room)/*.cpp)))
 
 OBJS = $(patsubst %.cpp,%.o,src/pg_eventbus.cpp $(call sources,$(HOST_ROOMS:%=src/%) $(CORE_GUESTS)))
 
-PROTOCOLS = amqp mqtt redis
+# A protocol is a folder src/broker/NAME with a NAME_module.cpp in it; what it links stands in its file `libs`.
+PROTOCOLS = $(patsubst src/broker/%/,%,$(sort $(dir $(wildcard src/broker/*/*_module.cpp))))
 MODULES_BUILT = $(PROTOCOLS:%=pg_eventbus_%.so)
-STREAM_OBJS = $(patsubst %.cpp,%.o,$(call sources,src/core src/broker/stream))
-OBJS_amqp = $(patsubst %.cpp,%.o,$(call sources,src/broker/amqp)) $(STREAM_OBJS)
-OBJS_mqtt = $(patsubst %.cpp,%.o,$(call sources,src/broker/mqtt)) $(STREAM_OBJS)
-OBJS_redis = $(patsubst %.cpp,%.o,$(call sources,src/broker/redis)) $(STREAM_OBJS)
-MODULE_OBJS = $(sort $(foreach protocol,$(PROTOCOLS),$(OBJS_$(protocol))))
-LIBS_amqp = -lrabbitmq -lssl -lcrypto
-LIBS_mqtt = -lssl -lcrypto
-LIBS_redis = -lhiredis -lssl -lcrypto
+module_objs = $(patsubst %.cpp,%.o,$(call sources,src/broker/$(1)))
+MODULE_OBJS = $(foreach protocol,$(PROTOCOLS),$(call module_objs,$(protocol)))
+
+# What modules are made with, also those of others (examples/driver-file): headers, and a library of all guests below them.
+GUEST_LIBRARY = libpg_eventbus_guest.a
+GUEST_ROOMS = core broker/stream
+GUEST_OBJS = $(patsubst %.cpp,%.o,$(call sources,$(GUEST_ROOMS:%=src/%)))
+GUEST_HEADERS = $(patsubst src/%,%,$(sort $(wildcard $(GUEST_ROOMS:%=src/%/*.hpp)))) broker/driver.hpp
+VERSION_HEADER = pg_eventbus_version.hpp
 
 SCHEMA = $(sort $(wildcard src/schema/*.sql))
 # Updates read some files as CREATE EXTENSION does, where a line says "-- here: NAME".
@@ -33,7 +35,8 @@ DATA_built = pg_eventbus--$(EXTVERSION).sql $(UPGRADES)
 REGRESS = $(patsubst sql/%.sql,%,$(sort $(wildcard sql/*.sql)))
 REGRESS_OPTS = --load-extension=pg_eventbus
 
-EXTRA_CLEAN = $(MODULES_BUILT) $(MODULE_OBJS) $(OBJS:.o=.d) $(MODULE_OBJS:.o=.d) build
+EXTRA_CLEAN = $(MODULES_BUILT) $(MODULE_OBJS) $(GUEST_LIBRARY) $(GUEST_OBJS) $(VERSION_HEADER) \
+  $(OBJS:.o=.d) $(MODULE_OBJS:.o=.d) $(GUEST_OBJS:.o=.d) build
 
 PG_CONFIG ?= pg_config
 # JIT inlining of our functions would buy nothing, and its bitcode wants clang of the server's version.
@@ -64,17 +67,23 @@ include $(PGXS)
 # PGXS's own flags carry warnings that are C's, and an optimisation level.
 override CXXFLAGS := -O2 -g -fPIC $(PG_CXXFLAGS) $(SANITIZED)
 
--include $(wildcard $(OBJS:.o=.d) $(MODULE_OBJS:.o=.d))
+-include $(wildcard $(OBJS:.o=.d) $(MODULE_OBJS:.o=.d) $(GUEST_OBJS:.o=.d))
 
 # Guests do not even see the server's include directory.
 $(patsubst %.cpp,%.o,$(call sources,$(CORE_GUESTS) $(PROTOCOLS:%=src/broker/%) src/broker/stream)): %.o: %.cpp
-	$(CXX) $(CXXFLAGS) -DEVENTBUS_GUEST -Isrc -c -o $@ $<
+	$(CXX) $(CXXFLAGS) -DEVENTBUS_GUEST -DEVENTBUS_PROTOCOLS='"$(PROTOCOLS)"' -Isrc -c -o $@ $<
 
-all: $(MODULES_BUILT)
+all: $(MODULES_BUILT) $(GUEST_LIBRARY) $(VERSION_HEADER)
+
+$(GUEST_LIBRARY): $(GUEST_OBJS)
+	rm -f $@
+	$(AR) rcs $@ $^
+$(VERSION_HEADER): Makefile
+	echo '#define EVENTBUS_VERSION "$(EXTVERSION)"' > $@
 
 define module
-pg_eventbus_$(1).so: $$(OBJS_$(1))
-	$$(CXX) -shared $$(SANITIZED) -Wl,--as-needed -Wl,-z,defs -o $$@ $$^ $$(LIBS_$(1)) -lpthread
+pg_eventbus_$(1).so: $(call module_objs,$(1)) $(GUEST_LIBRARY)
+	$$(CXX) -shared $$(SANITIZED) -Wl,--as-needed -Wl,-z,defs -o $$@ $$^ $$(shell cat src/broker/$(1)/libs) -lpthread
 endef
 $(foreach protocol,$(PROTOCOLS),$(eval $(call module,$(protocol))))
 
@@ -83,12 +92,18 @@ pg_eventbus--$(EXTVERSION).sql: $(SCHEMA)
 $(UPGRADES): %: src/schema/upgrade/% $(SCHEMA)
 	awk '/^-- here: / { while ((getline line < ("src/schema/" $$3)) > 0) print line; next } 1' $< > $@
 
+headers_there = $(DESTDIR)$(includedir_server)/extension/pg_eventbus
 install: install-modules
-install-modules: $(MODULES_BUILT) installdirs
+install-modules: $(MODULES_BUILT) $(GUEST_LIBRARY) $(VERSION_HEADER) installdirs
 	$(INSTALL_SHLIB) $(MODULES_BUILT) '$(DESTDIR)$(pkglibdir)/'
+	$(STRIP) --strip-debug -o '$(DESTDIR)$(pkglibdir)/$(GUEST_LIBRARY)' $(GUEST_LIBRARY)
+	$(MKDIR_P) $(addprefix '$(headers_there)'/,$(GUEST_ROOMS))
+	for header in $(GUEST_HEADERS); do $(INSTALL_DATA) src/$$header '$(headers_there)'/$$header || exit; done
+	$(INSTALL_DATA) $(VERSION_HEADER) '$(headers_there)/'
 uninstall: uninstall-modules
 uninstall-modules:
-	rm -f $(MODULES_BUILT:%='$(DESTDIR)$(pkglibdir)/'%)
+	rm -f $(MODULES_BUILT:%='$(DESTDIR)$(pkglibdir)/'%) '$(DESTDIR)$(pkglibdir)/$(GUEST_LIBRARY)'
+	rm -rf '$(headers_there)'
 
 # The library, with an error at one of its look-ups in the catalog: test/lib/catalog_faults.cpp says which and when.
 FAULTS = test/lib/catalog_faults.cpp

@@ -56,8 +56,7 @@ void Inspection::refuse(const BadInput& bad) {
 // Each host that is left gets its share of the time that is left.
 void Inspection::connect(TimePoint now) {
     const auto left = std::chrono::duration_cast<milliseconds>(deadline_ - now);
-    const auto hosts = static_cast<long>(settings_.url.hosts.size() - host_);
-    const milliseconds share = std::max(left / hosts, milliseconds(1));
+    const milliseconds share = std::max(left / static_cast<long>(hosts() - host_), milliseconds(1));
     host_deadline_ = now + share;
     settings_.look_ms = static_cast<std::uint32_t>(share.count());
     try {
@@ -72,7 +71,7 @@ void Inspection::connect(TimePoint now) {
 
 void Inspection::next_host(TimePoint now) {
     driver_.reset();
-    if (++host_ == settings_.url.hosts.size() || now >= deadline_)
+    if (++host_ == hosts() || now >= deadline_)
         done_ = true;
     else
         connect(now);
@@ -91,8 +90,7 @@ Inspection::Wait Inspection::drive(Ready ready, TimePoint now) {
     Wait wait;
     wait.done = done_;
     if (done_) return wait;
-    const auto interests = driver_->interests();
-    if (!interests.empty()) wait.interest = interests.front();
+    wait.interest = driver_->interest();
     const TimePoint until = std::min(driver_->wake_at(), host_deadline_);
     if (until > now) wait.most = std::min(longest_wait, std::chrono::ceil<milliseconds>(until - now));
     return wait;

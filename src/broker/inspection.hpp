@@ -3,6 +3,7 @@
 // Never: sends a message, disturbs a sender's connection, waits, or takes longer than it was given.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <vector>
@@ -32,6 +33,7 @@ class Inspection {
     const std::vector<Finding>& findings() const { return findings_; }
 
  private:
+    std::size_t hosts() const { return std::max<std::size_t>(settings_.url.hosts.size(), 1); }
     void go_on(Ready ready, TimePoint now);
     void connect(TimePoint now);
     void next_host(TimePoint now);

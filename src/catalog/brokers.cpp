@@ -40,12 +40,10 @@ void check_broker(const Caller& caller, const char* name, const char* url, const
     };
     std::string_view utf8_options = to_utf8(options);
     Checked checked = call_guest([&] {
-        BrokerSettings settings = broker::read_broker(name, url, utf8_options, module_directory());
-        const BrokerOptions& o = settings.options;
-        Checked found{!(o.password_file.empty() && o.ca_file.empty() && o.crl_file.empty() && o.cert_file.empty() &&
-                        o.key_file.empty()),
-                      broker::idle_options(settings, module_directory()),
-                      {}};
+        Checked found{};
+        const BrokerOptions o = broker::read_broker(name, url, utf8_options, module_directory(), &found.idle).options;
+        found.names_files = !(o.password_file.empty() && o.ca_file.empty() && o.crl_file.empty() &&
+                              o.cert_file.empty() && o.key_file.empty());
         found.unreadable.look_at(o);
         return found;
     });
@@ -89,9 +87,7 @@ void check_sources(const Caller& caller, int32 broker_id) {
 
 void check_option_name(std::string_view name, const char* url) {
     call_guest([&] {
-        const std::string scheme = url_scheme(url);
-        const broker::Module* module = broker::load_module(scheme, module_directory());
-        check_broker_option(std::string(name), module->protocol, module->broker_options);
+        broker::check_broker_option(std::string(name), *broker::load_module(url_scheme(url), module_directory()));
     });
 }
 

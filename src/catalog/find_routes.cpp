@@ -50,7 +50,7 @@ RenderedTexts render(const Event& event, std::string_view url, const std::string
     if (!texts.takes) return texts;
     std::string scratch;
     texts.destination = route.destination.kind + ':' + std::string(route.destination.name.render(event, scratch));
-    texts.has_routing_key = route.destination.kind == "exchange";
+    texts.has_routing_key = route.has_routing_key;
     texts.routing_key = route.routing_key.render(event, scratch);
     return texts;
 }

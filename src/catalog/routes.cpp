@@ -64,7 +64,8 @@ char* url_of(int32 broker_id) {
 
 void check_option_name(std::string_view name, const char* url) {
     call_guest([&] {
-        router::check_route_option(std::string(name), *broker::load_module(url_scheme(url), module_directory()));
+        const broker::Module* module = broker::load_module(url_scheme(url), module_directory());
+        router::known_route_options(*module).check(std::string(name));
     });
 }
 

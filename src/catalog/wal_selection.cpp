@@ -9,7 +9,9 @@ namespace eventbus::catalog {
 
 wal::Selection wal_selection(const char* options, const broker::Module& module) {
     std::string_view utf8 = to_utf8_or_marks(options);
-    auto* read = call_guest([&] { return new router::RouteOptions(router::read_route_options(utf8, module)); });
+    auto* read = call_guest([&] {
+        return new router::RouteOptions(router::read_route_options({router::known_route_options(module), utf8}));
+    });
     auto text = [](const std::optional<std::string>& given) { return given ? from_utf8(*given) : nullptr; };
     const router::WalOptions& wal = read->wal;
     wal::Selection selection = {text(wal.tables),   text(wal.publication), text(wal.operations),

@@ -9,12 +9,13 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <optional>
+#include <memory>
 #include <set>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "core/options.hpp"
 
 namespace eventbus {
 
@@ -34,15 +35,16 @@ struct Url {
     std::string password;
     bool has_user = false;
     bool has_password = false;
-    std::vector<Host> hosts;  // at least one
+    std::vector<Host> hosts;  // at least one, but of a scheme that has none
     std::string path;         // without its leading slash; decoded
     bool has_path = false;    // "amqp://h" and "amqp://h/" differ: the latter names the empty vhost
     std::map<std::string, std::string> query;
 };
 
 // Throws BadInput; its message never quotes the text, which may hold a password.
-// default_port fills in hosts without a port.
-Url parse_url(std::string_view text, std::uint16_t default_port);
+// default_port fills in hosts without a port. has_host: false for scheme:///path, where the path is no unix socket's
+// and nothing stands before it.
+Url parse_url(std::string_view text, std::uint16_t default_port, bool has_host = true);
 
 // The scheme alone, lower case; throws BadInput where there is none.
 std::string url_scheme(std::string_view text);
@@ -50,21 +52,11 @@ std::string url_scheme(std::string_view text);
 // The same URL with the password replaced by "***"; of an unparsable text nothing but the scheme is shown.
 std::string redact_url(std::string_view text);
 
-// MQTT: what the broker publishes for us when we are gone without a good-bye.
-struct Will {
-    std::string topic;
-    std::string payload;
-    int qos = 0;
-    bool retain = false;
-};
-
-enum class MqttVersion : std::uint8_t { any = 0, v3_1_1 = 4, v5 = 5 };  // the protocol's own numbers
-
 enum class TlsVersion : std::uint8_t { v1_2, v1_3 };
 
-// Broker options after checking. Names that a protocol does not know are refused by read_broker_options.
+// The options that brokers of all protocols have, after checking.
 struct BrokerOptions {
-    std::set<std::string, std::less<>> given;  // the names of those that are not merely defaults
+    std::set<std::string, std::less<>> given;  // the names of those that are not merely defaults, the protocol's too
     std::string password_file;
     std::string ca_file;
     std::string crl_file;
@@ -75,19 +67,17 @@ struct BrokerOptions {
     std::uint32_t connect_timeout_ms = 10000;  // "connect_timeout", seconds: TCP, TLS and login together
     std::uint32_t heartbeat_s = 30;            // "heartbeat", seconds: 0 turns it off
     std::uint32_t window = 0;                  // "window": most unacknowledged messages; 0 is the driver's default
-
-    std::uint32_t confirm_timeout_s = 60;  // "confirm_timeout", AMQP and MQTT, seconds: 0 turns it off
-
-    MqttVersion version = MqttVersion::any;  // "version", MQTT: 5 first, then 3.1.1
-    std::string client_id;                   // "client_id", MQTT; empty: one that nobody else has
-    std::uint32_t session_expiry_s = 3600;   // "session_expiry", MQTT 5, seconds; 0: no session
-    std::optional<Will> will;                // "will", MQTT
 };
+
+// What a protocol's module has read of options that only it has (Module in broker/driver.hpp): nobody else looks into
+// it.
+using Handle = std::shared_ptr<const void>;
 
 struct BrokerSettings {
     std::string name;
     Url url;
     BrokerOptions options;
+    Handle own;            // the module's own options
     std::string password;  // the URL's, or the password file's contents trimmed; set by load_password
     std::string source;    // eventbus.source: who we are, for app_id and its like
     // Not 0: for a driver that only looks (broker/driver.hpp), and is to be done with it after so long.
@@ -97,14 +87,10 @@ struct BrokerSettings {
     std::uint32_t login_ms(std::uint32_t said) const { return look_ms == 0 ? said : std::min(said, look_ms); }
 };
 
-// options_json: a JSON object. protocol_options: those that `protocol` has beyond the common ones. Throws BadInput
-// that lists the known names on an unknown one, another protocol's, or a wrong type.
-BrokerOptions read_broker_options(std::string_view options_json, std::string_view protocol = {},
-                                  std::span<const std::string_view> protocol_options = {});
+// Which options a broker has: the common ones, and its protocol's.
+KnownOptions known_broker_options(std::string_view protocol = {}, OptionNames of_protocol = {});
 
-// Throws the same where there is no option of that name.
-void check_broker_option(const std::string& name, std::string_view protocol = {},
-                         std::span<const std::string_view> protocol_options = {});
+BrokerOptions read_broker_options(const Options& options);  // throws BadInput
 
 // TLS options make no sense without TLS, nor half of a client certificate. `tls_scheme` is the one to use instead.
 // Throws BadInput.

@@ -18,10 +18,10 @@ constexpr std::string_view separator = "://";
 constexpr std::string_view hidden = "***";
 constexpr std::size_t longest_url = 64 * 1024;
 
-[[noreturn]] void malformed(std::string detail) {
-    throw BadInput("malformed broker URL", std::move(detail),
-                   "Write scheme://user:password@host:port/path, with special characters percent-encoded "
-                   "(\"@\" is %40, \"/\" is %2F, \":\" is %3A).");
+[[noreturn]] void malformed(std::string detail, const std::string& form = "scheme://user:password@host:port/path") {
+    throw BadInput(
+        "malformed broker URL", std::move(detail),
+        "Write " + form + ", with special characters percent-encoded (\"@\" is %40, \"/\" is %2F, \":\" is %3A).");
 }
 
 bool is_letter(char c) {
@@ -139,6 +139,12 @@ bool is_known_parameter(const std::string& name) {
     return std::find(known.begin(), known.end(), name) != known.end();
 }
 
+// Whether a "/" follows "scheme://" at once.
+bool begins_with_path(std::string_view text) {
+    const auto end = text.find(separator);
+    return end != std::string_view::npos && text.substr(end + separator.size()).starts_with('/');
+}
+
 }  // namespace
 
 std::string Host::shown() const {
@@ -158,7 +164,7 @@ std::string url_scheme(std::string_view text) {
     return lowered(scheme);
 }
 
-Url parse_url(std::string_view text, std::uint16_t default_port) {
+Url parse_url(std::string_view text, std::uint16_t default_port, bool has_host) {
     Url url;
     url.scheme = url_scheme(text);
     if (text.size() > longest_url) malformed("It is longer than 64 kB.");
@@ -178,6 +184,11 @@ Url parse_url(std::string_view text, std::uint16_t default_port) {
         url.has_path = true;
         url.path = decoded(text.substr(slash + 1));
         text = text.substr(0, slash);
+    }
+    if (!has_host) {
+        if (text.empty() && !url.path.empty()) return url;
+        malformed("Between \"" + url.scheme + "://\" and the \"/\" that its path begins with stands nothing.",
+                  url.scheme + ":///path");
     }
     if (const auto at = text.rfind('@'); at != std::string_view::npos) {
         const auto who = text.substr(0, at);
@@ -210,7 +221,7 @@ std::string redact_url(std::string_view text) {
         return std::string(hidden);
     }
     try {
-        const Url url = parse_url(text, 1);
+        const Url url = parse_url(text, 1, !begins_with_path(text));
         std::string_view rest = text.substr(scheme.size());
         std::string tail;
         if (!std::all_of(url.query.begin(), url.query.end(),

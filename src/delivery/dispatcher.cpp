@@ -456,9 +456,8 @@ std::size_t Dispatcher::lend(StreamId stream, const Chunk& chunk) {
     return impl_->streams[stream].lend(chunk);
 }
 
-std::span<const broker::Interest> Dispatcher::interests() const {
-    const auto* driver = impl_->link.driver();
-    return driver != nullptr ? driver->interests() : std::span<const broker::Interest>();
+broker::Interest Dispatcher::interest() const {
+    return impl_->link.interest();
 }
 
 TimePoint Dispatcher::wake_at() const {

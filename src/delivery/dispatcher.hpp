@@ -199,7 +199,7 @@ class Dispatcher {
     void close_stream(StreamId stream, bool closed);
 
     // The network.
-    std::span<const broker::Interest> interests() const;
+    broker::Interest interest() const;
     TimePoint wake_at() const;  // now or earlier: there is work that waits for no file descriptor
     void drive(broker::Ready ready, TimePoint now);
 

@@ -48,12 +48,19 @@ void LinkKeeper::connect_if_due(std::size_t events_waiting) {
     const auto attempt = attempt_++;
     try {
         driver_ = connect_(attempt, context_.now);
+        ++made_;
         if (!driver_) failed(Remedy::retry, "no driver was made", events_waiting);
     } catch (const BadInput& e) {
         failed(Remedy::fix_settings, reason_text(e), events_waiting);
     } catch (const std::exception& e) {
         failed(Remedy::retry, e.what(), events_waiting);
     }
+}
+
+broker::Interest LinkKeeper::interest() const {
+    broker::Interest interest = driver_ ? driver_->interest() : broker::Interest();
+    interest.number += made_ << 32;
+    return interest;
 }
 
 LinkState LinkKeeper::drive(broker::Ready ready) {

@@ -25,6 +25,8 @@ class LinkKeeper {
     void worked();   // something was delivered, or the link has been up for long; not enough where it is contested
     void is_back();  // what was told as a trouble is over: the link is up, and works or has nothing to do
 
+    // What to wait for; its number is another one for each driver.
+    broker::Interest interest() const;
     broker::Driver* driver() const { return driver_.get(); }
     broker::LinkState state() const { return state_; }
     bool is_in_trouble() const { return in_trouble_; }
@@ -49,6 +51,7 @@ class LinkKeeper {
     broker::LinkState state_ = broker::LinkState::connecting;
     broker::Link down_;  // what drive() said last, when down
     unsigned attempt_ = 0;
+    std::uint64_t made_ = 0;  // drivers
     TimePoint retry_at_{};
     TimePoint up_since_{};
     TimePoint trouble_since_{};

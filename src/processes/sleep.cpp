@@ -1,7 +1,5 @@
 #include "processes/sleep.hpp"
 
-#include <sys/stat.h>
-
 extern "C" {
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -27,7 +25,7 @@ static uint32 id_of(const char* wait_event) {
 }
 
 void sleep_on_latch(long milliseconds, const char* wait_event) {
-    sleep_on(-1, false, false, milliseconds, wait_event);
+    sleep_on({}, milliseconds, wait_event);
 }
 
 void linger(long microseconds) {
@@ -45,27 +43,25 @@ bool Rush::is_on(std::uint64_t commits) {
     return on_;
 }
 
-Readiness sleep_on(int fd, bool read, bool write, long milliseconds, const char* wait_event) {
+Readiness sleep_on(const Descriptor& descriptor, long milliseconds, const char* wait_event) {
     // The set is kept while the descriptor stays the same: making one costs several system calls.
     static WaitEventSet* set = nullptr;
     static int set_fd = -1;
-    static ino_t set_inode = 0;
+    static std::uint64_t set_number = 0;
     static int fd_position = 0;
     static uint32 fd_events = 0;
 
-    uint32 events = (read ? WL_SOCKET_READABLE : 0) | (write ? WL_SOCKET_WRITEABLE : 0);
-    if (fd < 0 || events == 0) fd = -1;
-    // The same number may be a new socket by now, which the kernel would not wait for; its inode tells.
-    struct stat status = {};
-    if (fd >= 0) fstat(fd, &status);
-    if (set == nullptr || fd != set_fd || status.st_ino != set_inode) {
+    const uint32 events = (descriptor.read ? WL_SOCKET_READABLE : 0) | (descriptor.write ? WL_SOCKET_WRITEABLE : 0);
+    const int fd = events == 0 ? -1 : descriptor.fd;
+    // Of a descriptor that is closed the kernel forgets that it was waited for, whatever has its fd next.
+    if (set == nullptr || fd != set_fd || (fd >= 0 && descriptor.number != set_number)) {
         if (set != nullptr) FreeWaitEventSet(set);
         set = compat::create_wait_event_set(3);
         AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
         AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
         if (fd >= 0) fd_position = AddWaitEventToSet(set, events, fd, nullptr, nullptr);
         set_fd = fd;
-        set_inode = status.st_ino;
+        set_number = descriptor.number;
         fd_events = events;
     } else if (fd >= 0 && events != fd_events) {
         ModifyWaitEvent(set, fd_position, events, nullptr);

@@ -13,13 +13,19 @@ namespace eventbus::processes {
 // Until the latch is set or milliseconds have gone by (negative: however long it takes). Ends with the latch reset.
 void sleep_on_latch(long milliseconds, const char* wait_event);
 
-// The same with a file descriptor to wait for; fd < 0 is none.
+// The same with a descriptor to wait for. Its number tells it from another one that the system has given the same fd.
+struct Descriptor {
+    int fd = -1;  // none
+    std::uint64_t number = 0;
+    bool read = false;
+    bool write = false;
+};
 struct Readiness {
     bool latch = false;
     bool read = false;
     bool write = false;
 };
-Readiness sleep_on(int fd, bool read, bool write, long milliseconds, const char* wait_event);
+Readiness sleep_on(const Descriptor& descriptor, long milliseconds, const char* wait_event);
 
 // A moment that nothing ends early: to let events gather when they come faster than is worth waking up for.
 inline constexpr long linger_us = 500;

@@ -21,16 +21,6 @@ std::string known_kinds(const broker::Module& module) {
     return text + '.';
 }
 
-Template routing_key_of(const Destination& destination, const RouteOptions& options) {
-    const bool exchange = destination.kind == "exchange";
-    if (!options.routing_key) return exchange ? Template("{topic}") : Template();
-    if (!exchange) {
-        throw BadInput("route option \"routing_key\" is only for exchanges", {},
-                       "Use a destination of the form exchange:NAME, or leave the option out.");
-    }
-    return options.routing_key->empty() ? Template() : Template(*options.routing_key);
-}
-
 }  // namespace
 
 Destination parse_destination(std::string_view text, const broker::Module& module) {
@@ -89,23 +79,21 @@ Route::Route(std::uint32_t route_id, std::string route_name, std::string_view de
     : id(route_id),
       name(std::move(route_name)),
       topics(within_limit(patterns)),
-      destination(parse_destination(destination_text, module)),
-      options(read_route_options(options_json, module)),
-      routing_key(routing_key_of(destination, options)) {
-    if (options.maxlen > 0 && destination.kind != "stream") {
-        throw BadInput("route option \"maxlen\" is only for streams", {},
-                       "Use a destination of the form stream:KEY, or leave the option out.");
+      destination(parse_destination(destination_text, module)) {
+    const Options given(known_route_options(module), options_json);
+    options = read_route_options(given);
+    addressing.kind = destination.kind;
+    addressing.varies = !destination.name.is_constant();
+    if (module.read_route != nullptr) {
+        auto read = module.read_route(destination.kind, given);
+        addressing.own = std::move(read.own);
+        has_routing_key = read.routing_key.has_value();
+        if (has_routing_key && !read.routing_key->empty()) routing_key = Template(*read.routing_key);
     }
     check_patterns(patterns);
     check_length(destination.name, "destination", module);
     check_length(routing_key, "routing key", module);
     check_characters(destination.name, module);
-    addressing.kind = destination.kind;
-    addressing.persistent = options.persistent;
-    addressing.maxlen = options.maxlen;
-    addressing.qos = options.qos;
-    addressing.retain = options.retain;
-    addressing.varies = !destination.name.is_constant();
 }
 
 }  // namespace eventbus::router

@@ -12,6 +12,7 @@
 
 #include "broker/driver.hpp"
 #include "core/event.hpp"
+#include "core/options.hpp"
 
 namespace eventbus::router {
 
@@ -30,25 +31,20 @@ struct WalOptions {
     bool local_only = false;  // "origin": "none"
 };
 
+// The options that routes of all protocols have.
 struct RouteOptions {
-    std::optional<std::string> routing_key;  // template; AMQP; empty is a valid key
     Order order = Order::key;
     std::uint32_t max_attempts = 0;                    // 0: no limit
     std::optional<std::chrono::milliseconds> max_age;  // since published_at
     bool earliest = false;                             // "start": "earliest"
     bool from_wal = false;                             // "source": "wal"
     WalOptions wal;
-    bool persistent = true;
-    std::int64_t maxlen = 0;
-    int qos = 1;
-    bool retain = false;
 };
 
-// options_json: a JSON object. Throws BadInput that lists the known names.
-RouteOptions read_route_options(std::string_view options_json, const broker::Module& module);
+// Which options a route has: the common ones, and its protocol's.
+KnownOptions known_route_options(const broker::Module& module);
 
-// Throws the same where there is no option of that name.
-void check_route_option(const std::string& name, const broker::Module& module);
+RouteOptions read_route_options(const Options& options);  // throws BadInput
 
 // 1 to 255 bytes, words joined by dots, no empty word, none of * # + and no control characters; else BadInput.
 void check_topic(std::string_view topic);
@@ -114,8 +110,9 @@ struct Route {
     TopicFilter topics;
     Destination destination;
     RouteOptions options;
-    Template routing_key;
     broker::Addressing addressing;
+    bool has_routing_key = false;
+    Template routing_key;
 };
 
 }  // namespace eventbus::router

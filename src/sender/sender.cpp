@@ -172,11 +172,7 @@ broker::Ready sleep_until_work(long milliseconds) {
         processes::linger(processes::linger_us);
         return {true, true};  // answers that have come meanwhile are taken along
     }
-    broker::Interest interest;
-    call_guest([&] {
-        auto interests = sender.dispatcher->interests();
-        if (!interests.empty()) interest = interests.front();
-    });
+    const broker::Interest interest = call_guest([&] { return sender.dispatcher->interest(); });
     // Say that we sleep, then look once more: a publisher that commits now either sees us asleep, or was counted
     // before we looked.
     counters::fall_asleep(sender.place, sender.worker);
@@ -185,7 +181,7 @@ broker::Ready sleep_until_work(long milliseconds) {
     if (!knows_configuration()) milliseconds = 0;
     const char* wait_event = show_activity(milliseconds == 0);
     processes::Readiness ready =
-        processes::sleep_on(interest.fd, interest.read, interest.write, milliseconds, wait_event);
+        processes::sleep_on({interest.fd, interest.number, interest.read, interest.write}, milliseconds, wait_event);
     counters::wake_up(sender.place, sender.worker);
     const SteadyTime now = steady_now();
     for (Source* source : sources()) source->woken(now);

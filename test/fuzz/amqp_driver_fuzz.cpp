@@ -53,12 +53,12 @@ const fuzz::Protocol protocol{
             return frame(1, 0, number(0x000a0032, 4) + number(320, 2) + text(words) + number(0, 4));
         },
     .address =
-        [](fuzz::Input& input, broker::Addressing& addressing) {
+        [](fuzz::Input& input) {
             const unsigned byte = input.byte();
-            addressing.kind = byte % 2 == 0 ? "queue" : "exchange";
-            addressing.varies = byte > 127;
+            return test::addressing_of(byte % 2 == 0 ? "queue" : "exchange", "{}", byte > 127);
         },
     .kind = "queue",
+    .options = R"({"persistent":false})",
     .most_sent_back = 512 * 1024,
 };
 

@@ -9,9 +9,9 @@ using namespace eventbus;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     fuzz::Input input(data, size);
-    broker::Addressing addressing;
     const unsigned flags = input.byte();
-    addressing.kind = flags % 2 == 0 ? "queue" : "exchange";
+    const broker::Addressing addressing{.kind = flags % 2 == 0 ? "queue" : "exchange",
+                                        .own = std::make_shared<broker::amqp::AmqpRoute>()};
     const fuzz::AnyMessage message(input, flags, addressing);
     std::string out = "before";
     broker::amqp::FrameWriter frames;

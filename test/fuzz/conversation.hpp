@@ -10,11 +10,10 @@
 #include <set>
 #include <string>
 
+#include "../unit/module_support.hpp"
 #include "broker/driver.hpp"
 #include "input.hpp"
 #include "network.hpp"
-
-extern "C" const eventbus::broker::Module* eventbus_driver_module();
 
 namespace eventbus::fuzz {
 
@@ -27,8 +26,9 @@ struct Protocol {
     std::function<std::string(unsigned flags)> login;                        // the broker's side of a good one
     std::function<std::string(unsigned kind, std::string_view body)> frame;  // in its right lengths
     std::function<std::string(std::string_view words)> complaint;            // words that end up in a reason
-    std::function<void(Input&, Addressing&)> address;
+    std::function<Addressing(Input&)> address;
     std::string kind;                // of a destination to look at
+    std::string options;             // of a route to it
     std::size_t most_sent_back = 0;  // what may wait for a broker that does not read, beside messages
 };
 
@@ -42,7 +42,7 @@ class Conversation {
         driver_ = eventbus_driver_module()->connect(settings, 0, now_);
         if (only_looks_ && (flags & 8) != 0) {
             addressings_.push_back(
-                {.kind = protocol_.kind, .qos = static_cast<int>(flags >> 4 & 3), .varies = (flags & 64) != 0});
+                test::addressing_of(protocol_.kind, (flags & 16) != 0 ? protocol_.options : "{}", (flags & 64) != 0));
             driver_->look_at({addressings_.back(), "one"});
         }
         drive();
@@ -112,8 +112,7 @@ class Conversation {
         event.published_at = 1'795'150'380'123'456;
         event.topic = "shop.order";
         event.content_type = "text/plain";
-        auto& addressing = addressings_.emplace_back();
-        protocol_.address(input_, addressing);
+        const auto& addressing = addressings_.emplace_back(protocol_.address(input_));
         const unsigned size = input_.byte();
         event.payload = payloads_.emplace_back(std::size_t{size} * size, 'x');
         if (size % 2 == 1) event.key = "key";
@@ -183,12 +182,13 @@ class Conversation {
     std::deque<std::string> payloads_;
 };
 
-inline BrokerSettings settings_of(const std::string& url, std::uint16_t port) {
+inline BrokerSettings settings_of(const std::string& url, std::uint16_t port, const std::string& options = "{}") {
     BrokerSettings settings;
     settings.name = "fuzz";
     settings.source = "postgresql://fuzz/db";
     settings.url = parse_url(url, port);
     settings.password = settings.url.has_user ? password : std::string_view();
+    test::take_options(settings, options);
     return settings;
 }
 

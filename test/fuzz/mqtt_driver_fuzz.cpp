@@ -71,13 +71,18 @@ const fuzz::Protocol protocol{
             return packet(0xe0, '\x8b' + variable(property.size()) + property);
         },
     .address =
-        [](fuzz::Input& input, broker::Addressing& addressing) {
+        [](fuzz::Input& input) {
+            constexpr const char* options[] = {R"({"qos":0})",
+                                               R"({"qos":1})",
+                                               R"({"qos":2})",
+                                               R"({"qos":0,"retain":true})",
+                                               R"({"qos":1,"retain":true})",
+                                               R"({"qos":2,"retain":true})"};
             const unsigned byte = input.byte();
-            addressing.kind = "topic";
-            addressing.qos = static_cast<int>(byte % 3);
-            addressing.retain = byte > 127;
+            return test::addressing_of("topic", options[byte % 3 + (byte > 127 ? 3 : 0)]);
         },
     .kind = "topic",
+    .options = R"({"qos":2,"retain":true})",
     .most_sent_back = 512 * 1024,
 };
 
@@ -87,10 +92,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     fuzz::Input input(data, size);
     const unsigned flags = input.byte();
     websocket = flags % 2 == 1;
-    BrokerSettings settings = fuzz::settings_of(websocket ? "ws://app:x@one" : "mqtt://app:x@one", 1883);
-    if ((flags & 2) != 0) settings.options.version = MqttVersion::v3_1_1;
-    if ((flags & 4) != 0) settings.options.client_id = "mine";
-    *broker::mqtt::session_of(settings) = {.client_id = "id", .exclusive = settings.options.client_id.empty()};
+    constexpr const char* options[] = {"{}", R"({"version":"3.1.1"})", R"({"client_id":"mine"})",
+                                       R"({"version":"3.1.1","client_id":"mine"})"};
+    const BrokerSettings settings =
+        fuzz::settings_of(websocket ? "ws://app:x@one" : "mqtt://app:x@one", 1883, options[flags >> 1 & 3]);
+    *broker::mqtt::session_of(settings) = {.client_id = "id", .exclusive = (flags & 4) == 0};
     // What the first connection leaves behind, the second one finds.
     const unsigned connections = (flags & 8) != 0 ? 2 : 1;
     for (unsigned i = 0; i < connections; ++i) const fuzz::Conversation conversation(settings, protocol, input);

@@ -9,16 +9,16 @@ using namespace eventbus;
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     fuzz::Input input(data, size);
-    broker::Addressing addressing;
     const unsigned flags = input.byte();
-    addressing.kind = "topic";
-    addressing.qos = static_cast<int>(flags % 3);
-    addressing.retain = flags > 127;
+    const auto route = std::make_shared<broker::mqtt::MqttRoute>();
+    route->qos = static_cast<int>(flags % 3);
+    route->retain = flags > 127;
+    const broker::Addressing addressing{.kind = "topic", .own = route};
     const fuzz::AnyMessage message(input, flags, addressing);
     std::string out = "before";
     broker::mqtt::Limits limits;
     limits.maximum_packet = (flags & 16) != 0 ? 1000 : 0;
-    if ((flags & 32) != 0) limits.version = MqttVersion::v3_1_1;
+    if ((flags & 32) != 0) limits.version = broker::mqtt::MqttVersion::v3_1_1;
     broker::mqtt::MessageWriter messages("postgresql://fuzz/db");
     Settlement refusal;
     const bool written = messages.write(out, message.outgoing, limits, 7, (flags & 64) != 0, refusal);

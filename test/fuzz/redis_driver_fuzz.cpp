@@ -25,13 +25,13 @@ const fuzz::Protocol protocol{
             return "-ERR unknown command, with these: '" + line + "'\r\n";
         },
     .address =
-        [](fuzz::Input& input, broker::Addressing& addressing) {
+        [](fuzz::Input& input) {
             constexpr const char* kinds[] = {"channel", "list", "stream"};
             const unsigned byte = input.byte();
-            addressing.kind = kinds[byte % 3];
-            addressing.maxlen = byte % 2;
+            return test::addressing_of(kinds[byte % 3], byte % 6 == 5 ? R"({"maxlen":1})" : "{}");
         },
     .kind = "stream",
+    .options = R"({"maxlen":1})",
     .most_sent_back = 256 * 1024,
 };
 

@@ -7,6 +7,15 @@
 
 using namespace eventbus;
 
+// Of such a URL nothing is secret but what stands behind a "?".
+static bool is_good_without_host(std::string_view text) {
+    try {
+        return parse_url(text, 1, false).hosts.empty();
+    } catch (const BadInput&) {
+        return false;
+    }
+}
+
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const fuzz::Exact text(fuzz::view(data, size));
     const std::string shown = redact_url(text.view());
@@ -27,7 +36,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             fuzz::check(redact_url(other) == shown, "a shown URL tells the password", shown);
         }
     } catch (const BadInput&) {
-        fuzz::check(shown == "***" || shown.ends_with("://***"), "more is shown than the scheme", shown);
+        fuzz::check(is_good_without_host(text.view()) || shown == "***" || shown.ends_with("://***"),
+                    "more is shown than the scheme", shown);
     }
     return 0;
 }

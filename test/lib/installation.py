@@ -22,10 +22,9 @@ class Copy:
     def make(self):
         shutil.rmtree(self.root, ignore_errors=True)
         for real, place in ((os.path.dirname(directory_of("bindir")), os.path.dirname(self.place("bindir"))),
-                            (directory_of("sharedir"), self.place("sharedir"))):
+                            (directory_of("sharedir"), self.place("sharedir")),
+                            (directory_of("includedir"), self.place("includedir"))):
             shutil.copytree(real, place, symlinks=True)
-        os.makedirs(os.path.dirname(self.place("includedir")), exist_ok=True)
-        os.symlink(os.path.realpath(directory_of("includedir")), self.place("includedir"))
 
 
 class Installation:

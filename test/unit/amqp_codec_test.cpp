@@ -6,6 +6,7 @@
 #include "amqp_frame_reader.hpp"
 #include "broker/amqp/amqp_message.hpp"
 #include "broker/amqp/methods.hpp"
+#include "module_support.hpp"
 
 namespace eventbus::broker::amqp {
 namespace {
@@ -83,7 +84,7 @@ class AmqpMessage : public testing::Test {
         outgoing_.addressing = &addressing_;
         outgoing_.name = "orders";
         outgoing_.routing_key = "shop.order";
-        addressing_.kind = "exchange";
+        addressing_ = test::addressing_of("exchange");
     }
 
     // Writes the message and reads it back.
@@ -155,8 +156,7 @@ TEST_F(AmqpMessage, CarriesWhatTheContractSays) {
 }
 
 TEST_F(AmqpMessage, QueuesAreReachedThroughTheDefaultExchange) {
-    addressing_.kind = "queue";
-    addressing_.persistent = false;
+    addressing_ = test::addressing_of("queue", R"({"persistent":false})");
     ASSERT_EQ(write(), "");
     EXPECT_EQ(to_view(publish_.exchange), "");
     EXPECT_EQ(to_view(publish_.routing_key), "orders");

@@ -14,7 +14,7 @@ class AmqpTalk : public AmqpConversation {
                std::uint32_t confirm_timeout_s = 60) {
         const auto settle = [&](BrokerSettings& settings) {
             settings.options.window = window;
-            settings.options.confirm_timeout_s = confirm_timeout_s;
+            settings.own = std::make_shared<AmqpOptions>(AmqpOptions{confirm_timeout_s});
         };
         AmqpConversation::start({std::move(script)}, settle, rest);
     }

@@ -13,10 +13,9 @@
 #include <string>
 #include <vector>
 
-#include "broker/driver.hpp"
+#include "broker/amqp/amqp_options.hpp"
+#include "module_support.hpp"
 #include "sample_event.hpp"
-
-extern "C" const eventbus::broker::Module* eventbus_driver_module();
 
 namespace eventbus::broker::amqp {
 
@@ -28,6 +27,7 @@ inline BrokerSettings settings_for(const std::string& url) {
     settings.source = "postgresql://here/db";
     settings.url = parse_url(url, 5672);
     settings.password = settings.url.password;
+    settings.own = std::make_shared<AmqpOptions>();
     return settings;
 }
 
@@ -42,13 +42,9 @@ class Driven {
         : driver_(eventbus_driver_module()->connect(settings, attempt, Clock::now())) {}
 
     void step(std::chrono::milliseconds most = std::chrono::milliseconds(20)) {
-        const auto interests = driver_->interests();
-        pollfd fd{};
-        fd.fd = -1;
-        if (!interests.empty()) {
-            fd.fd = interests[0].fd;
-            fd.events = static_cast<short>((interests[0].read ? POLLIN : 0) | (interests[0].write ? POLLOUT : 0));
-        }
+        const Interest interest = driver_->interest();
+        pollfd fd{interest.fd, 0, 0};
+        fd.events = static_cast<short>((interest.read ? POLLIN : 0) | (interest.write ? POLLOUT : 0));
         const auto now = Clock::now();
         const auto wake = driver_->wake_at();
         auto wait = most;
@@ -117,8 +113,8 @@ class Driven {
     std::unique_ptr<Driver> driver_;
 };
 
-inline const Addressing to_exchange{.kind = "exchange"};
-inline const Addressing to_queue{.kind = "queue"};
+inline const Addressing to_exchange = test::addressing_of("exchange");
+inline const Addressing to_queue = test::addressing_of("queue");
 
 inline void expect_down(const Link& link, Remedy remedy, const std::string& part) {
     EXPECT_EQ(link.state, LinkState::down);

@@ -11,7 +11,8 @@ namespace {
 
 std::string problem_of(const BrokerSettings& settings) {
     try {
-        eventbus_driver_module()->check(settings);
+        IdleOptions idle;
+        eventbus_driver_module()->read_broker(settings, Options({OptionsOf::broker, "amqp", {}, {}}, "{}"), idle);
     } catch (const BadInput& bad) {
         EXPECT_EQ(bad.message().find("secret"), std::string::npos);
         return bad.message() + "|" + bad.hint();
@@ -43,7 +44,6 @@ TEST(AmqpModule, RefusesWhatMakesNoSense) {
     const auto contains = [](const std::string& text, const std::string& part) {
         return text.find(part) != std::string::npos;
     };
-    EXPECT_TRUE(contains(problem_of("redis://u:secret@h"), "amqp, amqps"));
     EXPECT_TRUE(contains(problem_of("amqp://u:secret@h?vhost=x"), "heartbeat (seconds), connection_timeout"));
     EXPECT_TRUE(contains(problem_of("amqp://h?heartbeat=often"), "\"heartbeat\" is not a number"));
     EXPECT_TRUE(contains(problem_of("amqp://h?heartbeat=65536"), "0 to 65535"));
@@ -60,6 +60,31 @@ TEST(AmqpModule, RefusesWhatMakesNoSense) {
     EXPECT_TRUE(contains(problem_of(settings), "key_file"));
     settings.options.key_file = "/key.pem";
     EXPECT_EQ(problem_of(settings), "");
+}
+
+TEST(AmqpModule, ReadsRoutes) {
+    const Module& module = *eventbus_driver_module();
+    const auto read = [&](std::string_view kind, std::string_view json) {
+        return module.read_route(kind, Options({OptionsOf::route, "amqp", {module.route_options}, {}}, json));
+    };
+    EXPECT_EQ(read("exchange", "{}").routing_key, "{topic}");
+    EXPECT_EQ(read("exchange", R"({"routing_key":""})").routing_key, "");
+    EXPECT_EQ(read("queue", "{}").routing_key, std::nullopt);
+    EXPECT_TRUE(static_cast<const AmqpRoute*>(read("queue", "{}").own.get())->persistent);
+    EXPECT_FALSE(static_cast<const AmqpRoute*>(read("queue", R"({"persistent":false})").own.get())->persistent);
+    for (const auto& [kind, json] : {std::pair{"queue", R"({"routing_key":"a"})"},
+                                     {"exchange", R"({"routing_key":7})"},
+                                     {"queue", R"({"persistent":"yes"})"}})
+        EXPECT_THROW(read(kind, json), BadInput) << json;
+}
+
+TEST(AmqpModule, ReadsItsOptionsOfABroker) {
+    BrokerSettings settings = settings_for("amqp://h?heartbeat=5");
+    EXPECT_EQ(test::take_options(settings).count, 0u);
+    EXPECT_EQ(options_of(settings).confirm_timeout_s, 60u);
+    EXPECT_STREQ(test::take_options(settings, R"({"confirm_timeout":"1 h","heartbeat":7})").list[0].name, "heartbeat");
+    EXPECT_EQ(options_of(settings).confirm_timeout_s, 3600u);
+    EXPECT_THROW(test::take_options(settings, R"({"confirm_timeout":3601})"), BadInput);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <set>
 #include <string>
 
 #include "core/bad_input.hpp"
@@ -25,6 +26,10 @@ BadInput complaint(const std::function<void()>& action) {
     }
     ADD_FAILURE() << "nothing was thrown";
     return BadInput("");
+}
+
+BrokerOptions read(const std::string& json) {
+    return read_broker_options(Options(known_broker_options(), json));
 }
 
 class PasswordFile : public ::testing::Test {
@@ -102,6 +107,23 @@ TEST(Url, UnixSockets) {
     EXPECT_EQ(url.hosts[0].name, "/run/redis.sock");
     EXPECT_EQ(url.path, "1");
     EXPECT_EQ(url.password, "p");
+}
+
+TEST(Url, WithoutAHost) {
+    const Url url = parse_url("file:///var/log/my%20events.jsonl?x=1", 0, false);
+    EXPECT_TRUE(url.hosts.empty());
+    EXPECT_EQ(url.path, "var/log/my events.jsonl");
+    EXPECT_EQ(url.query.at("x"), "1");
+    EXPECT_EQ(parse_url("file:///" + std::string(4000, 'd'), 0, false).path.size(), 4000u) << "it is no socket";
+    for (const char* text :
+         {"file://", "file:///", "file://host/path", "file://u:hunter2@host/p", "file://?x=hunter2"}) {
+        const BadInput error = complaint([&] { parse_url(text, 0, false); });
+        EXPECT_EQ(error.message(), "malformed broker URL") << text;
+        EXPECT_NE(error.hint().find("Write file:///path, with"), std::string::npos) << text;
+        EXPECT_EQ((error.message() + error.detail() + error.hint()).find("hunter2"), std::string::npos) << text;
+    }
+    EXPECT_EQ(redact_url("file:///" + std::string(200, 'd')), "file:///" + std::string(200, 'd'));
+    EXPECT_EQ(redact_url("file:///a?key=hunter2"), "file:///a?***");
 }
 
 TEST(Url, LongerThanAnyIsRefused) {
@@ -195,7 +217,7 @@ TEST(Url, RedactionNeverLeaks) {
 }
 
 TEST(Options, Defaults) {
-    const BrokerOptions options = read_broker_options("{}");
+    const BrokerOptions options = read("{}");
     EXPECT_TRUE(options.verify);
     EXPECT_EQ(options.connect_timeout_ms, 10000u);
     EXPECT_EQ(options.heartbeat_s, 30u);
@@ -203,7 +225,7 @@ TEST(Options, Defaults) {
 }
 
 TEST(Options, All) {
-    const BrokerOptions options = read_broker_options(
+    const BrokerOptions options = read(
         R"({"password_file":"/p","ca_file":"/a","crl_file":"/l","tls_min_version":"1.3","cert_file":"/c","key_file":"/k","verify":false,
             "connect_timeout":0.25,"heartbeat":0,"window":1000000})");
     EXPECT_EQ(options.password_file, "/p");
@@ -216,7 +238,7 @@ TEST(Options, All) {
     EXPECT_EQ(options.connect_timeout_ms, 250u);
     EXPECT_EQ(options.heartbeat_s, 0u);
     EXPECT_EQ(options.window, 1000000u);
-    EXPECT_EQ(read_broker_options(R"({"connect_timeout":0.0001})").connect_timeout_ms, 1u);
+    EXPECT_EQ(read(R"({"connect_timeout":0.0001})").connect_timeout_ms, 1u);
 }
 
 TEST(Options, WrongValuesNameTheOptionAndListTheKnown) {
@@ -248,67 +270,74 @@ TEST(Options, WrongValuesNameTheOptionAndListTheKnown) {
     };
     for (const auto& [name, value] : wrong) {
         const std::string json = std::string("{\"") + name + "\":" + value + "}";
-        const BadInput error = complaint([&] { read_broker_options(json); });
+        const BadInput error = complaint([&] { read(json); });
         EXPECT_EQ(error.message(), std::string("invalid value for broker option \"") + name + "\"") << json;
         EXPECT_NE(error.hint().find("password_file, ca_file"), std::string::npos) << json;
     }
-    const BadInput unknown = complaint([] { read_broker_options(R"({"passwort":"hunter2"})"); });
+    const BadInput unknown = complaint([] { read(R"({"passwort":"hunter2"})"); });
     EXPECT_EQ(unknown.message(), "unknown broker option \"passwort\"");
     EXPECT_EQ(unknown.hint().find("hunter2"), std::string::npos);
     EXPECT_NE(unknown.hint().find("window"), std::string::npos);
     for (const char* text : {"[]", "1", "null"})
-        EXPECT_EQ(complaint([&] { read_broker_options(text); }).message(), "broker options must be a JSON object");
+        EXPECT_EQ(complaint([&] { read(text); }).message(), "broker options must be a JSON object");
     // Options come out of a jsonb: what cannot be parsed is a number that no double holds.
     for (const char* text : {R"({"window":1e400})", "{"})
-        EXPECT_EQ(complaint([&] { read_broker_options(text); }).message(), "broker options hold a number out of range");
+        EXPECT_EQ(complaint([&] { read(text); }).message(), "broker options hold a number out of range");
 }
 
 TEST(Options, OfOneProtocol) {
-    const std::string_view names[] = {"version", "client_id", "session_expiry", "will"};
-    const auto read = [&](const char* json) { return read_broker_options(json, "mqtt", names); };
-    const BrokerOptions defaults = read("{}");
-    EXPECT_EQ(defaults.version, MqttVersion::any);
-    EXPECT_EQ(defaults.client_id, "");
-    EXPECT_EQ(defaults.session_expiry_s, 3600u);
-    EXPECT_FALSE(defaults.will);
-    const BrokerOptions all = read(R"({"version":"3.1.1","client_id":"me","session_expiry":4294967295,
-                 "will":{"topic":"gone/for/good","payload":"bye","qos":2,"retain":true}})");
-    EXPECT_EQ(all.version, MqttVersion::v3_1_1);
-    EXPECT_EQ(all.client_id, "me");
-    EXPECT_EQ(all.session_expiry_s, 4294967295u);
-    ASSERT_TRUE(all.will);
-    EXPECT_EQ(all.will->topic, "gone/for/good");
-    EXPECT_EQ(all.will->payload, "bye");
-    EXPECT_EQ(all.will->qos, 2);
-    EXPECT_TRUE(all.will->retain);
-    EXPECT_EQ(read(R"({"version":5})").version, MqttVersion::v5);
-    EXPECT_EQ(read(R"({"will":{"topic":"t"}})").will->payload, "");
-
-    const std::pair<const char*, const char*> wrong[] = {
-        {"version", R"("4")"},
-        {"version", "3"},
-        {"client_id", R"("")"},
-        {"client_id", "7"},
-        {"session_expiry", "-1"},
-        {"session_expiry", "4294967296"},
-        {"will", R"("gone")"},
-        {"will", "{}"},
-        {"will", R"({"topic":""})"},
-        {"will", R"({"topic":"a/#"})"},
-        {"will", R"({"topic":"a","payload":1})"},
-        {"will", R"({"topic":"a","qos":3})"},
-        {"will", R"({"topic":"a","retain":1})"},
-        {"will", R"({"topic":"a","delay":1})"},
+    static constexpr std::string_view names[] = {"client_id", "patience"};
+    KnownOptions known = known_broker_options("mqtt", names);
+    known.is_elsewhere = [](OptionsOf of, std::string_view name) {
+        return of == OptionsOf::broker && name == "confirm_timeout";
     };
-    for (const auto& [name, value] : wrong) {
-        const std::string json = std::string("{\"") + name + "\":" + value + "}";
-        const BadInput error = complaint([&] { read(json.c_str()); });
-        EXPECT_EQ(error.message(), std::string("invalid value for broker option \"") + name + "\"") << json;
-        EXPECT_NE(error.hint().find("window, version, client_id, session_expiry, will."), std::string::npos) << json;
-    }
-    const BadInput another = complaint([] { read_broker_options(R"({"client_id":"me"})", "redis"); });
-    EXPECT_EQ(another.message(), "broker option \"client_id\" is not for redis");
-    EXPECT_NE(another.hint().find("heartbeat, window."), std::string::npos);
+    const Options given(known, R"({"client_id":"me","patience":"1 min","window":7})");
+    EXPECT_EQ(read_broker_options(given).given,
+              (std::set<std::string, std::less<>>{"client_id", "patience", "window"}));
+    EXPECT_EQ(given.find("client_id")->filled_text("a text"), "me");
+    EXPECT_EQ(given.find("patience")->whole_seconds(60), 60u);
+    EXPECT_FALSE(given.find("heartbeat"));
+
+    const BadInput wrong = complaint([&] { given.find("client_id")->must_be("a number of fish"); });
+    EXPECT_EQ(wrong.message(), "invalid value for broker option \"client_id\"");
+    EXPECT_EQ(wrong.detail(), "It must be a number of fish.");
+    EXPECT_TRUE(wrong.hint().ends_with("heartbeat, window, client_id, patience.")) << wrong.hint();
+    const BadInput another = complaint([&] { Options(known, R"({"confirm_timeout":1})"); });
+    EXPECT_EQ(another.message(), "broker option \"confirm_timeout\" is not for mqtt");
+    EXPECT_EQ(another.hint(), wrong.hint());
+    EXPECT_EQ(complaint([&] { Options(known, R"({"will":1})"); }).message(), "unknown broker option \"will\"");
+}
+
+TEST(Options, Values) {
+    static constexpr std::string_view names[] = {"x"};
+    const auto reads = [](const std::string& value, auto read) -> std::string {
+        const Options given({OptionsOf::route, "any", {names}, "known"}, "{\"x\":" + value + "}");
+        try {
+            return testing::PrintToString(read(*given.find("x")));
+        } catch (const BadInput& error) {
+            EXPECT_EQ(error.message(), "invalid value for route option \"x\"");
+            EXPECT_EQ(error.detail(), "");
+            return error.hint();
+        }
+    };
+    const auto number = [](const Option& x) { return x.whole_number(0, INT64_MAX); };
+    EXPECT_EQ(reads("9223372036854775807", number), "9223372036854775807");
+    EXPECT_EQ(reads("5.0", number), "5");
+    EXPECT_EQ(reads("1e3", number), "1000");
+    for (const char* wrong :
+         {"9223372036854775808", "18446744073709551615", "9.3e18", "-1", "1.5", "1e300", "true", "\"1\""})
+        EXPECT_EQ(reads(wrong, number), "It is a whole number from 0 to 9223372036854775807.") << wrong;
+    const auto list = [](const Option& x) { return x.list("a list"); };
+    EXPECT_EQ(reads(R"(["a.*", "b"])", list), "\"a.*, b\"");
+    EXPECT_EQ(reads("[1]", list), "It is a list.");
+    EXPECT_EQ(reads(R"("a\u0000b")", list), "It is a list.");
+    const auto word = [](const Option& x) { return x.one_of({"a", "b", "c"}); };
+    EXPECT_EQ(reads(R"("b")", word), "1");
+    EXPECT_EQ(reads(R"("d")", word), "It is \"a\", \"b\" or \"c\".");
+    EXPECT_EQ(reads("1", [](const Option& x) { return x.one_of({"a", "b"}); }), "It is \"a\" or \"b\".");
+    EXPECT_EQ(reads("1", [](const Option& x) { return x.boolean(); }), "It is true or false.");
+    EXPECT_EQ(reads(R"("")", [](const Option& x) { return x.filled_text("a name"); }), "It is a name.");
+    EXPECT_EQ(reads(R"("")", [](const Option& x) { return x.text("a name"); }), "\"\"");
 }
 
 TEST_F(PasswordFile, IsTrimmed) {

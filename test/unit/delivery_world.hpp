@@ -28,6 +28,12 @@ inline const broker::Module& memory_module() {
         m.protocol = "memory";
         m.kinds = kinds;
         m.route_options = options;
+        m.read_route = [](std::string_view kind, const Options& given) {
+            broker::RouteRead read;
+            if (kind == "exchange") read.routing_key = "{topic}";
+            if (const auto key = given.find("routing_key")) read.routing_key = key->text("a template");
+            return read;
+        };
         return m;
     }();
     return module;

@@ -10,8 +10,7 @@
 #include <string_view>
 
 #include "broker/inspection.hpp"
-
-extern "C" const eventbus::broker::Module* eventbus_driver_module();
+#include "module_support.hpp"
 
 namespace eventbus::test {
 
@@ -33,10 +32,10 @@ inline std::string shown(const std::vector<Finding>& findings) {
 
 inline std::vector<Finding> look(const BrokerSettings& settings, const std::string& kind = "",
                                  const std::string& name = "", bool varies = false,
-                                 std::chrono::milliseconds most = std::chrono::seconds(10), int qos = 1,
-                                 bool retain = false) {
+                                 std::chrono::milliseconds most = std::chrono::seconds(10),
+                                 const std::string& options = "{}") {
     using broker::Clock;
-    broker::Target target{{.kind = kind, .qos = qos, .retain = retain, .varies = varies}, name};
+    const broker::Target target{kind.empty() ? broker::Addressing() : addressing_of(kind, options, varies), name};
     broker::Inspection inspection;
     inspection.begin(settings, *eventbus_driver_module(), target, most, Clock::now());
     broker::Ready ready;

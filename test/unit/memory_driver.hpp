@@ -166,7 +166,7 @@ class MemoryBroker {
     class LinkDriver : public broker::Driver {
      public:
         explicit LinkDriver(MemoryBroker& broker) : broker_(broker) {}
-        std::span<const broker::Interest> interests() const override { return {}; }
+        broker::Interest interest() const override { return {}; }
         broker::TimePoint wake_at() const override { return broker::TimePoint::max(); }
         broker::Link drive(broker::Ready, broker::TimePoint) override {
             ++broker_.drives;

@@ -19,7 +19,7 @@ std::string looked(const std::string& limits, const std::string& name = "", bool
             peer.connack(0, false, limits);
             peer.wait_for_end();
         }});
-        text = shown(look(mqtt_settings(broker.url(), options), "topic", name, varies, 3s, qos, retain));
+        text = shown(look(mqtt_settings(broker.url(), options), "topic", name, varies, 3s, route_options(qos, retain)));
     }
     if (said != nullptr) *said = hello;
     return text;

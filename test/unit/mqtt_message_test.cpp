@@ -23,9 +23,7 @@ struct Written {
 
 Written write(const Event& event, std::string_view name = "a/b", mqtt::Limits limits = {}, int qos = 1,
               bool retain = false, bool again = false) {
-    Addressing addressing;
-    addressing.qos = qos;
-    addressing.retain = retain;
+    const Addressing addressing = to_topic(qos, retain);
     mqtt::MessageWriter writer("postgresql://unit/test");
     Written written;
     written.sent =
@@ -36,7 +34,7 @@ Written write(const Event& event, std::string_view name = "a/b", mqtt::Limits li
     EXPECT_EQ(first >> 4, 3u);
     const std::size_t remaining = packet.variable();
     EXPECT_EQ(remaining, packet.rest.size());
-    written.published = published_of(first & 15, packet.rest, limits.version == MqttVersion::v5);
+    written.published = published_of(first & 15, packet.rest, limits.version == mqtt::MqttVersion::v5);
     return written;
 }
 
@@ -114,7 +112,7 @@ TEST(MqttMessage, AgainIsMarked) {
 TEST(MqttMessage, MQTT3CarriesThePayloadAlone) {
     Event event = event_of(1, "payload");
     event.headers = "nobody looks at them";
-    const Written written = write(event, "t", {.version = MqttVersion::v3_1_1});
+    const Written written = write(event, "t", {.version = mqtt::MqttVersion::v3_1_1});
     ASSERT_TRUE(written.sent);
     EXPECT_EQ(written.bytes, std::string("\x32\x0c\0\x01t\x02\x01payload", 14));
 }
@@ -179,11 +177,11 @@ TEST(MqttMessage, CharactersThatNoTextMayHave) {
         const std::string text = "ä" + character + "b";
         Event event = event_of(1);
         expect_refused(write(event, text), Remedy::park, "the destination's name" + flaw);
-        expect_refused(write(event, text, {.version = MqttVersion::v3_1_1}), Remedy::park,
+        expect_refused(write(event, text, {.version = mqtt::MqttVersion::v3_1_1}), Remedy::park,
                        "the destination's name" + flaw);
         event.key = text;
         expect_refused(write(event), Remedy::park, "the key" + flaw);
-        EXPECT_TRUE(write(event, "t", {.version = MqttVersion::v3_1_1}).sent) << "it carries no key";
+        EXPECT_TRUE(write(event, "t", {.version = mqtt::MqttVersion::v3_1_1}).sent) << "it carries no key";
         event.key.reset();
         event.topic = text;
         expect_refused(write(event), Remedy::park, "the topic" + flaw);
@@ -202,7 +200,7 @@ TEST(MqttMessage, CharactersThatNoTextMayHave) {
 
 // An origin is the same for all events, and none of them is to blame for it.
 TEST(MqttMessage, OriginIsMadeSendable) {
-    Addressing addressing;
+    const Addressing addressing = to_topic();
     const Event event = event_of(1);
     for (const auto& [source, sent] : {std::pair{"postgresql://a/b\nc", "postgresql://a/b?c"},
                                        std::pair{"\xc2\x85\xff", "??"}, std::pair{"ä", "ä"}}) {

@@ -12,12 +12,11 @@
 #include <string>
 #include <vector>
 
-#include "broker/driver.hpp"
+#include "broker/mqtt/mqtt_options.hpp"
 #include "core/bad_input.hpp"
+#include "module_support.hpp"
 #include "sample_event.hpp"
 #include "stream_support.hpp"
-
-extern "C" const eventbus::broker::Module* eventbus_driver_module();
 
 namespace eventbus::test {
 
@@ -29,10 +28,17 @@ inline BrokerSettings mqtt_settings(const std::string& url, const std::string& o
     BrokerSettings settings;
     settings.name = ::testing::UnitTest::GetInstance()->current_test_info()->name();
     settings.url = parse_url(url, 1883);
-    settings.options = read_broker_options(options, "mqtt", eventbus_driver_module()->broker_options);
     settings.source = "postgresql://unit/test";
     settings.password = settings.url.password;
+    take_options(settings, options);
     return settings;
+}
+
+inline std::string route_options(int qos, bool retain) {
+    return "{\"qos\":" + std::to_string(qos) + (retain ? ",\"retain\":true}" : "}");
+}
+inline Addressing to_topic(int qos = 1, bool retain = false) {
+    return addressing_of("topic", route_options(qos, retain));
 }
 
 // A property of MQTT 5 whose value is an integer of so many bytes.
@@ -46,19 +52,18 @@ inline std::string property(int id, unsigned value, int bytes) {
 class Pump {
  public:
     explicit Pump(const BrokerSettings& settings, unsigned attempt = 0) {
-        eventbus_driver_module()->check(settings);
         driver_ = eventbus_driver_module()->connect(settings, attempt, Clock::now());
     }
 
     void step(std::chrono::milliseconds most = 20ms) {
         Ready ready;
-        const auto interests = driver_->interests();
+        const Interest interest = driver_->interest();
         const auto wake = driver_->wake_at();
         if (wake <= Clock::now())
             most = 0ms;
         else if (wake - Clock::now() < most)
             most = std::chrono::ceil<std::chrono::milliseconds>(wake - Clock::now());
-        if (!interests.empty()) ready = wait_for(interests.front(), most);
+        if (interest.fd >= 0) ready = wait_for(interest, most);
         link = driver_->drive(ready, Clock::now());
         Settlement some[64];
         while (const std::size_t count = driver_->settle(some))
@@ -84,11 +89,12 @@ class Pump {
     }
     bool offer(std::uint64_t ticket, const Event& event, const std::string& name = "t", int qos = 1,
                bool retain = false) {
-        auto& addressing = addressings_.emplace_back();
-        addressing.kind = "topic";
-        addressing.qos = qos;
-        addressing.retain = retain;
-        return driver_->offer({ticket, 7, &events_.emplace_back(event), &addressing, names_.emplace_back(name), {}});
+        return driver_->offer({ticket,
+                               7,
+                               &events_.emplace_back(event),
+                               &addressings_.emplace_back(to_topic(qos, retain)),
+                               names_.emplace_back(name),
+                               {}});
     }
     // As soon as the driver takes it.
     bool offers(std::uint64_t ticket, const Event& event, const std::string& name = "t", int qos = 1) {

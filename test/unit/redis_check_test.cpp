@@ -17,9 +17,8 @@ namespace {
 
 std::string refusal(const std::string& url, const std::string& options = "{}") {
     BrokerSettings settings = redis_settings(url);
-    settings.options = read_broker_options(options);
     try {
-        eventbus_driver_module()->check(settings);
+        take_options(settings, options);
     } catch (const BadInput& error) {
         EXPECT_FALSE(error.hint().empty());
         EXPECT_EQ((error.message() + error.detail() + error.hint()).find("hunter2"), std::string::npos);
@@ -50,7 +49,6 @@ TEST(RedisModule, CheckTakesWhatMakesSense) {
 }
 
 TEST(RedisModule, CheckRefusesTheRest) {
-    EXPECT_EQ(refusal("amqp://h"), "broker URL's scheme is not one of Redis");
     for (const char* url : {"redis://u:hunter2@h/x", "redis://u:hunter2@h/-1", "redis://u:hunter2@h/1/2",
                             "redis://h?db=", "redis://h?db=1x", "redis://h/99999999999", "redis://h/1000001"})
         EXPECT_EQ(refusal(url), "invalid database in a Redis URL") << url;
@@ -69,10 +67,17 @@ TEST(RedisModule, CheckRefusesTheRest) {
               "broker options \"cert_file\" and \"key_file\" belong together");
 }
 
+TEST(RedisModule, ReadsRoutes) {
+    const Addressing capped = redis_addressing("stream", 1000000);
+    EXPECT_EQ(redis::route_of(capped).maxlen, 1000000);
+    EXPECT_NO_THROW(redis_addressing("list", 0));
+    EXPECT_THROW(redis_addressing("list", 5), BadInput);
+    EXPECT_THROW(redis_addressing("stream", -1), BadInput);
+}
+
 TEST(RedisCommands, Bytes) {
     Event event = event_of(42, "{}");
-    Addressing addressing;
-    addressing.kind = "stream";
+    Addressing addressing = redis_addressing("stream");
     const Outgoing outgoing{1, 1, &event, &addressing, "s", {}};
     std::string outbox = "before";
     redis::write_stream_add(outbox, outgoing, "src");
@@ -85,7 +90,7 @@ TEST(RedisCommands, Bytes) {
     outbox.clear();
     event.key = "";
     event.headers = R"({"a":1})";
-    addressing.maxlen = 1000;
+    addressing = redis_addressing("stream", 1000);
     redis::write_stream_add(outbox, outgoing, "src");
     EXPECT_EQ(
         outbox.find("*22\r\n$4\r\nXADD\r\n$1\r\ns\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n$4\r\n1000\r\n$1\r\n*\r\n$2\r\nid"),
@@ -109,8 +114,7 @@ TEST(RedisCommands, RoomIsEnoughForTheLongestNumbers) {
     event.key = "";
     event.headers = "x";
     event.published_at = INT64_MAX;
-    Addressing addressing;
-    addressing.maxlen = INT64_MAX;
+    const Addressing addressing = redis_addressing("stream", INT64_MAX);
     const Outgoing outgoing{1, 1, &event, &addressing, "", {}};
     std::string outbox;
     redis::write_stream_add(outbox, outgoing, "");

@@ -409,8 +409,7 @@ class RedisPastClock : public ::testing::Test {
     static bool concerns(const Past& past, std::int64_t published_us) {
         Event event = event_of(1, "x");
         event.published_at = published_us;
-        Addressing addressing;
-        addressing.kind = "stream";
+        const Addressing addressing = redis_addressing("stream");
         Outgoing outgoing;
         outgoing.event = &event;
         outgoing.addressing = &addressing;

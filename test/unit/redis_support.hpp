@@ -14,10 +14,9 @@
 
 #include "broker/driver.hpp"
 #include "core/bad_input.hpp"
+#include "module_support.hpp"
 #include "sample_event.hpp"
 #include "stream_support.hpp"
-
-extern "C" const eventbus::broker::Module* eventbus_driver_module();
 
 namespace eventbus::test {
 
@@ -37,23 +36,28 @@ inline std::string url_of(const Host& host) {
     return "redis://" + (host.is_unix() ? host.name : host.shown());
 }
 
+inline Addressing redis_addressing(const std::string& kind, std::int64_t maxlen = 0) {
+    return addressing_of(kind, "{\"maxlen\":" + std::to_string(maxlen) + '}');
+}
+
 // One driver, driven by poll(), with what it borrows.
 class Pump {
  public:
     explicit Pump(BrokerSettings settings, unsigned attempt = 0) : settings_(std::move(settings)) {
-        eventbus_driver_module()->check(settings_);
+        IdleOptions idle;
+        eventbus_driver_module()->read_broker(settings_, Options(known_broker_options(), "{}"), idle);
         driver_ = eventbus_driver_module()->connect(settings_, attempt, Clock::now());
     }
     explicit Pump(const std::string& url) : Pump(redis_settings(url)) {}
 
     Link step(std::chrono::milliseconds most = 20ms) {
         Ready ready;
-        const auto interests = driver_->interests();
-        if (!interests.empty()) {
+        const Interest interest = driver_->interest();
+        if (interest.fd >= 0) {
             const auto wake = driver_->wake_at();
             if (wake != TimePoint::max())
                 most = std::clamp(std::chrono::ceil<std::chrono::milliseconds>(wake - Clock::now()), 0ms, most);
-            ready = wait_for(interests.front(), most);
+            ready = wait_for(interest, most);
         }
         link_ = driver_->drive(ready, Clock::now());
         Settlement some[64];
@@ -78,9 +82,7 @@ class Pump {
 
     bool offer(const std::string& kind, const std::string& name, const Event& event, std::int64_t maxlen = 0) {
         events_.push_back(event);
-        auto& addressing = addressings_.emplace_back();
-        addressing.kind = kind;
-        addressing.maxlen = maxlen;
+        const auto& addressing = addressings_.emplace_back(redis_addressing(kind, maxlen));
         const Outgoing outgoing{offered_ + 1, 7, &events_.back(), &addressing, names_.emplace_back(name), {}};
         if (!driver_->offer(outgoing)) return false;
         ++offered_;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <map>
 
 #include "core/bad_input.hpp"
 #include "router/route.hpp"
@@ -20,12 +21,25 @@ constexpr std::array<std::string_view, 1> redis_options = {"maxlen"};
 constexpr std::array<std::string_view, 1> mqtt_kinds = {"topic"};
 constexpr std::array<std::string_view, 2> mqtt_options = {"qos", "retain"};
 
+// What a module of a test makes of its options: the text of each.
+using Read = std::map<std::string, std::string>;
+
 broker::Module module_of(const char* protocol, std::span<const std::string_view> kinds,
                          std::span<const std::string_view> options) {
     broker::Module module;
     module.protocol = protocol;
     module.kinds = kinds;
     module.route_options = options;
+    module.is_elsewhere = [](OptionsOf of, std::string_view name) { return of == OptionsOf::route && name == "qos"; };
+    module.read_route = [](std::string_view kind, const Options& given) {
+        const auto read = std::make_shared<Read>();
+        broker::RouteRead made{read, std::nullopt};
+        (*read)["kind"] = kind;
+        if (kind == "exchange") made.routing_key = "{topic}";
+        if (const auto key = given.find("routing_key")) made.routing_key = key->text("a template");
+        if (const auto maxlen = given.find("maxlen")) (*read)["maxlen"] = std::to_string(maxlen->whole_number(0, 9));
+        return made;
+    };
     return module;
 }
 broker::Module amqp() {
@@ -36,6 +50,10 @@ broker::Module redis() {
 }
 broker::Module mqtt() {
     return module_of("mqtt", mqtt_kinds, mqtt_options);
+}
+
+RouteOptions read_options(std::string_view json, const broker::Module& module) {
+    return read_route_options({known_route_options(module), json});
 }
 
 template <typename F>
@@ -140,38 +158,27 @@ TEST(Destination, Errors) {
 }
 
 TEST(RouteOptions, Defaults) {
-    const auto o = read_route_options("{}", amqp());
+    const auto o = read_options("{}", amqp());
     EXPECT_EQ(o.order, Order::key);
     EXPECT_EQ(o.max_attempts, 0U);
     EXPECT_FALSE(o.max_age);
     EXPECT_FALSE(o.earliest);
-    EXPECT_TRUE(o.persistent);
-    EXPECT_EQ(o.qos, 1);
-    EXPECT_FALSE(o.retain);
-    EXPECT_EQ(o.maxlen, 0);
-    EXPECT_FALSE(o.routing_key);
+    EXPECT_FALSE(o.from_wal);
 }
 
 TEST(RouteOptions, Values) {
-    const auto o = read_route_options(
-        R"({"order":"strict","max_attempts":2147483647,"max_age":"15 min","start":"earliest","persistent":false,
-            "routing_key":"{key}"})",
-        amqp());
+    const auto o =
+        read_options(R"({"order":"strict","max_attempts":2147483647,"max_age":"15 min","start":"earliest"})", amqp());
     EXPECT_EQ(o.order, Order::strict);
     EXPECT_EQ(o.max_attempts, 2147483647U);
     EXPECT_EQ(o.max_age, 15min);
     EXPECT_TRUE(o.earliest);
-    EXPECT_FALSE(o.persistent);
-    EXPECT_EQ(o.routing_key, "{key}");
-    const auto m = read_route_options(R"({"qos":2,"retain":true})", mqtt());
-    EXPECT_EQ(m.qos, 2);
-    EXPECT_TRUE(m.retain);
-    EXPECT_EQ(read_route_options(R"({"maxlen":1000000})", redis()).maxlen, 1000000);
+    EXPECT_EQ(read_options(R"({"max_attempts":3.0})", amqp()).max_attempts, 3U);
 }
 
 TEST(RouteOptions, MaxAge) {
     const auto age = [](const std::string& value) {
-        return *read_route_options("{\"max_age\":" + value + '}', amqp()).max_age;
+        return *read_options("{\"max_age\":" + value + '}', amqp()).max_age;
     };
     EXPECT_EQ(age("90"), 90s);
     EXPECT_EQ(age("0.25"), 250ms);
@@ -190,24 +197,20 @@ TEST(RouteOptions, MaxAge) {
 }
 
 TEST(RouteOptions, WrongValues) {
-    for (const auto* bad :
-         {R"({"order":"none"})", R"({"order":1})", R"({"start":"later"})", R"({"max_attempts":0})",
-          R"({"max_attempts":2147483648})", R"({"max_attempts":18446744073709551615})", R"({"max_attempts":1.5})",
-          R"({"max_attempts":"3"})", R"({"persistent":"yes"})", R"({"routing_key":7})"}) {
-        const auto error = error_of([&] { read_route_options(bad, amqp()); });
+    for (const auto* bad : {R"({"order":"none"})", R"({"order":1})", R"({"start":"later"})", R"({"max_attempts":0})",
+                            R"({"max_attempts":2147483648})", R"({"max_attempts":18446744073709551615})",
+                            R"({"max_attempts":1.5})", R"({"max_attempts":"3"})"}) {
+        const auto error = error_of([&] { read_options(bad, amqp()); });
         EXPECT_NE(error.message().find("invalid value for route option"), std::string::npos) << bad;
         EXPECT_FALSE(error.hint().empty()) << bad;
     }
-    for (const auto* bad : {R"({"qos":3})", R"({"qos":-1})", R"({"retain":1})"}) {
-        EXPECT_THROW(read_route_options(bad, mqtt()), BadInput) << bad;
-    }
     for (const auto* bad : {"", "[]", "nope", "7", "null"}) {
-        EXPECT_EQ(error_of([&] { read_route_options(bad, amqp()); }).message(), "route options must be a JSON object");
+        EXPECT_EQ(error_of([&] { read_options(bad, amqp()); }).message(), "route options must be a JSON object");
     }
 }
 
 TEST(RouteOptions, FromTheWal) {
-    const auto options = read_route_options(
+    const auto options = read_options(
         R"({"source": "wal", "tables": "shop.*, -shop.log", "messages": ["a.*", "b"], "operations": "insert, delete",
             "publication": "p", "format": "row", "origin": "none"})",
         redis());
@@ -218,24 +221,24 @@ TEST(RouteOptions, FromTheWal) {
     EXPECT_EQ(options.wal.publication, "p");
     EXPECT_EQ(options.wal.format, "row");
     EXPECT_TRUE(options.wal.local_only);
-    EXPECT_FALSE(read_route_options(R"({"source": "wal", "origin": "any"})", redis()).wal.local_only);
-    EXPECT_FALSE(read_route_options(R"({"source": "log"})", redis()).from_wal);
+    EXPECT_FALSE(read_options(R"({"source": "wal", "origin": "any"})", redis()).wal.local_only);
+    EXPECT_FALSE(read_options(R"({"source": "log"})", redis()).from_wal);
     for (const char* bad :
          {R"({"tables": "a.b"})", R"({"source": "wal", "start": "earliest"})", R"({"source": "x"})",
           R"({"source": "wal", "operations": "upsert"})", R"({"source": "wal", "operations": ""})",
           R"({"source": "wal", "format": "avro"})", R"({"source": "wal", "tables": [1]})", R"({"origin": "none"})",
           R"({"source": "wal", "origin": "local"})", R"({"source": "wal", "origin": true})"})
-        EXPECT_THROW(read_route_options(bad, redis()), BadInput) << bad;
+        EXPECT_THROW(read_options(bad, redis()), BadInput) << bad;
 }
 
 TEST(RouteOptions, UnknownAndAnotherProtocols) {
-    const auto unknown = error_of([] { read_route_options(R"({"ttl":5})", redis()); });
+    const auto unknown = error_of([] { read_options(R"({"ttl":5})", redis()); });
     EXPECT_EQ(unknown.message(), "unknown route option \"ttl\"");
     EXPECT_EQ(
         unknown.hint(),
         "Route options for redis are order, max_attempts, max_age, start, source, maxlen; with \"source\": \"wal\" "
         "also tables, publication, operations, messages, format, origin.");
-    const auto other = error_of([] { read_route_options(R"({"qos":1})", redis()); });
+    const auto other = error_of([] { read_options(R"({"qos":1})", redis()); });
     EXPECT_EQ(other.message(), "route option \"qos\" is not for redis");
     EXPECT_EQ(
         other.hint(),
@@ -244,30 +247,36 @@ TEST(RouteOptions, UnknownAndAnotherProtocols) {
 }
 
 TEST(Route, PutTogether) {
-    const Route route(7, "orders", "exchange:shop", "shop.#", R"({"persistent":false})", amqp());
+    const Route route(7, "orders", "exchange:shop", "shop.#", "{}", amqp());
     EXPECT_EQ(route.id, 7U);
     EXPECT_EQ(route.name, "orders");
     EXPECT_TRUE(route.topics.matches("shop.x"));
     EXPECT_EQ(route.addressing.kind, "exchange");
-    EXPECT_FALSE(route.addressing.persistent);
+    EXPECT_FALSE(route.addressing.varies);
+    EXPECT_TRUE(route.has_routing_key);
     std::string scratch;
     EXPECT_EQ(route.routing_key.render(sample(), scratch), "shop.order.created");
     const Route queue(8, "q", "queue:shop", "#", "{}", amqp());
+    EXPECT_FALSE(queue.has_routing_key);
     EXPECT_EQ(queue.routing_key.render(sample(), scratch), "");
     const Route fanout(9, "f", "exchange:shop", "#", R"({"routing_key":""})", amqp());
+    EXPECT_TRUE(fanout.has_routing_key);
     EXPECT_EQ(fanout.routing_key.render(sample(), scratch), "");
     const Route by_key(9, "f", "exchange:shop", "#", R"({"routing_key":"k.{key}"})", amqp());
     EXPECT_EQ(by_key.routing_key.render(sample(), scratch), "k.order-17");
     const Route stream(9, "s", "stream:shop", "#", R"({"maxlen":5})", redis());
-    EXPECT_EQ(stream.addressing.maxlen, 5);
-    const Route sensor(9, "m", "topic:{topic/}", "#", R"({"qos":0,"retain":true})", mqtt());
-    EXPECT_EQ(sensor.addressing.qos, 0);
-    EXPECT_TRUE(sensor.addressing.retain);
+    EXPECT_EQ(*static_cast<const Read*>(stream.addressing.own.get()), (Read{{"kind", "stream"}, {"maxlen", "5"}}));
+    auto silent = mqtt();
+    silent.read_route = nullptr;
+    const Route sensor(9, "m", "topic:{topic/}", "#", "{}", silent);
+    EXPECT_FALSE(sensor.addressing.own) << "a module may have nothing to read";
+    EXPECT_FALSE(sensor.has_routing_key);
+    EXPECT_TRUE(sensor.addressing.varies);
 }
 
-TEST(Route, OptionsThatDoNotFitTheKind) {
-    EXPECT_THROW(Route(1, "q", "queue:x", "#", R"({"routing_key":"a"})", amqp()), BadInput);
-    EXPECT_THROW(Route(1, "q", "list:x", "#", R"({"maxlen":5})", redis()), BadInput);
+TEST(Route, WhatIsWrong) {
+    EXPECT_THROW(Route(1, "q", "list:x", "#", R"({"maxlen":10})", redis()), BadInput) << "says the module";
+    EXPECT_THROW(Route(1, "q", "list:x", "#", R"({"max_attempts":0})", redis()), BadInput);
     EXPECT_THROW(Route(1, "q", "queue:x", "a..b", "{}", amqp()), BadInput);
     EXPECT_THROW(Route(1, "q", "exchange:x", "#", R"({"routing_key":"{nope}"})", amqp()), BadInput);
 }

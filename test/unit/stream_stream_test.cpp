@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <set>
 #include <string>
 
 #include "broker/stream/bytes.hpp"
@@ -67,6 +68,21 @@ TEST(Stream, EchoOverTcp) {
     expect_echo(stream, noise(16 * 1024 * 1024));
     EXPECT_LE(stream.outbox().capacity(), kept_capacity);
     expect_echo(stream, std::string(3, '\0'));
+}
+
+// Drivers make one stream after the other; who waits keeps what it waits for as long as fd and number stay the same.
+TEST(Stream, EachSocketHasANumberOfItsOwn) {
+    Server server(echo);
+    std::set<std::uint64_t> numbers;
+    for (int i = 0; i < 3; ++i) {
+        Stream stream(server.host(), {});
+        ASSERT_TRUE(opens(stream)) << stream.error();
+        const Interest begun = stream.interest();
+        EXPECT_TRUE(numbers.insert(begun.number).second);
+        expect_echo(stream, "hello");
+        EXPECT_EQ(stream.interest().fd, begun.fd);
+        EXPECT_EQ(stream.interest().number, begun.number);
+    }
 }
 
 TEST(Stream, EchoOverAUnixSocket) {

@@ -40,7 +40,7 @@ AmqpDriver::AmqpDriver(const BrokerSettings& settings, unsigned attempt, TimePoi
       last_sent_(now),
       now_(now),
       free_since_(now),
-      patience_(settings.options.confirm_timeout_s * 1000),
+      patience_(options_of(settings).confirm_timeout_s * 1000),
       channel_limit_(channel_limit_of(settings)) {
     if (settings.look_ms > 0) inquiry_.emplace();
 }
@@ -54,11 +54,8 @@ AmqpDriver::~AmqpDriver() {
     stream_.flush();
 }
 
-std::span<const Interest> AmqpDriver::interests() const {
-    if (phase_ == Phase::down) return {};
-    interest_ = stream_.interest();
-    if (interest_.fd < 0) return {};
-    return {&interest_, 1};
+Interest AmqpDriver::interest() const {
+    return phase_ == Phase::down ? Interest() : stream_.interest();
 }
 
 TimePoint AmqpDriver::wake_at() const {

@@ -25,7 +25,7 @@ class AmqpDriver final : public Driver {
     AmqpDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now);
     ~AmqpDriver() override;
 
-    std::span<const Interest> interests() const override;
+    Interest interest() const override;
     TimePoint wake_at() const override;
     Link drive(Ready ready, TimePoint now) override;
     bool offer(const Outgoing& outgoing) override;
@@ -106,7 +106,6 @@ class AmqpDriver final : public Driver {
 
     Settlements settlements_;
     std::size_t settled_ = 0;  // of them, drained
-    mutable Interest interest_;
 };
 
 }  // namespace eventbus::broker::amqp

@@ -42,7 +42,7 @@ std::string MessageWriter::write(FrameWriter& frames, std::string& out, std::uin
     properties.content_type = to_bytes(event.content_type);
     properties.timestamp = static_cast<std::uint64_t>(std::max<std::int64_t>(0, event.published_at / 1'000'000));
     properties.app_id = to_bytes(source_);
-    properties.delivery_mode = outgoing.addressing->persistent ? persistent : transient;
+    properties.delivery_mode = route_of(*outgoing.addressing).persistent ? persistent : transient;
     properties._flags = AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_TYPE_FLAG | AMQP_BASIC_CONTENT_TYPE_FLAG |
                         AMQP_BASIC_TIMESTAMP_FLAG | AMQP_BASIC_APP_ID_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG;
     problem = headers_.fill(event, properties);

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "broker/amqp/amqp_headers.hpp"
+#include "broker/amqp/amqp_options.hpp"
 #include "broker/amqp/frame.hpp"
 #include "broker/amqp/lane.hpp"
 #include "broker/driver.hpp"

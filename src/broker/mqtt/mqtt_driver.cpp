@@ -27,9 +27,7 @@ std::string seconds_text(std::uint64_t ms) {
     return ms % 1000 == 0 ? std::to_string(ms / 1000) + " s" : std::to_string(ms) + " ms";
 }
 
-// Who only looks leaves no will: nobody hears of it, however it ends.
 BrokerSettings fit_to_look(BrokerSettings settings) {
-    if (settings.look_ms > 0) settings.options.will.reset();
     settings.options.connect_timeout_ms = settings.login_ms(settings.options.connect_timeout_ms);
     return settings;
 }
@@ -38,6 +36,7 @@ BrokerSettings fit_to_look(BrokerSettings settings) {
 
 MqttDriver::MqttDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now)
     : settings_(fit_to_look(settings)),
+      options_(options_of(settings_)),
       host_(settings.url.hosts[attempt % settings.url.hosts.size()]),
       session_(settings.look_ms > 0 ? session_to_look(settings) : session_of(settings)),
       client_id_(session_->client_id),
@@ -50,10 +49,10 @@ MqttDriver::MqttDriver(const BrokerSettings& settings, unsigned attempt, TimePoi
       now_(now),
       up_since_(now),
       free_since_(now),
-      patience_(settings.options.confirm_timeout_s * 1000),
+      patience_(options_.confirm_timeout_s * 1000),
       flights_(1) {
     if (patience_.count() > 0) patience_ = std::max(patience_, std::exchange(session_->patience, {}));
-    const MqttVersion wanted = settings.options.version;
+    const MqttVersion wanted = options_.version;
     limits_.version = wanted == MqttVersion::any ? MqttVersion::v5 : wanted;
     doubt_ = std::exchange(session_->doubt[host_.shown()], {});
     wire_.emplace(host_, settings_);
@@ -67,11 +66,8 @@ MqttDriver::~MqttDriver() {
     session_->lost();
 }
 
-std::span<const Interest> MqttDriver::interests() const {
-    if (phase_ == Phase::down) return {};
-    interest_ = wire_->interest();
-    if (interest_.fd < 0) return {};
-    return {&interest_, 1};
+Interest MqttDriver::interest() const {
+    return phase_ == Phase::down ? Interest() : wire_->interest();
 }
 
 TimePoint MqttDriver::wake_at() const {
@@ -109,7 +105,7 @@ Link MqttDriver::drive(Ready ready, TimePoint now) {
 }
 
 bool MqttDriver::keeps_session() const {
-    return limits_.version == MqttVersion::v5 && settings_.options.session_expiry_s > 0 && session_->exclusive;
+    return limits_.version == MqttVersion::v5 && options_.session_expiry_s > 0 && session_->exclusive;
 }
 
 void MqttDriver::begin(TimePoint now) {
@@ -117,12 +113,15 @@ void MqttDriver::begin(TimePoint now) {
     clean_start_ = !keeps_session() || session_->host != host_.shown();
     in_doubt_ = session_->in_doubt;
     session_->in_doubt |= !clean_start_;
+    // Who only looks leaves no will: nobody hears of it, however it ends.
+    const bool leaves_will = options_.will && settings_.look_ms == 0;
     append_connect(wire_->outbox(), {.version = limits_.version,
                                      .clean_start = clean_start_,
-                                     .session_expiry_s = session_->exclusive ? settings_.options.session_expiry_s : 0,
+                                     .session_expiry_s = session_->exclusive ? options_.session_expiry_s : 0,
                                      .keep_alive_s = settings_.options.heartbeat_s,
                                      .client_id = client_id_,
-                                     .settings = &settings_});
+                                     .settings = &settings_,
+                                     .will = leaves_will ? &*options_.will : nullptr});
     last_sent_ = last_heard_ = now;
 }
 
@@ -197,7 +196,7 @@ std::string MqttDriver::shown(const Flight& flight) {
 }
 
 bool MqttDriver::may_fall_back() const {
-    return settings_.options.version == MqttVersion::any && limits_.version == MqttVersion::v5;
+    return options_.version == MqttVersion::any && limits_.version == MqttVersion::v5;
 }
 
 // The same once more with MQTT 3.1.1, within the same deadline.
@@ -335,7 +334,7 @@ bool MqttDriver::offer(const Outgoing& outgoing) {
     if (phase_ != Phase::up || quiet_ || settings_.look_ms > 0 || wire_->unsent() >= most_unsent) return false;
     bool taken = false;
     if (!session_->past.empty() && offer_past(outgoing, taken)) return taken;
-    if (outgoing.addressing->qos == 0) return is_open_to(0) && publish(outgoing, 0, false);
+    if (route_of(*outgoing.addressing).qos == 0) return is_open_to(0) && publish(outgoing, 0, false);
     if (!is_open_to(in_flight_ + reserved_)) return false;
     const std::uint16_t id = new_id();
     return id != 0 && publish(outgoing, id, false);
@@ -363,7 +362,7 @@ bool MqttDriver::offer_past(const Outgoing& outgoing, bool& taken) {
     } else if (stage == Session::Stage::received) {
         take_over(flights_[id], outgoing);
         taken = true;
-    } else if (outgoing.addressing->qos != 2) {  // the route has changed
+    } else if (route_of(*outgoing.addressing).qos != 2) {  // the route has changed
         abandon(id);
     } else if (is_open_to(0)) {
         --reserved_;
@@ -408,7 +407,7 @@ bool MqttDriver::publish(const Outgoing& outgoing, std::uint16_t id, bool again)
     }
     Flight& flight = flights_[id];
     flight.state = Flight::State::published;
-    flight.qos = static_cast<std::uint8_t>(outgoing.addressing->qos);
+    flight.qos = static_cast<std::uint8_t>(route_of(*outgoing.addressing).qos);
     take_over(flight, outgoing);
     ++in_flight_;
     return true;

@@ -22,7 +22,7 @@ class MqttDriver final : public Driver {
     MqttDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now);
     ~MqttDriver() override;
 
-    std::span<const Interest> interests() const override;
+    Interest interest() const override;
     TimePoint wake_at() const override;
     Link drive(Ready ready, TimePoint now) override;
     bool offer(const Outgoing& outgoing) override;
@@ -121,6 +121,7 @@ class MqttDriver final : public Driver {
     std::size_t open_tickets() const { return ticketed_ + unwritten_.size(); }
 
     const BrokerSettings settings_;
+    const MqttOptions& options_;  // the settings'
     const Host host_;
     std::shared_ptr<Session> session_;
     const std::string client_id_;
@@ -168,7 +169,6 @@ class MqttDriver final : public Driver {
 
     std::vector<Settlement> settlements_;
     std::size_t settled_ = 0;  // of them, drained
-    mutable Interest interest_;
 };
 
 }  // namespace eventbus::broker::mqtt

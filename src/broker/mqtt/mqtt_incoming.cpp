@@ -89,7 +89,7 @@ void MqttDriver::take_connack(const Packet& packet) {
         return fail(remedy_of_link(code),
                     "login refused: " + words_of(code, connack->reason) +
                         (code == unsupported_version && limits_.version == MqttVersion::v5 ? "; " + ask_for_3() : "") +
-                        (settings_.look_ms > 0 && !settings_.options.client_id.empty()
+                        (settings_.look_ms > 0 && !options_.client_id.empty()
                              ? "; this was " + shown_client_id() + ", for the sender's own is left to the sender"
                              : ""));
     }

@@ -27,7 +27,7 @@ void MqttDriver::note_limits(const Connack& connack) {
 }
 
 Finding MqttDriver::look_at_destination() const {
-    Finding found{"destination", Finding::Answer::no, lacks(target_.addressing, limits_),
+    Finding found{"destination", Finding::Answer::no, lacks(route_of(target_.addressing), limits_),
                   "Change the route's options with eventbus.alter_route. Until then its events wait."};
     if (!found.detail.empty() || target_.addressing.varies) return found;
     found.hint = "Name another topic with eventbus.alter_route. Until then each event becomes a dead letter.";

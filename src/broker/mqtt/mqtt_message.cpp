@@ -96,11 +96,11 @@ bool refuse(Settlement& refusal, const Outgoing& outgoing, Remedy remedy, std::s
 
 }  // namespace
 
-std::string lacks(const Addressing& addressing, const Limits& limits) {
-    if (addressing.qos > limits.maximum_qos)
+std::string lacks(const MqttRoute& route, const Limits& limits) {
+    if (route.qos > limits.maximum_qos)
         return "the broker takes QoS " + std::to_string(limits.maximum_qos) + " at most" + limits.qos_why +
-               ", the route has QoS " + std::to_string(addressing.qos);
-    if (addressing.retain && !limits.retain_available)
+               ", the route has QoS " + std::to_string(route.qos);
+    if (route.retain && !limits.retain_available)
         return "the broker does not retain messages, which the route asks for";
     return {};
 }
@@ -140,12 +140,12 @@ std::string MessageWriter::fill_properties(const Event& event) {
 bool MessageWriter::write(std::string& out, const Outgoing& outgoing, const Limits& limits, std::uint16_t id,
                           bool again, Settlement& refusal) {
     const Event& event = *outgoing.event;
-    const int qos = outgoing.addressing->qos;
-    const bool retain = outgoing.addressing->retain;
+    const MqttRoute& route = route_of(*outgoing.addressing);
+    const int qos = route.qos;
     const bool v5 = limits.version == MqttVersion::v5;
     if (std::string problem = told("the destination's name", flaw_in_name(outgoing.name)); !problem.empty())
         return refuse(refusal, outgoing, Remedy::park, std::move(problem));
-    if (std::string problem = lacks(*outgoing.addressing, limits); !problem.empty())
+    if (std::string problem = lacks(route, limits); !problem.empty())
         return refuse(refusal, outgoing, Remedy::fix_settings, std::move(problem));
     if (v5) {
         if (std::string problem = fill_properties(event); !problem.empty())
@@ -160,7 +160,7 @@ bool MessageWriter::write(std::string& out, const Outgoing& outgoing, const Limi
                       "too large for the broker: " + std::to_string(size) + " bytes, it takes " + std::to_string(most));
 
     append_byte(out, static_cast<unsigned>(Type::publish) << 4 | (again ? 8U : 0U) | static_cast<unsigned>(qos) << 1 |
-                         (retain ? 1U : 0U));
+                         (route.retain ? 1U : 0U));
     append_variable(out, remaining);
     append_string(out, outgoing.name);
     if (qos > 0) append_short(out, id);

@@ -7,7 +7,6 @@
 #include <string>
 #include <string_view>
 
-#include "broker/driver.hpp"
 #include "broker/mqtt/packets.hpp"
 
 namespace eventbus::broker::mqtt {
@@ -22,7 +21,7 @@ struct Limits {
 };
 
 // What a route asks for that the broker does not give, in words; empty: nothing.
-std::string lacks(const Addressing& addressing, const Limits& limits);
+std::string lacks(const MqttRoute& route, const Limits& limits);
 
 class MessageWriter {
  public:

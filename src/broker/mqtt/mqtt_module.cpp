@@ -1,6 +1,6 @@
 // What it is: the face of the MQTT module: what it is called, what it knows, how to connect.
 // Who calls it: whoever loads pg_eventbus_mqtt.so: create_broker to check, the sender to connect.
-// Never: does I/O in check().
+// Never: does I/O but in what connect() returns.
 #include <array>
 
 #include "broker/mqtt/mqtt_driver.hpp"
@@ -12,6 +12,18 @@ namespace eventbus::broker::mqtt {
 
 namespace {
 
+constexpr std::array<Scheme, 4> schemes{{{"mqtt", 1883}, {"mqtts", 8883}, {"ws", 80}, {"wss", 443}}};
+constexpr std::array<OtherNames, 8> other_names{
+    {{" tcp ", "Some MQTT clients write tcp:// for MQTT without TLS.",
+      "Write mqtt://, or amqp:// or redis:// for a broker of those."},
+     {" ssl tls tcps ", "Some MQTT clients write it for MQTT with TLS.",
+      "Write mqtts://, or amqps:// or rediss:// for a broker of those."},
+     {" mqtt+tcp mqtt5 mqttv5 mosquitto emqx ", "", "Write mqtt://."},
+     {" mqtt+ssl mqtt+tls mqttssl mqtts+tcp mqtt-tls ", "", "Write mqtts://."},
+     {" mqtt+ws ws+mqtt mqttws ", "", "Write ws://."},
+     {" mqtt+wss wss+mqtt mqttwss mqtts+ws ", "", "Write wss://."},
+     {" http https webhook ", "", "MQTT in a WebSocket is ws:// or wss://."},
+     {" nats nats+tls tls+nats ", "", "A NATS server with MQTT switched on takes mqtt://."}}};
 constexpr std::array<std::string_view, 1> kinds{"topic"};
 constexpr std::array<std::string_view, 2> route_options{"qos", "retain"};
 constexpr std::array<std::string_view, 5> broker_options{"confirm_timeout", "version", "client_id", "session_expiry",
@@ -34,10 +46,8 @@ std::string flaw_in_will(const Will& will) {
     return flaw.empty() ? flaw : "has a topic that " + flaw;
 }
 
-void check(const BrokerSettings& settings) {
+void check_url(const BrokerSettings& settings, bool websocket) {
     const Url& url = settings.url;
-    const bool websocket = url.scheme == "ws" || url.scheme == "wss";
-    if (!websocket && url.scheme != "mqtt" && url.scheme != "mqtts") refuse("broker URL's scheme is not one of MQTT");
     if (!url.query.empty())
         refuse("unknown parameter in an MQTT URL", "MQTT URLs have no parameters; all else is a broker option.");
     if (!websocket && !url.path.empty()) refuse("MQTT URL has a path", "Only WebSockets have one.");
@@ -48,15 +58,10 @@ void check(const BrokerSettings& settings) {
     if (url.password.size() > longest_string)
         refuse("password in an MQTT URL is too long", "MQTT takes at most 65535 bytes.");
     if (std::string flaw = flaw_in_text(url.user); !flaw.empty()) refuse("user in an MQTT URL " + flaw);
-    const BrokerOptions& options = settings.options;
-    check_option("client_id", flaw_in_text(options.client_id));
-    if (options.will) check_option("will", flaw_in_will(*options.will));
-    check_tls_options(settings, websocket ? "wss" : "mqtts");
 }
 
-void find_idle(const BrokerSettings& settings, IdleOptions& idle) {
-    const BrokerOptions& options = settings.options;
-    if (!options.given.contains("session_expiry") || options.session_expiry_s == 0) return;
+void find_idle(const BrokerSettings& settings, const MqttOptions& options, IdleOptions& idle) {
+    if (!settings.options.given.contains("session_expiry") || options.session_expiry_s == 0) return;
     if (!options.client_id.empty())
         idle.add(
             "session_expiry",
@@ -65,18 +70,35 @@ void find_idle(const BrokerSettings& settings, IdleOptions& idle) {
         idle.add("session_expiry", "MQTT 3.1.1 does not have it, and no session is kept: QoS 2 is at least once.");
 }
 
+Handle read_broker(const BrokerSettings& settings, const Options& options, IdleOptions& idle) {
+    const auto read = std::make_shared<MqttOptions>(read_options(options));
+    const bool websocket = settings.url.scheme.starts_with("ws");
+    check_url(settings, websocket);
+    check_option("client_id", flaw_in_text(read->client_id));
+    if (read->will) check_option("will", flaw_in_will(*read->will));
+    check_tls_options(settings, websocket ? "wss" : "mqtts");
+    find_idle(settings, *read, idle);
+    return read;
+}
+
+RouteRead read_route(std::string_view, const Options& options) {
+    return {std::make_shared<MqttRoute>(read_route_options(options)), std::nullopt};
+}
+
 std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
     return discreet(std::make_unique<MqttDriver>(settings, attempt, now), settings);
 }
 
 const Module module{.protocol = "mqtt",
+                    .schemes = schemes,
+                    .other_names = other_names,
                     .kinds = kinds,
                     .route_options = route_options,
                     .broker_options = broker_options,
                     .longest_name = longest_string,
                     .flaw_in_name = flaw_in_part_of_name,
-                    .check = check,
-                    .find_idle = find_idle,
+                    .read_broker = read_broker,
+                    .read_route = read_route,
                     .connect = connect};
 
 }  // namespace

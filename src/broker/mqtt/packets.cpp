@@ -132,13 +132,13 @@ void append_connect(std::string& out, const Connect& connect) {
     const bool v5 = connect.version == MqttVersion::v5;
     const bool has_user = settings.url.has_user;
     const bool has_password = !settings.password.empty();
-    const auto& will = settings.options.will;
+    const Will* will = connect.will;
 
     std::string body;
     append_string(body, "MQTT");
     append_byte(body, static_cast<unsigned>(connect.version));
     unsigned flags = connect.clean_start ? 0x02 : 0;
-    if (will) flags |= 0x04U | static_cast<unsigned>(will->qos) << 3 | (will->retain ? 0x20U : 0U);
+    if (will != nullptr) flags |= 0x04U | static_cast<unsigned>(will->qos) << 3 | (will->retain ? 0x20U : 0U);
     append_byte(body, flags | (has_password ? 0x40U : 0U) | (has_user ? 0x80U : 0U));
     append_short(body, connect.keep_alive_s);
     if (v5) {
@@ -150,7 +150,7 @@ void append_connect(std::string& out, const Connect& connect) {
         }
     }
     append_string(body, connect.client_id);
-    if (will) {
+    if (will != nullptr) {
         if (v5) append_variable(body, 0);
         append_string(body, will->topic);
         append_string(body, will->payload);

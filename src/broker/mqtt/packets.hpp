@@ -9,7 +9,7 @@
 #include <string>
 #include <string_view>
 
-#include "core/broker_settings.hpp"
+#include "broker/mqtt/mqtt_options.hpp"
 
 namespace eventbus::broker::mqtt {
 
@@ -83,7 +83,8 @@ struct Connect {
     std::uint32_t session_expiry_s = 0;
     std::uint32_t keep_alive_s = 0;
     std::string_view client_id;
-    const BrokerSettings* settings = nullptr;  // user, password and will
+    const BrokerSettings* settings = nullptr;  // user and password
+    const Will* will = nullptr;                // may be missing
 };
 void append_connect(std::string& out, const Connect& connect);
 void append_release(std::string& out, std::uint16_t id);  // PUBREL

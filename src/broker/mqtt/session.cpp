@@ -27,7 +27,7 @@ std::uint64_t fingerprint(std::string_view text, std::uint64_t state) {
 
 std::shared_ptr<Session> session_of(const BrokerSettings& settings) {
     static std::map<std::string, std::shared_ptr<Session>> sessions;
-    const std::string& given = settings.options.client_id;
+    const std::string& given = options_of(settings).client_id;
     std::string who = given.empty() ? settings.source + '\0' + settings.name : given;
     who += (given.empty() ? " - " : " + ") + settings.url.scheme;
     for (const Host& host : settings.url.hosts) who += " " + host.shown();
@@ -44,7 +44,7 @@ std::shared_ptr<Session> session_to_look(const BrokerSettings& settings) {
     constexpr std::size_t longest_given = 60'000;
     constexpr std::size_t drawn = 6;
     auto session = std::make_shared<Session>();
-    const std::string& given = settings.options.client_id;
+    const std::string& given = options_of(settings).client_id;
     if (given.empty()) {
         session->client_id = new_client_id(settings);
         return session;

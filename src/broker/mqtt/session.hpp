@@ -16,7 +16,7 @@
 #include <memory>
 #include <string>
 
-#include "broker/driver.hpp"
+#include "broker/mqtt/mqtt_options.hpp"
 
 namespace eventbus::broker::mqtt {
 

@@ -79,7 +79,7 @@ void write_push(std::string& outbox, const Outgoing& outgoing) {
 
 void write_stream_add(std::string& outbox, const Outgoing& outgoing, std::string_view source) {
     const Event& event = *outgoing.event;
-    const std::int64_t maxlen = outgoing.addressing->maxlen;
+    const std::int64_t maxlen = route_of(*outgoing.addressing).maxlen;
     std::array<char, rfc3339_length> time;
     EventIdText id;
 

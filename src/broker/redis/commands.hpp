@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-#include "broker/driver.hpp"
+#include "broker/redis/redis_options.hpp"
 
 namespace eventbus::broker::redis {
 

@@ -113,9 +113,8 @@ void RedisDriver::greet(const BrokerSettings& settings) {
     login_.push_back(Step::set_name);
 }
 
-std::span<const Interest> RedisDriver::interests() const {
-    interest_[0] = stream_.interest();
-    return interest_[0].fd < 0 ? std::span<const Interest>() : interest_;
+Interest RedisDriver::interest() const {
+    return stream_.interest();
 }
 
 TimePoint RedisDriver::wake_at() const {

@@ -54,7 +54,7 @@ class RedisDriver final : public Driver {
  public:
     RedisDriver(const BrokerSettings& settings, unsigned attempt, TimePoint now);
 
-    std::span<const Interest> interests() const override;
+    Interest interest() const override;
     TimePoint wake_at() const override;
     Link drive(Ready ready, TimePoint now) override;
     bool offer(const Outgoing& outgoing) override;
@@ -114,7 +114,6 @@ class RedisDriver final : public Driver {
     std::optional<Inquiry> inquiry_;  // of a driver that only looks
     std::string who_;                 // of such a one: as whom, and to which database
     bool was_up_ = false;
-    mutable std::array<Interest, 1> interest_;
 };
 
 }  // namespace eventbus::broker::redis

@@ -1,11 +1,12 @@
 // What it is: the face of the Redis module: its kinds and options, the check of settings, the connector.
 // Who calls it: whoever loads pg_eventbus_redis.so: create_broker and the sender.
-// Never: does I/O in check().
+// Never: does I/O but in what connect() returns.
 #include <array>
 #include <charconv>
+#include <limits>
 
-#include "broker/driver.hpp"
 #include "broker/redis/redis_driver.hpp"
+#include "broker/redis/redis_options.hpp"
 #include "broker/stream/discreet.hpp"
 #include "core/bad_input.hpp"
 
@@ -21,10 +22,8 @@ constexpr const char* url_form =
     throw BadInput(std::move(message), std::move(detail), std::move(hint));
 }
 
-void check(const BrokerSettings& settings) {
+Handle read_broker(const BrokerSettings& settings, const Options&, IdleOptions&) {
     const Url& url = settings.url;
-    const bool tls = url.scheme == "rediss";
-    if (!tls && url.scheme != "redis") refuse("broker URL's scheme is not one of Redis");
     for (const auto& parameter : url.query) {
         if (parameter.first != "db")
             refuse("unknown parameter in a Redis URL", {},
@@ -36,18 +35,45 @@ void check(const BrokerSettings& settings) {
                "A password alone stands after a colon, redis://:password@host.",
                "Write redis://user:password@host, or use the option \"password_file\".");
     for (const Host& host : url.hosts) {
-        if (tls && host.is_unix())
+        if (url.scheme == "rediss" && host.is_unix())
             refuse("TLS over a unix socket makes no sense", {}, "Use redis:// with unix sockets.");
     }
     check_tls_options(settings, "rediss");
+    return nullptr;
+}
+
+RouteRead read_route(std::string_view kind, const Options& options) {
+    RedisRoute read;
+    if (const auto given = options.find("maxlen"))
+        read.maxlen = given->whole_number(0, std::numeric_limits<std::int64_t>::max());
+    if (read.maxlen > 0 && kind != "stream")
+        throw BadInput("route option \"maxlen\" is only for streams", {},
+                       "Use a destination of the form stream:KEY, or leave the option out.");
+    return {std::make_shared<RedisRoute>(read), std::nullopt};
 }
 
 std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
     return discreet(std::make_unique<RedisDriver>(settings, attempt, now), settings);
 }
 
+constexpr std::array<Scheme, 2> schemes{{{"redis", 6379}, {"rediss", 6379}}};
+constexpr std::array<OtherNames, 4> other_names{
+    {{" valkey keydb redis+tcp dragonfly ", "It is spoken to in Redis' protocol.", "Write redis://."},
+     {" valkeys redis+tls redis+ssl redis-tls redis-ssl redistls tls+redis ", "", "Write rediss://."},
+     {" redis+socket redis-socket redis+unix unix unixsocket ", "", "Write redis:///path/of/socket."},
+     {" redis-sentinel redis+sentinel sentinel rediss+sentinel redis+cluster ",
+      "Sentinels and clusters are not followed.", "Write redis:// with the server's own host, or several of them."}}};
 constexpr std::array<std::string_view, 4> kinds{"channel", "list", "stream", "topic"};
 constexpr std::array<std::string_view, 1> route_options{"maxlen"};
+
+const Module module{.protocol = "redis",
+                    .schemes = schemes,
+                    .other_names = other_names,
+                    .kinds = kinds,
+                    .route_options = route_options,
+                    .read_broker = read_broker,
+                    .read_route = read_route,
+                    .connect = connect};
 
 }  // namespace
 
@@ -66,16 +92,8 @@ unsigned database_number(const Url& url) {
 
 }  // namespace eventbus::broker::redis
 
-extern "C" __attribute__((visibility("default"))) const eventbus::broker::Module* eventbus_driver_module() {
-    using namespace eventbus::broker;
-    static const Module module = [] {
-        Module made;
-        made.protocol = "redis";
-        made.kinds = redis::kinds;
-        made.route_options = redis::route_options;
-        made.check = redis::check;
-        made.connect = redis::connect;
-        return made;
-    }();
-    return &module;
+extern "C" __attribute__((visibility("default"))) const eventbus::broker::Module* eventbus_driver_module();
+
+extern "C" const eventbus::broker::Module* eventbus_driver_module() {
+    return &eventbus::broker::redis::module;
 }

@@ -15,7 +15,7 @@ class Discreet final : public Driver {
     Discreet(std::unique_ptr<Driver> driver, const BrokerSettings& settings)
         : driver_(std::move(driver)), secrets_(settings) {}
 
-    std::span<const Interest> interests() const override { return driver_->interests(); }
+    Interest interest() const override { return driver_->interest(); }
     TimePoint wake_at() const override { return driver_->wake_at(); }
     Link drive(Ready ready, TimePoint now) override {
         Link link = driver_->drive(ready, now);

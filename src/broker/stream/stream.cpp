@@ -55,8 +55,9 @@ struct Stream::Impl {
     std::vector<char> records;  // TLS: what the socket gave, on its way to the session
     Bytes inbox;
     std::string outbox;
-    std::size_t sent = 0;     // of the outbox
-    std::uint64_t taken = 0;  // ever
+    std::size_t sent = 0;                      // of the outbox
+    std::uint64_t taken = 0;                   // ever
+    std::uint64_t number = next_descriptor();  // the look-up's, then the socket's
     AnswerBudget answers;
     int send_error = 0;
     std::string error;
@@ -122,6 +123,7 @@ void Stream::Impl::try_address() {
         const int family = address.storage.ss_family;
         close_fd();
         fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        number = next_descriptor();
         if (fd < 0) {
             refusals = std::string("could not create a socket: ") + std::strerror(errno);
             continue;
@@ -353,13 +355,13 @@ bool Stream::look(Look& look) const {
 Interest Stream::interest() const {
     switch (impl_->phase) {
         case Impl::Phase::resolving:
-            return {impl_->lookup.fd(), true, false};
+            return {impl_->lookup.fd(), true, false, impl_->number};
         case Impl::Phase::connecting:
-            return {impl_->fd, false, true};
+            return {impl_->fd, false, true, impl_->number};
         case Impl::Phase::handshaking:
-            return {impl_->fd, true, !impl_->tls->wire().empty()};
+            return {impl_->fd, true, !impl_->tls->wire().empty(), impl_->number};
         case Impl::Phase::open:
-            return {impl_->fd, true, unsent() > 0};
+            return {impl_->fd, true, unsent() > 0, impl_->number};
         default:
             break;
     }
