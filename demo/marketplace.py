@@ -231,7 +231,7 @@ def play(database, redis, rabbit, mosquitto, stack):
     wait_settled(database)
     show_status(database)
 
-    headline("The promise: RabbitMQ is killed; the shop goes on, the others go on, one insert is rolled back")
+    headline("The promise: RabbitMQ is killed; the shop continues, the others continue, one insert is rolled back")
     rabbit.kill()
     tell("demo", "RabbitMQ is gone (kill -9)")
     shop.list_product("SKU-005", "bicycle bell", 12.0)

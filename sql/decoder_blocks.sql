@@ -82,7 +82,7 @@ COMMIT PREPARED 'fourth';
 SELECT data FROM pg_logical_slot_get_changes('phases', NULL, NULL, 'format-version', '2', 'tables', 'public.item',
                                              'skip-empty-xacts', '1');
 SELECT 'gone' FROM pg_drop_replication_slot('phases');
--- What was being looked up when it was seen that the transaction had been rolled back is looked up anew.
+-- What was being looked up when it was seen that the transaction had been rolled back is looked up again.
 CREATE SCHEMA apart;
 CREATE TABLE apart.item (id integer PRIMARY KEY, name text);
 SELECT 'ready' FROM pg_create_logical_replication_slot('phases', 'pg_eventbus', false, true);

@@ -65,7 +65,7 @@ SELECT count(*) FROM pg_proc WHERE probin LIKE '%pg_eventbus%';
 SELECT count(*) FROM pg_class WHERE relname ~ '^(log_[0-9]+|event_id|broker_config)$';
 SELECT eventbus.publish('a', '1');
 
--- CREATE in a transaction that rolls back, then for good; the same session goes on
+-- CREATE in a transaction that rolls back, then for good; the same session continues
 BEGIN;
 CREATE EXTENSION pg_eventbus;
 SELECT eventbus.publish('a', '1') > 0 AS published;

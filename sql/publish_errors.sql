@@ -89,7 +89,7 @@ SELECT eventbus.publish_bytes('a', 'x', content_type => '');
 SELECT refused($$SELECT eventbus.publish_text('a', 'x', content_type => E'text/plain\r\nX: y')$$);
 SELECT refused($$SELECT eventbus.publish_bytes('a', 'x', content_type => E'text/plain\x7f')$$);
 
--- What was refused left nothing behind, not even in a transaction that goes on
+-- What was refused left nothing behind, not even in a transaction that stays open
 BEGIN;
 SELECT eventbus.publish('good', '1') AS first \gset
 SAVEPOINT s;

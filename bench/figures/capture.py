@@ -32,7 +32,7 @@ END $$""", "CREATE TRIGGER to_channel AFTER INSERT ON reading FOR EACH ROW EXECU
 
 
 def _prepare(world, columns, triggers):
-    """The table anew, with these triggers and no others."""
+    """The table again, with these triggers and no others."""
     world.sql("DROP TABLE IF EXISTS reading, row_outbox")
     world.sql(f"CREATE TABLE reading ({columns})")
     world.sql("CREATE TABLE row_outbox (id bigserial PRIMARY KEY, payload jsonb, created_at timestamptz DEFAULT now())")

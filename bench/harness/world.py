@@ -154,7 +154,7 @@ class World:
     # Runs
 
     def prepare(self):
-        """Before every run, ours and theirs alike: empty tables, no dirty pages, the last run's log let go."""
+        """Before every run, ours and theirs alike: empty tables, no dirty pages, the last run's log release."""
         self.sql("TRUNCATE orders, outbox")
         deadline = time.monotonic() + 5
         while self.log_bytes() > 128 * 1024 * 1024 and time.monotonic() < deadline:

@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "broker/driver.hpp"
-#include "broker/stream/discreet.hpp"
+#include "broker/stream/redacted_driver.hpp"
 #include "core/event_id.hpp"
 #include "core/json.hpp"
 #include "core/time_text.hpp"

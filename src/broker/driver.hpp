@@ -16,8 +16,8 @@
 //  8. A driver made with BrokerSettings::look_ms only looks: it is told at what (look_at) before the first drive(),
 //     connects in a way that disturbs no sender's connection, asks, and writes nothing; nothing is offered to it. What
 //     it has found out by then, look() tells at any time. All others never ask for more than they need to deliver.
-//  9. Reasons and findings are fit to be shown, whatever the broker says: a module hands out drivers through discreet()
-//     (broker/stream/discreet.hpp). What a peer makes a driver keep or say is bounded.
+//  9. Reasons and findings are fit to be shown, whatever the broker says: a module hands out drivers through redacted()
+//     (broker/stream/redacted_driver.hpp). What a peer makes a driver keep or say is bounded.
 // 10. A driver names one descriptor to wait on. One that has many (connections, a listening socket and its clients,
 //     those of a library) keeps them in a broker::EpollSet (broker/stream/epoll_set.hpp), names that set's, and asks it
 //     in drive() which of them are ready: so no more than what is ready is visited, however many there are.

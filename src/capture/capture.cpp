@@ -123,8 +123,8 @@ void drop_triggers(List* oids) {
     free_object_addresses(objects);
 }
 
-// The caller owns the table; that the triggers' function is not his to use otherwise does not matter. With the rights
-// of the extension's owner nothing of the caller's is run: the condition has been read before.
+// The caller owns the table; that the triggers' function is not theirs to use otherwise does not matter. With the
+// rights of the extension's owner nothing of the caller's is run: the condition has been read before.
 void make_trigger(Relation rel, const Request& request, const KnownOperation& operation,
                   const CaptureFunctions& functions) {
     const bool partitioned = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && OidIsValid(functions.partitioned);

@@ -1,6 +1,6 @@
 // What it is: the condition of eventbus.capture: SQL over OLD and NEW, made into what a trigger's WHEN is.
 // Who calls it: eventbus.capture.
-// Never: runs with other rights than the caller's: reading a literal may call functions of his.
+// Never: runs with other rights than the caller's: reading a literal may call functions of theirs.
 #include "capture/capture.hpp"
 #include "postgres/compat.hpp"
 

@@ -1,7 +1,7 @@
 #include "capture/capture_state.hpp"
 
 #include "intake/publish.hpp"
-#include "source/log/phrases.hpp"
+#include "source/log/payload_tokens.hpp"
 
 extern "C" {
 #include "access/genam.h"
@@ -139,15 +139,15 @@ void look_up_operation(CaptureState* state, Operation operation, const char* pat
     StringInfoData source;
     initStringInfo(&source);
     if (topic_names_subject(topic, schema, table, names[i])) {
-        put(&source, log::Phrase::subject);
+        put(&source, log::PayloadToken::subject);
     } else {
-        put(&source, log::Phrase::source);
+        put(&source, log::PayloadToken::source);
         append_json_string(&source, schema);
-        put(&source, log::Phrase::table);
+        put(&source, log::PayloadToken::table);
         append_json_string(&source, table);
-        put(&source, log::Phrase::transaction);
+        put(&source, log::PayloadToken::transaction);
         put(&source, letters[i]);
-        put(&source, log::Phrase::time);
+        put(&source, log::PayloadToken::time);
     }
     state->sources[i] = {source.data, source.len};
 }

@@ -6,7 +6,7 @@
 #include "intake/publish.hpp"
 #include "postgres/guest.hpp"
 #include "settings/settings.hpp"
-#include "source/log/phrases.hpp"
+#include "source/log/payload_tokens.hpp"
 
 extern "C" {
 #include "catalog/pg_type_d.h"
@@ -17,7 +17,7 @@ namespace eventbus::capture {
 
 namespace {
 
-using log::Phrase;
+using log::PayloadToken;
 
 // A row taken apart.
 struct Row {
@@ -116,7 +116,7 @@ void append_envelope(StringInfo out, const CaptureState& state, const Change& ch
         append_row(out, state, *change.before, false, spans, nullptr);
         put(out, ",\"after\":");
     } else {
-        put(out, Phrase::no_before);
+        put(out, PayloadToken::no_before);
     }
     if (change.after != nullptr) {
         append_row(out, state, *change.after, false, spans, change.changed);
@@ -190,7 +190,7 @@ void check_size(const log::NewEvent& event) {
             "a change of table \"%s\" cannot be published: column \"%s\" holds a character that cannot be delivered",
             RelationGetRelationName(rel), column),
         text, at,
-        psprintf("Mend the value, or leave the column out of the capture: columns => %s.",
+        psprintf("Fix the value, or leave the column out of the capture: columns => %s.",
                  quote_literal_cstr(psprintf("-%s", quote_identifier(column)))));
 }
 
@@ -220,7 +220,7 @@ void check_characters_of(const CaptureState& state, Relation rel, const Change& 
     refuse_character(
         psprintf("a change of table \"%s\" cannot be published: it holds a character that cannot be delivered",
                  RelationGetRelationName(rel)),
-        payload, good, "Mend the value, or the names of its columns.");
+        payload, good, "Fix the value, or the names of its columns.");
 }
 
 Operation operation_of(const TriggerData* fired) {
@@ -243,7 +243,7 @@ void check_call(FunctionCallInfo fcinfo) {
                         errmsg("trigger \"%s\" cannot publish changes", fired->tg_trigger->tgname),
                         errdetail("eventbus.publish_change is for triggers AFTER or INSTEAD OF an operation FOR EACH "
                                   "ROW, and AFTER TRUNCATE FOR EACH STATEMENT."),
-                        errhint("Make the trigger anew, or let eventbus.capture make it.")));
+                        errhint("Make the trigger again, or let eventbus.capture make it.")));
     PreventCommandIfReadOnly("eventbus.publish_change");
 }
 
@@ -261,7 +261,7 @@ using namespace eventbus::capture;
 Datum eventbus_publish_change(PG_FUNCTION_ARGS) {
     check_call(fcinfo);
     auto* fired = reinterpret_cast<TriggerData*>(fcinfo->context);
-    CaptureState state = *capture_state(fired);  // a trigger within this one may make it anew
+    CaptureState state = *capture_state(fired);  // a trigger within this one may make it again
 
     Change change = {operation_of(fired), nullptr, nullptr, nullptr};
     TupleDesc description = RelationGetDescr(fired->tg_relation);

@@ -158,7 +158,7 @@ void follow_renamed(const RenameStmt* rename, const CaptureFunctions& functions,
 
 // Not only ALTER TABLE drops columns: a type takes its columns along; and it may leave those of children behind.
 void follow_dropped(const CaptureFunctions& functions, Relation triggers) {
-    // Whoever drops something may have been denied PostgreSQL's function; all names are qualified, nothing of his is
+    // Whoever drops something may have been denied PostgreSQL's function; all names are qualified, nothing of theirs is
     // run.
     const Caller caller = become(functions.owner, SECURITY_RESTRICTED_OPERATION);
     SPI_connect();

@@ -82,11 +82,11 @@ void adopt_route(const Adopted& route, bool at_cursor) {
     if (route.from_wal) {
         const wal::SlotState slot = wal::look_up_slot(wal::slot_name(MyDatabaseId, route.broker_id));
         if (at_cursor && slot.exists && !slot.lost && slot.alien == nullptr) {
-            ereport(NOTICE, (errmsg("route \"%s\" goes on at its place in the WAL", route.name)));
+            ereport(NOTICE, (errmsg("route \"%s\" resumes at its place in the WAL", route.name)));
             return;
         }
         if (route.has_cursor) begin_now(route);
-        ereport(NOTICE, (errmsg("route \"%s\" begins anew with what commits from now on", route.name),
+        ereport(NOTICE, (errmsg("route \"%s\" begins again with what commits from now on", route.name),
                          errdetail(at_cursor ? "Its replication slot did not come along: what it had not delivered in "
                                                "the WAL is left out."
                                              : "What it had not delivered in the WAL is left out.")));
@@ -124,7 +124,7 @@ Datum eventbus_adopt(PG_FUNCTION_ARGS) {
     const bool any = SPI_processed > 0;
     run_query("SELECT FROM eventbus.route_config FOR KEY SHARE");  // who drops one is waited for
     if (!any) ereport(NOTICE, (errmsg("no broker has come here by a dump or a copy")));
-    // As where a route is made: rotation lets go of nothing that it will want.
+    // As where a route is made: rotation releases nothing that it will want.
     const log::Relations& log = log::relations();
     for (Oid segment : log.segments) LockRelationOid(segment, AccessShareLock);
     if (!at_cursor) take_back_letters(home);

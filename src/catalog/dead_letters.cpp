@@ -47,7 +47,7 @@ void tell_of_incomplete(std::initializer_list<Argument> these) {
             NOTICE,
             (left == 1 ? errmsg("1 dead letter is not sent again: it is not the whole event")
                        : errmsg(INT64_FORMAT " dead letters are not sent again: they are not the whole event", left),
-             errhint("Column error of eventbus.dead_letter says why. Publish anew from where it came, then "
+             errhint("Column error of eventbus.dead_letter says why. Publish again from where it came, then "
                      "eventbus.discard.")));
 }
 

@@ -1,4 +1,4 @@
-// What it is: the trigger function of brokers and routes: workers look anew, and nothing refers to what is gone.
+// What it is: the trigger function of brokers and routes: workers look again, and nothing refers to what is gone.
 // Who calls it: PostgreSQL, at changes of broker_config and route_config, whoever makes them.
 // Never: checks a row that comes in: a restore loads the tables in any order, which foreign keys do not stand.
 #include "intake/wake.hpp"

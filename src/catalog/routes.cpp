@@ -229,7 +229,7 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
         check_server(caller, broker_id);
         check_choice(name, checked.selection, topics);
     }
-    // Until this transaction has committed, rotation must not let go of what the route will want: it needs these
+    // Until this transaction has committed, rotation must not release what the route will want: it needs these
     // locks, and looks at the routes only once it has them.
     const log::Relations& log = log::relations();
     for (Oid segment : log.segments) LockRelationOid(segment, AccessShareLock);
@@ -282,7 +282,7 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("route \"%s\" cannot change its source", name),
                         errdetail("Its events come from %s, and its cursor stands there.",
                                   strcmp(source, "wal") == 0 ? "the WAL" : "the log"),
-                        errhint("Keep \"source\" in the options as it is, or drop the route and create it anew.")));
+                        errhint("Keep \"source\" in the options as it is, or drop the route and create it again.")));
     if (topics != nullptr) tell_of_odd_patterns(topics);
     if (checked.from_wal) {
         check_server(caller, broker_id);
@@ -290,8 +290,8 @@ Datum eventbus_alter_route(PG_FUNCTION_ARGS) {
     }
     if (wants_start)
         ereport(NOTICE, (errmsg("route option \"start\" does nothing here"),
-                         errdetail("Only create_route reads it: route \"%s\" goes on where it stands.", name),
-                         errhint("Leave it out, or drop the route and create it anew.")));
+                         errdetail("Only create_route reads it: route \"%s\" resumes where it stands.", name),
+                         errhint("Leave it out, or drop the route and create it again.")));
     if (takes_others && !checked.from_wal) log::judge_no_earlier_event();
     run_query("UPDATE eventbus.route_config SET destination = $2, topics = $3, options = $4::jsonb WHERE id = $1",
               {Argument::of(id), Argument::of(new_destination), Argument::of(new_topics), Argument::of(new_options)});
@@ -325,9 +325,9 @@ Datum eventbus_restart_route(PG_FUNCTION_ARGS) {
     log::restart_wal_cursor(find_own_route(caller, name, Hold::change));
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("route \"%s\" is not lost", name),
-                        errdetail("Only a route from the WAL whose replication slot was lost begins anew."),
-                        errhint("eventbus.resume_route goes on with a paused route and tries a held one at once.")));
-    say_when(name, "begins anew");
+                        errdetail("Only a route from the WAL whose replication slot was lost begins again."),
+                        errhint("eventbus.resume_route resumes a paused route and tries a held one at once.")));
+    say_when(name, "begins again");
     finish_as_owner(caller);
     intake::configuration_changed();
     PG_RETURN_VOID();

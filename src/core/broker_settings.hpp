@@ -97,7 +97,7 @@ BrokerOptions read_broker_options(const Options& options);  // throws BadInput
 void check_tls_options(const BrokerSettings& settings, std::string_view tls_scheme);
 
 // Options that do nothing beside others, and why; literals. Their owner is told when the broker is made. They are no
-// error, for what an older version took must go on to work.
+// error, for what an older version took must continue to work.
 struct IdleOption {
     const char* name = nullptr;
     const char* why = nullptr;  // a sentence

@@ -14,7 +14,7 @@ namespace eventbus {
 struct Event {
     EventId id;                     // unique in its source
     std::int64_t published_at = 0;  // microseconds since 1970-01-01 00:00:00 UTC
-    // The WAL has no time of it (a message of no transaction): published_at is when it was read, each time anew.
+    // The WAL has no time of it (a message of no transaction): published_at is when it was read, each time again.
     bool is_timeless = false;
     std::string_view topic;  // words joined by dots, 1 to 255 bytes
     std::optional<std::string_view> key;

@@ -46,7 +46,7 @@ class Option {
     std::uint32_t whole_seconds(std::uint32_t most) const;
     const nlohmann::json& value() const { return *value_; }
 
-    // what: words that go on from "It is" or "It must be", without the full stop.
+    // what: words that continue from "It is" or "It must be", without the full stop.
     [[noreturn]] void must_be(std::string_view what) const;
 
  private:

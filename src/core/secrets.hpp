@@ -1,5 +1,5 @@
 // What it is: our secrets taken out of other people's words.
-// Who calls it: whatever stands between a driver and delivery (broker/stream/discreet.hpp).
+// Who calls it: whatever stands between a driver and delivery (broker/stream/redacted_driver.hpp).
 // Never: shows a piece of a secret that is long enough to be told from other words.
 #pragma once
 

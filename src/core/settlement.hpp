@@ -23,7 +23,7 @@ enum class Remedy : std::uint8_t {
     none,
     retry,  // the event's key waits and is tried again
     park,   // the event goes to the dead letters
-    // The route is held until somebody mends the broker's or the route's settings. With `delivered`: the event has
+    // The route is held until somebody fixes the broker's or the route's settings. With `delivered`: the event has
     // arrived, but not as the route's options want it.
     fix_settings,
     // These two tell no scope: delivery finds it from what else the route delivers meanwhile.

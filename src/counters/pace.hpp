@@ -8,7 +8,7 @@
 
 namespace eventbus::counters {
 
-// Rings whose places are taken anew when their time comes round, so that what is old falls out by itself.
+// Rings whose places are taken again when their time comes round, so that what is old falls out by itself.
 struct Pace {
     struct Stretch {  // ten seconds
         int64 number;

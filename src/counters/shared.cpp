@@ -47,7 +47,7 @@ void startup() {
         state->lock = &GetNamedLWLockTranche("pg_eventbus")->lock;
         for (Route& route : state->routes) SpinLockInit(&route.mutex);
         init_waiters(&state->waiters);
-        for (Database& database : state->databases) ConditionVariableInit(&database.room.looked);
+        for (Database& database : state->databases) ConditionVariableInit(&database.log_space.looked);
     }
     LWLockRelease(AddinShmemInitLock);
 }
@@ -107,12 +107,12 @@ static Database* find_place(Oid oid, bool create) {
         free->configuration = 0;
         free->changed_at = steady_now();
         free->log.forget();
-        free->room.wanted = 0;
-        free->room.look_at = 0;
-        free->room.tight = false;
-        free->room.skip_before = 0;
-        free->room.skipper = 0;
-        free->room.none = false;
+        free->log_space.wanted = 0;
+        free->log_space.look_at = 0;
+        free->log_space.tight = false;
+        free->log_space.skip_before = 0;
+        free->log_space.skipper = 0;
+        free->log_space.none = false;
         free->look = true;
         free->has_extension = false;
         free->no_extension = false;
@@ -199,7 +199,7 @@ Worker* attach_worker(WorkerKind kind, Oid database, std::int32_t broker_id) {
         worker.proc_number = compat::my_proc_number();
         worker.reads_wal = false;
         worker.asked_to_leave = asked_to_leave != 0;
-        worker.parked = false;
+        worker.unusable = false;
         worker.sleeping = false;
         worker.sleeping_on_wal = false;
         worker.look_at = 0;
@@ -254,10 +254,10 @@ int pid_of_keeper(Oid database) {
     return pid_of(WorkerKind::keeper, database, 0);
 }
 
-bool is_parked(Oid database, std::int32_t broker_id) {
+bool is_unusable(Oid database, std::int32_t broker_id) {
     LWLockAcquire(state->lock, LW_SHARED);
     bool parked = std::any_of(std::begin(state->workers), std::end(state->workers), [&](const Worker& worker) {
-        return worker.pid != 0 && is_of(worker, WorkerKind::sender, database, broker_id) && worker.parked;
+        return worker.pid != 0 && is_of(worker, WorkerKind::sender, database, broker_id) && worker.unusable;
     });
     LWLockRelease(state->lock);
     return parked;

@@ -21,7 +21,7 @@ inline constexpr int max_databases = 512;
 inline constexpr int max_workers = 512;
 inline constexpr int max_routes = 2048;
 inline constexpr const char* hint_of_copies =
-    "Point them elsewhere with eventbus.alter_broker, or drop them; then SELECT eventbus.adopt() goes on with what "
+    "Point them elsewhere with eventbus.alter_broker, or drop them; then SELECT eventbus.adopt() continues with what "
     "waits, "
     "eventbus.adopt('now') without it.";
 inline constexpr std::int64_t limit_of_copies = 1024 * 1024 * 1024;  // bytes of log, where no setting says so
@@ -29,7 +29,7 @@ inline constexpr std::int64_t limit_of_copies = 1024 * 1024 * 1024;  // bytes of
 enum class WorkerKind : std::uint8_t { none, keeper, sender, decoder };
 
 // What publishers and the keeper tell each other of a full log.
-struct Room {
+struct LogSpace {
     std::atomic<std::int64_t> wanted;   // most that a publisher has missed since the keeper last looked, in bytes
     std::atomic<std::int64_t> look_at;  // size of the log at which the keeper wants to be woken to look
     std::atomic<bool> none;             // the keeper has looked, and nothing can be freed for now
@@ -56,7 +56,7 @@ struct Database {
     std::atomic<std::uint32_t> configuration;  // rises when brokers, routes or the extension change
     std::atomic<SteadyTime> changed_at;        // when it last did
     log::SharedPlace log;                      // where publishers append
-    Room room;
+    LogSpace log_space;
     std::atomic<bool> look;             // the launcher should start a keeper to look at it
     std::atomic<bool> has_extension;    // as the last keeper found it: it has,
     std::atomic<bool> no_extension;     // it has not; neither: it ended before it knew
@@ -78,7 +78,7 @@ struct Worker {
     int proc_number;
     bool reads_wal;
     std::atomic<bool> asked_to_leave;   // by SIGTERM; stays when the place is free
-    std::atomic<bool> parked;           // a sender whose broker cannot be used: it moves no cursor
+    std::atomic<bool> unusable;         // a sender whose broker cannot be used: it moves no cursor
     std::atomic<bool> sleeping;         // counted in Database::sleepers; who unsets it takes it off there
     std::atomic<bool> sleeping_on_wal;  // the same in Database::wal_sleepers
     // A decoder that sleeps wants to be woken when WAL has been written up to there, whoever writes it; 0: it does not.
@@ -132,8 +132,8 @@ Database* find_database(Oid oid, bool create);
 void free_database(Database* database);
 // The same, unless somebody wants it looked at by now, or works there still; returns whether.
 bool free_if_unwanted(Database* database);
-// Workers are to read the configuration anew, and the launcher is to see to it that there are some. The place cannot be
-// freed in between. Wakes nobody.
+// Workers are to read the configuration again, and the launcher is to see to it that there are some. The place cannot
+// be freed in between. Wakes nobody.
 Database* configuration_changed(Oid oid);
 // Workers that are missing are perhaps just being started: the server, or what they are for, is new.
 bool may_be_starting(const Database* database);
@@ -146,7 +146,7 @@ using Pids = int[max_workers];
 int pids_of_workers(Oid database, Pids& pids);
 int pid_of_sender(Oid database, std::int32_t broker_id);
 int pid_of_decoder(Oid database, std::int32_t broker_id);
-bool is_parked(Oid database, std::int32_t broker_id);  // its sender runs, and moves no cursor
+bool is_unusable(Oid database, std::int32_t broker_id);  // its sender runs, and moves no cursor
 int pid_of_keeper(Oid database);
 // In a signal handler: this process has been asked to leave.
 void note_asked_to_leave();
@@ -157,7 +157,7 @@ bool left_when_asked(WorkerKind kind, Oid database, std::int32_t broker_id);
 Route* claim_route(Oid database, std::int32_t route_id);
 void free_route(Oid database, std::int32_t route_id);
 bool copy_route(Oid database, std::int32_t route_id, Route* copy);
-// Before its state is written anew: an error since which it has been active for a minute is past.
+// Before its state is written again: an error since which it has been active for a minute is past.
 void note_past_error(Route* route, TimestampTz now);
 
 void wake_launcher();

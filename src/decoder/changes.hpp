@@ -1,4 +1,4 @@
-// What it is: the way of a change, a truncate and a message from PostgreSQL to the format: what is wanted goes on.
+// What it is: the way of a change, a truncate and a message from PostgreSQL to the format: what is wanted continues.
 // Who calls it: the plugin's callbacks, for whole transactions and for blocks of unfinished ones.
 // Never: knows a format's words.
 #pragma once

@@ -46,7 +46,7 @@ void change(Decoder* decoder, ReorderBufferTXN* txn, RelationPlan* plan, const C
     ensure_begun(decoder, txn);
     begin_record(decoder);
     append_change(output_of(decoder), *plan, change, *decoder->stamp);
-    ++current_progress(decoder)->changes;  // not before it is there: PostgreSQL may swallow an error and go on
+    ++current_progress(decoder)->changes;  // not before it is there: PostgreSQL may swallow an error and continue
     finish(decoder, txn, change.sub);
 }
 

@@ -221,8 +221,8 @@ void look_up(Plans* plans, RelationPlan* plan, Relation relation) {
     if (published != relation) RelationClose(published);
 }
 
-// Whole, or none at all: PostgreSQL swallows the error of a transaction that is rolled back meanwhile, and goes on with
-// the next one. What the look-up had got by then is thrown away.
+// Whole, or none at all: PostgreSQL swallows the error of a transaction that is rolled back meanwhile, and continues
+// with the next one. What the look-up had got by then is thrown away.
 RelationPlan* make_plan(Plans* plans, Relation relation) {
     let_go_of_stale(plans);
     RelationPlan* plan;

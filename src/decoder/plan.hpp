@@ -1,6 +1,6 @@
 // What it is: what decoding needs to know of a table, looked up once: wanted or not, columns, how values are written.
 // Who calls it: the formats; wal, which makes events of the same changes.
-// Never: outlives a change of the table: PostgreSQL's invalidations make it stale, and it is looked up anew.
+// Never: outlives a change of the table: PostgreSQL's invalidations make it stale, and it is looked up again.
 #pragma once
 
 #include "decoder/plugin_options.hpp"

@@ -7,9 +7,9 @@
 #include <cstdio>
 #include <string>
 
-#include "delivery/caution.hpp"
 #include "delivery/dispatcher.hpp"
 #include "delivery/evidence.hpp"
+#include "delivery/suspects.hpp"
 
 namespace eventbus::delivery {
 
@@ -22,7 +22,7 @@ struct Context {
     std::uint64_t moments = 0;
     std::size_t delivered = 0;  // since the dispatcher last looked
     Report report{};
-    Caution caution{};
+    SuspectSearch caution{};
     std::size_t delivered_before = 0;  // on the link before this one
     std::uint64_t offers = 0;
     Evidence evidence{};        // of all routes

@@ -40,7 +40,7 @@ void Report::clear() {
 struct Dispatcher::Impl {
     struct Slot {
         std::unique_ptr<RouteQueue> queue;
-        bool may_have_detours = false;
+        bool may_park_keys = false;
         std::uint64_t first_number = 0;  // of the next route here; never falls, so that old tickets stay unknown
     };
 
@@ -52,7 +52,7 @@ struct Dispatcher::Impl {
     WallClock wall;
     Context context;
     std::vector<Slot> slots;
-    std::unordered_map<RouteId, std::vector<std::size_t>> slots_of;  // a route's and its detours', not removed
+    std::unordered_map<RouteId, std::vector<std::size_t>> slots_of;  // a route's and its parked keys', not removed
     std::size_t removed = 0;                                         // queues that wait for their open tickets
     std::map<StreamId, LentStream> streams;
     LinkKeeper link;  // goes first at the end: its driver borrows from the others
@@ -61,23 +61,23 @@ struct Dispatcher::Impl {
     std::vector<EventId> ids;  // that settled_ahead() has shown
 
     // Number 0 is the route itself.
-    RouteQueue* find(RouteId id, DetourId number) const {
+    RouteQueue* find(RouteId id, ParkedKeyId number) const {
         const auto found = slots_of.find(id);
         if (found == slots_of.end()) return nullptr;
         for (const auto at : found->second) {
-            if (slots[at].queue->detour_number() == number) return slots[at].queue.get();
+            if (slots[at].queue->parked_key_number() == number) return slots[at].queue.get();
         }
         return nullptr;
     }
-    RouteQueue& get(RouteId id, DetourId number = 0) const {
+    RouteQueue& get(RouteId id, ParkedKeyId number = 0) const {
         auto* found = find(id, number);
         if (found == nullptr) {
             throw std::logic_error("delivery has no route " + std::to_string(id) +
-                                   (number > 0 ? " with detour " + std::to_string(number) : ""));
+                                   (number > 0 ? " with parked key " + std::to_string(number) : ""));
         }
         return *found;
     }
-    // A route and its detours.
+    // A route and its parked keys.
     template <class Visit>
     void each(RouteId id, Visit visit) const {
         get(id);
@@ -97,11 +97,11 @@ struct Dispatcher::Impl {
         if (of_route.empty()) slots_of.erase(queue.id());
         ++removed;
     }
-    void add_detour(RouteId id, DetourId number, StreamId stream, Detour detour) {
+    void add_parked_key(RouteId id, ParkedKeyId number, StreamId stream, ParkedKey parked_key) {
         auto& route = get(id);
-        route.pass_over(detour);
+        route.pass_over(parked_key);
         const auto at = free_slot();
-        put(at, std::make_unique<RouteQueue>(route, std::move(detour), number, streams[stream].feed(), stream,
+        put(at, std::make_unique<RouteQueue>(route, std::move(parked_key), number, streams[stream].feed(), stream,
                                              std::uint64_t{at} << number_bits, slots[at].first_number));
     }
     std::size_t free_slot() {
@@ -186,7 +186,7 @@ struct Dispatcher::Impl {
         auto& caution = context.caution;
         if (caution.under_test > 0 && in_flight() == 0) {
             caution.under_test = 0;
-            caution.next_test = std::min(caution.next_test * 2, Caution::most_at_once);
+            caution.next_test = std::min(caution.next_test * 2, SuspectSearch::most_at_once);
         }
         if (caution.under_test > 0) return 0;
         if (first_suspects() == nullptr) {
@@ -336,14 +336,14 @@ Dispatcher::Dispatcher(std::string broker_shown, Connect connect, WallClock wall
 
 Dispatcher::~Dispatcher() = default;
 
-void Dispatcher::add_route(router::Route route, StreamId stream, bool may_have_detours, std::optional<RouteId> kin) {
+void Dispatcher::add_route(router::Route route, StreamId stream, bool may_park_keys, std::optional<RouteId> kin) {
     if (impl_->find(route.id, 0) != nullptr) {
         throw std::logic_error("delivery has route " + std::to_string(route.id) + " already");
     }
     const auto at = impl_->free_slot();
     impl_->put(at, std::make_unique<RouteQueue>(std::move(route), impl_->context, impl_->streams[stream].feed(), stream,
                                                 std::uint64_t{at} << number_bits, impl_->slots[at].first_number));
-    impl_->slots[at].may_have_detours = may_have_detours;
+    impl_->slots[at].may_park_keys = may_park_keys;
     if (kin) impl_->slots[at].queue->share_evidence(impl_->get(*kin));
 }
 
@@ -379,7 +379,7 @@ void Dispatcher::move_route(RouteId id, StreamId stream) {
     impl_->drop_unused_stream(before);
 }
 
-std::uint64_t Dispatcher::leave_out(RouteId id, std::span<const ChunkId> chunks, DetourId number) {
+std::uint64_t Dispatcher::leave_out(RouteId id, std::span<const ChunkId> chunks, ParkedKeyId number) {
     auto& queue = impl_->get(id, number);
     const auto found = impl_->streams.find(queue.stream());
     if (found == impl_->streams.end()) return 0;
@@ -395,7 +395,7 @@ std::uint64_t Dispatcher::leave_out(RouteId id, std::span<const ChunkId> chunks,
 std::optional<RouteId> Dispatcher::stuck() const {
     if (impl_->link.state() != LinkState::up) return std::nullopt;
     for (const auto& slot : impl_->slots) {
-        if (!slot.queue || !slot.may_have_detours || !slot.queue->waits_for_refused()) continue;
+        if (!slot.queue || !slot.may_park_keys || !slot.queue->waits_for_refused()) continue;
         const auto stream = slot.queue->stream();
         const bool starved = !impl_->hungry(stream) || impl_->streams.at(stream).is_closed();
         if (slot.queue->is_stuck(starved)) return slot.queue->id();
@@ -403,19 +403,19 @@ std::optional<RouteId> Dispatcher::stuck() const {
     return std::nullopt;
 }
 
-void Dispatcher::begin_detour(RouteId id, DetourId number, StreamId stream) {
-    impl_->add_detour(id, number, stream, impl_->get(id).part());
+void Dispatcher::park_key_of(RouteId id, ParkedKeyId number, StreamId stream) {
+    impl_->add_parked_key(id, number, stream, impl_->get(id).part());
 }
 
-void Dispatcher::add_detour(RouteId id, DetourId number, StreamId stream, Detour detour) {
-    impl_->add_detour(id, number, stream, std::move(detour));
+void Dispatcher::add_parked_key(RouteId id, ParkedKeyId number, StreamId stream, ParkedKey parked_key) {
+    impl_->add_parked_key(id, number, stream, std::move(parked_key));
 }
 
-void Dispatcher::end_detour(RouteId id, DetourId number) {
-    impl_->get(id).take_again(detour(id, number));
+void Dispatcher::end_parked_key(RouteId id, ParkedKeyId number) {
+    impl_->get(id).take_again(parked_key(id, number));
 }
 
-void Dispatcher::remove_detour(RouteId id, DetourId number) {
+void Dispatcher::remove_parked_key(RouteId id, ParkedKeyId number) {
     auto& queue = impl_->get(id, number);
     const auto stream = queue.stream();
     impl_->get(id).absorb(queue);
@@ -424,11 +424,11 @@ void Dispatcher::remove_detour(RouteId id, DetourId number) {
     impl_->drop_unused_stream(stream);
 }
 
-const Detour& Dispatcher::detour(RouteId id, DetourId number) const {
-    return *impl_->get(id, number).detour();
+const ParkedKey& Dispatcher::parked_key(RouteId id, ParkedKeyId number) const {
+    return *impl_->get(id, number).parked_key();
 }
 
-std::span<const EventId> Dispatcher::settled_ahead(RouteId id, DetourId number) {
+std::span<const EventId> Dispatcher::settled_ahead(RouteId id, ParkedKeyId number) {
     return impl_->ids = impl_->get(id, number).settled_ahead();
 }
 
@@ -485,14 +485,14 @@ void Dispatcher::release(std::span<const Report::Finished> finished) {
     }
 }
 
-RouteStatus Dispatcher::status(RouteId id, DetourId number) const {
+RouteStatus Dispatcher::status(RouteId id, ParkedKeyId number) const {
     return impl_->get(id, number).status(impl_->route_state());
 }
 
 RouteStatus Dispatcher::status(RouteId id) const {
     auto status = this->status(id, 0);
     impl_->each(id, [&](const RouteQueue& queue) {
-        if (queue.detour() == nullptr) return;
+        if (queue.parked_key() == nullptr) return;
         const auto beside = queue.status(impl_->route_state());
         status.delivered += beside.delivered;
         status.dead += beside.dead;
@@ -522,7 +522,7 @@ RouteStatus Dispatcher::status(RouteId id) const {
     return status;
 }
 
-bool Dispatcher::is_settled(RouteId id, Position event, DetourId number) const {
+bool Dispatcher::is_settled(RouteId id, Position event, ParkedKeyId number) const {
     return impl_->get(id, number).is_settled(event);
 }
 

@@ -27,7 +27,7 @@ using broker::TimePoint;
 using RouteId = std::uint32_t;
 using StreamId = std::uint32_t;
 using ChunkId = std::uint64_t;
-using DetourId = std::uint32_t;
+using ParkedKeyId = std::uint32_t;
 
 // Events read together from a source, in the order in which they are to be offered. Lent by the host until its
 // id comes back in Report::finished. An empty chunk is fine: it only moves cursors.
@@ -62,7 +62,7 @@ enum class RouteState : std::uint8_t {
     connecting,  // the first attempts of a link
     retrying,    // the broker is down, or gives everything an answer that may pass: waiting for the next attempt
     blocked,     // the broker asked us to wait
-    held,        // refused by the broker until settings are mended; tried again slowly
+    held,        // refused by the broker until settings are fixed; tried again slowly
     paused,
 };
 
@@ -131,10 +131,10 @@ struct DispatcherLimits {
     unsigned suspect_after = 3;          // breaks of links while an event was under way
     Backoff::Duration hold_first{1000};  // refused, fix_settings
     Backoff::Duration hold_most{30000};
-    std::chrono::milliseconds healthy{10000};        // a link or route that worked this long starts its back-off anew
+    std::chrono::milliseconds healthy{10000};        // a link or route that worked this long starts its back-off again
     std::chrono::milliseconds longest_drive{5};      // of the real clock
-    std::chrono::milliseconds detour_after{3000};    // refused for so long while others are delivered
-    std::size_t detours = 32;                        // of a route; beyond that it is the route's trouble
+    std::chrono::milliseconds park_after{3000};      // refused for so long while others are delivered
+    std::size_t parked_keys = 32;                    // of a route; beyond that it is the route's trouble
     std::chrono::milliseconds tell_refused{10000};   // a route that delivers nothing but is refused for so long
     std::chrono::milliseconds give_up_after{60000};  // forbidden or unclear for so long while others are delivered
     std::chrono::milliseconds consequence{1000};     // a link that breaks so soon after a refusal breaks because of it
@@ -156,36 +156,36 @@ class Dispatcher {
 
     // Routes. A route belongs to one stream at a time: it takes what is lent on it from then on.
     // What is delivered for its kin, another route, tells as much of it as what is delivered for itself.
-    void add_route(router::Route route, StreamId stream, bool may_have_detours = true,
+    void add_route(router::Route route, StreamId stream, bool may_park_keys = true,
                    std::optional<RouteId> kin = std::nullopt);
     void change_route(
         const router::Route& route);            // same id: new topics, destination, options for events not yet offered
     void remove_route(RouteId id);              // its open tickets are forgotten when they settle
     void pause_route(RouteId id, bool paused);  // open tickets still settle, no new ones are offered
-    void release_route(RouteId id);             // an operator mended something: a held route is tried at once
+    void release_route(RouteId id);             // an operator fixed something: a held route is tried at once
     // Moves an idle route to another stream; the host has made sure that both stand at the same place.
     void move_route(RouteId id, StreamId stream);
     // Leaves out what is lent to the route in these chunks, rising; returns how many events of them were not settled.
     // What is under way is among them, and is forgotten when it settles.
-    std::uint64_t leave_out(RouteId id, std::span<const ChunkId> chunks, DetourId number = 0);
+    std::uint64_t leave_out(RouteId id, std::span<const ChunkId> chunks, ParkedKeyId number = 0);
 
-    // Detours of routes. Changing, removing, pausing and releasing a route does the same to them.
-    // A route that an event holds up for long while others are delivered.
+    // Parked keys of routes. Changing, removing, pausing and releasing a route does the same to them.
+    // A route that an event blocks for long while others are delivered.
     std::optional<RouteId> stuck() const;
-    // The route, which is stuck, parts with what holds it up: a detour, whose number is the host's choice, takes it
+    // The route, which is stuck, parts with what holds it up: a parked key, whose number is the host's choice, takes it
     // from now on, from a stream of its own that begins where the route was settled before.
-    void begin_detour(RouteId id, DetourId number, StreamId stream);
-    // A detour of earlier times: nothing has been lent to the route yet.
-    void add_detour(RouteId id, DetourId number, StreamId stream, Detour detour);
-    // The detour, which is idle, has been lent what the route was, and that is all that was ever lent to either, before
-    // a restart as well: the route takes the key again.
-    void end_detour(RouteId id, DetourId number);
+    void park_key_of(RouteId id, ParkedKeyId number, StreamId stream);
+    // A parked key of earlier times: nothing has been lent to the route yet.
+    void add_parked_key(RouteId id, ParkedKeyId number, StreamId stream, ParkedKey parked_key);
+    // The parked key, which is idle, has been lent what the route was, and that is all that was ever lent to either,
+    // before a restart as well: the route takes the key again.
+    void end_parked_key(RouteId id, ParkedKeyId number);
     // Once the route's settled position is behind that place. Counters go to the route.
-    void remove_detour(RouteId id, DetourId number);
-    const Detour& detour(RouteId id, DetourId number) const;
-    RouteStatus status(RouteId id, DetourId number) const;
-    // What is to be kept of Detour::settled, with the detour's settled position; valid until the next call.
-    std::span<const EventId> settled_ahead(RouteId id, DetourId number);
+    void remove_parked_key(RouteId id, ParkedKeyId number);
+    const ParkedKey& parked_key(RouteId id, ParkedKeyId number) const;
+    RouteStatus status(RouteId id, ParkedKeyId number) const;
+    // What is to be kept of ParkedKey::settled, with the parked key's settled position; valid until the next call.
+    std::span<const EventId> settled_ahead(RouteId id, ParkedKeyId number);
 
     // Feeding.
     bool hungry(StreamId stream) const;  // lend more
@@ -206,10 +206,10 @@ class Dispatcher {
     // What happened. Views and event pointers in the report are valid until release().
     void report(Report& into);
     void release(std::span<const Report::Finished> finished);
-    RouteStatus status(RouteId id) const;  // counters and the oldest event are those of its detours as well
-    // Whether the route (a detour) has settled the event at this place (or does not want it), also while older ones are
-    // not; of a chunk that is lent on the route's stream.
-    bool is_settled(RouteId id, Position event, DetourId number = 0) const;
+    RouteStatus status(RouteId id) const;  // counters and the oldest event are those of its parked keys as well
+    // Whether the route (a parked key) has settled the event at this place (or does not want it), also while older ones
+    // are not; of a chunk that is lent on the route's stream.
+    bool is_settled(RouteId id, Position event, ParkedKeyId number = 0) const;
     // Adds how long what was delivered since the last call took from its commit on.
     void take_latencies(RouteId id, LatencyCounts& into);
     Load load() const;

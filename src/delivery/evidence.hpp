@@ -1,5 +1,5 @@
 // What it is: what tells one event's own trouble from its route's or its broker's: what else is delivered meanwhile.
-// Who calls it: route queues, at each answer; one evidence for the broker, one for a route with its detours.
+// Who calls it: route queues, at each answer; one evidence for the broker, one for a route with its parked keys.
 // Never: takes the delivery of what was offered earlier for a proof: it may have been on its way already.
 #pragma once
 

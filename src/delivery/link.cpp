@@ -25,9 +25,9 @@ std::string reason_text(const BadInput& e) {
 }
 
 constexpr const char* settings_hint =
-    "Correct the broker's URL, credentials or options with eventbus.alter_broker, or mend the broker; "
+    "Correct the broker's URL, credentials or options with eventbus.alter_broker, or fix the broker; "
     "eventbus.test_broker "
-    "tries it step by step. Attempts go on by themselves.";
+    "tries it step by step. It is tried again by itself.";
 
 constexpr const char* contested_hint =
     "Give each server and each broker a name of its own there: copies of a server share what is set in the broker's "
@@ -75,7 +75,7 @@ LinkState LinkKeeper::drive(broker::Ready ready) {
                 error_.clear();
                 context_.notice(Notice::Level::log, context_.broker_shown + " takes messages again after " +
                                                         seconds_text(context_.now - blocked_since_) +
-                                                        "; delivery goes on");
+                                                        "; delivery resumes");
             } else if (before != LinkState::up) {
                 came_up();
             } else if (context_.now - up_since_ >=
@@ -133,7 +133,7 @@ void LinkKeeper::is_back() {
     if (!in_trouble_ || contested_) return;
     in_trouble_ = false;
     context_.notice(Notice::Level::log, context_.broker_shown + " is back after " +
-                                            seconds_text(context_.now - trouble_since_) + "; delivery goes on");
+                                            seconds_text(context_.now - trouble_since_) + "; delivery resumes");
 }
 
 // How long until the next attempt.

@@ -32,7 +32,7 @@ class LinkKeeper {
     bool is_in_trouble() const { return in_trouble_; }
     // The broker closed an idle connection, and there is nothing to send.
     bool is_resting() const { return resting_; }
-    bool is_refused() const { return refused_; }  // until somebody mends the settings
+    bool is_refused() const { return refused_; }  // until somebody fixes the settings
     TimePoint wake_at() const { return driver_ ? driver_->wake_at() : retry_at_; }
     const std::string& error() const { return error_; }  // empty while up
     const std::string& last_error() const { return last_error_; }

@@ -1,6 +1,6 @@
-// What it is: a detour: the part of a route that the broker refuses for long, and that goes on beside the route.
+// What it is: a parked key: the part of a route that the broker refuses for long, and that is delivered beside the route.
 // Who calls it: route queues part with one and serve it; the host keeps it in the route's cursors.
-// Never: knows a stream: where a detour begins and when it has caught up is the host's to know.
+// Never: knows a stream: where a parked key begins and when it has caught up is the host's to know.
 #pragma once
 
 #include <algorithm>
@@ -13,16 +13,16 @@
 #include "broker/driver.hpp"
 #include "core/backoff.hpp"
 #include "core/event.hpp"
-#include "delivery/caution.hpp"
 #include "delivery/evidence.hpp"
+#include "delivery/suspects.hpp"
 
 namespace eventbus::delivery {
 
-struct Detour {
+struct ParkedKey {
     // All events of a key; or these events, which have none.
     std::optional<std::string> key;
     std::vector<EventId> events;  // rising
-    // Those of them that are settled although the detour begins before them.
+    // Those of them that are settled although the parked key begins before them.
     std::vector<EventId> settled;  // rising
 
     std::uint64_t trouble = 0;  // the key's: the offer with which it began; not kept over a restart

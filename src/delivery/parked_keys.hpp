@@ -1,6 +1,6 @@
-// What it is: what a route passes over because it is on a detour.
+// What it is: what a route passes over because it is parked.
 // Who calls it: RouteQueue, as it walks along its feed.
-// Never: forgets a key before the route has passed what the key's detour has settled.
+// Never: forgets a key before the route has passed what the key's parked key has settled.
 #pragma once
 
 #include <functional>
@@ -15,19 +15,19 @@
 
 namespace eventbus::delivery {
 
-class Beside {
+class PassedOver {
  public:
     bool empty() const { return keys_.empty() && events_.empty(); }
-    void add(const Detour& detour) {
-        if (detour.key) keys_[*detour.key] = for_ever;
-        events_.insert(detour.events.begin(), detour.events.end());
+    void add(const ParkedKey& parked_key) {
+        if (parked_key.key) keys_[*parked_key.key] = for_ever;
+        events_.insert(parked_key.events.begin(), parked_key.events.end());
     }
     // The route takes the key again, from `until` on.
-    void end(const Detour& detour, Place until) {
-        if (detour.key) keys_[*detour.key] = until;
+    void end(const ParkedKey& parked_key, Place until) {
+        if (parked_key.key) keys_[*parked_key.key] = until;
     }
-    void forget(const Detour& detour) {
-        for (const auto id : detour.events) events_.erase(id);
+    void forget(const ParkedKey& parked_key) {
+        for (const auto id : parked_key.events) events_.erase(id);
     }
     // The route has passed all that is lent.
     void at_end() {

@@ -71,7 +71,7 @@ void RouteQueue::move(Feed& feed, StreamId stream) {
     next_event_ = nullptr;
     left_out_.clear();
     filters_until_ = 0;
-    beside_.at_end();
+    passed_over_.at_end();
     context_.moved();
 }
 
@@ -100,21 +100,21 @@ bool RouteQueue::matches(std::string_view topic) {
 
 // What has been found out for all routes of the stream when the chunk at hand was lent.
 const BitRows* RouteQueue::known_takers() const {
-    if (detour_ || next_.chunk < filters_until_ || route_->topics.matches_everything()) return nullptr;
+    if (parked_key_ || next_.chunk < filters_until_ || route_->topics.matches_everything()) return nullptr;
     return feed_->takers(next_);
 }
 
 // Of an event whose topic is the route's, or may be.
 bool RouteQueue::takes(const Event& event, Place place) {
     if (!left_out_.empty() && is_left_out(place)) return false;
-    if (detour_ && !detour_->takes(event)) return false;
+    if (parked_key_ && !parked_key_->takes(event)) return false;
     if (known_takers() == nullptr && !matches(event.topic)) return false;
-    return !feed_->was_settled(place, slot()) && (beside_.empty() || !beside_.passes(event, place));
+    return !feed_->was_settled(place, slot()) && (passed_over_.empty() || !passed_over_.passes(event, place));
 }
 
 bool RouteQueue::would_take(const Event& event, Place place) {
-    if (is_left_out(place) || (detour_ && !detour_->takes(event))) return false;
-    return matches(event.topic) && !feed_->was_settled(place, slot()) && !beside_.has(event, place);
+    if (is_left_out(place) || (parked_key_ && !parked_key_->takes(event))) return false;
+    return matches(event.topic) && !feed_->was_settled(place, slot()) && !passed_over_.has(event, place);
 }
 
 void RouteQueue::seek() {
@@ -128,7 +128,7 @@ void RouteQueue::seek() {
         ++next_.index;
     }
     if (!left_out_.empty()) std::erase_if(left_out_, [&](std::uint64_t chunk) { return chunk < next_.chunk; });
-    if (next_event_ == nullptr && !beside_.empty()) beside_.at_end();
+    if (next_event_ == nullptr && !passed_over_.empty()) passed_over_.at_end();
 }
 
 void RouteQueue::lent() {
@@ -215,7 +215,7 @@ std::uint64_t RouteQueue::candidate() {
             if (due == nullptr || due->state != State::ready) continue;
         } else {
             number = take_new();
-            if (detour_ && recall(number)) continue;
+            if (parked_key_ && recall(number)) continue;
         }
         auto* line = line_of(item(number));
         if (line == nullptr || !is_blocked(*line, number)) return number;

@@ -40,8 +40,8 @@ class RouteQueue {
     RouteQueue(router::Route route, Context& context, Feed& feed, StreamId stream, std::uint64_t ticket_base,
                std::uint64_t first_number);
 
-    // A route's queue for a detour of it; it takes nothing else.
-    RouteQueue(const RouteQueue& whole, Detour detour, DetourId number, Feed& feed, StreamId stream,
+    // A route's queue for a parked key of it; it takes nothing else.
+    RouteQueue(const RouteQueue& whole, ParkedKey parked_key, ParkedKeyId number, Feed& feed, StreamId stream,
                std::uint64_t ticket_base, std::uint64_t first_number);
 
     void change(router::Route route);
@@ -54,17 +54,17 @@ class RouteQueue {
     void lent();                                                // the feed has grown
     std::uint64_t leave_out(const std::vector<Place>& chunks);  // their begins; returns how many were not settled
 
-    // Detours, of the route (parked_key.cpp)
+    // Parked keys, of the route (parked_key.cpp)
     bool waits_for_refused() const;  // that is its oldest event
     bool is_stuck(bool starved);     // so for long, while others are delivered
-    Detour part();                   // with what makes it stuck
-    void pass_over(const Detour& detour);
-    void take_again(const Detour& detour);  // behind what is lent
-    void absorb(const RouteQueue& detour);  // its counters; it goes
-    // and of a detour's queue
-    const Detour* detour() const { return detour_.get(); }
-    DetourId detour_number() const { return detour_number_; }
-    std::vector<EventId> settled_ahead() const;  // Detour::settled as it is now
+    ParkedKey part();                // with what makes it stuck
+    void pass_over(const ParkedKey& parked_key);
+    void take_again(const ParkedKey& parked_key);  // behind what is lent
+    void absorb(const RouteQueue& parked_key);     // its counters; it goes
+    // and of a parked key's queue
+    const ParkedKey* parked_key() const { return parked_key_.get(); }
+    ParkedKeyId parked_key_number() const { return parked_key_number_; }
+    std::vector<EventId> settled_ahead() const;  // ParkedKey::settled as it is now
 
     // Offers at most `most` tickets and says how many were taken. Stops at the driver's first no, which
     // window_full() tells until new_drive().
@@ -75,7 +75,7 @@ class RouteQueue {
     void new_drive() {
         window_full_ = false;
         items_.give_back_if_empty();
-        if (detours_ > 0 && stands()) look_beside();
+        if (parked_keys_ > 0 && stands()) look_beside();
     }
 
     // Suspects of breaking links.
@@ -96,7 +96,7 @@ class RouteQueue {
     bool is_removed() const { return removed_; }
     bool is_idle() const { return items_.empty() && next_event_ == nullptr; }
     bool stands_still() const { return !is_idle() && (paused_ || stands() || waits_for_refused()); }
-    const router::TopicFilter* filter() const { return removed_ || detour_ ? nullptr : &route_->topics; }
+    const router::TopicFilter* filter() const { return removed_ || parked_key_ ? nullptr : &route_->topics; }
     std::uint32_t in_flight() const { return in_flight_; }
     std::uint64_t next_number() const { return base_ + items_.size(); }
     Place settled() const;
@@ -206,7 +206,7 @@ class RouteQueue {
     static bool has_waited(const Item& it) { return it.extra && it.extra->refused_since != TimePoint{}; }
     bool recall(std::uint64_t number);
     bool was_settled(const EventId& id) const;
-    void let_go(Item& it, Detour& into);
+    void let_go(Item& it, ParkedKey& into);
     void delivered(const Item& of);
     void arrived_otherwise(std::uint64_t number, Settlement& settlement);
     void dead(std::uint64_t number, std::string error);
@@ -221,7 +221,7 @@ class RouteQueue {
     std::unique_ptr<const router::Route> route_;
     std::vector<Former> former_;
     Context& context_;
-    std::shared_ptr<Evidence> evidence_;  // of the route and its detours
+    std::shared_ptr<Evidence> evidence_;  // of the route and its parked keys
     Feed* feed_;
     StreamId stream_;
     std::uint64_t ticket_base_;
@@ -233,12 +233,12 @@ class RouteQueue {
     std::string last_topic_;               // the last verdict of the filter
     bool last_verdict_ = false;
 
-    Beside beside_;
-    std::size_t detours_ = 0;
-    TimePoint detours_since_{};
+    PassedOver passed_over_;
+    std::size_t parked_keys_ = 0;
+    TimePoint parked_keys_since_{};
     bool told_enough_ = false;
-    std::unique_ptr<Detour> detour_;
-    DetourId detour_number_ = 0;
+    std::unique_ptr<ParkedKey> parked_key_;
+    ParkedKeyId parked_key_number_ = 0;
 
     Ring<Item> items_;
     std::uint64_t base_;             // the number of items_.front()

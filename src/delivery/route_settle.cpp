@@ -103,7 +103,7 @@ void RouteQueue::refused(std::uint64_t number, Settlement& settlement) {
         case Remedy::retry:
             if (was_probe) probe_failed();
             try_again(number, settlement.remedy);
-            if (!stands() && !detour_) nothing_passes(it, settlement.reason);
+            if (!stands() && !parked_key_) nothing_passes(it, settlement.reason);
             wait(number, settlement.reason, settlement.remedy);
             break;
         case Remedy::forbidden:

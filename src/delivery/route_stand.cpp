@@ -1,4 +1,4 @@
-// What it is: a route that stands, because what is refused is not one event's trouble: probes, and how it goes on.
+// What it is: a route that stands, because what is refused is not one event's trouble: probes, and how it continues.
 // Who calls it: the route queue.
 // Never: depends on one event: probes are taken in turn, of the oldest of each key.
 #include <algorithm>
@@ -32,18 +32,18 @@ void RouteQueue::stand(Stand why, std::uint64_t number, const std::string& words
             break;
         case Stand::settings:
             context_.notice(warning, shown() + " is held: " + words + then,
-                            "Mend the destination or the permissions on the broker, or change the route with "
-                            "eventbus.alter_route; the route goes on by itself.");
+                            "Fix the destination or the permissions on the broker, or change the route with "
+                            "eventbus.alter_route; the route resumes by itself.");
             break;
         case Stand::names:
             context_.notice(warning,
                             shown() + " is held: " + with_name(item(number), words) + ", as all that it has" + then,
                             "Permit these names on the broker, or change the route's destination or topics with "
-                            "eventbus.alter_route; the route goes on by itself.");
+                            "eventbus.alter_route; the route resumes by itself.");
             break;
         case Stand::unclear:
             context_.notice(warning, shown() + " is refused all that it has: " + with_name(item(number), words) + then,
-                            "A proxy may say so whose server is away; the route goes on by itself.");
+                            "A proxy may say so whose server is away; the route resumes by itself.");
             break;
     }
 }
@@ -88,14 +88,14 @@ void RouteQueue::heal() {
     go_on(" delivers again after ");
 }
 
-// What it stood for has gone: dropped by a change, too old, or left out. What went on a detour is refused there.
+// What it stood for has gone: dropped by a change, too old, or left out. What was parked is refused there.
 void RouteQueue::go_on_if_empty() {
-    const bool has_more = next_event_ != nullptr || (detours_ > 0 && stand_ != Stand::settings);
+    const bool has_more = next_event_ != nullptr || (parked_keys_ > 0 && stand_ != Stand::settings);
     if (items_.empty() && !has_more && !removed_ && !stands_empty_)
-        go_on(" has nothing left of what was refused; it goes on after ");
+        go_on(" has nothing left of what was refused; it resumes after ");
 }
 
-// A detour delivers: not everything of the route is refused.
+// A parked key delivers: not everything of the route is refused.
 void RouteQueue::look_beside() {
     if (stand_ != Stand::settings && evidence_->delivered_after(stand_begun_)) heal();
 }
@@ -128,7 +128,7 @@ std::uint64_t RouteQueue::next_probe() {
     }
     while (chosen == nobody && next_event_ != nullptr) {
         const auto number = take_new();
-        if (detour_ && recall(number)) continue;
+        if (parked_key_ && recall(number)) continue;
         if (auto* line = line_of(item(number)); line != nullptr && is_blocked(*line, number)) {
             stand_in_line(*line, number);
             continue;
@@ -152,7 +152,7 @@ void RouteQueue::drop_too_old() {
         if (!is_too_old(*it.event)) break;
         dead(number, too_old_text(it));
     }
-    while (!detour_ && next_event_ != nullptr && is_too_old(*next_event_)) {
+    while (!parked_key_ && next_event_ != nullptr && is_too_old(*next_event_)) {
         const auto number = take_new();
         dead(number, too_old_text(item(number)));
     }

@@ -40,7 +40,7 @@ void RouteQueue::try_again(std::uint64_t number, Remedy remedy) {
     if (trial.first == 0) {
         trial.since = context_.now;
         trial.begun = trial.first = it.offer;
-        if (detour_ && detour_->key && detour_->trouble != 0) trial.begun = detour_->trouble;
+        if (parked_key_ && parked_key_->key && parked_key_->trouble != 0) trial.begun = parked_key_->trouble;
         if (line != nullptr && line->trouble != 0) trial.begun = line->trouble;
     }
     evidence_->refused(whose(it));
@@ -84,7 +84,7 @@ bool RouteQueue::is_all_refused() {
         refused_in_a_row_ = 0;
     }
     ++refused_in_a_row_;
-    if (stands() || detour_ || next_event_ != nullptr) return false;
+    if (stands() || parked_key_ || next_event_ != nullptr) return false;
     return (in_flight_ == 0 && !has_candidate()) || refused_in_a_row_ >= unsettled_;
 }
 

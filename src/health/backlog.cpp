@@ -19,19 +19,20 @@ constexpr log::Limits limits{500, 1024 * 1024};
 
 struct Look {
     const router::TopicFilter* topics;
-    const log::DetourEvents* detour;  // whose they are, or nullptr: the route's
-    const log::DetourEvents* detours;
-    int detour_count;
+    const log::ParkedEvents* parked_key;  // whose they are, or nullptr: the route's
+    const log::ParkedEvents* parked_keys;
+    int parked_key_count;
     int64 seen;     // events that are visible and not settled, whoever takes them
     int64 last_id;  // of them
     Backlog found;
 };
 
 bool is_ours(const Look& look, const Event& event) {
-    if (look.detour != nullptr)
-        return log::takes(*look.detour, event.id, event.key) && !log::has(look.detour->settled, event.id);
-    return std::none_of(look.detours, look.detours + look.detour_count,
-                        [&](const log::DetourEvents& detour) { return log::takes(detour, event.id, event.key); });
+    if (look.parked_key != nullptr)
+        return log::takes(*look.parked_key, event.id, event.key) && !log::has(look.parked_key->settled, event.id);
+    return std::none_of(
+        look.parked_keys, look.parked_keys + look.parked_key_count,
+        [&](const log::ParkedEvents& parked_key) { return log::takes(parked_key, event.id, event.key); });
 }
 
 bool matches(void* context, const Event& event, uint64, const log::Position&) {
@@ -94,16 +95,16 @@ Backlog look_behind(const log::StoredCursor& route, const char* topics) {
     auto* filter = make_guest<router::TopicFilter>(CurrentMemoryContext, patterns);
 
     int32* numbers;
-    log::DetourEvents* events;
-    const int count = log::load_detours(route.route_id, false, CurrentMemoryContext, &numbers, &events);
+    log::ParkedEvents* events;
+    const int count = log::load_parked_keys(route.route_id, false, CurrentMemoryContext, &numbers, &events);
     Look look = {filter, nullptr, events, count, 0, 0, {}};
     look_from(route.cursor, &look);
     Backlog all = look.found;
     for (int i = 0; i < count; ++i) {
-        log::StoredCursor detour;
-        log::load_cursor(route.route_id, numbers[i], CurrentMemoryContext, &detour);
+        log::StoredCursor parked_key;
+        log::load_cursor(route.route_id, numbers[i], CurrentMemoryContext, &parked_key);
         Look beside = {filter, &events[i], events, count, 0, 0, {}};
-        look_from(detour.cursor, &beside);
+        look_from(parked_key.cursor, &beside);
         const Backlog& found = beside.found;
         if (found.oldest != 0 && (all.oldest == 0 || found.oldest < all.oldest)) all.oldest = found.oldest;
         all.events += found.events;

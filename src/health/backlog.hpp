@@ -14,7 +14,7 @@ struct Backlog {
     bool estimated = false;
 };
 
-// Of a route and its detours; between SPI_connect and SPI_finish, with an active snapshot.
+// Of a route and its parked keys; between SPI_connect and SPI_finish, with an active snapshot.
 Backlog look_behind(const log::StoredCursor& route, const char* topics);
 
 }  // namespace eventbus::health

@@ -69,11 +69,10 @@ Finding look_at_log() {
     if (percent < warning_percent) return {"ok", detail, nullptr};
     bool skip = settings::on_log_full == settings::on_log_full_skip;
     return {percent < error_percent ? "warning" : "error", psprintf("%s%s", detail, what_holds_it()),
-            skip
-                ? "When it is full, the route that lags furthest leaves its oldest events out. Mend what holds the "
-                  "route, end the transaction, or raise eventbus.max_log_size."
-                : "When it is full, publishing fails. Mend what holds the route or drop_route it, end the transaction, "
-                  "or raise eventbus.max_log_size."};
+            skip ? "When it is full, the route that lags furthest leaves its oldest events out. Fix what holds the "
+                   "route, end the transaction, or raise eventbus.max_log_size."
+                 : "When it is full, publishing fails. Fix what holds the route or drop_route it, end the transaction, "
+                   "or raise eventbus.max_log_size."};
 }
 
 }  // namespace eventbus::health

@@ -28,7 +28,7 @@ const char* locked_table(std::initializer_list<const char*> tables) {
     for (const char* name : tables) {
         const Oid table = get_relname_relid(name, schema);
         if (!OidIsValid(table) || is_free(table)) continue;
-        // Who waits for it to himself stands before us, too; his is not the one to be ended first.
+        // Who waits for it exclusively stands before us, too; theirs is not the one to be ended first.
         run_query(
             "SELECT coalesce('process ' || pid, 'a prepared transaction') FROM pg_locks WHERE relation = $1 "
             "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "

@@ -1,6 +1,6 @@
 // What it is: asking for our tables without waiting for long, so that those who want to know why nothing moves are told.
 // Who calls it: the functions behind eventbus.status and eventbus.health(), before they read.
-// Never: waits for more than a second; lets go of a lock that it has got.
+// Never: waits for more than a second; releases a lock that it has got.
 #pragma once
 
 #include <initializer_list>

@@ -1,6 +1,6 @@
 #include "health/unrouted_health.hpp"
 
-#include "catalog/taken.hpp"
+#include "catalog/routed_topics.hpp"
 #include "health/table_locks.hpp"
 #include "postgres/attempt.hpp"
 #include "postgres/encoding.hpp"

@@ -312,7 +312,7 @@ void check_routes(Checks& checks, bool starting) {
         };
         bool is_refused = bool_at(i, 7);
         if (RecoveryInProgress())
-            checks.put(name, "ok", "it is the primary that delivers; here it goes on after promotion", nullptr);
+            checks.put(name, "ok", "it is the primary that delivers; here it resumes after promotion", nullptr);
         else if (strcmp(state, "active") == 0 && is_refused)
             checks.put(name, "warning",
                        bool_at(i, 8)
@@ -321,7 +321,7 @@ void check_routes(Checks& checks, bool starting) {
                            : psprintf("delivers to broker %s, but the oldest undelivered event is %s; the last error "
                                       "was: %s",
                                       broker, lag, error),
-                       "Mend what the broker complains of, such as its memory, its disk or the limits of a queue; what "
+                       "Fix what the broker complains of, such as its memory, its disk or the limits of a queue; what "
                        "is refused is tried again by itself, at most 30 s apart.");
         else if (strcmp(state, "active") == 0)
             checks.put(name, "ok", psprintf("delivers to broker %s; %s", broker, waits("the oldest undelivered event")),
@@ -331,12 +331,12 @@ void check_routes(Checks& checks, bool starting) {
                        text_at(i, 4) == nullptr ? psprintf("paused; %s", waits("the oldest event that waits"))
                                                 : psprintf("paused; %s; the last error was: %s",
                                                            waits("the oldest event that waits"), error),
-                       "eventbus.resume_route goes on with it.");
+                       "eventbus.resume_route resumes it.");
         else if (strcmp(state, "held") == 0)
             checks.put(
                 name, "error", psprintf("held by broker %s: %s", broker, error),
                 psprintf(
-                    "Mend what the broker complains of, there or with eventbus.alter_broker or alter_route; SELECT * "
+                    "Fix what the broker complains of, there or with eventbus.alter_broker or alter_route; SELECT * "
                     "FROM eventbus.test_route(%s) looks what is there. It is tried again by itself, and at once "
                     "after eventbus.resume_route.",
                     quote_literal_cstr(text_at(i, 1))));
@@ -354,10 +354,10 @@ void check_routes(Checks& checks, bool starting) {
             checks.put(name, "warning",
                        text_at(i, 4) == nullptr ? "not ready: its replication slot is being made"
                                                 : psprintf("not ready: %s", error),
-                       "It begins by itself; what commits until then is not its.");
+                       "It begins by itself; what commits until then is not delivered by it.");
         else if (strcmp(state, "failing") == 0)
-            checks.put(name, "error", psprintf("what it takes from the WAL stands still: %s", error),
-                       "Mend what it complains of; where that is a table, it can be left out by the route option "
+            checks.put(name, "error", psprintf("what it takes from the WAL is stalled: %s", error),
+                       "Fix what it complains of; where that is a table, it can be left out by the route option "
                        "tables. It is "
                        "tried again by itself, at most 30 s apart; the server log has more.");
         else if (strcmp(state, "lost") == 0)
@@ -406,7 +406,7 @@ void check_storage(Checks& checks) {
     if (dead > 0)
         checks.put("dead letters", "warning", told,
                    psprintf("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.%s",
-                            bool_at(0, 3) ? " What is incomplete is not sent again: publish it anew, then "
+                            bool_at(0, 3) ? " What is incomplete is not sent again: publish it again, then "
                                             "eventbus.discard."
                                           : ""));
     else if (put_back > 0)

@@ -36,7 +36,7 @@ Finding look_at_slot(const Slot& of) {
     const auto& [broker, slot, wal_status, held_back, limit, lost_routes, left, nearly, half] = of;
     if (slot == nullptr && lost_routes)
         return {"error", "its replication slot is gone, and its routes are lost",
-                "Its routes show what was lost; eventbus.restart_route begins anew, with a new slot."};
+                "Its routes show what was lost; eventbus.restart_route begins again, with a new slot."};
     if (slot != nullptr) {
         const wal::SlotState state = wal::look_up_slot(slot);
         if (state.alien != nullptr) return {"error", state.alien, wal::hint_to_drop(slot)};
@@ -46,7 +46,7 @@ Finding look_at_slot(const Slot& of) {
             "error",
             psprintf("replication slot %s was invalidated: WAL that it needed is gone (max_slot_wal_keep_size is %s)",
                      slot, limit),
-            "Its routes show what was lost; eventbus.restart_route begins anew."};
+            "Its routes show what was lost; eventbus.restart_route begins again."};
     if (slot == nullptr || wal_status == nullptr || held_back == nullptr)  // or it is being made
         return {"warning", "it has no replication slot yet", "It is made by the broker's sender: see its routes."};
     if (strcmp(wal_status, "unreserved") == 0 || nearly)
@@ -54,19 +54,19 @@ Finding look_at_slot(const Slot& of) {
                 psprintf("replication slot %s is about to be invalidated; it holds back %s%s%s%s", slot, held_back,
                          left != nullptr ? ", and " : "", left != nullptr ? left : "",
                          left != nullptr ? " more may be written" : ""),
-                psprintf("Mend or drop the route that stands still, end the transaction that has been open for long or "
+                psprintf("Fix or drop the route that is stalled, end the transaction that has been open for long or "
                          "writes much, or raise max_slot_wal_keep_size (%s) and reload.",
                          limit)};
     if (strcmp(wal_status, "extended") == 0)
         return {"warning",
                 psprintf("replication slot %s holds back %s of WAL, more than max_wal_size", slot, held_back),
-                "Mend or drop the route that stands still."};
+                "Fix or drop the route that is stalled."};
     if (half)
-        return {"warning",
-                psprintf("replication slot %s holds back %s of WAL; it is invalidated when %s more are written", slot,
-                         held_back, left),
-                psprintf("Mend or drop the route that stands still, or raise max_slot_wal_keep_size (%s) and reload.",
-                         limit)};
+        return {
+            "warning",
+            psprintf("replication slot %s holds back %s of WAL; it is invalidated when %s more are written", slot,
+                     held_back, left),
+            psprintf("Fix or drop the route that is stalled, or raise max_slot_wal_keep_size (%s) and reload.", limit)};
     return {"ok", psprintf("replication slot %s holds back %s of WAL", slot, held_back), nullptr};
 }
 
@@ -133,9 +133,8 @@ Finding try_to_look_at_tables(const char* options, const char* url, const char* 
     if (error == nullptr) return found;
     if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
         return {"warning", "not looked at: somebody has locked a table of its publications", "Ask again later."};
-    return {
-        "error", psprintf("cannot be looked at: %s", error_words(error)),
-        error->hint != nullptr ? error->hint : "Mend the route with eventbus.alter_route, or what the error names."};
+    return {"error", psprintf("cannot be looked at: %s", error_words(error)),
+            error->hint != nullptr ? error->hint : "Fix the route with eventbus.alter_route, or what the error names."};
 }
 
 }  // namespace

@@ -116,7 +116,7 @@ void check_allowed_to(Oid role, std::string_view topic) {
 }  // namespace
 
 void check_allowed(std::string_view topic) {
-    AcceptInvalidationMessages();  // a transaction that goes on for long takes no lock that would do it
+    AcceptInvalidationMessages();  // a transaction that stays open for long takes no lock that would do it
     if (!memory.current) forget_all();
     if (memory.nobody) return;
     Oid role;

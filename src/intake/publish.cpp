@@ -7,7 +7,7 @@
 #include "core/topic.hpp"
 #include "counters/shared.hpp"
 #include "intake/characters.hpp"
-#include "intake/room.hpp"
+#include "intake/log_limit.hpp"
 #include "intake/wake.hpp"
 #include "postgres/guest.hpp"
 #include "postgres/json_size.hpp"
@@ -88,7 +88,7 @@ static void find_place(log::NewEvent* event) {
     counters::Database* database = counters::my_database();
     event->place = database != nullptr ? &database->log : nullptr;
     warn_without_preload();
-    check_room(*event, database);
+    check_space(*event, database);
 }
 
 int64 append(log::NewEvent* event) {

@@ -2,9 +2,9 @@
 // Who calls it: applications, with pg_current_wal_insert_lsn() after COMMIT.
 // Never: tells an event that was delivered from one that became a dead letter.
 //
-// Cursors of routes from the WAL say what is settled, on the route's own row and on those of its detours. Where nothing
-// of the WAL is a route's they are not written, and nobody reads what others have written: so the senders are told how
-// far to read, and answer when all up to there is settled.
+// Cursors of routes from the WAL say what is settled, on the route's own row and on those of its parked keys. Where
+// nothing of the WAL is a route's they are not written, and nobody reads what others have written: so the senders are
+// told how far to read, and answer when all up to there is settled.
 #include "intake/wait.hpp"
 
 #include <algorithm>

@@ -71,7 +71,7 @@ void at_end(XactEvent event, void*) {
     switch (event) {
         case XACT_EVENT_PRE_COMMIT:
         case XACT_EVENT_PRE_PREPARE:
-            log::write_waiting();
+            log::write_pending();
             return;
         case XACT_EVENT_COMMIT:
         case XACT_EVENT_ABORT:
@@ -96,7 +96,7 @@ void at_end(XactEvent event, void*) {
     bool undone =
         event == XACT_EVENT_ABORT ? log::appended_in_this_transaction() : prepared.rolls_back && prepared.events;
     if (undone) counters::stir_waiters(MyDatabaseId);
-    log::forget_waiting();
+    log::forget_pending();
     log::forget_appended();
     prepared = {};
 
@@ -115,16 +115,16 @@ void at_end(XactEvent event, void*) {
 void at_subtransaction(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void*) {
     switch (event) {
         case SUBXACT_EVENT_START_SUB:
-            log::write_waiting_of_parent();
+            log::write_pending_of_parent();
             break;
         case SUBXACT_EVENT_PRE_COMMIT_SUB:
-            log::write_waiting();
+            log::write_pending();
             break;
         case SUBXACT_EVENT_COMMIT_SUB:
             suspended_by_parent(mine, parent);
             break;
         case SUBXACT_EVENT_ABORT_SUB:
-            log::forget_waiting();
+            log::forget_pending();
             resume_suspended(mine);
             break;
         default:
@@ -137,14 +137,14 @@ ExecutorFinish_hook_type previous_finish = nullptr;
 
 // A command may read the log, and change rows that others publish about.
 void at_start(QueryDesc* query, int flags) {
-    log::write_waiting();
+    log::write_pending();
     (previous_start != nullptr ? previous_start : standard_ExecutorStart)(query, flags);
 }
 
 // Triggers fire as a statement finishes.
 void at_finish(QueryDesc* query) {
     (previous_finish != nullptr ? previous_finish : standard_ExecutorFinish)(query);
-    log::write_waiting();
+    log::write_pending();
 }
 
 }  // namespace

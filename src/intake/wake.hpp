@@ -12,7 +12,7 @@ void register_wake();
 // The hooks at the ends of statements, in a library that is preloaded: events wait in memory only where it is.
 void install_statement_hooks();
 
-// At commit, workers of this database read brokers and routes anew, and the launcher looks at it.
+// At commit, workers of this database read brokers and routes again, and the launcher looks at it.
 void configuration_changed();
 // At commit, the launcher looks for new and dropped databases.
 void databases_changed();

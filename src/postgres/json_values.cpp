@@ -1,4 +1,4 @@
-// What it is: times, numbers and jsonb as JSON text: what most rows have, without PostgreSQL's detours.
+// What it is: times, numbers and jsonb as JSON text: what most rows have, without PostgreSQL's parked keys.
 // Who calls it: json.cpp.
 // Never: knows better than PostgreSQL: what is not plain is left to it.
 #include "postgres/json_values.hpp"

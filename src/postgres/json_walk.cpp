@@ -83,7 +83,7 @@ void append_part(StringInfo out, JsonType* whole, int which, Oid type, Datum val
     ereport(ERROR,
             (errcode(ERRCODE_DATATYPE_MISMATCH),
              errmsg("a value of type %s is marked as %s %s", name, what, format_type_be_qualified(own)),
-             errhint("What has made the value is at fault. Have it made anew by SQL, as in %s.",
+             errhint("What has made the value is at fault. Have it made again by SQL, as in %s.",
                      type_is_array(declared) ? psprintf("ARRAY[...]::%s", name) : psprintf("ROW(...)::%s", name))));
 }
 

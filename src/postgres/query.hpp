@@ -65,8 +65,8 @@ const char* extension_version();
 // A transaction of a worker's own, with an active snapshot; `activity` is what pg_stat_activity shows.
 void begin_transaction(const char* activity);
 // The same for work on the extension's tables. False, and no transaction, where the extension does not exist (any
-// more): one that was made anew is another one, whose brokers and routes may have the numbers of those that the process
-// knows. Its object is locked first, as DROP EXTENSION does: between the two there is no second order of locks.
+// more): one that was made again is another one, whose brokers and routes may have the numbers of those that the
+// process knows. Its object is locked first, as DROP EXTENSION does: between the two there is no second order of locks.
 bool begin_transaction_on_extension(const char* activity);
 std::uint32_t activities_shown();  // how often these two have changed what pg_stat_activity shows
 void commit_transaction();

@@ -60,7 +60,7 @@ Caller become_owner(FunctionCallInfo fcinfo) {
     if (hides_caller)  // 0.1's functions, or somebody's ALTER FUNCTION: whoever called would have the owner's rights
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                         errmsg("eventbus.%s cannot tell who calls it", get_func_name(function)),
-                        errdetail("It is SECURITY DEFINER."), errhint("ALTER EXTENSION pg_eventbus UPDATE mends it.")));
+                        errdetail("It is SECURITY DEFINER."), errhint("ALTER EXTENSION pg_eventbus UPDATE fixes it.")));
     return become(owner);
 }
 

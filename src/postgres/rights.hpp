@@ -18,7 +18,7 @@ Caller become(Oid owner, int more_security = 0);
 void be_again(const Caller& caller);
 
 // For functions that write, or look twice: errors (25000) in a parallel operation. They are PARALLEL UNSAFE, but
-// somebody may call them in a function of his that is marked PARALLEL SAFE.
+// somebody may call them in a function of theirs that is marked PARALLEL SAFE.
 void refuse_in_parallel(FunctionCallInfo fcinfo);
 
 // For a function that changes the configuration: errors (42501) where PostgreSQL runs code of somebody who has not

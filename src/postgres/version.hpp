@@ -8,8 +8,8 @@
 namespace eventbus {
 
 // The library may be newer than the extension: after a restart, and before ALTER EXTENSION. Or older, where the server
-// went on while its files were replaced. Then what reads its tables would not find what it looks for. These are called
-// between SPI_connect and SPI_finish.
+// continued while its files were replaced. Then what reads its tables would not find what it looks for. These are
+// called between SPI_connect and SPI_finish.
 bool is_our_version();
 const char* version_words();
 const char* version_hint();

@@ -19,7 +19,7 @@ struct ChannelHead {
     std::atomic<bool> closed;            // the sender wants no more
     std::atomic<std::uint64_t> confirm;  // the slot need not keep what commits before,
     std::atomic<std::uint64_t> written;  // once standbys have all WAL up to there
-    std::atomic<std::uint64_t> wanted;   // the decoder: the slot lets go of much once this is confirmed; 0: it need not
+    std::atomic<std::uint64_t> wanted;   // the decoder: the slot releases much once this is confirmed; 0: it need not
     Size description;                    // its length
 };
 
@@ -71,7 +71,7 @@ struct WordsHead {
 };
 struct FailedHead {
     MessageKind kind;
-    bool at_once;     // reading can go on at once, and will get further
+    bool at_once;     // reading can continue at once, and will get further
     bool reading;     // it failed in reading, not in opening
     XLogRecPtr read;  // how far it had come
     wal::Failures failures;

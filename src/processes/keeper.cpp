@@ -186,12 +186,12 @@ void tell_version(const Brokers& brokers) {
         ereport(WARNING,
                 (errmsg("pg_eventbus: events of database %s wait: its extension is version %s, the server's library %s",
                         brokers.database, brokers.version, EVENTBUS_VERSION),
-                 errdetail("Publishing goes on. No sender runs, and the log is not rotated, until the two agree."),
+                 errdetail("Publishing continues. No sender runs, and the log is not rotated, until the two agree."),
                  is_newer_than_library(brokers.version)
                      ? errhint("Install that version of pg_eventbus, where that is not done, and restart the server.")
                      : errhint("Run ALTER EXTENSION pg_eventbus UPDATE in that database.")));
     if (brokers.version == nullptr && told)
-        ereport(LOG, (errmsg("pg_eventbus: the extension of database %s is version %s now; delivery goes on",
+        ereport(LOG, (errmsg("pg_eventbus: the extension of database %s is version %s now; delivery resumes",
                              brokers.database, EVENTBUS_VERSION)));
     told = brokers.version != nullptr;
     database->other_version = told;
@@ -221,7 +221,7 @@ void tell_pauses(const Brokers& brokers) {
                  errhint("Set eventbus.delivery = on, for the server or with ALTER DATABASE, and reload.")));
     if (!off && told_off)
         ereport(LOG,
-                (errmsg("pg_eventbus: delivery of database %s goes on: eventbus.delivery is on", brokers.database)));
+                (errmsg("pg_eventbus: delivery of database %s resumes: eventbus.delivery is on", brokers.database)));
     told_off = off;
 }
 
@@ -235,7 +235,7 @@ char* starved_brokers(const Brokers& brokers) {
 }
 
 bool is_served(int32 broker_id) {
-    if (counters::pid_of_sender(MyDatabaseId, broker_id) != 0) return !counters::is_parked(MyDatabaseId, broker_id);
+    if (counters::pid_of_sender(MyDatabaseId, broker_id) != 0) return !counters::is_unusable(MyDatabaseId, broker_id);
     Sender* sender = sender_of(broker_id);
     return sender->handle != nullptr && state_of(sender->handle) != ChildState::gone;
 }

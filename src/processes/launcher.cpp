@@ -6,12 +6,12 @@
 //   server starts                   every database that takes connections is looked at once, two at a time, by a
 //                                   keeper that leaves at once where there is no extension
 //   CREATE EXTENSION commits        the database is marked (wake.cpp), a keeper starts; aborts: nothing
-//   DROP EXTENSION commits          the keeper is woken, stops its senders and leaves; aborts: it goes on
+//   DROP EXTENSION commits          the keeper is woken, stops its senders and leaves; aborts: it continues
 //   CREATE DATABASE … TEMPLATE x    x's workers leave for as long as the command runs (utility_hook.cpp), and come back
 //                                   whether it commits or aborts; the new database is looked at
 //   DROP DATABASE x, ALTER … RENAME the same; after a commit of the drop nothing comes back
 //   a keeper dies                   it is started again, also when it had not looked yet; with back-off where nobody
-//                                   has asked it to leave (SIGTERM); its senders go on meanwhile
+//                                   has asked it to leave (SIGTERM); its senders continue meanwhile
 #include "core/backoff.hpp"
 #include "counters/worker_slots.hpp"
 #include "postgres/home.hpp"
@@ -221,7 +221,7 @@ extern "C" PGDLLEXPORT void eventbus_launcher_main(Datum) {
     counters::shared()->launcher_pid = MyProcPid;
     before_shmem_exit(detach, 0);
     connect_to(InvalidOid);
-    // An earlier launcher's keepers may have died with it: look at every database anew.
+    // An earlier launcher's keepers may have died with it: look at every database again.
     for (counters::Database& database : counters::shared()->databases) database.look = true;
 
     MemoryContext round = AllocSetContextCreate(TopMemoryContext, "pg_eventbus launcher", ALLOCSET_DEFAULT_SIZES);

@@ -34,7 +34,7 @@ bool stop_requested();
 bool reload_if_requested();
 
 // Runs what may fail. nullptr: it went well. Otherwise whatever transaction was open is undone, and this is why; the
-// process goes on. The caller frees it.
+// process continues. The caller frees it.
 ErrorData* survive(void (*work)(void*), void* argument);
 // Within it, and to its end: who waits longer for a lock fails, by ERRCODE_LOCK_NOT_AVAILABLE.
 void wait_for_locks(int milliseconds);

@@ -21,19 +21,19 @@ bool matches(const router::TopicFilter* filter, std::string_view topic) {
 namespace {
 
 struct Count {
-    const router::TopicFilter* filter;  // nullptr: every event counts
-    const log::DetourEvents* detours;   // of the route
-    int detour_count;
-    const log::DetourEvents* detour;  // for which events are counted; nullptr: for the route
+    const router::TopicFilter* filter;     // nullptr: every event counts
+    const log::ParkedEvents* parked_keys;  // of the route
+    int parked_key_count;
+    const log::ParkedEvents* parked_key;  // for which events are counted; nullptr: for the route
     int64 events;
 };
 
 void count_one(void* context, const log::Unsettled& event) {
     auto* count = static_cast<Count*>(context);
-    const log::DetourEvents* on = nullptr;
-    for (int i = 0; i < count->detour_count; ++i)
-        if (log::takes(count->detours[i], event.id, event.key)) on = &count->detours[i];
-    if (on == count->detour && (on == nullptr || !log::has(on->settled, event.id)) &&
+    const log::ParkedEvents* on = nullptr;
+    for (int i = 0; i < count->parked_key_count; ++i)
+        if (log::takes(count->parked_keys[i], event.id, event.key)) on = &count->parked_keys[i];
+    if (on == count->parked_key && (on == nullptr || !log::has(on->settled, event.id)) &&
         (count->filter == nullptr || matches(count->filter, event.topic)))
         ++count->events;
 }
@@ -62,16 +62,16 @@ void skip_route(int32 route_id, const char* topics, int64 before) {
                                             : nullptr;
 
     int32* numbers;
-    log::DetourEvents* events;
-    int detours = log::load_detours(route_id, false, CurrentMemoryContext, &numbers, &events);
-    Count count{filter, events, detours, nullptr, 0};
+    log::ParkedEvents* events;
+    int parked_keys = log::load_parked_keys(route_id, false, CurrentMemoryContext, &numbers, &events);
+    Count count{filter, events, parked_keys, nullptr, 0};
     bool moved = skip_cursor(&stored, before, &count);
-    for (int i = 0; i < detours; ++i) {
-        log::StoredCursor detour;
-        log::load_cursor(route_id, numbers[i], CurrentMemoryContext, &detour);
-        count.detour = &events[i];
-        if (!skip_cursor(&detour, before, &count)) continue;
-        (void)log::save_cursor(&detour, &events[i]);
+    for (int i = 0; i < parked_keys; ++i) {
+        log::StoredCursor parked_key;
+        log::load_cursor(route_id, numbers[i], CurrentMemoryContext, &parked_key);
+        count.parked_key = &events[i];
+        if (!skip_cursor(&parked_key, before, &count)) continue;
+        (void)log::save_cursor(&parked_key, &events[i]);
         moved = true;
     }
     if (!moved) return;
@@ -81,7 +81,7 @@ void skip_route(int32 route_id, const char* topics, int64 before) {
 
 // A sender that is not there when this begins loads no cursor before it is over: what it wrote over ours would undo
 // cursor and count of what is gone from the log.
-void skip_unserved(int64 before, bool (*is_served)(int32 broker_id), counters::Room* room) {
+void skip_unserved(int64 before, bool (*is_served)(int32 broker_id), counters::LogSpace* room) {
     room->skipper = MyProcPid;
     if (!begin_transaction_on_extension("leaving out events")) {
         room->skipper = 0;

@@ -9,7 +9,7 @@
 namespace eventbus::processes {
 
 // Leaves out what routes of unserved brokers have not delivered of segments before the generation.
-void skip_unserved(int64 before, bool (*is_served)(int32 broker_id), counters::Room* room);
+void skip_unserved(int64 before, bool (*is_served)(int32 broker_id), counters::LogSpace* room);
 // The same for one route, between SPI_connect and SPI_finish; nobody else writes its cursors.
 void skip_route(int32 route_id, const char* topics, int64 before);
 // Whether the patterns match; true where there is no memory to find out.

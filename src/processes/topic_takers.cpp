@@ -3,7 +3,7 @@
 // Never: reads the routes' patterns again while they are the same.
 #include "processes/topic_takers.hpp"
 
-#include "catalog/taken.hpp"
+#include "catalog/routed_topics.hpp"
 
 extern "C" {
 #include "utils/memutils.h"

@@ -90,8 +90,8 @@ bool Upkeep::is_due(SteadyTime now) {
 }
 
 void Upkeep::ask_senders(std::int64_t skip_before) {
-    if (database_->room.skip_before == skip_before) return;
-    database_->room.skip_before = skip_before;
+    if (database_->log_space.skip_before == skip_before) return;
+    database_->log_space.skip_before = skip_before;
     asked_at_ = steady_now();
 }
 
@@ -107,7 +107,7 @@ void Upkeep::skip(const log::RotationResult& result) {
     ask_senders(result.held_before);
     if (result.held_before == 0) return;
     counters::wake_senders_of(database_->oid);
-    skip_unserved(result.held_before, is_served_, &database_->room);
+    skip_unserved(result.held_before, is_served_, &database_->log_space);
 }
 
 // Each route that leaves events out is told of once, until the log is half empty.
@@ -127,7 +127,7 @@ void Upkeep::tell_log(std::int64_t bytes, std::int64_t limit) {
                             route->name, settings::max_log_size > 0 ? "eventbus.max_log_size is" : "of a copy it takes",
                             limit / 1024 / 1024, events),
                      errdetail("What else it leaves out until the log is half empty is counted in eventbus.status."),
-                     errhint("Mend what holds the route, or raise eventbus.max_log_size.")));
+                     errhint("Fix what holds the route, or raise eventbus.max_log_size.")));
             if (before != nullptr) before->told = true;
         } else if (events > 0 && over) {
             ereport(LOG,
@@ -142,34 +142,34 @@ void Upkeep::tell_log(std::int64_t bytes, std::int64_t limit) {
     skipped_ = NIL;
 }
 
-// Cursors are written ten times a second: what is delivered already is let go only after that. Senders that have to
+// Cursors are written ten times a second: what is delivered already is released only after that. Senders that have to
 // leave something out wait for routes that are about to pass, and look through it first. Meanwhile publishers wait.
 void Upkeep::tell_publishers(SteadyTime now) {
     constexpr int settle_ms = 500;
     constexpr int skip_ms = 5000;
-    counters::Room& room = database_->room;
-    const int patience_ms = room.skip_before != 0 ? skip_ms : settle_ms;
-    room.none = full_since_ != 0 && now - std::max(full_since_, asked_at_) >= INT64CONST(1000) * patience_ms;
-    ConditionVariableBroadcast(&room.looked);
+    counters::LogSpace& space = database_->log_space;
+    const int patience_ms = space.skip_before != 0 ? skip_ms : settle_ms;
+    space.none = full_since_ != 0 && now - std::max(full_since_, asked_at_) >= INT64CONST(1000) * patience_ms;
+    ConditionVariableBroadcast(&space.looked);
 }
 
 SteadyTime Upkeep::run_if_due() {
     SteadyTime now = steady_now();
-    std::int64_t wanted = database_->room.wanted.exchange(0);
+    std::int64_t wanted = database_->log_space.wanted.exchange(0);
     if (!is_due(now) && wanted == 0) return due_;
 
     int period_ms = settings::rotation_period * 1000;
     bool force = current_since_ != 0 && ms_have_passed(current_since_, now, period_ms);
     log::RotationResult result =
-        log::rotate(force, wanted, database_->room.skip_before, limit(), &database_->log, read_takers);
+        log::rotate(force, wanted, database_->log_space.skip_before, limit(), &database_->log, read_takers);
     const std::int64_t limit = this->limit();
     if (result.full && full_since_ == 0)
         full_since_ = now;
     else if (limit == 0 || (!result.full && result.bytes < limit - limit / 20))
         full_since_ = 0;
     near_full_ = limit > 0 && result.bytes > limit / 2;
-    if (!database_->room.tight.exchange(near_full_) && near_full_) counters::wake_senders_of(database_->oid);
-    database_->room.look_at = result.bytes + limit / 8;
+    if (!database_->log_space.tight.exchange(near_full_) && near_full_) counters::wake_senders_of(database_->oid);
+    database_->log_space.look_at = result.bytes + limit / 8;
     skip(result);
     tell_publishers(now);
     tell_log(result.bytes, limit);

@@ -14,7 +14,7 @@ extern "C" {
 namespace eventbus::processes {
 
 // When to rotate: a second after something was published or the cursors moved, at the latest every second while that
-// goes on; then less and less often while nothing moves, as when a route is paused or its broker is down. A log that
+// continues; then less and less often while nothing moves, as when a route is paused or its broker is down. A log that
 // has little room left is looked at ten times as often, and never less than once a second.
 class Upkeep {
  public:

@@ -157,7 +157,7 @@ void before(Node* statement) {
 
 void hook(PlannedStmt* statement, const char* query, bool read_only_tree, ProcessUtilityContext context,
           ParamListInfo params, QueryEnvironment* environment, DestReceiver* destination, QueryCompletion* completion) {
-    log::write_waiting();
+    log::write_pending();
     // The database commands want a transaction to look things up in; outside of one there is nothing to prepare.
     if (counters::shared() != nullptr && IsTransactionState()) before(statement->utilityStmt);
     capture::RunningCommand outer = capture::running_command;
@@ -171,7 +171,7 @@ void hook(PlannedStmt* statement, const char* query, bool read_only_tree, Proces
     { capture::running_command = outer; }
     PG_END_TRY();
     if (was_absent && IsTransactionState()) after(statement->utilityStmt);
-    log::write_waiting();  // COPY fires triggers, too
+    log::write_pending();  // COPY fires triggers, too
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 // What it is: the decoder of a broker's routes from the WAL: reads the slot, and tells the sender what it found.
 // Who calls it: the sender starts one for each time that it reads, with routes and places as they are then.
-// Never: reads or writes a table but as decoding does; goes on after an error: what it had looked up may be wrong then.
+// Never: reads or writes a table but as decoding does; resumes after an error: what it had looked up may be wrong then.
 //
 // One process does nothing else but decode, as PostgreSQL's own senders do: what decoding looks up is the catalog of
 // another time, in caches that a process has only once. And a lock, a file or a type's output function that decoding
-// waits for holds up no route from the log.
+// waits for blocks no route from the log.
 #include <malloc.h>
 
 #include <algorithm>
@@ -104,7 +104,7 @@ const char* what_is_waited_for() {
     return words[0] != '\0' ? words : "making the replication slot";
 }
 
-// The sender has gone on without us, or somebody wants the process to end.
+// The sender has continued without us, or somebody wants the process to end.
 void leave_if_told() {
     if (decoder.head->closed || stop_requested()) proc_exit(0);
 }
@@ -137,7 +137,7 @@ void confirm() {
     wal::confirm(decoder.source, wanted);
 }
 
-// The sender has no room for more. It may have others' places to let go of.
+// The sender has no room for more. It may have others' places to release.
 void wait_for_room() {
     constexpr long look_ms = 1000;
     leave_if_told();
@@ -283,7 +283,7 @@ bool may_be_told(long* look_again) {
     if (!compat::standbys_have(wal::read_by_now(decoder.source))) {
         if (decoder.standbys.is_news())
             tell_words(false, "standbys that synchronized_standby_slots names have not received all changes yet",
-                       "Mend the standbys, or take them out of synchronized_standby_slots and reload.");
+                       "Fix the standbys, or take them out of synchronized_standby_slots and reload.");
         *look_again = decoder.standbys.look_again();
         return false;
     }
@@ -294,7 +294,7 @@ bool may_be_told(long* look_again) {
                        psprintf("transaction %u has committed and cannot be seen by others yet: it waits for a "
                                 "synchronous standby, and what was committed after it waits with it",
                                 wal::first_unseen(decoder.source)),
-                       "Mend the standbys that synchronous_standby_names names, or take them out and reload.");
+                       "Fix the standbys that synchronous_standby_names names, or take them out and reload.");
         *look_again = decoder.unseen.look_again();
         return false;
     }
@@ -366,7 +366,7 @@ void tell_failure(const ErrorData* error) {
         head.at_once = wal::note_failure(decoder.source, error);
         if (const char* table = wal::failed_table(decoder.source)) {
             words = psprintf("a change of table %s cannot be decoded: %s", table, words);
-            hint = psprintf("Mend it, or leave it out by the route option \"tables\": \"-%s\".", table);
+            hint = psprintf("Fix it, or leave it out by the route option \"tables\": \"-%s\".", table);
         }
     }
     head.failures = decoder.task.failures;

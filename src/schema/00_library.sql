@@ -1,5 +1,5 @@
 
--- A server goes on with the library that it has loaded when the files are replaced. The update from 0.1 reads this file as well.
+-- A server continues with the library that it has loaded when the files are replaced. The update from 0.1 reads this file as well.
 DO $$
 BEGIN
     CREATE FUNCTION eventbus.check_library() RETURNS void LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_check_library';

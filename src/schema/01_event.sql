@@ -2,7 +2,7 @@
 -- What the log holds, for the eye. The update from 0.1 reads this file as well.
 
 -- What captures store is shorter than what they publish: control characters stand for what the envelopes have in common
--- (src/source/log/phrases.cpp), and headers that follow from other columns are not there.
+-- (src/source/log/payload_tokens.cpp), and headers that follow from other columns are not there.
 CREATE OR REPLACE FUNCTION eventbus.captured_payload(stored text, topic text, xid xid8, published_at timestamptz) RETURNS text
     LANGUAGE C STABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'eventbus_captured_payload';

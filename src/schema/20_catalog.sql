@@ -29,7 +29,7 @@ COMMENT ON TABLE eventbus.route_config IS 'routes as the senders read them; read
 
 CREATE FUNCTION eventbus.configuration_changed() RETURNS trigger
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_configuration_changed';
-COMMENT ON FUNCTION eventbus.configuration_changed() IS 'trigger function: at commit, makes the workers look at brokers and routes anew, those of a restored dump as well; for each row that is deleted: an error (23503) for a broker that routes use, and a route''s dead letters go with it';
+COMMENT ON FUNCTION eventbus.configuration_changed() IS 'trigger function: at commit, makes the workers look at brokers and routes again, those of a restored dump as well; for each row that is deleted: an error (23503) for a broker that routes use, and a route''s dead letters go with it';
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON eventbus.broker_config
     FOR EACH STATEMENT EXECUTE FUNCTION eventbus.configuration_changed();
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON eventbus.route_config
@@ -46,7 +46,7 @@ CREATE TRIGGER gone AFTER DELETE ON eventbus.route_config
 COMMENT ON SEQUENCE eventbus.broker_config_id_seq IS 'ids of brokers';
 COMMENT ON SEQUENCE eventbus.route_config_id_seq IS 'ids of routes';
 
-SELECT pg_catalog.pg_extension_config_dump('eventbus.event_id', '');  -- ids go on rising in a restored database
+SELECT pg_catalog.pg_extension_config_dump('eventbus.event_id', '');  -- ids keep rising in a restored database
 SELECT pg_catalog.pg_extension_config_dump('eventbus.broker_config', '');
 SELECT pg_catalog.pg_extension_config_dump('eventbus.route_config', '');
 SELECT pg_catalog.pg_extension_config_dump('eventbus.broker_config_id_seq', '');
@@ -89,7 +89,7 @@ COMMENT ON TABLE eventbus.cursor IS 'how far each route, and each detour of it, 
 COMMENT ON COLUMN eventbus.cursor.wal_slot IS 'of a route from the WAL: the replication slot in which it stands; NULL: it has not begun';
 COMMENT ON COLUMN eventbus.cursor.wal_lsn IS 'of a route from the WAL: what commits before it is settled';
 COMMENT ON COLUMN eventbus.cursor.wal_number IS 'of a route from the WAL: so many changes of what commits at wal_lsn are settled as well';
-COMMENT ON COLUMN eventbus.cursor.wal_lost IS 'of a route from the WAL: its slot is gone, and changes after wal_lsn with it; eventbus.restart_route begins anew';
+COMMENT ON COLUMN eventbus.cursor.wal_lost IS 'of a route from the WAL: its slot is gone, and changes after wal_lsn with it; eventbus.restart_route begins again';
 COMMENT ON COLUMN eventbus.cursor.wal_system IS 'of a route from the WAL: system identifier of the server that wrote wal_lsn, whose slot never stands behind it; NULL, or another server (before pg_upgrade): it may';
 COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_0 to log_3, in which start and end are places; where a segment has another one (VACUUM FULL, TRUNCATE), or with NULL, what the batch has in it begins again';
 COMMENT ON COLUMN eventbus.cursor.detour IS '0: the route itself; otherwise a key, or events without one, that the broker refuses for long, and that the route passes over';

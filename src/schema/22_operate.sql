@@ -49,13 +49,13 @@ COMMENT ON FUNCTION eventbus.pause_route(text) IS 'stops delivery on a route; it
 CREATE OR REPLACE FUNCTION eventbus.resume_route(name text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_resume_route';
-COMMENT ON FUNCTION eventbus.resume_route(text) IS 'goes on with a paused route where it stopped; tries a held route at once, and the WAL of one that is failing';
+COMMENT ON FUNCTION eventbus.resume_route(text) IS 'resumes a paused route where it stopped; tries a held route at once, and the WAL of one that is failing';
 
 CREATE OR REPLACE FUNCTION eventbus.restart_route(name text) RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_restart_route';
 COMMENT ON FUNCTION eventbus.restart_route(text) IS
-    'lets a route from the WAL whose replication slot was lost (state lost) begin anew, with what commits from now on; what was committed between its cursor and now is not delivered. An error for other routes';
+    'lets a route from the WAL whose replication slot was lost (state lost) begin again, with what commits from now on; what was committed between its cursor and now is not delivered. An error for other routes';
 
 CREATE OR REPLACE FUNCTION eventbus.redeliver(route text DEFAULT NULL, event_id bigint DEFAULT 0) RETURNS bigint
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -106,4 +106,4 @@ CREATE OR REPLACE FUNCTION eventbus.adopt(start text DEFAULT 'cursor') RETURNS v
     LANGUAGE C VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'eventbus_adopt';
 COMMENT ON FUNCTION eventbus.adopt(text) IS
-    'delivers from this database to brokers that have come here by a dump or with a copy of it, to which nothing is delivered until then. start: cursor (default), routes go on where they stood when the copy was made: what waited then is delivered from here as well; or now, what waits is left out. Routes from the WAL whose slot did not come along begin anew with what commits from now on. NOTICEs say what becomes of which route. Errors: 22023 another start; 42501 routes from the WAL without REPLICATION';
+    'delivers from this database to brokers that have come here by a dump or with a copy of it, to which nothing is delivered until then. start: cursor (default), routes resume where they stood when the copy was made: what waited then is delivered from here as well; or now, what waits is left out. Routes from the WAL whose slot did not come along begin again with what commits from now on. NOTICEs say what becomes of which route. Errors: 22023 another start; 42501 routes from the WAL without REPLICATION';

@@ -1,5 +1,5 @@
 
--- What is going on. The update from 0.1 reads this file as well.
+-- What is continuing. The update from 0.1 reads this file as well.
 CREATE OR REPLACE FUNCTION eventbus.delivery_status(
         OUT route_id integer, OUT state text, OUT delivered bigint, OUT dead bigint, OUT retries bigint, OUT skipped bigint, OUT in_flight integer,
         OUT lag interval, OUT last_delivered_at timestamptz, OUT last_error text, OUT last_error_at timestamptz, OUT sender_pid integer,
@@ -21,7 +21,7 @@ CREATE OR REPLACE VIEW eventbus.status AS
 COMMENT ON VIEW eventbus.status IS 'a row a route: how delivery goes';
 COMMENT ON COLUMN eventbus.status.route IS 'the route''s name';
 COMMENT ON COLUMN eventbus.status.broker IS 'the broker''s name';
-COMMENT ON COLUMN eventbus.status.state IS 'active | connecting | retrying (the broker is down, or a proxy answers in its place; we try again) | blocked (the broker asked us to wait) | held (refused until settings are mended, tried again slowly) | paused | starting (from the WAL: the slot is being made, last_error says whom it waits for) | failing (from the WAL: it cannot be read, or standbys that must have it first lag; we try again) | lost (from the WAL: the slot is gone, see restart_route) | stopped (no sender runs)';
+COMMENT ON COLUMN eventbus.status.state IS 'active | connecting | retrying (the broker is down, or a proxy answers in its place; we try again) | blocked (the broker asked us to wait) | held (refused until settings are fixed, tried again slowly) | paused | starting (from the WAL: the slot is being made, last_error says whom it waits for) | failing (from the WAL: it cannot be read, or standbys that must have it first lag; we try again) | lost (from the WAL: the slot is gone, see restart_route) | stopped (no sender runs)';
 COMMENT ON COLUMN eventbus.status.delivered IS 'events that the broker has acknowledged, since the route was created; never set back, repetitions count';
 COMMENT ON COLUMN eventbus.status.dead IS 'how often events became dead letters, since the route was created; not lowered by redeliver or discard: dead_letters has what is there now';
 COMMENT ON COLUMN eventbus.status.retries IS 'how often an event was offered again, since the route was created; never set back';
@@ -52,4 +52,4 @@ COMMENT ON FUNCTION eventbus.health() IS 'a row a check: level is ok, warning or
 -- Tells the launcher, at commit, that there is something to serve here.
 CREATE OR REPLACE FUNCTION eventbus.wake_workers() RETURNS void
     LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'eventbus_wake_workers';
-COMMENT ON FUNCTION eventbus.wake_workers() IS 'at commit, makes the workers look at the configuration anew; every function that changes it calls it by itself';
+COMMENT ON FUNCTION eventbus.wake_workers() IS 'at commit, makes the workers look at the configuration again; every function that changes it calls it by itself';

@@ -99,7 +99,7 @@ void add(SenderRoute* route) {
     MemoryContextSwitchTo(before);
 }
 
-// Nothing of a route that is as it was begins anew: what concerns others leaves its waits as they are.
+// Nothing of a route that is as it was begins again: what concerns others leaves its waits as they are.
 void change(SenderRoute* route, const catalog::Route& from) {
     if (route->version == from.version) {
         route->source->apply(route, false);
@@ -126,7 +126,7 @@ void change(SenderRoute* route, const catalog::Route& from) {
 }
 
 // What cannot be read of a row that nobody has checked (it was written by hand, or by another version).
-char parked_words[512];
+char unusable_words[512];
 
 bool is_valid(const catalog::Route& from) {
     std::string_view name = to_utf8_or_marks(from.name);
@@ -142,18 +142,18 @@ bool is_valid(const catalog::Route& from) {
     if (error.kind == GuestError::Kind::none) return true;
     char words[sizeof error.message];
     show_text(words, sizeof words, error.message);
-    copy_text(parked_words, sizeof parked_words,
+    copy_text(unusable_words, sizeof unusable_words,
               psprintf("the route's row in eventbus.route_config cannot be used: %s", words));
     // Told once a process and change of the configuration.
     ereport(WARNING,
             (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" is left out: %s", from.name, sender.broker_name, words),
-             errdetail("Its events wait; other routes go on."),
+             errdetail("Its events wait; other routes continue."),
              errhint("Correct it with eventbus.alter_route, or eventbus.drop_route it.")));
     return false;
 }
 
 void park(const catalog::Route& from) {
-    show_parked(from.id, parked_words);
+    show_unusable(from.id, unusable_words);
     if (Source* source = find_source(from.source)) source->keep_for_unusable(from.id, from.topics);
 }
 
@@ -189,7 +189,7 @@ void remove(SenderRoute* route) {
     proc_exit(0);
 }
 
-// An operator has mended something that the broker's row does not tell.
+// An operator has fixed something that the broker's row does not tell.
 void release_all() {
     ListCell* cell;
     foreach (cell, sender.routes) {
@@ -200,7 +200,7 @@ void release_all() {
 }
 
 // The broker as it is now; a sender serves one broker with one URL all its life.
-void follow_broker() {
+void apply_broker() {
     catalog::Broker broker;
     if (log::relations_if_any() == nullptr) leave_nothing_to_serve();
     SPI_connect();
@@ -232,9 +232,9 @@ void follow_broker() {
 
 }  // namespace
 
-void follow_broker_first() {
+void read_broker_first() {
     if (!begin_transaction_on_extension("reading the broker")) proc_exit(0);
-    follow_broker();
+    apply_broker();
     SPI_finish();
     commit_transaction();
 }
@@ -243,10 +243,10 @@ bool knows_configuration() {
     return sender.place->configuration == sender.configuration;
 }
 
-void follow_configuration() {
+void apply_configuration() {
     sender.configuration = sender.place->configuration;  // before reading: what changes meanwhile is read again
     if (!begin_transaction_on_extension("reading routes")) proc_exit(0);
-    follow_broker();
+    apply_broker();
 
     catalog::Route* routes;
     int count = catalog::read_routes(sender.broker_id, &routes, CurTransactionContext);

@@ -46,15 +46,15 @@ void tell(const delivery::DeadLetter& letter) {
         show_text(words, sizeof words, letter.error);
         EventIdText id;
         to_text(letter.event->id, id);
-        ereport(
-            WARNING,
-            (errmsg("pg_eventbus: route \"%s\" to broker \"%s\": event %s is a dead letter: %s", route->name,
-                    sender.broker_name, id.data(), words),
-             errdetail("The route goes on with later events. Further dead letters of it are not logged for a minute."),
-             letter.event->error.empty()
-                 ? errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")
-                 : errhint("It is incomplete, and not sent again. See eventbus.dead_letter; publish it anew, then "
-                           "eventbus.discard.")));
+        ereport(WARNING,
+                (errmsg("pg_eventbus: route \"%s\" to broker \"%s\": event %s is a dead letter: %s", route->name,
+                        sender.broker_name, id.data(), words),
+                 errdetail(
+                     "The route continues with later events. Further dead letters of it are not logged for a minute."),
+                 letter.event->error.empty()
+                     ? errhint("See eventbus.dead_letter; then eventbus.redeliver or eventbus.discard.")
+                     : errhint("It is incomplete, and not sent again. See eventbus.dead_letter; publish it again, then "
+                               "eventbus.discard.")));
     }
 }
 
@@ -81,9 +81,9 @@ void wait(const ErrorData* error) {
     char before[sizeof waiting.words];
     strlcpy(before, waiting.words, sizeof before);
     const bool locked = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
-    copy_text(
-        waiting.words, sizeof waiting.words,
-        locked ? "the table, or the route by drop_route in a transaction that goes on, is locked" : error_words(error));
+    copy_text(waiting.words, sizeof waiting.words,
+              locked ? "the table, or the route by drop_route in a transaction that stays open, is locked"
+                     : error_words(error));
     if (error->sqlerrcode != ERRCODE_OUT_OF_MEMORY)
         waiting.out_of_memory_since = 0;
     else if (waiting.out_of_memory_since == 0)
@@ -99,7 +99,7 @@ void wait(const ErrorData* error) {
                              sender.broker_name, id.data(), sender.report->dead.size() - 1, waiting.words),
                       errdetail("What the broker was sent stays unsettled until they are stored; it is tried again, at "
                                 "most 30 s apart."),
-                      errhint("Mend what the message complains of.")));
+                      errhint("Fix what the message complains of.")));
 }
 
 }  // namespace

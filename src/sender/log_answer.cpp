@@ -5,7 +5,7 @@
 
 #include "postgres/guest.hpp"
 #include "sender/log_source.hpp"
-#include "source/log/together.hpp"
+#include "source/log/merged_cursors.hpp"
 
 namespace eventbus::sender {
 
@@ -26,26 +26,26 @@ bool has(const std::vector<EventId>& rising, const EventId& id) {
     return std::binary_search(rising.begin(), rising.end(), id);
 }
 
-// The detour that the event is on, or nullptr.
-const SenderDetour* detour_of(const SenderRoute* route, const counters::Wanted& wanted) {
+// The parked key that the event is on, or nullptr.
+const LogParkedKey* parked_key_of(const SenderRoute* route, const counters::Wanted& wanted) {
     ListCell* cell;
-    foreach (cell, log_of(route)->detours) {
-        auto* detour = static_cast<const SenderDetour*>(lfirst(cell));
-        if (detour->ended) continue;
-        if (detour->takes->key ? wanted.place.key_mark == log::mark_of(*detour->takes->key)
-                               : has(detour->takes->events, wanted.id))
-            return detour;
+    foreach (cell, log_of(route)->parked_keys) {
+        auto* parked_key = static_cast<const LogParkedKey*>(lfirst(cell));
+        if (parked_key->ended) continue;
+        if (parked_key->takes->key ? wanted.place.key_mark == log::mark_of(*parked_key->takes->key)
+                                   : has(parked_key->takes->events, wanted.id))
+            return parked_key;
     }
     return nullptr;
 }
 
-bool is_settled(const counters::Wanted& wanted, const SenderRoute* route, const SenderDetour* detour) {
-    if (detour != nullptr && has(detour->takes->settled, wanted.id)) return true;
-    const log::Cursor* from = detour != nullptr ? detour->from : log_of(route)->from;
+bool is_settled(const counters::Wanted& wanted, const SenderRoute* route, const LogParkedKey* parked_key) {
+    if (parked_key != nullptr && has(parked_key->takes->settled, wanted.id)) return true;
+    const log::Cursor* from = parked_key != nullptr ? parked_key->from : log_of(route)->from;
     if (from != nullptr && log::settles(*from, wanted.place.xid, wanted.place.at, wanted.id, wanted.place.file))
         return true;
-    const LogStream* stream = detour != nullptr ? detour->stream : log_of(route)->stream;
-    delivery::DetourId number = detour != nullptr ? detour->number : 0;
+    const LogStream* stream = parked_key != nullptr ? parked_key->stream : log_of(route)->stream;
+    delivery::ParkedKeyId number = parked_key != nullptr ? parked_key->number : 0;
     delivery::Position position;
     if (find_lent(stream, wanted.id, &position))
         return call_guest(
@@ -57,10 +57,10 @@ bool is_settled(const counters::Wanted& wanted, const SenderRoute* route, const 
 
 // What stands before a cursor's first generation is through, but how, nobody knows any more.
 counters::Answer answer_for_log(const SenderRoute* route, const counters::Wanted& wanted) {
-    const SenderDetour* detour = detour_of(route, wanted);
-    int64 first_generation = detour != nullptr ? detour->first_generation : log_of(route)->first_generation;
+    const LogParkedKey* parked_key = parked_key_of(route, wanted);
+    int64 first_generation = parked_key != nullptr ? parked_key->first_generation : log_of(route)->first_generation;
     if (wanted.place.at.generation < first_generation) return counters::Answer::left_out;
-    return is_settled(wanted, route, detour) ? counters::Answer::settled : counters::Answer::none;
+    return is_settled(wanted, route, parked_key) ? counters::Answer::settled : counters::Answer::none;
 }
 
 }  // namespace eventbus::sender

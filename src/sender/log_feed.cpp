@@ -15,18 +15,18 @@ namespace {
 constexpr Size chunk_bytes = 2 * 1024 * 1024;  // said in eventbus.batch_events' description
 // All streams together. Beyond it only those that hold nothing are lent something, and little.
 constexpr Size most_lent = 32 * 1024 * 1024;
-constexpr Size kept_for_moving = most_lent / 2;  // the rest is not for those that stand still
+constexpr Size kept_for_moving = most_lent / 2;  // the rest is not for those that are stalled
 constexpr log::Limits little = {50, 64 * 1024};
 // Of a chunk's events for all routes of the stream: what many take is read in smaller parts.
 constexpr Size most_tickets = 8 * 1024 * 1024 / delivery::bytes_a_ticket;
 
 bool wants_to_read(const LogStream* stream, std::uint64_t commits) {
-    if (stream->detour != nullptr || stream->skip_to != 0) return false;
+    if (stream->parked_key != nullptr || stream->skip_to != 0) return false;
     if (!log::in_batch(stream->reader) && !stream->must_look && stream->seen_commits == commits) return false;
     return has_room(stream);
 }
 
-// Where somebody has locked a segment (VACUUM FULL, LOCK TABLE) nothing is read, but all else goes on.
+// Where somebody has locked a segment (VACUUM FULL, LOCK TABLE) nothing is read, but all else continues.
 bool segments_are_free() {
     constexpr unsigned most_doublings = 6;
     log_now.segments_locked_ms = 1L << std::min(log_now.times_locked, most_doublings);
@@ -69,10 +69,10 @@ log::Limits limits_of(const LogStream* stream) {
 }
 
 // A little at a time: most of it is other events, and routes have the right of way.
-void read_detour(LogStream* stream) {
+void read_parked_key(LogStream* stream) {
     constexpr log::Limits part = {250, 256 * 1024};
     if (!log::in_batch(stream->reader))
-        log::begin_batch(stream->reader, log::horizon_of(log_of(stream->detour->of)->stream->reader), 0);
+        log::begin_batch(stream->reader, log::horizon_of(log_of(stream->parked_key->of)->stream->reader), 0);
     log::Chunk* chunk =
         log::read_chunk(stream->reader, log_now.lent_bytes < most_lent ? part : little, filter_of(stream));
     stream->looked_at = steady_now();
@@ -101,8 +101,8 @@ bool has_room(const LogStream* stream) {
 
 bool feed_streams() {
     std::uint64_t commits = sender.place->commits;  // before the snapshot: what is counted, it sees
-    LogStream* detour = detour_to_read();
-    bool any = detour != nullptr;
+    LogStream* parked_key = parked_key_to_read();
+    bool any = parked_key != nullptr;
     ListCell* cell;
     foreach (cell, log_now.streams) any = any || wants_to_read(static_cast<LogStream*>(lfirst(cell)), commits);
     if (!any) return false;
@@ -113,7 +113,7 @@ bool feed_streams() {
         commit_transaction();
         return false;
     }
-    // With the locks held: whoever stores the rows anew (ALTER TABLE) makes them rows of a transaction of their own,
+    // With the locks held: whoever stores the rows again (ALTER TABLE) makes them rows of a transaction of their own,
     // which an older snapshot does not see.
     PopActiveSnapshot();
     PushActiveSnapshot(GetTransactionSnapshot());
@@ -124,8 +124,8 @@ bool feed_streams() {
     log::XidSnapshot now = log::take_snapshot(GetActiveSnapshot(), CurTransactionContext);
     foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (stream == detour) {
-            read_detour(stream);
+        if (stream == parked_key) {
+            read_parked_key(stream);
             continue;
         }
         if (!wants_to_read(stream, commits)) continue;

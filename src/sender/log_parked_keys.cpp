@@ -1,28 +1,28 @@
-// What it is: detours: their streams, when they read, when they meet their route, their rows among the cursors.
+// What it is: parked keys: their streams, when they read, when they meet their route, their rows among the cursors.
 // Who calls it: the sender's loop.
-// Never: lets a route's cursor pass what its detour's row does not know.
+// Never: lets a route's cursor pass what its parked key's row does not know.
 #include "postgres/guest.hpp"
 #include "sender/log_source.hpp"
-#include "source/log/together.hpp"
+#include "source/log/merged_cursors.hpp"
 
 namespace eventbus::sender {
 
 namespace {
 
-SenderDetour* make_detour(SenderRoute* route, delivery::DetourId number, const log::Cursor& from) {
-    auto* detour = static_cast<SenderDetour*>(MemoryContextAllocZero(sender.memory, sizeof(SenderDetour)));
-    init_parked_key(detour, route, number);
-    detour->first_generation = from.first_generation;
+LogParkedKey* make_parked_key(SenderRoute* route, delivery::ParkedKeyId number, const log::Cursor& from) {
+    auto* parked_key = static_cast<LogParkedKey*>(MemoryContextAllocZero(sender.memory, sizeof(LogParkedKey)));
+    init_parked_key(parked_key, route, number);
+    parked_key->first_generation = from.first_generation;
     log::Cursor place = from;
     place.creator_xid = 0;
     place.creator_id = 0;
-    detour->stream = make_stream(log::open_reader(place, &sender.place->log, sender.memory));
-    detour->from = remember_from(detour->stream->reader, from);
-    detour->stream->detour = detour;
+    parked_key->stream = make_stream(log::open_reader(place, &sender.place->log, sender.memory));
+    parked_key->from = remember_from(parked_key->stream->reader, from);
+    parked_key->stream->parked_key = parked_key;
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
-    log_of(route)->detours = lappend(log_of(route)->detours, detour);
+    log_of(route)->parked_keys = lappend(log_of(route)->parked_keys, parked_key);
     MemoryContextSwitchTo(before);
-    return detour;
+    return parked_key;
 }
 
 void forget(log::Cursor* from) {
@@ -31,61 +31,61 @@ void forget(log::Cursor* from) {
     pfree(from);
 }
 
-void free_detour(SenderDetour* detour) {
-    detour->stream->detour = nullptr;
-    log::free_snapshot(&detour->known);
-    log::free_snapshot(&detour->behind);
-    forget(detour->from);
-    pfree(detour);
+void free_parked_key(LogParkedKey* parked_key) {
+    parked_key->stream->parked_key = nullptr;
+    log::free_snapshot(&parked_key->known);
+    log::free_snapshot(&parked_key->behind);
+    forget(parked_key->from);
+    pfree(parked_key);
 }
 
-SavedDetour said_by(const log::Cursor& cursor, const log::Ids& settled) {
+SavedParkedKey said_by(const log::Cursor& cursor, const log::Ids& settled) {
     return {cursor.done.xmax, cursor.done.count, cursor.in_batch,         cursor.batch.xmax, cursor.batch.count,
             cursor.start,     cursor.settled_id, cursor.first_generation, settled.count};
 }
 
 }  // namespace
 
-bool begin_detour(SenderRoute* route) {
+bool park_key_of(SenderRoute* route) {
     if (is_skipping()) return false;  // when that is over
     delivery::RouteStatus status = status_of(route);
     // Its stream begins where the route's is, for what the route has settled since it came there is not to come again.
-    SenderDetour* detour =
-        make_detour(route, next_number(log_of(route)->detours),
-                    log::skipped_to(cursor_at(log_of(route)->stream, status.settled), log_of(route)->first_generation));
+    LogParkedKey* parked_key = make_parked_key(
+        route, next_number(log_of(route)->parked_keys),
+        log::skipped_to(cursor_at(log_of(route)->stream, status.settled), log_of(route)->first_generation));
     if (log_of(route)->from != nullptr) {
-        forget(detour->from);
-        detour->from = static_cast<log::Cursor*>(MemoryContextAlloc(sender.memory, sizeof(log::Cursor)));
-        *detour->from = log::copy_cursor(*log_of(route)->from, sender.memory);
+        forget(parked_key->from);
+        parked_key->from = static_cast<log::Cursor*>(MemoryContextAlloc(sender.memory, sizeof(log::Cursor)));
+        *parked_key->from = log::copy_cursor(*log_of(route)->from, sender.memory);
     }
-    begin_key(detour, detour->stream->id);
+    begin_key(parked_key, parked_key->stream->id);
     return true;
 }
 
-delivery::Detour made_of(const log::DetourEvents& events) {
-    delivery::Detour made;
+delivery::ParkedKey made_of(const log::ParkedEvents& events) {
+    delivery::ParkedKey made;
     if (events.has_key) made.key = events.key;
     made.events.assign(events.events.first, events.events.first + events.events.count);
     made.settled.assign(events.settled.first, events.settled.first + events.settled.count);
     return made;
 }
 
-void load_detours(SenderRoute* route) {
+void load_log_parked_keys(SenderRoute* route) {
     load_keys(route, false,
-              [](SenderRoute* of, delivery::DetourId number, const log::StoredCursor& stored,
-                 delivery::StreamId* stream) -> ParkedKey* {
-                  SenderDetour* detour = make_detour(of, number, stored.cursor);
-                  detour->known = log::take_snapshot(GetActiveSnapshot(), sender.memory);
-                  *stream = detour->stream->id;
-                  return detour;
+              [](SenderRoute* of, delivery::ParkedKeyId number, const log::StoredCursor& stored,
+                 delivery::StreamId* stream) -> ParkedKeyRow* {
+                  LogParkedKey* parked_key = make_parked_key(of, number, stored.cursor);
+                  parked_key->known = log::take_snapshot(GetActiveSnapshot(), sender.memory);
+                  *stream = parked_key->stream->id;
+                  return parked_key;
               });
 }
 
-void forget_detours(SenderRoute* route) {
+void forget_log_parked_keys(SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, log_of(route)->detours) free_detour(static_cast<SenderDetour*>(lfirst(cell)));
-    list_free(log_of(route)->detours);
-    log_of(route)->detours = NIL;
+    foreach (cell, log_of(route)->parked_keys) free_parked_key(static_cast<LogParkedKey*>(lfirst(cell)));
+    list_free(log_of(route)->parked_keys);
+    log_of(route)->parked_keys = NIL;
 }
 
 void tell_room() {
@@ -99,69 +99,70 @@ void tell_room() {
     }
 }
 
-void end_detours() {
+void end_log_parked_keys() {
     if (is_skipping()) return;
     ListCell* cell;
     foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        SenderDetour* detour = stream->detour;
-        if (detour == nullptr || detour->ended || !stream->is_empty()) continue;
-        log::Reader* routes = log_of(detour->of)->stream->reader;
+        LogParkedKey* parked_key = stream->parked_key;
+        if (parked_key == nullptr || parked_key->ended || !stream->is_empty()) continue;
+        log::Reader* routes = log_of(parked_key->of)->stream->reader;
         // After a restart they may meet before the place where the route was earlier, and where some are settled.
-        if (!log::same_place(stream->reader, routes) || log::is_later(detour->known, log::horizon_of(routes))) continue;
-        end_key(detour);
-        detour->behind = log::copy_snapshot(log::horizon_of(routes), sender.memory);
+        if (!log::same_place(stream->reader, routes) || log::is_later(parked_key->known, log::horizon_of(routes)))
+            continue;
+        end_key(parked_key);
+        parked_key->behind = log::copy_snapshot(log::horizon_of(routes), sender.memory);
     }
 }
 
 // The one that was read the longest ago, of those that have nothing left to deliver and whose route is further on.
-LogStream* detour_to_read() {
+LogStream* parked_key_to_read() {
     LogStream* found = nullptr;
     ListCell* cell;
     foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        const SenderDetour* detour = stream->detour;
-        if (detour == nullptr || detour->ended || !stream->is_empty() || stream->skip_to != 0) continue;
+        const LogParkedKey* parked_key = stream->parked_key;
+        if (parked_key == nullptr || parked_key->ended || !stream->is_empty() || stream->skip_to != 0) continue;
         if (!log::in_batch(stream->reader) &&
-            !log::is_later(log::horizon_of(log_of(detour->of)->stream->reader), log::horizon_of(stream->reader)))
+            !log::is_later(log::horizon_of(log_of(parked_key->of)->stream->reader), log::horizon_of(stream->reader)))
             continue;
         if (found == nullptr || stream->looked_at < found->looked_at) found = stream;
     }
     return found;
 }
 
-void save_detours(SenderRoute* route) {
+void save_log_parked_keys(SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, log_of(route)->detours) {
-        auto* detour = static_cast<SenderDetour*>(lfirst(cell));
-        detour->going = detour->ended && !log::is_later(detour->behind, route->stored.cursor.done);
-        detour->saving = detour->saved;
-        if (detour->going) {
-            if (detour->stored.exists) log::delete_cursor(detour->stored);
+    foreach (cell, log_of(route)->parked_keys) {
+        auto* parked_key = static_cast<LogParkedKey*>(lfirst(cell));
+        parked_key->going = parked_key->ended && !log::is_later(parked_key->behind, route->stored.cursor.done);
+        parked_key->saving = parked_key->saved;
+        if (parked_key->going) {
+            if (parked_key->stored.exists) log::delete_cursor(parked_key->stored);
             continue;
         }
-        delivery::RouteStatus status = status_of(detour);
-        note_progress(&detour->progress, detour->stream, status.settled);
-        log::Cursor place = cursor_at(detour->stream, status.settled);
-        detour->stored.cursor = log::skipped_to(cursor_with(detour->from, place), detour->first_generation);
-        log::DetourEvents events = events_of(detour);
-        SavedDetour now = said_by(detour->stored.cursor, events.settled);
-        if (detour->stored.exists && detour->saved == now) continue;
-        (void)log::save_cursor(&detour->stored, &events);
-        detour->saving = now;
-        forget_from(&detour->from, place);
+        delivery::RouteStatus status = status_of(parked_key);
+        note_progress(&parked_key->progress, parked_key->stream, status.settled);
+        log::Cursor place = cursor_at(parked_key->stream, status.settled);
+        parked_key->stored.cursor = log::skipped_to(cursor_with(parked_key->from, place), parked_key->first_generation);
+        log::ParkedEvents events = events_of(parked_key);
+        SavedParkedKey now = said_by(parked_key->stored.cursor, events.settled);
+        if (parked_key->stored.exists && parked_key->saved == now) continue;
+        (void)log::save_cursor(&parked_key->stored, &events);
+        parked_key->saving = now;
+        forget_from(&parked_key->from, place);
     }
 }
 
-void detours_saved(SenderRoute* route) {
+void log_parked_keys_saved(SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, log_of(route)->detours) {
-        auto* detour = static_cast<SenderDetour*>(lfirst(cell));
-        detour->saved = detour->saving;
-        if (!detour->going) continue;
-        remove_key(detour);
-        log_of(route)->detours = foreach_delete_current(log_of(route)->detours, cell);
-        free_detour(detour);
+    foreach (cell, log_of(route)->parked_keys) {
+        auto* parked_key = static_cast<LogParkedKey*>(lfirst(cell));
+        parked_key->saved = parked_key->saving;
+        if (!parked_key->going) continue;
+        remove_key(parked_key);
+        log_of(route)->parked_keys = foreach_delete_current(log_of(route)->parked_keys, cell);
+        free_parked_key(parked_key);
     }
 }
 

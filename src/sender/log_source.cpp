@@ -6,7 +6,7 @@
 #include "postgres/guest.hpp"
 #include "processes/sleep.hpp"
 #include "settings/settings.hpp"
-#include "source/log/together.hpp"
+#include "source/log/merged_cursors.hpp"
 
 namespace eventbus::sender {
 
@@ -34,7 +34,7 @@ class LogSource final : public Source {
     void tell_room() override { sender::tell_room(); }
     bool arrange() override {
         arrange_streams();
-        return detour_to_read() != nullptr && log_now.segments_locked_ms == 0;
+        return parked_key_to_read() != nullptr && log_now.segments_locked_ms == 0;
     }
     long wait_ms() override { return log_now.segments_locked_ms > 0 ? log_now.segments_locked_ms : -1; }
     bool comes_fast() override {
@@ -47,7 +47,7 @@ class LogSource final : public Source {
         ListCell* cell;
         foreach (cell, log_now.streams) {
             const auto* stream = static_cast<const LogStream*>(lfirst(cell));
-            if (stream->detour != nullptr) continue;  // its route's tells
+            if (stream->parked_key != nullptr) continue;  // its route's tells
             if (stream->seen_commits != commits && has_room(stream)) return true;
         }
         return false;
@@ -72,9 +72,9 @@ class LogSource final : public Source {
 
     void begin_configuration() override {
         ListCell* cell;
-        foreach (cell, log_now.parked) pfree(static_cast<ParkedRoute*>(lfirst(cell))->topics);
-        list_free_deep(log_now.parked);
-        log_now.parked = NIL;
+        foreach (cell, log_now.unusable) pfree(static_cast<UnusableRoute*>(lfirst(cell))->topics);
+        list_free_deep(log_now.unusable);
+        log_now.unusable = NIL;
     }
     void place(std::span<source::Route* const> fresh) override {
         for (source::Route* route : fresh) {
@@ -86,7 +86,7 @@ class LogSource final : public Source {
     }
     delivery::StreamId stream_of(const source::Route* route) override { return log_of(route)->stream->id; }
     void load_parked_keys(source::Route* route) override {
-        load_detours(of_sender(route));
+        load_log_parked_keys(of_sender(route));
         MemoryContext before = MemoryContextSwitchTo(sender.memory);
         log_now.routes = lappend(log_now.routes, route);
         MemoryContextSwitchTo(before);
@@ -99,13 +99,13 @@ class LogSource final : public Source {
     }
     void keep_for_unusable(int32 id, const char* topics) override {
         MemoryContext caller = MemoryContextSwitchTo(sender.memory);
-        auto* parked = static_cast<ParkedRoute*>(palloc(sizeof(ParkedRoute)));
+        auto* parked = static_cast<UnusableRoute*>(palloc(sizeof(UnusableRoute)));
         *parked = {id, pstrdup(topics), 0};
-        log_now.parked = lappend(log_now.parked, parked);
+        log_now.unusable = lappend(log_now.unusable, parked);
         MemoryContextSwitchTo(caller);
     }
     void remove(source::Route* route) override {
-        forget_detours(of_sender(route));
+        forget_log_parked_keys(of_sender(route));
         if (log_of(route)->from != nullptr) {
             log::free_cursor(log_of(route)->from);
             pfree(log_of(route)->from);
@@ -114,9 +114,9 @@ class LogSource final : public Source {
         pfree(route->feed);
         ++log_now.arranged;
     }
-    bool park_key(source::Route* route) override { return begin_detour(of_sender(route)); }
+    bool park_key(source::Route* route) override { return park_key_of(of_sender(route)); }
 
-    bool can_wait(const source::Route* route) override { return log_of(route)->detours == NIL; }
+    bool can_wait(const source::Route* route) override { return log_of(route)->parked_keys == NIL; }
     void put_place(source::Route* route, const delivery::Position& settled) override {
         LogRoute* feed = log_of(route);
         note_progress(&feed->progress, feed->stream, settled);
@@ -124,10 +124,10 @@ class LogSource final : public Source {
         of_sender(route)->stored.cursor = log::skipped_to(cursor_with(feed->from, feed->put), feed->first_generation);
     }
     void save_parked_keys(source::Route* route) override {
-        save_detours(of_sender(route));
+        save_log_parked_keys(of_sender(route));
         forget_from(&log_of(route)->from, log_of(route)->put);
     }
-    void saved(source::Route* route) override { detours_saved(of_sender(route)); }
+    void saved(source::Route* route) override { log_parked_keys_saved(of_sender(route)); }
 
     counters::Answer answer(const source::Route* route, const counters::Wanted& wanted) override {
         return wanted.id.is_of_log() ? answer_for_log(of_sender(route), wanted) : counters::Answer::none;

@@ -10,7 +10,7 @@
 
 namespace eventbus::sender {
 
-struct SenderDetour;
+struct LogParkedKey;
 
 // An event that one of the stream's routes had settled before it came to the stream.
 struct SettledBefore {
@@ -18,8 +18,8 @@ struct SettledBefore {
     int32 route_id;
 };
 
-// Routes that stand at the same place, or near to it, share a stream: the log is read once for all of them. A detour
-// has its own.
+// Routes that stand at the same place, or near to it, share a stream: the log is read once for all of them. A parked
+// key has its own.
 struct LogStream : source::Stream {
     log::Reader* reader;
     std::uint64_t seen_commits;  // of the database, when the running or last batch began
@@ -31,7 +31,7 @@ struct LogStream : source::Stream {
     std::uint32_t skip_file;     // in which file
     int64 skip_found;            // what is not settled there, whoever takes it
     int64 passed_before;         // generation before which nothing was found
-    SenderDetour* detour;        // whose it is, or nullptr
+    LogParkedKey* parked_key;    // whose it is, or nullptr
     // Its routes, gathered when they were last looked for (log_takers.cpp).
     std::uint32_t arranged;  // LogState::arranged then
     SenderRoute** takers;
@@ -53,8 +53,8 @@ struct Progress {
     SteadyTime moved_at;
 };
 
-// Tells whether a detour's row would say anything new.
-struct SavedDetour {
+// Tells whether a parked key's row would say anything new.
+struct SavedParkedKey {
     std::uint64_t done_xmax;
     int done_count;
     bool in_batch;
@@ -64,11 +64,11 @@ struct SavedDetour {
     int64 settled_id;
     int64 first_generation;
     int settled_ahead;
-    bool operator==(const SavedDetour&) const = default;
+    bool operator==(const SavedParkedKey&) const = default;
 };
 
 // Its batches end where its route's do, so that they meet at the end of one.
-struct SenderDetour : ParkedKey {
+struct LogParkedKey : ParkedKeyRow {
     LogStream* stream;
     int64 first_generation;  // what stands before it was left out
     int64 skipping;          // events found so far that are about to be left out
@@ -76,15 +76,15 @@ struct SenderDetour : ParkedKey {
     log::Cursor* from;        // as in LogRoute
     log::XidSnapshot known;   // when it was loaded; empty where it began in this process
     log::XidSnapshot behind;  // it goes when the route's cursor has passed this
-    SavedDetour saved;        // a detour that stands still costs no writes
-    SavedDetour saving;       // what is being written
+    SavedParkedKey saved;     // a parked key that is stalled costs no writes
+    SavedParkedKey saving;    // what is being written
 };
 
 struct LogRoute : source::RouteFeed {
     LogStream* stream;
     log::Cursor* from;       // what it had settled when it came to its stream, until the stream covers it; or nullptr
     bool idle;               // has delivered all it was lent, when log_streams.cpp last looked
-    List* detours;           // of SenderDetour*, by number
+    List* parked_keys;       // of LogParkedKey*, by number
     int64 first_generation;  // what stands before it was left out
     int64 skipping;          // events found so far that are about to be left out
     Progress progress;
@@ -95,7 +95,7 @@ inline LogRoute* log_of(const source::Route* route) {
 }
 
 // A route from the log whose row cannot be used.
-struct ParkedRoute {
+struct UnusableRoute {
     int32 id;
     char* topics;
     int64 skipped_before;  // the generation up to which events were left out for it
@@ -103,7 +103,7 @@ struct ParkedRoute {
 
 struct LogState {
     List* routes;             // of SenderRoute*, those from the log
-    List* parked;             // of ParkedRoute*
+    List* unusable;           // of UnusableRoute*
     List* streams;            // of LogStream*
     Size lent_bytes;          // of all streams
     std::uint32_t arranged;   // rises when a route comes to a stream, leaves one, or takes other topics
@@ -133,9 +133,9 @@ void place_routes(std::span<source::Route* const> fresh);
 // Lets routes that have delivered all leave a stream that another route fills, and joins streams that have met.
 void arrange_streams();
 bool is_skipping();  // some stream is
-// Those routes go on by themselves, unless they are all that the stream has.
+// Those routes resume by themselves, unless they are all that the stream has.
 void split(LogStream* stream);
-// What a route or detour has settled, if `place` is what its stream's cursor says.
+// What a route or parked key has settled, if `place` is what its stream's cursor says.
 log::Cursor cursor_with(const log::Cursor* from, const log::Cursor& place);
 // The stream's place is written down: what it covers need not be remembered.
 void forget_from(log::Cursor** from, const log::Cursor& place);
@@ -147,15 +147,15 @@ bool skip_ahead();
 void note_progress(Progress* progress, const LogStream* stream, const delivery::Position& settled);
 log::Cursor cursor_at(const LogStream* stream, const delivery::Position& settled);
 
-// log_parked_keys.cpp: detours of routes, from their beginning to their end.
-void load_detours(SenderRoute* route);
-void forget_detours(SenderRoute* route);
+// log_parked_keys.cpp: parked keys of routes, from their beginning to their end.
+void load_log_parked_keys(SenderRoute* route);
+void forget_log_parked_keys(SenderRoute* route);
 void tell_room();
-bool begin_detour(SenderRoute* route);
-void end_detours();           // those that have caught up
-LogStream* detour_to_read();  // or nullptr
+bool park_key_of(SenderRoute* route);
+void end_log_parked_keys();           // those that have caught up
+LogStream* parked_key_to_read();  // or nullptr
 // Between SPI_connect and SPI_finish; the route's own cursor has been saved.
-void save_detours(SenderRoute* route);
-void detours_saved(SenderRoute* route);  // and that has been committed
+void save_log_parked_keys(SenderRoute* route);
+void log_parked_keys_saved(SenderRoute* route);  // and that has been committed
 
 }  // namespace eventbus::sender

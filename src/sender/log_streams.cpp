@@ -7,7 +7,7 @@
 #include "postgres/query.hpp"
 #include "sender/log_source.hpp"
 #include "settings/settings.hpp"
-#include "source/log/together.hpp"
+#include "source/log/merged_cursors.hpp"
 
 namespace eventbus::sender {
 
@@ -27,7 +27,7 @@ void close_unused_streams() {
     ListCell* cell;
     foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        bool used = !stream->is_empty() || stream->detour != nullptr;
+        bool used = !stream->is_empty() || stream->parked_key != nullptr;
         ListCell* inner;
         foreach (inner, log_now.routes)
             if (log_of(static_cast<SenderRoute*>(lfirst(inner)))->stream == stream) used = true;
@@ -60,12 +60,12 @@ LogStream* open_together(const log::Cursor* const* cursors, int count) {
     return stream;
 }
 
-// One that has not been read beyond the cursor, and that nothing holds up.
+// One that has not been read beyond the cursor, and that nothing blocks.
 LogStream* stream_behind(const log::Cursor& cursor) {
     ListCell* cell;
     foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (stream->detour != nullptr || stream->skip_to != 0) continue;
+        if (stream->parked_key != nullptr || stream->skip_to != 0) continue;
         const log::Cursor& place = log::place_of(stream->reader);
         // What the stream has left out, the route would miss, and nobody would have counted it.
         if (place.first_generation > cursor.first_generation || !log::covers(cursor, place)) continue;
@@ -163,7 +163,7 @@ void join(LogStream* stream) {
         auto* other = static_cast<LogStream*>(lfirst(cell));
         if (other == stream) return;  // only with earlier ones
         // What was lent to the other may be stuck there, and would soon fill it up for all.
-        if (!other->is_empty() || other->skip_to != 0 || other->detour != nullptr) continue;
+        if (!other->is_empty() || other->skip_to != 0 || other->parked_key != nullptr) continue;
         if (!log::same_place(other->reader, stream->reader)) continue;
         (void)find_idle(stream);
         ListCell* inner;
@@ -260,14 +260,14 @@ bool is_skipping() {
 }
 
 void arrange_streams() {
-    end_detours();
+    end_log_parked_keys();
     ListCell* cell;
     foreach (cell, log_now.streams) {
         auto* stream = static_cast<LogStream*>(lfirst(cell));
-        if (stream->skip_to == 0 && stream->detour == nullptr) look_after(stream);
+        if (stream->skip_to == 0 && stream->parked_key == nullptr) look_after(stream);
     }
     if (list_length(log_now.streams) < 2) return;
-    close_unused_streams();  // what a detour has left behind is nobody's to join
+    close_unused_streams();  // what a parked key has left behind is nobody's to join
     foreach (cell, log_now.streams) join(static_cast<LogStream*>(lfirst(cell)));
 }
 

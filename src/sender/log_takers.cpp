@@ -5,7 +5,7 @@
 
 #include "postgres/guest.hpp"
 #include "sender/log_source.hpp"
-#include "source/log/together.hpp"
+#include "source/log/merged_cursors.hpp"
 
 namespace eventbus::sender {
 
@@ -76,14 +76,16 @@ bool wanted(void* context, const Event& event, uint64 xid, const log::Position& 
     return found;
 }
 
-bool wanted_by_detour(void* context, const Event& event, uint64 xid, const log::Position& at) {
-    const SenderDetour* detour = static_cast<LogStream*>(context)->detour;
-    if (detour->from != nullptr && log::settles(*detour->from, xid, at, event.id, file_of(detour->stream, at)))
+bool wanted_by_parked_key(void* context, const Event& event, uint64 xid, const log::Position& at) {
+    const LogParkedKey* parked_key = static_cast<LogStream*>(context)->parked_key;
+    if (parked_key->from != nullptr &&
+        log::settles(*parked_key->from, xid, at, event.id, file_of(parked_key->stream, at)))
         return false;
     bool found = event.topic.empty();
     GuestError error;
-    catch_guest(error,
-                [&] { found = found || (detour->takes->takes(event) && detour->of->filter->matches(event.topic)); });
+    catch_guest(error, [&] {
+        found = found || (parked_key->takes->takes(event) && parked_key->of->filter->matches(event.topic));
+    });
     return found || error.kind != GuestError::Kind::none;
 }
 
@@ -98,7 +100,7 @@ bool is_repetition(const LogStream* stream) {
 }  // namespace
 
 log::Filter filter_of(LogStream* stream) {
-    if (stream->detour != nullptr) return {wanted_by_detour, stream};
+    if (stream->parked_key != nullptr) return {wanted_by_parked_key, stream};
     gather(stream);
     stream->settled_count = 0;
     return {wanted, stream};

@@ -8,24 +8,24 @@
 
 namespace eventbus::sender {
 
-struct ParkedKey : source::Parked {
+struct ParkedKeyRow : source::ParkedPart {
     SenderRoute* of;
     log::StoredCursor stored;
     bool going;  // what is being written says that it goes
 };
 
-void init_parked_key(ParkedKey* key, SenderRoute* route, delivery::DetourId number);
-// keys: of ParkedKey*, by number.
-delivery::DetourId next_number(const List* keys);
-void begin_key(ParkedKey* key, delivery::StreamId stream);
+void init_parked_key(ParkedKeyRow* key, SenderRoute* route, delivery::ParkedKeyId number);
+// keys: of ParkedKeyRow*, by number.
+delivery::ParkedKeyId next_number(const List* keys);
+void begin_key(ParkedKeyRow* key, delivery::StreamId stream);
 // Those of earlier times; make() gives each its stream. Within a transaction, between SPI_connect and SPI_finish.
-using MakeKey = ParkedKey* (*)(SenderRoute* route, delivery::DetourId number, const log::StoredCursor& stored,
-                               delivery::StreamId* stream);
+using MakeKey = ParkedKeyRow* (*)(SenderRoute* route, delivery::ParkedKeyId number, const log::StoredCursor& stored,
+                                  delivery::StreamId* stream);
 void load_keys(SenderRoute* route, bool of_wal, MakeKey make);
-void end_key(ParkedKey* key);
-void remove_key(const ParkedKey* key);
-delivery::RouteStatus status_of(const ParkedKey* key);
+void end_key(ParkedKeyRow* key);
+void remove_key(const ParkedKeyRow* key);
+delivery::RouteStatus status_of(const ParkedKeyRow* key);
 // What it takes, for its row.
-log::DetourEvents events_of(const ParkedKey* key);
+log::ParkedEvents events_of(const ParkedKeyRow* key);
 
 }  // namespace eventbus::sender

@@ -153,7 +153,7 @@ class Inherited {
         broker::LinkState link = call_guest([&] { return sender.dispatcher->link(); });
         if (link == broker::LinkState::connecting) return;
         if (link == broker::LinkState::up && !any_well_)
-            ereport(LOG, (errmsg("pg_eventbus: broker \"%s\" is back: its new sender is connected; delivery goes on",
+            ereport(LOG, (errmsg("pg_eventbus: broker \"%s\" is back: its new sender is connected; delivery resumes",
                                  sender.broker_name)));
         any_in_trouble_ = false;  // where the link is down, that is told, and its end will be
     }
@@ -206,7 +206,7 @@ static void note_locked() {
             (errmsg("pg_eventbus: cursors of broker \"%s\" cannot be written: table eventbus.cursor or a row of it is "
                     "locked",
                     sender.broker_name),
-             errdetail("Delivery goes on, and it is tried again all the time; after a crash, what was delivered "
+             errdetail("Delivery continues, and it is tried again all the time; after a crash, what was delivered "
                        "meanwhile is sent again."),
              errhint("pg_locks shows who has the lock; end that transaction.")));
 }

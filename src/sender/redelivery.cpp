@@ -15,7 +15,7 @@ namespace {
 
 constexpr int most_at_a_time = 100;
 constexpr int64 most_bytes = 8 * 1024 * 1024;
-constexpr int patience_ms = 100;  // with who drops the route in a transaction that goes on
+constexpr int patience_ms = 100;  // with who drops the route in a transaction that stays open
 
 bool some_wait;  // for locks
 
@@ -131,7 +131,7 @@ void note_refused_again(const delivery::DeadLetter& letter) {
     }
 }
 
-// The ones before have arrived, or have been stored anew.
+// The ones before have arrived, or have been stored again.
 void feed_redelivery(SenderRoute* route) {
     constexpr int again_ms = 1000;
     Redelivery* redelivery = route->redelivery;

@@ -66,7 +66,7 @@ void make_dispatcher() {
     GuestError error;
     catch_guest(error, [] { read_broker(); });
     if (error.kind == GuestError::Kind::out_of_memory) report_guest_error(error);
-    if (error.kind != GuestError::Kind::none) stay_parked(error, can_be_used);
+    if (error.kind != GuestError::Kind::none) wait_until_usable(error, can_be_used);
     call_guest([&] {
         BrokerSettings broker = read_broker();
         sender.module = broker::load_module(broker.url.scheme, catalog::module_directory());
@@ -121,7 +121,7 @@ void take_report() {
 long save_if_due() {
     if (!sender.unsaved || letters_wait()) return -1;
     long since = ms_between(sender.saved_at, steady_now());
-    bool soon = sender.delivered_since_save > 0 || sender.place->room.tight;
+    bool soon = sender.delivered_since_save > 0 || sender.place->log_space.tight;
     long wait = soon ? save_after_ms : save_quietly_after_ms;
     if (sender.delivered_since_save < save_after_events && since < wait) return wait - since;
     if (sender.unshown) publish_status();  // it counts what was delivered since it was last published
@@ -198,7 +198,7 @@ void reload_settings() {
 
 // The keeper may have found nobody here, and be about to move our cursors. One that has died has undone it.
 void wait_for_skipper() {
-    for (int pid; (pid = sender.place->room.skipper) != 0 && pid == counters::pid_of_keeper(sender.database);) {
+    for (int pid; (pid = sender.place->log_space.skipper) != 0 && pid == counters::pid_of_keeper(sender.database);) {
         if (processes::stop_requested()) proc_exit(0);
         CHECK_FOR_INTERRUPTS();
         processes::linger(processes::linger_us);
@@ -235,7 +235,7 @@ void run() {
         CHECK_FOR_INTERRUPTS();
         reload_settings();
         if (!knows_configuration()) {
-            follow_configuration();
+            apply_configuration();
             publish_status();
         }
 
@@ -281,7 +281,7 @@ static void serve(Datum argument) {
 
     sender.memory = AllocSetContextCreate(TopMemoryContext, "pg_eventbus sender", ALLOCSET_DEFAULT_SIZES);
     wait_for_skipper();
-    follow_broker_first();
+    read_broker_first();
     make_dispatcher();
     run();
 }

@@ -63,7 +63,7 @@ struct SenderRoute : source::Route {
     log::StoredCursor stored;
     SavedRoute saved;
     SteadyTime saved_at;
-    bool written;                     // by the save that goes on
+    bool written;                     // by the save under way
     log::Counters base;               // what the counters stood at when this sender began
     Redelivery* redelivery;           // or nullptr
     delivery::Moment redelivered_at;  // when the last of earlier ones arrived
@@ -124,9 +124,9 @@ SenderRoute* find_route(int32 id);  // or nullptr
 delivery::RouteStatus status_of(const SenderRoute* route);
 bool is_idle(const SenderRoute* route);
 
-// configuration.cpp: reads broker and routes anew. Ends the process where there is nothing left to serve.
-void follow_broker_first();  // which broker it is
-void follow_configuration();
+// configuration.cpp: reads broker and routes again. Ends the process where there is nothing left to serve.
+void read_broker_first();  // which broker it is
+void apply_configuration();
 // Whether the routes are as the configuration says by now. Asked once it is known what there is to read: an event that
 // is published after a change of the routes, or with it, is judged by them as they are then.
 bool knows_configuration();
@@ -148,7 +148,7 @@ void answer_waiters();
 // redelivery.cpp: dead letters that are sent again.
 void feed_redelivery(SenderRoute* route);  // takes the next ones
 void note_refused_again(const delivery::DeadLetter& letter);
-// Ends it, where some of what it has were discarded and nothing is under way; what is left is begun anew.
+// Ends it, where some of what it has were discarded and nothing is under way; what is left is begun again.
 void end_if_discarded(SenderRoute* route);
 // All that was lent on that stream has come back: the next ones are taken.
 void take_back_letters(delivery::StreamId stream);

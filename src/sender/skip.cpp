@@ -9,7 +9,7 @@
 #include "postgres/query.hpp"
 #include "processes/skip_unserved.hpp"
 #include "sender/log_source.hpp"
-#include "source/log/together.hpp"
+#include "source/log/merged_cursors.hpp"
 
 namespace eventbus::sender {
 
@@ -19,14 +19,14 @@ constexpr BlockNumber pages_a_round = 512;
 constexpr int still_ms = 1000;     // a cursor that has not moved for so long is not about to pass;
 constexpr int patience_ms = 1500;  // others are given this to do it, while publishers wait
 
-bool takes(const SenderDetour* detour, const Event& event) {
-    return !detour->ended && detour->takes->takes(event);
+bool takes(const LogParkedKey* parked_key, const Event& event) {
+    return !parked_key->ended && parked_key->takes->takes(event);
 }
 
-bool is_on_detour(const SenderRoute* route, const Event& event) {
+bool is_on_parked_key(const SenderRoute* route, const Event& event) {
     ListCell* cell;
-    foreach (cell, log_of(route)->detours)
-        if (takes(static_cast<SenderDetour*>(lfirst(cell)), event)) return true;
+    foreach (cell, log_of(route)->parked_keys)
+        if (takes(static_cast<LogParkedKey*>(lfirst(cell)), event)) return true;
     return false;
 }
 
@@ -37,22 +37,22 @@ bool had_settled(const log::Cursor* from, const log::Unsettled& event) {
 void count_for_routes(void* context, const log::Unsettled& event) {
     auto* stream = static_cast<LogStream*>(context);
     ++stream->skip_found;
-    SenderDetour* detour = stream->detour;
-    if (detour != nullptr && takes(detour, event) && !had_settled(detour->from, event) &&
-        processes::matches(detour->of->filter, event.topic) &&
-        !std::binary_search(detour->takes->settled.begin(), detour->takes->settled.end(), event.id))
-        ++detour->skipping;
+    LogParkedKey* parked_key = stream->parked_key;
+    if (parked_key != nullptr && takes(parked_key, event) && !had_settled(parked_key->from, event) &&
+        processes::matches(parked_key->of->filter, event.topic) &&
+        !std::binary_search(parked_key->takes->settled.begin(), parked_key->takes->settled.end(), event.id))
+        ++parked_key->skipping;
     ListCell* cell;
     foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (log_of(route)->stream == stream && processes::matches(route->filter, event.topic) &&
-            !had_settled(log_of(route)->from, event) && !is_on_detour(route, event))
+            !had_settled(log_of(route)->from, event) && !is_on_parked_key(route, event))
             ++log_of(route)->skipping;
     }
 }
 
-delivery::RouteStatus status_of(const SenderRoute* route, delivery::DetourId detour) {
-    return call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id), detour); });
+delivery::RouteStatus status_of(const SenderRoute* route, delivery::ParkedKeyId parked_key) {
+    return call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id), parked_key); });
 }
 
 struct Standing {
@@ -69,7 +69,8 @@ void look_at(Progress* progress, const LogStream* stream, const delivery::RouteS
 
 Standing standing_of(const LogStream* stream) {
     Standing standing = {};
-    if (SenderDetour* detour = stream->detour) look_at(&detour->progress, stream, status_of(detour), &standing);
+    if (LogParkedKey* parked_key = stream->parked_key)
+        look_at(&parked_key->progress, stream, status_of(parked_key), &standing);
     ListCell* cell;
     foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -78,7 +79,7 @@ Standing standing_of(const LogStream* stream) {
     return standing;
 }
 
-// Whether the stream has to leave something out now. One that shares it with a stuck route and delivers goes on by
+// Whether the stream has to leave something out now. One that shares it with a stuck route and delivers continues by
 // itself first, as soon as it has delivered what it was lent.
 bool is_asked(LogStream* stream, int64 before, bool patient) {
     if (!patient) {
@@ -88,7 +89,7 @@ bool is_asked(LogStream* stream, int64 before, bool patient) {
     Standing standing = standing_of(stream);
     stream->skip_to = standing.stuck ? before : 0;  // it is read no further
     if (stream->skip_to == 0) return false;
-    if (stream->detour == nullptr) split(stream);
+    if (stream->parked_key == nullptr) split(stream);
     return !standing.busy;
 }
 
@@ -97,7 +98,7 @@ void begin(LogStream* stream) {
         std::max(log::oldest_generation(log::relations()), log::place_of(stream->reader).first_generation);
     stream->skip_block = 0;
     stream->skip_found = 0;
-    if (stream->detour != nullptr) stream->detour->skipping = 0;
+    if (stream->parked_key != nullptr) stream->parked_key->skipping = 0;
     ListCell* cell;
     foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -156,13 +157,13 @@ void finish(LogStream* stream) {
         if (static_cast<const log::Chunk*>(chunk)->generation < stream->skip_to) ids[old++] = chunk->id;
     ListCell* cell;
     std::span<const delivery::ChunkId> left_out(ids, old);
-    if (SenderDetour* detour = stream->detour) {
+    if (LogParkedKey* parked_key = stream->parked_key) {
         std::uint64_t lent =
-            call_guest([&] { return sender.dispatcher->leave_out(detour->route, left_out, detour->number); });
-        detour->of->stored.counters.skipped += detour->skipping + static_cast<int64>(lent);
-        detour->first_generation = stream->skip_to;
-        if (detour->from != nullptr) *detour->from = log::skipped_to(*detour->from, stream->skip_to);
-        detour->progress.settled = status_of(detour).settled;  // it still stands still
+            call_guest([&] { return sender.dispatcher->leave_out(parked_key->route, left_out, parked_key->number); });
+        parked_key->of->stored.counters.skipped += parked_key->skipping + static_cast<int64>(lent);
+        parked_key->first_generation = stream->skip_to;
+        if (parked_key->from != nullptr) *parked_key->from = log::skipped_to(*parked_key->from, stream->skip_to);
+        parked_key->progress.settled = status_of(parked_key).settled;  // it is still stalled
     }
     foreach (cell, log_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
@@ -189,14 +190,15 @@ void note_progress(Progress* progress, const LogStream* stream, const delivery::
 namespace {
 
 // Routes that this process has, and cannot use. Nobody else writes their cursors.
-void skip_parked(int64 before) {
+void skip_unusable(int64 before) {
     bool asked = false;
     ListCell* cell;
-    foreach (cell, log_now.parked) asked = asked || static_cast<ParkedRoute*>(lfirst(cell))->skipped_before < before;
+    foreach (cell, log_now.unusable)
+        asked = asked || static_cast<UnusableRoute*>(lfirst(cell))->skipped_before < before;
     if (!asked || !begin_transaction_on_extension("leaving out events")) return;
     SPI_connect();
-    foreach (cell, log_now.parked) {
-        auto* parked = static_cast<ParkedRoute*>(lfirst(cell));
+    foreach (cell, log_now.unusable) {
+        auto* parked = static_cast<UnusableRoute*>(lfirst(cell));
         processes::skip_route(parked->id, parked->topics, before);
         parked->skipped_before = before;
     }
@@ -210,7 +212,7 @@ void skip_parked(int64 before) {
 bool skip_ahead() {
     static int64 asked = 0;
     static SteadyTime asked_at = 0;
-    int64 before = sender.place->room.skip_before;
+    int64 before = sender.place->log_space.skip_before;
     if (before != asked) {
         asked = before;
         asked_at = steady_now();
@@ -224,7 +226,7 @@ bool skip_ahead() {
         return false;
     }
     bool patient = !ms_have_passed(asked_at, steady_now(), patience_ms);
-    if (!patient) skip_parked(before);
+    if (!patient) skip_unusable(before);
     bool more = false;
     bool finished = false;
     bool in_transaction = false;

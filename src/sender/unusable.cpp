@@ -34,7 +34,7 @@ void tell(const GuestError& error) {
     ereport(
         WARNING,
         (errmsg("pg_eventbus: broker \"%s\" is left out: %s", sender.broker_name, message),
-         errdetail("%s%sIts routes are held, and their events wait; other brokers go on. It is tried again when its "
+         errdetail("%s%sIts routes are held, and their events wait; other brokers continue. It is tried again when its "
                    "row changes, and every 30 s.",
                    detail, has_detail ? " " : ""),
          errhint("%s%seventbus.alter_broker changes the broker, eventbus.drop_broker forgets it.", hint,
@@ -54,7 +54,7 @@ void follow() {
         count = catalog::read_routes(sender.broker_id, &routes, CurTransactionContext);
     List* now = NIL;
     for (int i = 0; i < count; ++i) {
-        show_parked(routes[i].id, words);
+        show_unusable(routes[i].id, words);
         MemoryContext before = MemoryContextSwitchTo(sender.memory);
         now = lappend_int(now, routes[i].id);
         MemoryContextSwitchTo(before);
@@ -72,7 +72,7 @@ void follow() {
 }  // namespace
 
 // Between SPI_connect and SPI_finish.
-void show_parked(int32 route_id, const char* why) {
+void show_unusable(int32 route_id, const char* why) {
     counters::Route* shared = counters::claim_route(sender.database, route_id);
     if (shared == nullptr) return;
     log::StoredCursor stored;
@@ -96,9 +96,9 @@ void show_parked(int32 route_id, const char* why) {
     SpinLockRelease(&shared->mutex);
 }
 
-void stay_parked(const GuestError& error, bool (*can_be_used)()) {
+void wait_until_usable(const GuestError& error, bool (*can_be_used)()) {
     tell(error);
-    sender.worker->parked = true;
+    sender.worker->unusable = true;
     sender.configuration = sender.place->configuration - 1;
     char name[NAMEDATALEN];
     copy_text(name, sizeof name, sender.broker_name);

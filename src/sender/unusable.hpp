@@ -8,10 +8,10 @@
 namespace eventbus::sender {
 
 // A row that nobody has checked: it was written by hand, or by another version.
-void show_parked(int32 route_id, const char* words);
+void show_unusable(int32 route_id, const char* words);
 
 // The sender's broker cannot be used, for this reason. Waits until it can, or until its row is another one; then ends
 // the process, and the keeper starts the next one. Another process than the sender leaves out what has to be left out.
-[[noreturn]] void stay_parked(const GuestError& error, bool (*can_be_used)());
+[[noreturn]] void wait_until_usable(const GuestError& error, bool (*can_be_used)());
 
 }  // namespace eventbus::sender

@@ -1,4 +1,4 @@
-// What it is: what routes from the WAL, and their detours, have been lent, until the dispatcher gives it back.
+// What it is: what routes from the WAL, and their parked keys, have been lent, until the dispatcher gives it back.
 // Who calls it: wal_feed.cpp, wal_parked_keys.cpp.
 // Never: frees what the broker may still be sent.
 #include <algorithm>
@@ -38,7 +38,7 @@ bool give_back_wal(const delivery::Report::Finished& finished) {
     ListCell* cell;
     foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        if (give_back_wal_lent(wal_of(route), finished) || give_back_to_detours(route, finished)) return true;
+        if (give_back_wal_lent(wal_of(route), finished) || give_back_to_parked_keys(route, finished)) return true;
     }
     foreach (cell, wal_now.left) {
         auto* left = static_cast<source::Stream*>(lfirst(cell));

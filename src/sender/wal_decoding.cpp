@@ -53,14 +53,14 @@ void show_trouble(const char* words, const char* hint) {
     wal_now.retry_at = plus_ms(steady_now(), wal_now.backoff.next(static_cast<uint32>(MyProcPid)).count());
     sender.unshown = true;
     if (news)
-        ereport(WARNING, (errmsg("pg_eventbus: routes from the WAL to broker \"%s\" stand still: %s",
+        ereport(WARNING, (errmsg("pg_eventbus: routes from the WAL to broker \"%s\" are stalled: %s",
                                  sender.broker_name, wal_now.trouble),
                           wal_now.hint[0] != '\0' ? errhint("%s", wal_now.hint) : 0));
 }
 
 void no_trouble() {
     if (wal_now.trouble[0] != '\0')
-        ereport(LOG, (errmsg("pg_eventbus: routes from the WAL to broker \"%s\" go on", sender.broker_name)));
+        ereport(LOG, (errmsg("pg_eventbus: routes from the WAL to broker \"%s\" continue", sender.broker_name)));
     wal_now.trouble[0] = wal_now.hint[0] = '\0';
     wal_now.failed_at = InvalidXLogRecPtr;
     wal_now.backoff.reset();
@@ -73,7 +73,7 @@ void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
         put_wal_place(route, status_of(route).settled);  // of what has been read some may have been delivered since
     place.lost = true;
     forget_wal_file(wal_of(route));
-    forget_files_of_detours(route);
+    forget_files_of_parked_keys(route);
     note_errors(route);
     (void)log::save_cursor(&route->stored, nullptr);
     ereport(WARNING,
@@ -83,7 +83,7 @@ void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
                        !slot.exists ? "does not exist any more"
                        : slot.alien ? "is somebody else's now"
                        : slot.lost  ? "was invalidated (max_slot_wal_keep_size)"
-                                    : psprintf("was made anew or advanced by somebody, and begins at %s",
+                                    : psprintf("was made again or advanced by somebody, and begins at %s",
                                                lsn_text(slot.confirmed)),
                        place_text(place)),
              errhint("Bring receivers up to date by other means, then eventbus.restart_route(%s).",
@@ -149,7 +149,7 @@ void fill_task(processes::Task* task) {
         auto* taker = static_cast<wal::Taker*>(palloc0(sizeof(wal::Taker)));
         taker->selection = wal_of(route)->selection;
         taker->from = wal_of(route)->from;
-        taker->past_from = first_of_detours(route, wal_of(route)->from);
+        taker->past_from = first_of_parked_keys(route, wal_of(route)->from);
         task->takers = lappend(task->takers, taker);
         task->topics = lappend(task->topics, route->guests.topics);
     }
@@ -257,7 +257,7 @@ void take_events(void* argument) {
 }
 
 // Memory is short, or what else it takes to have what was sent. Where it is because of an event that takes much, that
-// is what shall be left out if it goes on.
+// is what shall be left out if it continues.
 void note_shortage(const processes::BatchHead& head, int sqlstate) {
     wal_now.failed_at = head.read;
     if (head.large != 0 && ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_INSUFFICIENT_RESOURCES)
@@ -272,10 +272,10 @@ bool take_all_events(Message message, const processes::BatchHead& head) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (error == nullptr) {
             keep_what_came(wal_of(route), wal_now.handed, head.found);
-            keep_what_came_to_detours(route, wal_now.handed, head.found);
+            keep_what_came_to_parked_keys(route, wal_now.handed, head.found);
         } else {
             take_back_what_came(wal_of(route));
-            take_back_what_came_to_detours(route);
+            take_back_what_came_to_parked_keys(route);
         }
     }
     if (error == nullptr) return true;
@@ -308,7 +308,7 @@ void take_too_large(const Message& message) {
     note_shortage(head, ERRCODE_OUT_OF_MEMORY);
     close_decoder();
     show_trouble(psprintf("out of memory for an event of the WAL, which takes %zu bytes", message.length),
-                 "See that there is memory. If it goes on for a minute, the event becomes a dead letter without its "
+                 "See that there is memory. If it continues for a minute, the event becomes a dead letter without its "
                  "payload.");
 }
 
@@ -379,7 +379,7 @@ void close_decoder() {
         WalFeed* feed = wal_of(route);
         if (!feed->is_read) continue;
         if (!feed->behind) feed->from = std::max(feed->from, handed_by_now());
-        close_wal_detours(route, std::min(handed_by_now(), feed->from));
+        close_wal_parked_keys(route, std::min(handed_by_now(), feed->from));
         feed->is_read = false;
     }
     forget_channel();

@@ -39,14 +39,14 @@ void lend_from_files() {
     foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         WalFeed* feed = wal_of(route);
-        feed_wal_detours(route, handed_by_now());
+        feed_wal_parked_keys(route, handed_by_now());
         end_file_trouble(feed, handed_by_now());
         if (feed->file == nullptr || !hungry(feed)) continue;
         const wal::Position before = feed->read;
         wal::Chunk* chunk = read_wal_file(feed, limits());
         if (chunk == nullptr) continue;
-        for (uint32 i = 0; i < chunk->count; ++i) show_to_detours(route, chunk->events[i]);
-        keep_what_came_to_detours(route, before, handed_by_now());
+        for (uint32 i = 0; i < chunk->count; ++i) show_to_parked_keys(route, chunk->events[i]);
+        keep_what_came_to_parked_keys(route, before, handed_by_now());
         lend_wal(feed, chunk);
     }
 }
@@ -59,7 +59,8 @@ long reads_again_in() {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         const WalFeed* feed = wal_of(route);
         if (is_lost(route)) continue;
-        for (long in : {feed->behind ? sender::reads_again_in(feed, hungry(feed)) : -1, detours_read_again_in(route)})
+        for (long in :
+             {feed->behind ? sender::reads_again_in(feed, hungry(feed)) : -1, parked_keys_read_again_in(route)})
             if (in >= 0) least = least < 0 ? in : std::min(least, in);
     }
     return least;
@@ -70,12 +71,12 @@ bool a_file_waits() {
     foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         const wal::Spool* file = wal_of(route)->file;
-        if (a_detour_waits(route) || (file != nullptr && !wal::is_read(file) && hungry(wal_of(route)))) return true;
+        if (a_parked_key_waits(route) || (file != nullptr && !wal::is_read(file) && hungry(wal_of(route)))) return true;
     }
     return false;
 }
 
-// Whether to read on: somebody has room, and nobody is full who is about to have. Those who are full and stand still
+// Whether to read on: somebody has room, and nobody is full who is about to have. Those who are full and are stalled
 // get theirs into files.
 bool has_room() {
     bool any = false;
@@ -119,14 +120,14 @@ void lend_what_came() {
 void take_wal_event(SenderRoute* route, const wal::BatchReader& found) {
     WalFeed* feed = wal_of(route);
     if (found.past) {
-        show_past_to_detours(route, found.event);
+        show_past_to_parked_keys(route, found.event);
     } else if (feed->behind) {
         return;
     } else if (feed->to_file) {
         put_into_wal_file(feed, found.event);
     } else {
         if (feed->building == nullptr) feed->building = wal::make_chunk(sender.memory);
-        show_to_detours(route, found.event);
+        show_to_parked_keys(route, found.event);
         wal::add_event(feed->building, wal::copy_event(feed->building, found.event), found.committed_at);
     }
 }
@@ -168,7 +169,7 @@ void begin_wal_feed(SenderRoute* route) {
 
 void free_wal_feed(SenderRoute* route) {
     if (!is_closed()) close_decoder();
-    forget_wal_detours(route);
+    forget_wal_parked_keys(route);
     leave_wal_lent(wal_of(route));
     pfree(wal_of(route));
     wal_now.changed = true;
@@ -190,7 +191,7 @@ void apply_to_wal_route(SenderRoute* route, bool changed) {
 
 bool feed_wal() {
     if (is_reading() && reads_again_in() == 0) wal_now.changed = true;
-    // What comes for routes as they were is nobody's. But a slot that is being made is not made anew for a route that
+    // What comes for routes as they were is nobody's. But a slot that is being made is not made again for a route that
     // has come meanwhile.
     if (!is_closed() && wal_now.changed && !wal_now.makes_slot) close_decoder();
     if (is_closed()) {
@@ -233,7 +234,7 @@ static wal::Position place_of(const SenderRoute* route, const delivery::Position
 }
 
 wal::Position settled_by_now(const SenderRoute* route) {
-    return settled_on_detours(route, place_of(route, status_of(route).settled));
+    return settled_on_parked_keys(route, place_of(route, status_of(route).settled));
 }
 
 void put_wal_place(SenderRoute* route, const delivery::Position& settled) {
@@ -243,7 +244,7 @@ void put_wal_place(SenderRoute* route, const delivery::Position& settled) {
 void wal_cursor_saved(SenderRoute* route) {
     wal_of(route)->saved = route->stored.cursor.wal.at;
     wal_of(route)->saved_of_slot = is_of_slot(route->stored.cursor.wal);
-    wal_detours_saved(route);
+    wal_parked_keys_saved(route);
 }
 
 // The slot may not stand behind a cursor that is on disk, so that another one is told from it. A cursor that only
@@ -279,7 +280,7 @@ void confirm_wal() {
     foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (is_lost(route)) continue;
-        least = least_of_detours(route, std::min(least, wal_of(route)->saved));
+        least = least_of_parked_keys(route, std::min(least, wal_of(route)->saved));
     }
     if (least.lsn <= wal_now.confirmed) return;
     XLogFlush(XactLastCommitEnd);

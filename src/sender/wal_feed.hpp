@@ -11,7 +11,7 @@
 
 namespace eventbus::sender {
 
-// A file could not be written or read for a route or detour (wal_files.cpp).
+// A file could not be written or read for a route or parked key (wal_files.cpp).
 struct FileTrouble {
     SteadyTime failed_at;
     SteadyTime told_at;
@@ -22,10 +22,10 @@ struct FileTrouble {
     char words[400];  // empty: there is none
 };
 
-// A route's part, or a detour's. Its stream in the dispatcher is its own.
+// A route's part, or a parked key's. Its stream in the dispatcher is its own.
 struct WalFeed : source::RouteFeed, source::Stream {
     SenderRoute* route;
-    delivery::DetourId detour;  // 0: it is the route's
+    delivery::ParkedKeyId parked_key;  // 0: it is the route's
     wal::Selection selection;
     wal::Position from;  // what is not behind it is not for the route
     bool begun;          // a decoder has read for it,
@@ -38,7 +38,7 @@ struct WalFeed : source::RouteFeed, source::Stream {
     uint32 kept;                 // how much of it stays if the message at hand cannot be taken as a whole
     wal::Spool* file;            // or nullptr
     wal::Position read;          // up to where what was in the file has been taken out of it
-    List* detours;               // of WalDetour*, by number
+    List* parked_keys;           // of WalParkedKey*, by number
     wal::Position saved;         // as the row on disk has it,
     bool saved_of_slot;          // which says that it is a place in the slot
     delivery::Position settled;  // and since when it stands there
@@ -51,7 +51,7 @@ inline WalFeed* wal_of(const source::Route* route) {
 
 // The route's cursor has been loaded.
 void make_wal_feed(SenderRoute* route);
-// And once more, the cursor having been set anew.
+// And once more, the cursor having been set again.
 void begin_wal_feed(SenderRoute* route);
 void free_wal_feed(SenderRoute* route);
 // Its options or topics have changed, or it was lost and may have been told to begin again.
@@ -61,9 +61,8 @@ void apply_to_wal_route(SenderRoute* route, bool changed);
 bool feed_wal();
 void lend_wal(WalFeed* feed, wal::Chunk* chunk);
 
-// wal_files.cpp: what waits in files. None of it ends in an error: a route or detour whose file fails falls behind, and
-// is read for again from the WAL, which is kept for it.
-// At most that of the file's events, or nullptr.
+// wal_files.cpp: what waits in files. None of it ends in an error: a route or parked key whose file fails falls behind,
+// and is read for again from the WAL, which is kept for it. At most that of the file's events, or nullptr.
 struct WalLimits {
     uint32 events;
     Size bytes;
@@ -78,16 +77,16 @@ void keep_what_came(WalFeed* feed, const wal::Position& before, const wal::Posit
 void take_back_what_came(WalFeed* feed);
 // How long until it may be read for again, in milliseconds; negative: it is not behind, or wants nothing yet.
 long reads_again_in(const WalFeed* feed, bool wants_more);
-// Whether a file can be had at all; nullptr: it can. And the same for a detour, which has nothing else: where it cannot
-// be had, it is asked again later.
+// Whether a file can be had at all; nullptr: it can. And the same for a parked key, which has nothing else: where it
+// cannot be had, it is asked again later.
 ErrorData* try_wal_file();
 bool can_use_file(WalFeed* feed);
-// A decoder is about to read for the route and its detours.
+// A decoder is about to read for the route and its parked keys.
 void read_again(SenderRoute* route);
 // Everything before `handed` has come; where that is what it had missed, its trouble is over.
 void end_file_trouble(WalFeed* feed, const wal::Position& handed);
 
-// The route or detour is gone; what it was lent stays until the dispatcher gives it back.
+// The route or parked key is gone; what it was lent stays until the dispatcher gives it back.
 void leave_wal_lent(WalFeed* feed);
 bool give_back_wal_lent(WalFeed* feed, const delivery::Report::Finished& finished);
 // The place before the first event that is lent and not settled; false where there is none.
@@ -96,7 +95,7 @@ bool first_unsettled(const WalFeed* feed, const delivery::Position& settled, wal
 wal::Position handed_by_now();
 // Everything before it has been lent to the route.
 wal::Position lent_by_now(const SenderRoute* route);
-// What commits before it is settled, on the route's detours, too.
+// What commits before it is settled, on the route's parked keys, too.
 wal::Position settled_by_now(const SenderRoute* route);
 // How many events decoders have sent by now.
 std::uint64_t events_from_wal();

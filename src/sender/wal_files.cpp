@@ -1,11 +1,11 @@
-// What it is: what routes from the WAL and their detours have no room for in memory: their files.
+// What it is: what routes from the WAL and their parked keys have no room for in memory: their files.
 // Who calls it: wal_feed.cpp, wal_parked_keys.cpp, wal_decoding.cpp.
-// Never: lets a file that cannot be written or read cost more than the route, or the detour, whose it is.
+// Never: lets a file that cannot be written or read cost more than the route, or the parked key, whose it is.
 //
 // A file holds nothing that the slot does not hold as well: a cursor, and with it the slot, stands before what has not
 // been lent yet. So one that fails loses nothing: who has it falls behind, what comes passes it by, and the decoder
-// reads for it again later, from where it stands. That takes a decoder that begins anew, which holds up all for as long
-// as it reads what they have got: it is done when somebody wants events, not while a route stands still anyway, and
+// reads for it again later, from where it stands. That takes a decoder that begins again, which blocks all for as long
+// as it reads what they have got: it is done when somebody wants events, not while a route is stalled anyway, and
 // ever less often where files fail again.
 #include <algorithm>
 
@@ -38,11 +38,11 @@ void tell(WalFeed* feed, const char* hint) {
     trouble->told_at = trouble->failed_at;
     trouble->told = true;
     const char* when =
-        feed->detour != 0 ? "once a file can be written" : "once it goes on and has room for them in memory";
+        feed->parked_key != 0 ? "once a file can be written" : "once it continues and has room for them in memory";
     ereport(WARNING, (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" has fallen behind: %s", feed->route->name,
                              sender.broker_name, trouble->words),
                       errdetail("Its changes from %s on stay in the WAL, and are read again %s, in %ld s at the "
-                                "earliest. Nothing is lost, and other routes go on.",
+                                "earliest. Nothing is lost, and other routes continue.",
                                 lsn_text(feed->from.lsn), when, (ms_until(trouble->retry_at) + 999) / 1000),
                       errhint("%s", hint != nullptr ? hint : "See that temporary files can be written and read.")));
 }
@@ -54,7 +54,7 @@ void fall_behind(WalFeed* feed, const char* what, ErrorData* error, const wal::P
     feed->from = from;
     feed->trouble.until = std::max(feed->trouble.until, until);
     const bool news = feed->trouble.words[0] == '\0';
-    const char* whose = feed->detour != 0 ? "what is put aside of it" : "what waits for it";
+    const char* whose = feed->parked_key != 0 ? "what is put aside of it" : "what waits for it";
     char words[sizeof feed->trouble.words];
     snprintf(words, sizeof words, "%s %s: %s", whose, what, error_words(error));
     copy_text(feed->trouble.words, sizeof feed->trouble.words, words);
@@ -194,13 +194,13 @@ void forget_wal_file(WalFeed* feed) {
 
 void read_again(SenderRoute* route) {
     WalFeed* feed = wal_of(route);
-    // What the file holds would come to a detour before what it has missed.
-    if (feed->file != nullptr && a_detour_is_behind(route)) {
+    // What the file holds would come to a parked key before what it has missed.
+    if (feed->file != nullptr && a_parked_key_is_behind(route)) {
         drop_wal_file(feed);
         feed->from = feed->read;
     }
     feed->behind = false;
-    read_detours_again(route);
+    read_parked_keys_again(route);
 }
 
 void end_file_trouble(WalFeed* feed, const wal::Position& handed) {
@@ -210,7 +210,7 @@ void end_file_trouble(WalFeed* feed, const wal::Position& handed) {
     sender.unshown = true;
     if (!feed->trouble.told) return;
     feed->trouble.told = false;
-    ereport(LOG, (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" goes on: what it had missed was read again",
+    ereport(LOG, (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" resumes: what it had missed was read again",
                          feed->route->name, sender.broker_name)));
 }
 

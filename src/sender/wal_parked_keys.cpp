@@ -9,7 +9,7 @@
 
 namespace eventbus::sender {
 
-struct WalDetour : ParkedKey {
+struct WalParkedKey : ParkedKeyRow {
     WalFeed feed;          // its file holds what has not been lent yet
     wal::Position until;   // its route was there when a decoder began to read for it alone: it may not end before
     wal::Position behind;  // it goes when the route's cursor has passed this
@@ -23,33 +23,33 @@ namespace {
 
 constexpr WalLimits at_a_time{250, 256 * 1024};
 
-WalDetour* make_detour(SenderRoute* route, delivery::DetourId number, const wal::Position& from) {
-    auto* detour = static_cast<WalDetour*>(MemoryContextAllocZero(sender.memory, sizeof(WalDetour)));
-    init_parked_key(detour, route, number);
-    detour->feed.route = route;
-    detour->feed.detour = number;
-    detour->feed.begin(++sender.next_stream);
-    detour->feed.from = detour->saved = from;
-    detour->stored.cursor.done = route->stored.cursor.done;
+WalParkedKey* make_parked_key(SenderRoute* route, delivery::ParkedKeyId number, const wal::Position& from) {
+    auto* parked_key = static_cast<WalParkedKey*>(MemoryContextAllocZero(sender.memory, sizeof(WalParkedKey)));
+    init_parked_key(parked_key, route, number);
+    parked_key->feed.route = route;
+    parked_key->feed.parked_key = number;
+    parked_key->feed.begin(++sender.next_stream);
+    parked_key->feed.from = parked_key->saved = from;
+    parked_key->stored.cursor.done = route->stored.cursor.done;
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
-    wal_of(route)->detours = lappend(wal_of(route)->detours, detour);
+    wal_of(route)->parked_keys = lappend(wal_of(route)->parked_keys, parked_key);
     MemoryContextSwitchTo(before);
-    return detour;
+    return parked_key;
 }
 
-bool takes(const WalDetour* detour, const Event& event) {
+bool takes(const WalParkedKey* parked_key, const Event& event) {
     bool taken = false;
     GuestError error;
-    catch_guest(error, [&] { taken = detour->takes->takes(event); });
+    catch_guest(error, [&] { taken = parked_key->takes->takes(event); });
     return taken;
 }
 
-void free_detour(WalDetour* detour) {
-    leave_wal_lent(&detour->feed);
-    pfree(detour);
+void free_parked_key(WalParkedKey* parked_key) {
+    leave_wal_lent(&parked_key->feed);
+    pfree(parked_key);
 }
 
-// Asked before anything is parted: what has been cannot be put together again. Where it cannot be had, the key holds up
+// Asked before anything is parted: what has been cannot be put together again. Where it cannot be had, the key blocks
 // its route as it does for a while anyway.
 bool files_can_be_written(const SenderRoute* route) {
     constexpr int again_ms = 1000;
@@ -73,130 +73,132 @@ bool files_can_be_written(const SenderRoute* route) {
     return false;
 }
 
-// Where the detour stands: at the oldest event that it has not settled, or where the WAL has been read, or with its
+// Where the parked key stands: at the oldest event that it has not settled, or where the WAL has been read, or with its
 // route.
-wal::Position place_of(const WalDetour* detour) {
-    delivery::RouteStatus status = status_of(detour);
+wal::Position place_of(const WalParkedKey* parked_key) {
+    delivery::RouteStatus status = status_of(parked_key);
     wal::Position at;
-    if (first_unsettled(&detour->feed, status.settled, &at)) return at;
-    if (detour->feed.file != nullptr) return detour->feed.read;
-    if (detour->feed.behind) return detour->feed.from;
+    if (first_unsettled(&parked_key->feed, status.settled, &at)) return at;
+    if (parked_key->feed.file != nullptr) return parked_key->feed.read;
+    if (parked_key->feed.behind) return parked_key->feed.from;
     // After a restart its events come again, until its route's place: what is before those that have come is not known
     // to be delivered.
-    wal::Position shown = std::max(detour->feed.from, handed_by_now());
-    return std::min(shown, lent_by_now(detour->of));
+    wal::Position shown = std::max(parked_key->feed.from, handed_by_now());
+    return std::min(shown, lent_by_now(parked_key->of));
 }
 
-void end_if_caught_up(WalDetour* detour, const wal::Position& handed) {
-    const WalFeed& feed = detour->feed;
-    if (detour->ended || feed.behind || !feed.is_empty() || feed.file != nullptr || handed < detour->until) return;
-    end_key(detour);
-    detour->behind = lent_by_now(detour->of);
+void end_if_caught_up(WalParkedKey* parked_key, const wal::Position& handed) {
+    const WalFeed& feed = parked_key->feed;
+    if (parked_key->ended || feed.behind || !feed.is_empty() || feed.file != nullptr || handed < parked_key->until)
+        return;
+    end_key(parked_key);
+    parked_key->behind = lent_by_now(parked_key->of);
 }
 
 }  // namespace
 
-bool begin_wal_detour(SenderRoute* route) {
+bool park_wal_key(SenderRoute* route) {
     if (!files_can_be_written(route)) return false;
     delivery::RouteStatus status =
         call_guest([&] { return sender.dispatcher->status(static_cast<delivery::RouteId>(route->id), 0); });
     wal::Position from;
     if (!first_unsettled(wal_of(route), status.settled, &from)) from = lent_by_now(route);
-    WalDetour* detour = make_detour(route, next_number(wal_of(route)->detours), from);
-    begin_key(detour, detour->feed.id);
+    WalParkedKey* parked_key = make_parked_key(route, next_number(wal_of(route)->parked_keys), from);
+    begin_key(parked_key, parked_key->feed.id);
     for (const source::Chunk* chunk = wal_of(route)->first; chunk != nullptr; chunk = chunk->next) {
         if (chunk->id < status.settled.chunk) continue;
         uint32 first = chunk->id == status.settled.chunk ? status.settled.index : 0;
         for (uint32 i = first; i < chunk->count; ++i)
-            if (takes(detour, chunk->events[i])) put_into_wal_file(&detour->feed, chunk->events[i]);
+            if (takes(parked_key, chunk->events[i])) put_into_wal_file(&parked_key->feed, chunk->events[i]);
     }
-    keep_what_came(&detour->feed, from, handed_by_now());
+    keep_what_came(&parked_key->feed, from, handed_by_now());
     return true;
 }
 
-void load_wal_detours(SenderRoute* route) {
+void load_wal_parked_keys(SenderRoute* route) {
     load_keys(route, true,
-              [](SenderRoute* of, delivery::DetourId number, const log::StoredCursor& stored,
-                 delivery::StreamId* stream) -> ParkedKey* {
-                  WalDetour* detour = make_detour(of, number, stored.cursor.wal.at);
-                  detour->until = of->stored.cursor.wal.at;
-                  *stream = detour->feed.id;
-                  return detour;
+              [](SenderRoute* of, delivery::ParkedKeyId number, const log::StoredCursor& stored,
+                 delivery::StreamId* stream) -> ParkedKeyRow* {
+                  WalParkedKey* parked_key = make_parked_key(of, number, stored.cursor.wal.at);
+                  parked_key->until = of->stored.cursor.wal.at;
+                  *stream = parked_key->feed.id;
+                  return parked_key;
               });
 }
 
-void forget_wal_detours(SenderRoute* route) {
+void forget_wal_parked_keys(SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) free_detour(static_cast<WalDetour*>(lfirst(cell)));
-    list_free(wal_of(route)->detours);
-    wal_of(route)->detours = NIL;
+    foreach (cell, wal_of(route)->parked_keys) free_parked_key(static_cast<WalParkedKey*>(lfirst(cell)));
+    list_free(wal_of(route)->parked_keys);
+    wal_of(route)->parked_keys = NIL;
 }
 
-void show_to_detours(SenderRoute* route, const Event& event) {
+void show_to_parked_keys(SenderRoute* route, const Event& event) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) {
-        auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        if (!detour->ended && takes(detour, event)) put_into_wal_file(&detour->feed, event);
+    foreach (cell, wal_of(route)->parked_keys) {
+        auto* parked_key = static_cast<WalParkedKey*>(lfirst(cell));
+        if (!parked_key->ended && takes(parked_key, event)) put_into_wal_file(&parked_key->feed, event);
     }
 }
 
-void keep_what_came_to_detours(const SenderRoute* route, const wal::Position& before, const wal::Position& now) {
+void keep_what_came_to_parked_keys(const SenderRoute* route, const wal::Position& before, const wal::Position& now) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) keep_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed, before, now);
+    foreach (cell, wal_of(route)->parked_keys)
+        keep_what_came(&static_cast<WalParkedKey*>(lfirst(cell))->feed, before, now);
 }
 
-void take_back_what_came_to_detours(const SenderRoute* route) {
+void take_back_what_came_to_parked_keys(const SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) take_back_what_came(&static_cast<WalDetour*>(lfirst(cell))->feed);
+    foreach (cell, wal_of(route)->parked_keys) take_back_what_came(&static_cast<WalParkedKey*>(lfirst(cell))->feed);
 }
 
-void forget_files_of_detours(const SenderRoute* route) {
+void forget_files_of_parked_keys(const SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) forget_wal_file(&static_cast<WalDetour*>(lfirst(cell))->feed);
+    foreach (cell, wal_of(route)->parked_keys) forget_wal_file(&static_cast<WalParkedKey*>(lfirst(cell))->feed);
 }
 
-void show_past_to_detours(SenderRoute* route, const Event& event) {
+void show_past_to_parked_keys(SenderRoute* route, const Event& event) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) {
-        auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        if (!detour->ended && event.id > detour->feed.from && takes(detour, event))
-            put_into_wal_file(&detour->feed, event);
+    foreach (cell, wal_of(route)->parked_keys) {
+        auto* parked_key = static_cast<WalParkedKey*>(lfirst(cell));
+        if (!parked_key->ended && event.id > parked_key->feed.from && takes(parked_key, event))
+            put_into_wal_file(&parked_key->feed, event);
     }
 }
 
-void feed_wal_detours(SenderRoute* route, const wal::Position& handed) {
+void feed_wal_parked_keys(SenderRoute* route, const wal::Position& handed) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) {
-        auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        // A key that stands still is lent a little, and again when that has been delivered.
-        if (detour->feed.file != nullptr && detour->feed.is_empty())
-            if (wal::Chunk* chunk = read_wal_file(&detour->feed, at_a_time)) lend_wal(&detour->feed, chunk);
-        end_file_trouble(&detour->feed, handed);
-        end_if_caught_up(detour, handed);
+    foreach (cell, wal_of(route)->parked_keys) {
+        auto* parked_key = static_cast<WalParkedKey*>(lfirst(cell));
+        // A key that is stalled is lent a little, and again when that has been delivered.
+        if (parked_key->feed.file != nullptr && parked_key->feed.is_empty())
+            if (wal::Chunk* chunk = read_wal_file(&parked_key->feed, at_a_time)) lend_wal(&parked_key->feed, chunk);
+        end_file_trouble(&parked_key->feed, handed);
+        end_if_caught_up(parked_key, handed);
     }
 }
 
-bool a_detour_waits(const SenderRoute* route) {
+bool a_parked_key_waits(const SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) {
-        const WalFeed& feed = static_cast<WalDetour*>(lfirst(cell))->feed;
+    foreach (cell, wal_of(route)->parked_keys) {
+        const WalFeed& feed = static_cast<WalParkedKey*>(lfirst(cell))->feed;
         if (feed.file != nullptr && feed.is_empty()) return true;
     }
     return false;
 }
 
-bool a_detour_is_behind(const SenderRoute* route) {
+bool a_parked_key_is_behind(const SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours)
-        if (static_cast<WalDetour*>(lfirst(cell))->feed.behind) return true;
+    foreach (cell, wal_of(route)->parked_keys)
+        if (static_cast<WalParkedKey*>(lfirst(cell))->feed.behind) return true;
     return false;
 }
 
-long detours_read_again_in(const SenderRoute* route) {
+long parked_keys_read_again_in(const SenderRoute* route) {
     long least = -1;
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) {
-        WalFeed* feed = &static_cast<WalDetour*>(lfirst(cell))->feed;
+    foreach (cell, wal_of(route)->parked_keys) {
+        WalFeed* feed = &static_cast<WalParkedKey*>(lfirst(cell))->feed;
         long in = reads_again_in(feed, feed->is_empty());
         if (in == 0 && !can_use_file(feed)) in = ms_until(feed->trouble.retry_at);
         if (in >= 0) least = least < 0 ? in : std::min(least, in);
@@ -204,97 +206,98 @@ long detours_read_again_in(const SenderRoute* route) {
     return least;
 }
 
-const char* file_trouble_of_detours(const SenderRoute* route) {
+const char* file_trouble_of_parked_keys(const SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) {
-        const FileTrouble& trouble = static_cast<WalDetour*>(lfirst(cell))->feed.trouble;
+    foreach (cell, wal_of(route)->parked_keys) {
+        const FileTrouble& trouble = static_cast<WalParkedKey*>(lfirst(cell))->feed.trouble;
         if (trouble.words[0] != '\0') return trouble.words;
     }
     return "";
 }
 
-void close_wal_detours(SenderRoute* route, const wal::Position& handed) {
+void close_wal_parked_keys(SenderRoute* route, const wal::Position& handed) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) {
-        WalFeed* feed = &static_cast<WalDetour*>(lfirst(cell))->feed;
+    foreach (cell, wal_of(route)->parked_keys) {
+        WalFeed* feed = &static_cast<WalParkedKey*>(lfirst(cell))->feed;
         if (!feed->behind) feed->from = std::max(feed->from, handed);
     }
 }
 
-void read_detours_again(SenderRoute* route) {
+void read_parked_keys_again(SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) {
-        auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        if (detour->feed.behind) detour->until = std::max(detour->until, wal_of(route)->from);
-        detour->feed.behind = false;
+    foreach (cell, wal_of(route)->parked_keys) {
+        auto* parked_key = static_cast<WalParkedKey*>(lfirst(cell));
+        if (parked_key->feed.behind) parked_key->until = std::max(parked_key->until, wal_of(route)->from);
+        parked_key->feed.behind = false;
     }
 }
 
-bool give_back_to_detours(SenderRoute* route, const delivery::Report::Finished& finished) {
+bool give_back_to_parked_keys(SenderRoute* route, const delivery::Report::Finished& finished) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours)
-        if (give_back_wal_lent(&static_cast<WalDetour*>(lfirst(cell))->feed, finished)) return true;
+    foreach (cell, wal_of(route)->parked_keys)
+        if (give_back_wal_lent(&static_cast<WalParkedKey*>(lfirst(cell))->feed, finished)) return true;
     return false;
 }
 
-void save_wal_detours(SenderRoute* route) {
+void save_wal_parked_keys(SenderRoute* route) {
     const wal::Position routes = route->stored.cursor.wal.at;
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) {
-        auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        detour->going = detour->ended && routes >= detour->behind;
-        detour->saving = detour->saved;
-        detour->saving_ahead = detour->saved_ahead;
-        if (detour->going) {
-            if (detour->stored.exists) log::delete_cursor(detour->stored);
+    foreach (cell, wal_of(route)->parked_keys) {
+        auto* parked_key = static_cast<WalParkedKey*>(lfirst(cell));
+        parked_key->going = parked_key->ended && routes >= parked_key->behind;
+        parked_key->saving = parked_key->saved;
+        parked_key->saving_ahead = parked_key->saved_ahead;
+        if (parked_key->going) {
+            if (parked_key->stored.exists) log::delete_cursor(parked_key->stored);
             continue;
         }
-        wal::Position place = place_of(detour);
-        log::DetourEvents events = events_of(detour);
-        bool same = place == detour->saved && events.settled.count == detour->saved_ahead;
-        if (detour->stored.exists && same) continue;
-        detour->stored.cursor.wal = route->stored.cursor.wal;
-        detour->stored.cursor.wal.at = place;
-        (void)log::save_cursor(&detour->stored, &events);
-        detour->saving = place;
-        detour->saving_ahead = events.settled.count;
+        wal::Position place = place_of(parked_key);
+        log::ParkedEvents events = events_of(parked_key);
+        bool same = place == parked_key->saved && events.settled.count == parked_key->saved_ahead;
+        if (parked_key->stored.exists && same) continue;
+        parked_key->stored.cursor.wal = route->stored.cursor.wal;
+        parked_key->stored.cursor.wal.at = place;
+        (void)log::save_cursor(&parked_key->stored, &events);
+        parked_key->saving = place;
+        parked_key->saving_ahead = events.settled.count;
     }
 }
 
-void wal_detours_saved(SenderRoute* route) {
+void wal_parked_keys_saved(SenderRoute* route) {
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) {
-        auto* detour = static_cast<WalDetour*>(lfirst(cell));
-        detour->saved = detour->saving;
-        detour->saved_ahead = detour->saving_ahead;
-        if (!detour->going) continue;
-        remove_key(detour);
-        wal_of(route)->detours = foreach_delete_current(wal_of(route)->detours, cell);
-        free_detour(detour);
+    foreach (cell, wal_of(route)->parked_keys) {
+        auto* parked_key = static_cast<WalParkedKey*>(lfirst(cell));
+        parked_key->saved = parked_key->saving;
+        parked_key->saved_ahead = parked_key->saving_ahead;
+        if (!parked_key->going) continue;
+        remove_key(parked_key);
+        wal_of(route)->parked_keys = foreach_delete_current(wal_of(route)->parked_keys, cell);
+        free_parked_key(parked_key);
     }
 }
 
-wal::Position first_of_detours(const SenderRoute* route, const wal::Position& from) {
+wal::Position first_of_parked_keys(const SenderRoute* route, const wal::Position& from) {
     wal::Position found = from;
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) {
-        auto* detour = static_cast<const WalDetour*>(lfirst(cell));
-        if (!detour->ended) found = std::min(found, detour->feed.from);
+    foreach (cell, wal_of(route)->parked_keys) {
+        auto* parked_key = static_cast<const WalParkedKey*>(lfirst(cell));
+        if (!parked_key->ended) found = std::min(found, parked_key->feed.from);
     }
     return found;
 }
 
-wal::Position settled_on_detours(const SenderRoute* route, const wal::Position& settled) {
+wal::Position settled_on_parked_keys(const SenderRoute* route, const wal::Position& settled) {
     wal::Position found = settled;
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) found = std::min(found, place_of(static_cast<WalDetour*>(lfirst(cell))));
+    foreach (cell, wal_of(route)->parked_keys)
+        found = std::min(found, place_of(static_cast<WalParkedKey*>(lfirst(cell))));
     return found;
 }
 
-wal::Position least_of_detours(const SenderRoute* route, const wal::Position& least) {
+wal::Position least_of_parked_keys(const SenderRoute* route, const wal::Position& least) {
     wal::Position found = least;
     ListCell* cell;
-    foreach (cell, wal_of(route)->detours) found = std::min(found, static_cast<WalDetour*>(lfirst(cell))->saved);
+    foreach (cell, wal_of(route)->parked_keys) found = std::min(found, static_cast<WalParkedKey*>(lfirst(cell))->saved);
     return found;
 }
 

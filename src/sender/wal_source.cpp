@@ -30,7 +30,7 @@ class WalSource final : public Source {
     }
     delivery::StreamId stream_of(const source::Route* route) override { return wal_of(route)->id; }
     void load_parked_keys(source::Route* route) override {
-        load_wal_detours(of_sender(route));
+        load_wal_parked_keys(of_sender(route));
         MemoryContext before = MemoryContextSwitchTo(sender.memory);
         wal_now.routes = lappend(wal_now.routes, route);
         MemoryContextSwitchTo(before);
@@ -42,13 +42,13 @@ class WalSource final : public Source {
         free_wal_feed(of_sender(route));
         wal_now.routes = list_delete_ptr(wal_now.routes, route);
     }
-    bool park_key(source::Route* route) override { return begin_wal_detour(of_sender(route)); }
+    bool park_key(source::Route* route) override { return park_wal_key(of_sender(route)); }
 
     bool is_lost(const source::Route* route) override { return sender::is_lost(of_sender(route)); }
     void put_place(source::Route* route, const delivery::Position& settled) override {
         put_wal_place(of_sender(route), settled);
     }
-    void save_parked_keys(source::Route* route) override { save_wal_detours(of_sender(route)); }
+    void save_parked_keys(source::Route* route) override { save_wal_parked_keys(of_sender(route)); }
     void saved(source::Route* route) override { wal_cursor_saved(of_sender(route)); }
 
     State state(const source::Route* route) override;
@@ -79,7 +79,7 @@ Source::State WalSource::state(const source::Route* route) {
     }
     const WalFeed* feed = wal_of(route);
     const char* of_files =
-        feed->trouble.words[0] != '\0' ? feed->trouble.words : file_trouble_of_detours(of_sender(route));
+        feed->trouble.words[0] != '\0' ? feed->trouble.words : file_trouble_of_parked_keys(of_sender(route));
     if (of_sender(route)->paused && feed->begun)
         return {nullptr, of_files};  // what commits before it has begun is not its
     if (wal_now.trouble[0] != '\0') return {"failing", wal_now.trouble, wal_now.retry_at};

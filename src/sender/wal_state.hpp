@@ -36,7 +36,7 @@ struct WalState {
     bool confirm_waits;    // it was too early to look again, and much WAL could go
     bool makes_slot;       // the decoder does, and
     char words[256];       // whom it waits for
-    char trouble[512];     // why it stands still; empty: it does not
+    char trouble[512];     // why it is stalled; empty: it is not
     char hint[256];
     XLogRecPtr failed_at;    // where reading failed; the trouble is over behind that. 0: it was not in reading
     SteadyTime retry_at;     // 0: at once

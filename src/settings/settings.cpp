@@ -95,7 +95,7 @@ void define() {
     DefineCustomIntVariable("eventbus.safety_poll", "How often workers look for work that nobody woke them for.",
                             "Delivery does not wait for it: a commit wakes the senders at once.", &safety_poll, 15000,
                             100, 600000, PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
-    DefineCustomIntVariable("eventbus.segment_size", "Size at which the log goes on to its next segment.", nullptr,
+    DefineCustomIntVariable("eventbus.segment_size", "Size at which the log moves to its next segment.", nullptr,
                             &segment_size, 64 * 1024, 64, 64 * 1024 * 1024, PGC_SIGHUP, GUC_UNIT_KB, nullptr, nullptr,
                             nullptr);
     DefineCustomStringVariable("eventbus.source", "What messages name as their origin.",

@@ -2,18 +2,18 @@
 
 namespace eventbus::source {
 
-void Parked::begin(delivery::Dispatcher& dispatcher, delivery::StreamId stream) {
-    dispatcher.begin_detour(route, number, stream);
-    takes = &dispatcher.detour(route, number);
+void ParkedPart::begin(delivery::Dispatcher& dispatcher, delivery::StreamId stream) {
+    dispatcher.park_key_of(route, number, stream);
+    takes = &dispatcher.parked_key(route, number);
 }
 
-void Parked::resume(delivery::Dispatcher& dispatcher, delivery::StreamId stream, delivery::Detour what) {
-    dispatcher.add_detour(route, number, stream, std::move(what));
-    takes = &dispatcher.detour(route, number);
+void ParkedPart::resume(delivery::Dispatcher& dispatcher, delivery::StreamId stream, delivery::ParkedKey what) {
+    dispatcher.add_parked_key(route, number, stream, std::move(what));
+    takes = &dispatcher.parked_key(route, number);
 }
 
-void Parked::end(delivery::Dispatcher& dispatcher) {
-    dispatcher.end_detour(route, number);
+void ParkedPart::end(delivery::Dispatcher& dispatcher) {
+    dispatcher.end_parked_key(route, number);
     ended = true;
 }
 

@@ -11,16 +11,16 @@
 
 namespace eventbus::source {
 
-struct Parked {
+struct ParkedPart {
     delivery::RouteId route;
-    delivery::DetourId number;  // of the route's, rising
-    const delivery::Detour* takes;
+    delivery::ParkedKeyId number;  // of the route's, rising
+    const delivery::ParkedKey* takes;
     bool ended;  // it has caught up
 
     // The route parts with what blocks it; the stream begins where the route was settled before.
     void begin(delivery::Dispatcher& dispatcher, delivery::StreamId stream);
     // One of earlier times: nothing has been handed over to the route yet.
-    void resume(delivery::Dispatcher& dispatcher, delivery::StreamId stream, delivery::Detour what);
+    void resume(delivery::Dispatcher& dispatcher, delivery::StreamId stream, delivery::ParkedKey what);
     void end(delivery::Dispatcher& dispatcher);
     delivery::RouteStatus status(const delivery::Dispatcher& dispatcher) const {
         return dispatcher.status(route, number);

@@ -5,7 +5,7 @@
 #include <memory>
 #include <utility>
 
-#include "broker/stream/answers.hpp"
+#include "broker/stream/reply_budget.hpp"
 #include "broker/stream/stream.hpp"
 #include "input.hpp"
 #include "network.hpp"
@@ -24,7 +24,7 @@ struct Stream::Impl {
     std::string outbox;
     std::size_t sent = 0;
     std::uint64_t taken = 0;
-    AnswerBudget answers;
+    ReplyBudget answers;
     std::string error;
 
     void close(std::string reason) {

@@ -1,6 +1,6 @@
 // What it is: replies of Redis, in pieces as they come, and what an error means.
 // Who calls it: libFuzzer, through test/fuzz/run.
-// Never: keeps more than it may of what goes on without end.
+// Never: keeps more than it may of what continues without end.
 #include "broker/redis/replies.hpp"
 
 #include "input.hpp"

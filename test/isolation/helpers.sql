@@ -71,7 +71,7 @@ BEGIN
     IF test.eventually(format('test.has(%L)', 'mark.' || topic)) <> 'yes' THEN RETURN 'no mark within 60 s'; END IF;
     RETURN CASE WHEN test.has(topic) THEN 'found it' ELSE 'found nothing' END;
 END $$;
--- Lets the sender go on after the mark.
+-- Lets the sender continue after the mark.
 CREATE FUNCTION test.unmark(topic text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM eventbus.drop_route('mark.' || topic);
@@ -85,7 +85,7 @@ CREATE VIEW test.segment AS
 CREATE FUNCTION test.log_bytes() RETURNS bigint LANGUAGE sql AS $$ SELECT sum(bytes)::bigint FROM test.segment $$;
 CREATE FUNCTION test.generation() RETURNS bigint LANGUAGE sql AS $$ SELECT last_value FROM eventbus.log_generation $$;
 CREATE FUNCTION test.note_generation() RETURNS void LANGUAGE sql AS $$ UPDATE test.start SET generation = test.generation() $$;
--- Until the log has gone on to another segment since the last call of either.
+-- Until the log has continued to another segment since the last call of either.
 CREATE FUNCTION test.rotated() RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     RETURN test.eventually('test.generation() > (SELECT generation FROM test.start)');

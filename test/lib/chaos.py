@@ -178,7 +178,7 @@ class Chaos:
         for writer in self.writers:
             writer.join(60)
         eventually(self._no_prepared, 60, "prepared transactions end")
-        eventually(lambda: self.sql("SELECT eventbus.resume_route(route) FROM eventbus.status"), 60, "all routes go on")
+        eventually(lambda: self.sql("SELECT eventbus.resume_route(route) FROM eventbus.status"), 60, "all routes continue")
 
     def _no_prepared(self):
         try:

@@ -100,7 +100,7 @@ class Database:
         """By the segments' sizes: whoever keeps reading the log itself keeps its locks from rotation, which tries less
         and less often."""
         size = " + ".join(f"pg_relation_size('eventbus.log_{segment}')" for segment in range(4))
-        eventually(lambda: self.one(f"SELECT {size}") == 0, deadline, "the log is let go")
+        eventually(lambda: self.one(f"SELECT {size}") == 0, deadline, "the log is released")
 
     def wait_dead(self, route, count=1, deadline=30):
         def there():

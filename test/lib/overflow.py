@@ -91,7 +91,7 @@ class Overflow:
         self.check()
 
     def pause(self, most):
-        """While they go on."""
+        """While they continue."""
         self.publishers[0].stopping.wait(self.dice.random() * most)
         self.check()
 

@@ -204,10 +204,10 @@ class World:
                    "the launcher is there again")
 
     def flows(self):
-        """Delivery goes on."""
+        """Delivery continues."""
         client = self.redis.client()
         before = client.xlen("s")
-        eventually(lambda: client.xlen("s") > before, 60, "delivery goes on")
+        eventually(lambda: client.xlen("s") > before, 60, "delivery resumes")
 
     def patiently(self, action, tries=20):
         for left in reversed(range(tries)):

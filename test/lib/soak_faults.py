@@ -27,7 +27,7 @@ def frozen(world, server):
     world.loosen()
     server.freeze()
     world.later(0.5 + world.dice.random() * 4, server.thaw)
-    eventually(lambda: state(server.process) == b"T", 10, "it stands still")
+    eventually(lambda: state(server.process) == b"T", 10, "it is stalled")
 
 
 @hand(fault=True)

@@ -63,11 +63,11 @@ def vacuumdb(world):
 @hand(0.5)
 def anti_wraparound(world):
     """Uses up transaction ids until autovacuum has to come, also to tables that it is turned off for. A segment that is
-    truncated is young again: one route stands still meanwhile, so that they are held."""
+    truncated is young again: one route is stalled meanwhile, so that they are held."""
     count = ("SELECT sum(pg_stat_get_autovacuum_count(oid)) FROM pg_class "
              "WHERE relnamespace = 'eventbus'::regnamespace AND relname ~ '^log_[0-9]$'")
     world.loosen()  # what holds xmin back keeps the ids' age
-    world.sql("SELECT pg_reload_conf()")  # autovacuum plans anew: by a clock that was set back it may sleep for an hour
+    world.sql("SELECT pg_reload_conf()")  # autovacuum plans again: by a clock that was set back it may sleep for an hour
     route = world.dice.choice([name for name in world.routes if not name.startswith("wal_")])
     world.sql("SELECT eventbus.pause_route(%s)", route)
 
@@ -165,8 +165,8 @@ def rows_anew(world):
 
 @hand(0.4, fault=True)
 def rewrite_within_a_batch(world):
-    """Cursors stand in the midst of a transaction's events when its segment is written anew, without what was rolled
-    back before them; then the senders begin anew."""
+    """Cursors stand in the midst of a transaction's events when its segment is written again, without what was rolled
+    back before them; then the senders begin again."""
     world.loosen()
     world.publish_many(6000, commit=False)
     world.publish_many(3000)
@@ -292,7 +292,7 @@ def overlapping_publishers(world):
 
 @hand(0.6)
 def clock(world):
-    """Set back or forward under the server; delivery goes on meanwhile."""
+    """Set back or forward under the server; delivery resumes meanwhile."""
     if world.clock is None:
         raise NotNow("no clock")
     world.loosen()
@@ -329,7 +329,7 @@ def alter_route(world):
 
 @hand(fault=True)
 def alter_broker(world):
-    """Its sender connects anew."""
+    """Its sender connects again."""
     broker = world.dice.choice(list(world.proxies))
     before = world.proxies[broker].connections
     world.loosen()

@@ -1,7 +1,7 @@
 # What it is: the fuzzer of what SQL reaches: every function of ours, triggers, event triggers and the output plugin, by
 # roles and transactions of all kinds, beside senders that deliver what comes of it; and what must never come of it.
 # Who calls it: the live test, scripts/fuzz-sql.
-# Never: goes on with a server that has crashed; forgives an internal error without a reason (FORGIVEN).
+# Never: continues with a server that has crashed; forgives an internal error without a reason (FORGIVEN).
 import contextlib
 import random
 import re

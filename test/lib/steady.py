@@ -22,7 +22,7 @@ class Steady:
             before = steady.before()
             ...                                               # break something
             steady.goes_on(before)                            # what is watched gets 95 % of before, of healthy keys
-            ...                                               # mend it
+            ...                                               # fix it
         steady.check(lambda: bodies)                          # nothing lost, nothing invented, order within each key
 
     topics: key -> topic, where it is not "steady". more: key -> what its payloads hold beside key and n. window: how
@@ -81,7 +81,7 @@ class Steady:
         target = self.count() + count
         eventually(lambda: self.count() >= target, deadline, f"{count} more events are published")
 
-    # What goes on beside a fault
+    # What is delivered beside a fault
 
     def watch(self, name, bodies):
         self._watched[name] = bodies

@@ -51,7 +51,7 @@ def mosquitto(certificates):
 
 @pytest.fixture(scope="session")
 def cluster():
-    # Small segments that change often, so that every test has rotation going on beside it.
+    # Small segments that change often, so that every test has rotation continuing beside it.
     with PostgresCluster(config={"eventbus.rotation_period": 1, "eventbus.segment_size": "'1MB'"}) as server:
         yield server
 

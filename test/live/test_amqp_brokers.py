@@ -1,4 +1,4 @@
-# What it is: RabbitMQ lets nobody in, or asks for a pause: what status, health and the log say, and who goes on.
+# What it is: RabbitMQ lets nobody in, or asks for a pause: what status, health and the log say, and who continues.
 # Who calls it: pytest.
 # Never: leaves an alarm, a user or a virtual host behind.
 import json
@@ -11,7 +11,7 @@ from servers import Steady, eventually
 
 @pytest.fixture
 def in_redis(db, redis_server, name):
-    """A second broker, which has to go on; returns what it has got."""
+    """A second broker, which has to continue; returns what it has got."""
     db.broker("redis", redis_server.url)
     db.route("elsewhere", "redis", f"stream:{name}", "steady")
     return lambda: [entry["payload"] for entry in redis_server.stream(name)]
@@ -19,7 +19,7 @@ def in_redis(db, redis_server, name):
 
 @pytest.fixture
 def second_route(db, rabbit, name):
-    """A route on the broker "rabbit" that has to go on; returns what its queue has got."""
+    """A route on the broker "rabbit" that has to continue; returns what its queue has got."""
     rabbit.declare(f"{name}_second")
     db.broker("rabbit", rabbit.url)
     db.route("second", "rabbit", f"queue:{name}_second", "steady")
@@ -32,7 +32,7 @@ def second_route(db, rabbit, name):
 
 @pytest.fixture
 def entrances(rabbit, certificates, name):
-    """Ways to be refused: broker -> (URL, options, what it says, how it is mended: an action, or a URL)."""
+    """Ways to be refused: broker -> (URL, options, what it says, how it is fixed: an action, or a URL)."""
     users = [f"{name}_1", f"{name}_2"]
     for user in users:
         rabbit.control("add_user", user, "s3cret")
@@ -40,7 +40,7 @@ def entrances(rabbit, certificates, name):
     expired = rabbit.listen_with(certificates.expired_cert, certificates.expired_key)
     elsewhere = rabbit.listen_with(certificates.elsewhere_cert, certificates.elsewhere_key)
     trusted = {"ca_file": certificates.ca}
-    mended = f"amqps://guest:guest@localhost:{rabbit.tls_port}"
+    fixed = f"amqps://guest:guest@localhost:{rabbit.tls_port}"
     not_accepted = "the server's certificate is not accepted: "
 
     def make_vhost():
@@ -55,12 +55,12 @@ def entrances(rabbit, certificates, name):
         "rights": (f"amqp://{users[1]}:s3cret@127.0.0.1:{rabbit.port}/second", {},
                    f"530 NOT_ALLOWED - access to vhost 'second' refused for user '{users[1]}'",
                    lambda: rabbit.control("set_permissions", "-p", "second", users[1], ".*", ".*", ".*")),
-        "authority": (mended, {"ca_file": certificates.other_ca}, not_accepted, mended),
+        "authority": (fixed, {"ca_file": certificates.other_ca}, not_accepted, fixed),
         "expired": (f"amqps://guest:guest@localhost:{expired}", trusted,
-                    not_accepted + "certificate has expired", mended),
-        "name": (f"amqps://guest:guest@localhost:{elsewhere}", trusted, not_accepted + "hostname mismatch", mended),
+                    not_accepted + "certificate has expired", fixed),
+        "name": (f"amqps://guest:guest@localhost:{elsewhere}", trusted, not_accepted + "hostname mismatch", fixed),
         "address": (f"amqps://guest:guest@127.0.0.1:{elsewhere}", trusted,
-                    not_accepted + "IP address mismatch", mended),
+                    not_accepted + "IP address mismatch", fixed),
     }
     for user in users:
         rabbit.control("delete_user", user)
@@ -69,7 +69,7 @@ def entrances(rabbit, certificates, name):
 
 def test_who_is_not_let_in_is_held_and_delays_no_other(db, rabbit, certificates, name, entrances, in_redis,
                                                        second_route, told):
-    """All of them at once: each says what the broker said, once, and goes on by itself when it is let in."""
+    """All of them at once: each says what the broker said, once, and resumes by itself when it is let in."""
     rabbit.declare(name)
     rabbit.declare(name, vhost="second")
     with Steady(db) as steady:
@@ -85,19 +85,19 @@ def test_who_is_not_let_in_is_held_and_delays_no_other(db, rabbit, certificates,
             assert row["last_error"].startswith(words) and (row["delivered"], row["dead"]) == (0, 0)
         steady.goes_on(before)
     levels = {check["name"]: (check["level"], check["detail"]) for check in db.health()}
-    for broker, (_, _, words, mend) in entrances.items():
+    for broker, (_, _, words, fix) in entrances.items():
         assert levels[f"route {broker}"][0] == "error" and "held" in levels[f"route {broker}"][1]
         [line] = told(f'broker "{broker}"')
         assert line.startswith("WARNING") and words in line and "next attempt in" in line and "wr0ng" not in line
-        if callable(mend):
-            mend()
+        if callable(fix):
+            fix()
         else:
-            db.run("SELECT eventbus.alter_broker(%s, %s, %s::jsonb)", broker, mend,
+            db.run("SELECT eventbus.alter_broker(%s, %s, %s::jsonb)", broker, fix,
                    json.dumps({"ca_file": certificates.ca}))
-    for broker, (_, _, _, mend) in entrances.items():
+    for broker, (_, _, _, fix) in entrances.items():
         db.wait_status(broker, 60, state="active", delivered=1)
-        if callable(mend):
-            *_, line = told(f'broker "{broker}"')  # half mended, it may have said something else before
+        if callable(fix):
+            *_, line = told(f'broker "{broker}"')  # half fixed, it may have said something else before
             assert line.startswith("LOG") and "is back after" in line
     assert db.health() and not [check for check in db.health() if check["level"] == "error"]
     steady.check(in_redis, duplicates=False)

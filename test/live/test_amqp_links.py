@@ -14,7 +14,7 @@ RETURN = 10  # seconds at most from a broker's return to its first delivery; at 
 
 @pytest.fixture
 def beside(db, rabbit, redis_server, name):
-    """What has to go on: the same RabbitMQ reached directly, and Redis. beside(steady) watches both, and checks them
+    """What has to continue: the same RabbitMQ reached directly, and Redis. beside(steady) watches both, and checks them
     in the end."""
     rabbit.declare(f"{name}_beside")
     db.broker("direct", rabbit.url)
@@ -56,7 +56,7 @@ def way(db, rabbit, make_proxy, name):
 def is_back(heard, seen, since, record_property, what):
     """Waits for a delivery beyond the `seen` ones, and records how long after `since` it came."""
     took = eventually(lambda: len(heard.messages) > seen and max(heard.messages[seen][0] - since, 0.001), RETURN,
-                      f"{what}: delivery goes on")
+                      f"{what}: delivery resumes")
     record_property(f"seconds from return to first delivery, {what}", round(took, 2))
     print(f"{what}: {took:.2f} s from return to first delivery")
 
@@ -156,7 +156,7 @@ def test_cut_between_publish_and_acknowledgement(db, rabbit, name, way):
 
 
 def test_broker_stopped_or_frozen_and_back(db, rabbit, name, redis_server, told, record_property):
-    """The node says good-bye and starts again; it stands still, and goes on."""
+    """The node says good-bye and starts again; it is stalled, and continues."""
     rabbit.declare(name)
     db.broker("rabbit", rabbit.url + "?heartbeat=1", connect_timeout=1)
     db.route("out", "rabbit", f"queue:{name}")

@@ -10,7 +10,7 @@ from servers import Steady, eventually
 
 
 class Beside:
-    """A second route on the broker in question, and a route on another broker: what has to go on."""
+    """A second route on the broker in question, and a route on another broker: what has to continue."""
 
     def __init__(self, heard, redis_server, stream):
         self.heard, self.redis_server, self.stream = heard, redis_server, stream

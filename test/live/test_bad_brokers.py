@@ -1,6 +1,6 @@
 # What it is: brokers that talk nonsense, say nothing or let nobody in: status says so.
 # Who calls it: pytest.
-# Never: accepts a lost event, or a healthy broker that was held up.
+# Never: accepts a lost event, or a healthy broker that was blocked.
 import socket
 import threading
 
@@ -82,11 +82,11 @@ def target(request, name):
 
 
 def publish_past_a_bad_broker(db, stream, target, url, states, **options):
-    """A bad broker beside a good one; then the bad one's settings are mended. Returns its last error."""
+    """A bad broker beside a good one; then the bad one's settings are fixed. Returns its last error."""
     db.broker("bad", url, **options)
     db.route("bad", "bad", target.destination)
     ids = [db.publish("t", n) for n in range(20)]
-    assert [int(entry["id"]) for entry in stream(20, 10)] == ids, "the good broker goes on"
+    assert [int(entry["id"]) for entry in stream(20, 10)] == ids, "the good broker continues"
     db.wait_state("bad", *states)
     row = db.wait_status("bad", last_error=lambda text: bool(text), delivered=0)
     assert row["last_error_at"] is not None and row["dead"] == 0

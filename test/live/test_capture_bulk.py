@@ -214,7 +214,7 @@ def test_the_log_can_be_dropped_behind_a_copy(item):
 
 
 def test_what_was_written_by_pages_survives_a_crash(item, cluster):
-    """Pages written anew and pages written to, and whole ones where a block begins amid the rows."""
+    """Pages written again and pages written to, and whole ones where a block begins amid the rows."""
     item.broker("hold", "redis:///nonexistent.sock")
     item.route("hold", "hold", "list:x")
     item.run(BESIDE.format("""BEGIN

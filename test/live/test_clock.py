@@ -108,7 +108,7 @@ def test_rotation_goes_on(db, clock, redis_server, name):
         fill()
         return generation() > before
 
-    eventually(has_advanced, 30, "the log goes on to the next segment")
+    eventually(has_advanced, 30, "the log continues to the next segment")
 
 
 def test_waiting_for_delivery_ends(db, clock, redis_server, name):

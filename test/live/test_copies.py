@@ -220,7 +220,7 @@ def delivery_check(db):
 
 
 def test_delivery_is_switched_as_often_as_one_likes(original, cluster):
-    """Each time a keeper begins anew, which is no reason for back-off: with it each turn took twice as long as the last."""
+    """Each time a keeper begins again, which is no reason for back-off: with it each turn took twice as long as the last."""
     def keeper():
         return [row["detail"] for row in original.health() if row["name"] == "keeper" and row["level"] == "ok"]
 
@@ -255,7 +255,7 @@ def test_delivery_is_switched_off_and_on(original, cluster, redis_server, name, 
     assert delivery_check(original) == ["warning"]
     stays(lambda: len(payloads(redis_server, name)) == 1, 2, "nothing is delivered")
     switch("on")
-    eventually(lambda: len(payloads(redis_server, name)) == 2, 60, "delivery goes on")
+    eventually(lambda: len(payloads(redis_server, name)) == 2, 60, "delivery resumes")
     original.run("SET eventbus.delivery = off")
     assert delivery_check(original) == []
     original.run("RESET eventbus.delivery")

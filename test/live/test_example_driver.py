@@ -133,7 +133,7 @@ def test_what_is_wrong_is_said_when_it_is_made(db, directory):
 
 
 def test_a_directory_that_is_not_there(db, directory):
-    """The route waits, says why, and goes on when it is."""
+    """The route waits, says why, and continues when it is."""
     there = os.path.join(directory, "later")
     db.broker("files", f"file://{there}")
     db.route("out", "files", "file:out.jsonl")

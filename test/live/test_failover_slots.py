@@ -37,7 +37,7 @@ def pair(redis_server, name):
 
 
 def wait_synced(db, standby):
-    """Until the standby would go on where the primary is; traffic is what takes its slot there."""
+    """Until the standby would continue where the primary is; traffic is what takes its slot there."""
     def synced():
         publish_wal(db, "traffic", {})
         return standby.execute("SELECT synced AND NOT temporary AND failover AND invalidation_reason IS NULL "

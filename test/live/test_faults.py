@@ -67,7 +67,7 @@ class Load:
             thread.join()
 
     def is_taken_back(self):
-        """Whether commits that clients have heard of are gone. While they go on, some may not be noticed."""
+        """Whether commits that clients have heard of are gone. While they continue, some may not be noticed."""
         self.db.reconnect()
         heard = self.count
         return self.db.one("SELECT count(*) FROM sent") < heard

@@ -167,7 +167,7 @@ def test_a_password_file_that_cannot_be_read(db, redis_server):
 
 
 def dribble(first):
-    """A broker that goes on saying something, and never enough."""
+    """A broker that continues saying something, and never enough."""
     def talk(connection):
         with contextlib.suppress(OSError):
             connection.sendall(first)

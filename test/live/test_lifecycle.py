@@ -1,4 +1,4 @@
-# What it is: workers come and go with extensions, databases, restarts, slots and promotion, and hold up nobody.
+# What it is: workers come and go with extensions, databases, restarts, slots and promotion, and block nobody.
 # Who calls it: pytest.
 # Never: accepts a statement that hangs on a worker.
 import re
@@ -54,7 +54,7 @@ def delivers_again(db, server, key):
     server.thaw()
     db.reconnect()
     event = db.publish("t", "after")
-    eventually(lambda: event in server.stream_ids(key), 60, "delivery goes on")
+    eventually(lambda: event in server.stream_ids(key), 60, "delivery resumes")
 
 
 def test_drop_database(standing, cluster):
@@ -246,7 +246,7 @@ def test_fast_stop_with_frozen_brokers(busy_with_a_frozen_broker, cluster, rabbi
         rabbit.thaw()
         cluster.start()
     db.reconnect()
-    assert len(rabbit.take(name, 2000)) == 2000, "it goes on where it stopped"
+    assert len(rabbit.take(name, 2000)) == 2000, "it continues where it stopped"
 
 
 def test_two_databases_with_a_broker_each(make_database, redis_server, rabbit, name):

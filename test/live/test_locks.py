@@ -1,4 +1,4 @@
-# What it is: locks that others hold, and transactions that others keep open, beside senders: none stands still for them.
+# What it is: locks that others hold, and transactions that others keep open, beside senders: none is stalled for them.
 # Who calls it: pytest.
 # Never: measures how long something takes but to see that it ends.
 import contextlib
@@ -56,7 +56,7 @@ def both(db, redis_server, name):
     def delivers():
         number = next(sent)
         db.publish("t", number)
-        eventually(lambda: client.llen(f"{name}-log") == number + 1, why="the route from the log goes on")
+        eventually(lambda: client.llen(f"{name}-log") == number + 1, why="the route from the log continues")
 
     delivers()
     return delivers
@@ -222,7 +222,7 @@ def test_what_a_new_sender_waits_for_is_told(db, both, open_transaction, cluster
 
 
 def test_answers_are_heard_while_the_log_is_locked(db, both, open_transaction, frozen_redis, name):
-    """What has been read goes on: here, the route's state changes although nothing can be read."""
+    """What has been read continues: here, the route's state changes although nothing can be read."""
     db.broker("other", frozen_redis.url)
     db.route("out", "other", f"list:{name}")
     db.publish("t", 1)

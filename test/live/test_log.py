@@ -1,4 +1,4 @@
-# What it is: what the log holds and lets go: rotation, retention, a long transaction beside it, the event view.
+# What it is: what the log holds and releases: rotation, retention, a long transaction beside it, the event view.
 # Who calls it: pytest.
 # Never: looks at a segment by its name.
 import pytest
@@ -52,7 +52,7 @@ def test_a_paused_route_keeps_its_events_in_the_log(db, stream):
     db.run("SELECT eventbus.pause_route('out')")
     db.wait_state("out", "paused")
     db.run("SELECT eventbus.publish('t', to_jsonb(g)) FROM generate_series(1, 500) g")
-    stays(lambda: db.one(HELD) == 500, 4, "nothing is let go that a route has not passed")
+    stays(lambda: db.one(HELD) == 500, 4, "nothing is released that a route has not passed")
     db.run("SELECT eventbus.resume_route('out')")
     stream(500)
     db.wait_log_empty()
@@ -72,7 +72,7 @@ def test_the_log_keeps_what_one_route_behind_several_that_go_along_together_has_
         db.publish("t", "more")
         return db.one(generation) >= begun + 3
     eventually(has_rotated, 60, "the segment with the event is not the one that is written to")
-    stays(lambda: db.one("SELECT count(*) FROM eventbus.event WHERE id = %s", event) == 1, 3, "it is let go")
+    stays(lambda: db.one("SELECT count(*) FROM eventbus.event WHERE id = %s", event) == 1, 3, "it is released")
     db.run("SELECT eventbus.resume_route('behind')")
     eventually(lambda: event in redis_server.stream_ids(f"{name}:behind"))
 

@@ -239,7 +239,7 @@ def test_a_paused_route_keeps_its_events_and_nobody_waits_for_it(db, redis, name
     for n in (0, 2, EVERYTHING, 59):
         eventually(lambda: client.xlen(f"{name}:{n}") == len(expected(n, 0, 10_000)), 60, f"stream {n} is complete")
     assert client.xlen(f"{name}:1") == 0
-    # Where all start anew, the one that is far behind does not hold up the others.
+    # Where all start again, the one that is far behind does not block the others.
     db.run("SELECT pg_terminate_backend(%s)", db.sender("r0"))
     publish(lambda sql, arguments: db.run(sql, *arguments), 10_000, 1000)
     for n in (0, 2, EVERYTHING, 59):
@@ -271,7 +271,7 @@ def test_memory_is_bounded_and_the_start_prompt(db, redis, name):
     wait_delivered(redis, name, count=count)
     assert peak - idle <= 128, f"{peak - idle:.0f} MB above idle"
 
-    # A sender that starts anew begins to deliver at once, and loses and repeats nothing.
+    # A sender that starts again begins to deliver at once, and loses and repeats nothing.
     db.run("SELECT pg_terminate_backend(%s)", db.sender("r0"))
     publish(lambda sql, arguments: db.run(sql, *arguments), count, 500)
     eventually(lambda: redis.client().xlen(f"{name}:0") > count, 30, "the first event after a restart")
@@ -288,7 +288,7 @@ def test_routes_that_stand_still_at_different_times_share_the_memory(db, redis, 
         db.route(f"r{n}", "redis", f"stream:{name}:{n}", "#")
         db.run("SELECT eventbus.pause_route(%s)", f"r{n}")
         db.run("SELECT count(eventbus.publish('x', to_jsonb(repeat('y', 9000)))) FROM generate_series(1, %s)", events)
-        eventually(lambda: redis.client().xlen(f"{name}:0") >= events * n, 60, "the route that is not paused goes on")
+        eventually(lambda: redis.client().xlen(f"{name}:0") >= events * n, 60, "the route that is not paused continues")
     above = resident(db.sender("r0")) - idle
     assert above <= 64, f"{above:.0f} MB above idle"
     for n in range(1, routes - 2):

@@ -1,4 +1,4 @@
-# What it is: a protocol's module that is missing when a sender starts: its routes are held, and all else goes on.
+# What it is: a protocol's module that is missing when a sender starts: its routes are held, and all else continues.
 # Who calls it: pytest.
 # Never: takes a module from an installation that others use.
 import contextlib
@@ -72,7 +72,7 @@ def test_its_routes_are_held_and_go_on_when_it_is_back(routes, missing, redis_se
         held = db.sender("out")
         ids = [db.publish("t", n) for n in range(100)]
         db.wait_status("other", delivered=101, state="active")
-        # Whoever changes the configuration has it tried again: it stays, and says nothing anew.
+        # Whoever changes the configuration has it tried again: it stays, and says nothing again.
         db.run("SELECT eventbus.resume_route('out'), eventbus.resume_route('other')")
         db.publish("t", "another")
         db.wait_status("other", delivered=102)

@@ -1,6 +1,6 @@
 # What it is: other MQTT brokers than mosquitto, brokers that answer something else or nothing, two clients with one id.
 # Who calls it: pytest.
-# Never: accepts a lost event, a route that stands still without a word, or one that stops others.
+# Never: accepts a lost event, a route that is stalled without a word, or one that stops others.
 import json
 import re
 import subprocess
@@ -37,7 +37,7 @@ def rabbit_mqtt():
 
 @pytest.mark.parametrize("version", ["any", "3.1.1", "5"])
 def test_rabbitmq_grants_qos_1_at_most(db, rabbit_mqtt, name, version):
-    """It answers QoS 2 with PUBACK (4.x says so in CONNACK, over MQTT 5). The route is told, and holds up no other."""
+    """It answers QoS 2 with PUBACK (4.x says so in CONNACK, over MQTT 5). The route is told, and blocks no other."""
     if version == "5" and rabbit_mqtt.control("version").startswith("3."):
         pytest.skip("RabbitMQ 3 knows MQTT 3.1.1 alone")
     for queue in ("one", "two"):
@@ -138,7 +138,7 @@ def test_a_copy_whose_routes_are_paused_leaves_the_original_alone(twins, mosquit
 
 
 def test_a_message_that_is_never_acknowledged(db):
-    """It is named and tried again, its key waits, the others go on."""
+    """It is named and tried again, its key waits, the others continue."""
     def answer(session, published):
         if b"silent" not in published.payload:
             session.answer(PUBACK, published.id)
@@ -152,12 +152,12 @@ def test_a_message_that_is_never_acknowledged(db):
         row = db.wait_error("out", rf'event {event} to topic "x/sick": no acknowledgement within 2 s')
         assert row["dead"] == 0
         publish(db, 3000)
-        eventually(lambda: len({body for body in fake.payloads() if b'"n"' in body}) >= 3000, 60, "others go on")
+        eventually(lambda: len({body for body in fake.payloads() if b'"n"' in body}) >= 3000, 60, "others continue")
         eventually(lambda: sum(b"silent" in body for body in fake.payloads()) >= 3, 60, "it is tried again")
 
 
 def test_one_stray_puback_for_qos_2(db):
-    """The route is held, as by a broker that grants no more than QoS 1; and goes on when QoS 2 is answered properly."""
+    """The route is held, as by a broker that grants no more than QoS 1; and continues when QoS 2 is answered properly."""
     strays = [1]
 
     def answer(session, published):
@@ -307,7 +307,7 @@ def test_the_control_of_what_is_said_of_mosquittos_order():
     said = subprocess.run(["mosquitto", "-h"], stdout=subprocess.PIPE, text=True, check=False).stdout
     version = tuple(map(int, re.search(r"version (\d+)\.(\d+)\.(\d+)", said).groups()))
     if version >= (2, 0, 13):
-        pytest.skip("this one is mended (mosquitto #2306)")
+        pytest.skip("this one is fixed (mosquitto #2306)")
     most = 20
     with MosquittoServer({"max_inflight_messages": most}) as server:
         silent, publisher = Silent(server.port), paho.Client(client_id="publisher")

@@ -1,4 +1,4 @@
-# What it is: MQTT brokers that refuse, vanish, freeze or are cut off: what is sick waits, everything else goes on.
+# What it is: MQTT brokers that refuse, vanish, freeze or are cut off: what is sick waits, everything else continues.
 # Who calls it: pytest.
 # Never: accepts a lost event, disorder within a key, or a healthy route below 95 % of its rate.
 import json
@@ -120,7 +120,7 @@ def test_max_packet_size(db, stage):
 
 
 def test_max_packet_size_that_3_1_1_does_not_tell(db, stage):
-    """mosquitto hangs up at each packet that is too large: nobody says which it was. Its key waits, others go on."""
+    """mosquitto hangs up at each packet that is too large: nobody says which it was. Its key waits, others continue."""
     stage.connect(second="steady", options={"version": "3.1.1"})
     with Steady(db, sick=["big"], topics={"big": "large"}, more={"big": {"filler": "x" * 4000}}) as steady:
         for watched in ("out", "second", "copy"):
@@ -335,7 +335,7 @@ def test_cut_after_some_bytes(db, stage, make_proxy):
 
 
 def test_password_that_is_no_longer_right(db, stage_of):
-    """Everything on that broker is held, with the reason; it goes on by itself when the broker lets us in again."""
+    """Everything on that broker is held, with the reason; it resumes by itself when the broker lets us in again."""
     stage = stage_of(users=USERS)
     stage.connect(stage.server.url.replace("://", "://writer:s3cret-of-writer@"))
     with Steady(db) as steady:
@@ -349,7 +349,7 @@ def test_password_that_is_no_longer_right(db, stage_of):
         steady.goes_on(before)
         known = len(stage.out())
         stage.server.restart(users=USERS)
-        eventually(lambda: len(stage.out()) > known, 60, "it goes on")
+        eventually(lambda: len(stage.out()) > known, 60, "it continues")
     stage.check(steady)
 
 

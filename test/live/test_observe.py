@@ -302,7 +302,7 @@ def test_last_delivered_at_does_not_go_back_when_dead_letters_have_been_sent_aga
     client.delete(f"{name}:bad")
     db.run("SELECT eventbus.redeliver('out')")
     db.wait_status("out", delivered=2)
-    db.run("SELECT eventbus.pause_route('out')")  # makes the sender count anew
+    db.run("SELECT eventbus.pause_route('out')")  # makes the sender count again
     db.wait_state("out", "paused")
     assert db.status("out")["last_delivered_at"] > first
     assert db.status("out")["delivered"] == 2

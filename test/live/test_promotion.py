@@ -1,4 +1,4 @@
-# What it is: a standby that is promoted while events flow: routes from the log go on, those from the WAL say what is lost.
+# What it is: a standby that is promoted while events flow: routes from the log continue, those from the WAL say what is lost.
 # Who calls it: pytest.
 # Never: gives the standby a replication slot; failover slots are test_failover_slots.py's.
 import re
@@ -112,13 +112,13 @@ def test_routes_from_the_wal_say_what_is_lost_and_begin_anew_when_told(promoted,
     db.wait_status("wal", 60, state="lost", last_error=words)
     publish_wal(db, "shop.wal", "nobody's", "k0")
     marker = db.publish("shop.log", 1000000, "k0")
-    eventually(lambda: entries_of(redis_server, f"{name}-log")[-1]["id"] == str(marker), 60, "the log's route goes on")
-    assert redis_server.client().xlen(stream) == count, "it never begins anew by itself"
+    eventually(lambda: entries_of(redis_server, f"{name}-log")[-1]["id"] == str(marker), 60, "the log's route continues")
+    assert redis_server.client().xlen(stream) == count, "it never begins again by itself"
 
     db.run("SELECT eventbus.restart_route('wal')")
     db.wait_status("wal", 60, state="active", lag=lambda lag: lag is not None and not lag)
     for n in range(20):
         publish_wal(db, "shop.wal", n, "k0")
-    eventually(lambda: redis_server.client().xlen(stream) >= count + 20, 60, "the route goes on")
+    eventually(lambda: redis_server.client().xlen(stream) >= count + 20, 60, "the route continues")
     assert [e["payload"] for e in entries_of(redis_server, stream)[count:]] == [str(n) for n in range(20)]
     assert {row["name"]: row for row in db.health()}["route wal"]["level"] == "ok"

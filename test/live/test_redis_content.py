@@ -151,7 +151,7 @@ def test_source_is_what_the_setting_says(db, stream, setting):
 
 
 def test_wrong_type_of_key_is_a_dead_letter_of_that_event_only(db, redis_server, name):
-    """WRONGTYPE concerns the event; those that go elsewhere go on."""
+    """WRONGTYPE concerns the event; those that go elsewhere continue."""
     redis_server.client().set(f"{name}:bad", "a string, no stream")
     db.broker("redis", redis_server.url)
     db.route("out", "redis", f"stream:{name}:{{key}}")

@@ -1,4 +1,4 @@
-# What it is: every way in which a Redis can fail, and what goes on beside it: other keys, a second route, a second broker.
+# What it is: every way in which a Redis can fail, and what is delivered beside it: other keys, a second route, a second broker.
 # Who calls it: pytest.
 # Never: accepts a lost event or a duplicate in a stream, or a line of log for every attempt.
 import re
@@ -120,12 +120,12 @@ def test_permission_taken_away_holds_the_route_and_given_back_heals_it(db, serve
         db.wait_status(f"{user}-held", dead=0)
 
 
-@pytest.mark.parametrize("words, fault, mended", [
+@pytest.mark.parametrize("words, fault, fixed", [
     ("OOM", "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
     ("READONLY", "REPLICAOF 127.0.0.1 {port}", "REPLICAOF NO ONE"),
 ])
-def test_server_that_takes_no_writes_gets_them_later(db, servers, make_steady, said, words, fault, mended):
-    """Publishing to channels is no write: that route goes on."""
+def test_server_that_takes_no_writes_gets_them_later(db, servers, make_steady, said, words, fault, fixed):
+    """Publishing to channels is no write: that route continues."""
     server = servers({"maxmemory-policy": "noeviction"})
     db.broker("sick", server.url)
     db.route("stream", "sick", "stream:s")
@@ -138,11 +138,11 @@ def test_server_that_takes_no_writes_gets_them_later(db, servers, make_steady, s
         row = db.wait_status("stream", retries=lambda n: n > 0, dead=0)
         assert row["last_error"].startswith(words)
         steady.goes_on(before)
-        server.client().execute_command(mended)
+        server.client().execute_command(fixed)
     steady.check(arrived, duplicates=False)
     db.wait_status("stream", state="active", dead=0, in_flight=0)
 
-    def told():  # what is refused for more than 3 s goes on beside the route; that it does and that it is over is told
+    def told():  # what is refused for more than 3 s is delivered beside the route; that it does and that it is over is told
         begun_and_over = ["are refused for", "has nothing beside it any more"]
         lines = [re.search("|".join(begun_and_over) + "|$", line)[0] for line in said("stream")]
         return lines == begun_and_over * (len(lines) // 2)
@@ -174,7 +174,7 @@ def test_key_of_the_wrong_type_costs_its_own_events_alone(db, servers, make_stea
 
 
 def test_payload_too_large_for_the_server_is_a_dead_letter(db, servers, make_steady, said):
-    """The server ends the connection over it; everything else goes on, each event once."""
+    """The server ends the connection over it; everything else continues, each event once."""
     server = servers({"proto-max-bulk-len": "1mb"})
     db.broker("sick", server.url)
     db.route("stream", "sick", "stream:s", "steady.#, large")
@@ -198,7 +198,7 @@ def test_payload_too_large_for_the_server_is_a_dead_letter(db, servers, make_ste
 
 
 def test_brokers_that_let_nobody_in(db, servers, certificates, make_steady, said):
-    """All at once; each goes on by itself when its server is mended, or with alter_broker when it was our mistake."""
+    """All at once; each resumes by itself when its server is fixed, or with alter_broker when it was our mistake."""
     def tls(kind):
         made = servers(certificates=certificates)
         made.client().config_set("tls-cert-file", getattr(certificates, f"{kind}_cert"),
@@ -230,7 +230,7 @@ def test_brokers_that_let_nobody_in(db, servers, certificates, make_steady, said
     def secure(server):
         return f"rediss://127.0.0.1:{server.tls_port}"
 
-    cases = {  # name: server, URL, options, states, last_error, how it is mended
+    cases = {  # name: server, URL, options, states, last_error, how it is fixed
         "password": (wrong, wrong.url.replace("://", "://app:wr0ng@"), {}, "held", "^WRONGPASS",
                      lambda: db.run(alter, "password", wrong.url.replace("://", "://app:s3cret-of-app@"), None)),
         "nobody": (strict, strict.url, {}, "held", "^NOAUTH",
@@ -258,10 +258,10 @@ def test_brokers_that_let_nobody_in(db, servers, certificates, make_steady, said
         steady.goes_on(before)
         for name in ("password", "authority", "expired"):
             eventually(lambda server=cases[name][0]: attempts(server) >= 4, 60, f"{name} is tried several times")
-        for name, (*_, mend) in cases.items():
+        for name, (*_, fix) in cases.items():
             check_told_once(said(name))
             assert "is back" not in said(name)[-1]
-            mend()
+            fix()
         for name in cases:
             db.wait_state(name, "active")
     for name, (server, *_) in cases.items():
@@ -285,7 +285,7 @@ def test_connection_killed_server_frozen_server_restarted(db, durable_redis, mak
             assert server.client().execute_command("CLIENT KILL TYPE normal SKIPME yes") >= 1
             db.wait_error("out", "closed the connection|reset by peer")
             length = server.client().xlen("s")
-            eventually(lambda: server.client().xlen("s") > length + 20, why="events go on behind the cut")
+            eventually(lambda: server.client().xlen("s") > length + 20, why="events continue behind the cut")
         server.freeze()
         try:
             wait_trouble(db, "out", "no (reply|answer)")

@@ -1,4 +1,4 @@
-# What it is: refused events: dead letters and what is done with them; routes that stand still; Redis out of memory.
+# What it is: refused events: dead letters and what is done with them; routes that are stalled; Redis out of memory.
 # Who calls it: pytest.
 # Never: accepts a refusal that ends in silence.
 import re
@@ -239,7 +239,7 @@ def test_route_that_stands_still_stops_no_other_however_much_waits(db, rabbit, n
 
 
 def test_malformed_expiration_is_a_dead_letter(db, rabbit, name):
-    """A broken priority or expiration is the event's own fault: a dead letter, and the link goes on."""
+    """A broken priority or expiration is the event's own fault: a dead letter, and the link continues."""
     rabbit.declare(name)
     db.broker("rabbit", rabbit.url)
     db.route("out", "rabbit", f"queue:{name}")

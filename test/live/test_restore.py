@@ -69,7 +69,7 @@ def test_parallel_restores_lose_nothing(many, make_database, cluster, redis_serv
             if time in (0, TIMES - 1):
                 delivers(cluster, begin, copy, redis_server, name)  # workers were woken by the rows, and by nothing else
                 copy.route("new", "redis", f"stream:{name}:new", "new.#")
-                assert copy.one("SELECT count(*) FROM eventbus.route_config") == ROUTES + 5, "ids go on"
+                assert copy.one("SELECT count(*) FROM eventbus.route_config") == ROUTES + 5, "ids continue"
             copy.run("DROP OWNED BY restored_publisher")
             copy.drop()
     finally:

@@ -191,7 +191,7 @@ def test_topic_grants_without_preload():
 
 
 def test_a_grant_binds_publishers_that_are_at_work(db, roles):
-    """Sessions publish in transactions that go on; once disallow has returned, no call publishes what it forbids."""
+    """Sessions publish in transactions that continue; once disallow has returned, no call publishes what it forbids."""
     db.broker("nowhere", "redis:///nonexistent/redis.sock")
     db.route("hold", "nowhere", "list:l")
     db.run("SELECT eventbus.pause_route('hold')")

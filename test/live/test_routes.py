@@ -188,7 +188,7 @@ def test_idle_workers_run_no_query_and_write_nothing(db, stream, cluster, settin
     settled = [0, time.monotonic(), 0]
 
     def quiet():
-        """Seven seconds with next to no WAL; autovacuum may come once and begin them anew, workers may not."""
+        """Seven seconds with next to no WAL; autovacuum may come once and begin them again, workers may not."""
         written, transactions = position()
         if written - settled[0] > 512:
             settled[:] = [written, time.monotonic(), transactions]

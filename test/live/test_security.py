@@ -144,14 +144,14 @@ def test_plain_tcp_where_tls_is_expected_is_an_error_on_status(db, redis_server,
     assert db.wait_status("out", last_error=lambda text: bool(text))["delivered"] == 0
 
 
-def refused_until_mended(db, name, url, refused, words, mended):
+def refused_until_mended(db, name, url, refused, words, fixed):
     """A broker's options that refuse the server, and others that take it."""
     db.broker("b", url, **refused)
     db.route("out", "b", f"stream:{name}")
     db.publish("t", 1)
     row = db.wait_error("out", words)
     assert row["state"] in ("held", "retrying") and row["delivered"] == 0
-    db.run("SELECT eventbus.alter_broker('b', NULL, %s::jsonb)", json.dumps(mended))
+    db.run("SELECT eventbus.alter_broker('b', NULL, %s::jsonb)", json.dumps(fixed))
     db.wait_status("out", delivered=1, state="active")
 
 

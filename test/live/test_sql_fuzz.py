@@ -1,7 +1,7 @@
 # What it is: ten seconds of the fuzzer of what SQL reaches, the same statements each time; FUZZ_SQL_SECONDS (10) and
 # FUZZ_SQL_SEED (1) set it. scripts/fuzz-sql runs it for long.
 # Who calls it: pytest.
-# Never: accepts a crash, an internal error, or that delivery does not go on afterwards.
+# Never: accepts a crash, an internal error, or that delivery does not continue afterwards.
 import os
 
 import pytest

@@ -88,7 +88,7 @@ def test_foreign_transactions_reset_no_pauses(db, down):
 
 
 def test_what_concerns_others_resets_no_pauses(db, down, redis_server, cluster, name):
-    """Routes and brokers that come, change and go beside it, reloads, and being told to look anew."""
+    """Routes and brokers that come, change and go beside it, reloads, and being told to look again."""
     db.broker("well", redis_server.url)
     db.route("beside", "well", f"list:{name}-beside")
     db.route("same broker", "down", f"list:{name}-same")

@@ -99,7 +99,7 @@ def test_a_row_whose_output_function_fails(ward, route, redis_server, name, clus
 
 
 def test_a_row_that_fails_behind_many_of_its_table(ward, route, redis_server, name, cluster):
-    """The pass begins anew, once: nothing is lost, and nothing comes twice."""
+    """The pass begins again, once: nothing is lost, and nothing comes twice."""
     route("all", "#")
     pid, begin = ward.sender("all"), cluster.log_size()
     ward.run("INSERT INTO ward SELECT g, 'ok' FROM generate_series(1, 300) g")
@@ -268,7 +268,7 @@ def test_ten_thousand_undecodable_rows(ward, route, redis_server, name):
 
 
 def test_a_transaction_that_postgresql_cannot_decode(db, route, redis_server, name):
-    """Each route gets word of it once it has failed three times; what commits behind it goes on."""
+    """Each route gets word of it once it has failed three times; what commits behind it continues."""
     db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
     db.run("CREATE TABLE lost (id int, words text)")
     route("all", "#")

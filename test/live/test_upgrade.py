@@ -112,7 +112,7 @@ def drop_slots(cluster):
 
 
 def test_pg_upgrade_keeps_all_else(old, durable_redis, name):
-    """Dead letters, captures, grants, a route from the WAL, a detour; each said in docs/upgrade.md."""
+    """Dead letters, captures, grants, a route from the WAL, a parked key; each said in docs/upgrade.md."""
     db, redis = Database(old, name), durable_redis
     db.broker("redis", redis.url)
     db.run("CREATE TABLE item (id int PRIMARY KEY, what text); CREATE ROLE writer")
@@ -151,7 +151,7 @@ def test_pg_upgrade_keeps_all_else(old, durable_redis, name):
         assert not db.run(CHECKS), "a dump of the new server's is restored in any order, too"
         assert db.one(TRIGGERS) == triggers and sum("gone" in each for each in triggers) == 2
         db.run("INSERT INTO item VALUES (3, 'after')")
-        eventually(lambda: redis.client().llen(name) >= 2, 60, "the capture goes on")
+        eventually(lambda: redis.client().llen(name) >= 2, 60, "the capture continues")
         bodies = [json.loads(body) for body in redis.client().lrange(name, 0, -1)]
         assert [str(body).count("waits") for body in bodies] == [1, 0], bodies
         db.wait_state("changes", "lost")
@@ -203,7 +203,7 @@ def test_a_newer_library_waits_for_the_update(old, redis_server, name):
     assert arrived(redis_server, name) == [0]
     set_version(db, ours)
     db.run("ALTER EXTENSION pg_eventbus UPDATE")
-    eventually(lambda: arrived(redis_server, name) == list(range(6)), 10, "delivery goes on, and at once")
+    eventually(lambda: arrived(redis_server, name) == list(range(6)), 10, "delivery resumes, and at once")
     old.wait_log("LOG:  pg_eventbus: the extension of database .* is version .* now", begin)
     assert not [row for row in db.health() if row["name"] == "version"]
     db.connection.close()

@@ -247,7 +247,7 @@ def test_the_update_beside_publishers_and_readers(make_old, redis_server, name):
         db.run("SET statement_timeout = '60 s'; ALTER EXTENSION pg_eventbus UPDATE")
         took = time.monotonic() - begun
         now = len(publishers.ids)
-        eventually(lambda: len(publishers.ids) > now + 500, 60, "they go on")
+        eventually(lambda: len(publishers.ids) > now + 500, 60, "they continue")
         db.wait_status("a", 60, delivered=lambda count: count > now)
     open_one.commit()
     db.run(f"COMMIT PREPARED '{name}'")

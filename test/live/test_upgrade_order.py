@@ -51,7 +51,7 @@ def arrived(redis, name):
 
 
 def test_a_server_that_runs_on_with_its_library_when_files_are_replaced(installation, redis_server, name):
-    """A sender that runs goes on; one that starts finds a module that is not of its library, and its events wait."""
+    """A sender that runs continues; one that starts finds a module that is not of its library, and its events wait."""
     with PostgresCluster(postgres=installation.postgres) as server:
         db = Database(server, name, extension=False)
         db.run(f"CREATE EXTENSION pg_eventbus VERSION '{OLDER}'")
@@ -170,5 +170,5 @@ def test_0_1_itself_with_new_files_a_restart_and_the_update(first):
         first_release.check_letters(db, state, redis)
         first_release.check_paused(db, state, redis)
         first_release.check_rights(db)
-        eventually(lambda: redis.client().llen("kept:wal") == 1, 60, "the route from the WAL goes on")
+        eventually(lambda: redis.client().llen("kept:wal") == 1, 60, "the route from the WAL continues")
         assert [check for check in db.health() if check["level"] == "error"] == []

@@ -8,11 +8,11 @@ from faults import terminate_sender
 from postgres import PLUGINS, knows_setting
 from servers import PostgresCluster, eventually
 
-from test_detours import declare_queues, wait_detours
+from test_parked_keys import declare_queues, wait_parked_keys
 from test_interleavings import stopped
 from test_wait import LONG, Waiting
 from test_wal import WAL_SETTINGS, publish_wal, text_of
-from test_wal_detours import publish, publish_healthy
+from test_wal_parked_keys import publish, publish_healthy
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_the_wal_ends_with_a_page(db, redis_server, name, told):
     for _ in range(3):
         eventually(ends_with_a_page, 60, "the WAL ends with a page")
         assert wait(db) is True
-    assert not told("stand still"), "nor flushed"
+    assert not told("are stalled"), "nor flushed"
 
 
 def test_whoever_stands_still_is_waited_for(db, out, cluster):
@@ -140,8 +140,8 @@ def test_a_dead_letter_is_settled(db, out, redis_server, name):
     assert wait(db) is True and len(db.dead("out")) == 1, "which is stored by then"
 
 
-def test_a_key_on_a_detour_is_waited_for(db, rabbit, name, cluster):
-    """Beside its route, which is past it, and after a restart, also while the detour has not been shown its events."""
+def test_a_key_on_a_parked_key_is_waited_for(db, rabbit, name, cluster):
+    """Beside its route, which is past it, and after a restart, also while the parked key has not been shown its events."""
     declare_queues(rabbit, name)
     db.broker("rabbit", rabbit.url)
     db.route("out", "rabbit", f"exchange:{name}", "rest.#, full.#", source="wal")
@@ -151,7 +151,7 @@ def test_a_key_on_a_detour_is_waited_for(db, rabbit, name, cluster):
     db.wait_error("out", "nack|reject|confirm")
     healthy = publish_healthy(db, 20000)
     lsn = here(db)
-    wait_detours(db, 1)
+    wait_parked_keys(db, 1)
     db.wait_status("out", 60, delivered=len(healthy) + 1)
     assert wait(db, before) is True and wait(db, lsn, "200 ms") is False
     waiting = Waiting(db, lsn).sleeps(db)

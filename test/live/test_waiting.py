@@ -34,7 +34,7 @@ def test_what_waits_is_counted_up_to_ten_thousand_and_estimated_above(db, redis_
     assert column(db, "all", "waiting_estimated") and 45000 <= column(db, "all", "events_waiting") <= 55000
     assert column(db, "some", "waiting_estimated") and column(db, "some", "events_waiting") > 3000
     since = column(db, "some", "paused_since")
-    db.run("SELECT eventbus.pause_route('some')")  # once more is not anew
+    db.run("SELECT eventbus.pause_route('some')")  # once more is not again
     assert since and column(db, "some", "paused_since") == since
     for route in ("some", "all"):
         db.run("SELECT eventbus.resume_route(%s)", route)

@@ -10,9 +10,9 @@ import pytest
 from faults import terminate_sender
 from servers import PostgresCluster, eventually
 
-from test_detours import declare_queues, detours, wait_detours
+from test_parked_keys import declare_queues, parked keys, wait_parked_keys
 from test_wal import WAL_SETTINGS, publish_wal, text_of
-from test_wal_detours import publish, publish_healthy, numbers_of
+from test_wal_parked_keys import publish, publish_healthy, numbers_of
 from test_wal_faults import slot_of
 
 
@@ -48,7 +48,7 @@ def wait_confirmed(db):
     end = db.one("SELECT pg_current_wal_insert_lsn()")
     db.run("SELECT eventbus.publish_wal('shop.mark', '1')")
     eventually(lambda: db.one("SELECT restart_lsn >= %s::pg_lsn - 2000 FROM pg_replication_slots WHERE slot_name = %s", end,
-                              slot_of(db)["slot_name"]), 60, "the slot lets go of what came before")
+                              slot_of(db)["slot_name"]), 60, "the slot releases what came before")
 
 
 def keys(redis_server, name):
@@ -66,7 +66,7 @@ def test_an_open_change_of_a_table_holds_up_nobody(db, route, redis_server):
         db.run("INSERT INTO item VALUES (101, 'before')")
         cursor.execute("ALTER TABLE item DROP CONSTRAINT item_pkey")
         sender = db.sender("out")
-        terminate_sender(db)  # what is known of the table is looked up anew
+        terminate_sender(db)  # what is known of the table is looked up again
         db.run("SELECT eventbus.resume_route('out')")
         publish_wal(db, "shop.later", {})
         eventually(lambda: client.xlen(route) == 102, 60, "changes arrive meanwhile")
@@ -102,7 +102,7 @@ def test_a_lock_in_an_output_function_is_told_and_costs_only_the_wal(db, route, 
             db.wait_status("out", 30, state="failing", last_error=lambda text: text and "lock" in text)
             assert time.monotonic() - begun < 15
             db.publish("log.x", 1)
-            eventually(lambda: client.xlen(f"{route}-log") == 1, 60, "the log's routes go on")
+            eventually(lambda: client.xlen(f"{route}-log") == 1, 60, "the log's routes continue")
             sender = db.sender("out")
             terminate_sender(db)
             assert eventually(lambda: db.sender("out") != sender, 30, "SIGTERM is obeyed")
@@ -182,7 +182,7 @@ def test_other_databases_leave_no_slot_behind(db, route, cluster, redis_server):
     other.close()
     assert slot_of(db)["wal_status"] != "lost"
     publish_wal(db, "shop.x", {})
-    eventually(lambda: redis_server.client().xlen(route) == 1, 60, "delivery goes on")
+    eventually(lambda: redis_server.client().xlen(route) == 1, 60, "delivery resumes")
 
 
 def test_an_idle_decoder_sleeps(db, route):
@@ -211,7 +211,7 @@ def test_a_parked_key_survives_two_starts_in_short_succession(db, rabbit, name):
     stuck = publish(db, "full.t", 20, "'stuck'")
     db.wait_error("out", "nack|reject|confirm")
     healthy = publish_healthy(db, 5000)
-    wait_detours(db, 1)
+    wait_parked_keys(db, 1)
     db.wait_status("out", 60, delivered=len(healthy) + 1)
     for pause in (0.0, 0.05, 0.1, 0.15, 0.2, 0.3):
         terminate_sender(db)
@@ -221,10 +221,10 @@ def test_a_parked_key_survives_two_starts_in_short_succession(db, rabbit, name):
             pass
         os.kill(pid, signal.SIGTERM)
         eventually(lambda pid=pid: db.sender("out") != pid, 60, "the next sender")
-        assert len(detours(db)) == 1
+        assert len(parked keys(db)) == 1
     taken = rabbit.take(f"{name}_full", len(stuck), 90)
     assert list(dict.fromkeys(numbers_of(taken))) == stuck, "all of the key, in its order"
-    wait_detours(db, 0)
+    wait_parked_keys(db, 0)
 
 
 @pytest.mark.parametrize("table", ["eventbus.cursor", None])
@@ -242,7 +242,7 @@ def test_rewrites_while_a_route_is_paused(db, route, redis_server, table):
     db.run("SELECT eventbus.resume_route('out')")
     eventually(lambda: client.xlen(route) == 21, 60, "all arrive")
     db.publish("log.x", 21)
-    eventually(lambda: client.xlen(f"{route}-log") == 21, 60, "routes from the log go on")
+    eventually(lambda: client.xlen(f"{route}-log") == 21, 60, "routes from the log continue")
     assert keys(redis_server, route) == [str(n) for n in range(1, 22)]
     db.wait_status("out", 60, state="active", last_error=None)
 

@@ -81,7 +81,7 @@ def test_no_route_is_held_up_by_another(db, redis_server, name):
     for part in range(5):
         db.run("INSERT INTO item SELECT g, repeat('y', 500) FROM generate_series(%s, %s) g",
                part * 10000 + 1, part * 10000 + 10000)
-    eventually(lambda: client.xlen(f"{name}-moves") == 50000, 120, "the other route goes on")
+    eventually(lambda: client.xlen(f"{name}-moves") == 50000, 120, "the other route continues")
     assert client.xlen(f"{name}-stands") == 0
     confirmed = slot_of(db)["confirmed_flush_lsn"]
     db.run("SELECT eventbus.resume_route('stands')")
@@ -104,7 +104,7 @@ def test_the_slot_waits_for_open_transactions_and_nobody_else_does(db, redis_ser
     db.route("out", "redis", f"stream:{name}", source="wal")
     db.wait_status("out", 60, state="starting", last_error=lambda text: text and f"process {pid}" in text)
     db.publish("still.delivered", {})
-    eventually(lambda: redis_server.client().xlen(f"{name}-log") == 1, 60, "the log's route goes on")
+    eventually(lambda: redis_server.client().xlen(f"{name}-log") == 1, 60, "the log's route continues")
     terminate_sender(db)
     db.wait_status("out", 60, state="starting", last_error=lambda text: text and f"process {pid}" in text)
     open_one.commit()
@@ -269,7 +269,7 @@ def test_the_file_of_a_route_that_stands_still_goes_with_the_slot(db, redis_serv
 
     for part in range(3):
         write(part)
-    eventually(lambda: redis_server.client().xlen(f"{name}-moves") == 30000, 120, "the other route goes on")
+    eventually(lambda: redis_server.client().xlen(f"{name}-moves") == 30000, 120, "the other route continues")
     assert file_size() > 30000 * 500 / 2, "the control: there is a file"
     setting("max_slot_wal_keep_size", "1MB")
     parts = iter(range(3, 100))
@@ -401,7 +401,7 @@ def test_prepared_transactions(db, route, redis_server, name):
 
 
 def test_a_changed_route_goes_on_in_the_middle_of_a_transaction(db, redis_server, name):
-    """To a list, which tells no repetition: changing a route opens its slot anew."""
+    """To a list, which tells no repetition: changing a route opens its slot again."""
     rows = 40000
     db.run("CREATE TABLE item (id int PRIMARY KEY, words text)")
     db.broker("redis", redis_server.url)
@@ -479,7 +479,7 @@ def test_a_change_that_cannot_be_decoded_is_a_dead_letter(db, route, redis_serve
     dead, = db.wait_dead("out")
     assert (dead["topic"], dead["key"], dead["error"]) == ("public.ward.insert", "1", words)
     eventually(lambda: f"is a dead letter: {words}" in cluster.log_text(), 60, "the log names it")
-    assert not told("stand still")
+    assert not told("are stalled")
     db.run("SELECT eventbus.alter_route('out', options => %s)", '{"source": "wal", "tables": "-public.ward"}')
     db.run("INSERT INTO ward VALUES (2, '6')")
     publish_wal(db, "shop.last", {})
@@ -505,7 +505,7 @@ def test_memory_does_not_grow_with_a_transaction(db, route, redis_server, name):
 
 
 def test_many_subtransactions_are_no_files_of_their_own(db, route, redis_server, name):
-    """Of what a sender that begins anew reads again, PostgreSQL would write each into a file, to stay within little
+    """Of what a sender that begins again reads again, PostgreSQL would write each into a file, to stay within little
     memory: one after the other, or all at once where the transaction itself is the largest of them."""
     with db.connect(autocommit=False) as publisher:
         with publisher.cursor() as cursor:

@@ -1,6 +1,6 @@
 # What it is: what routes from the WAL have no room for in memory, where its files cannot be written or read, or grow.
 # Who calls it: pytest.
-# Never: lets a route that has no part in it stand still, or accepts that anything is lost, twice or in disorder.
+# Never: lets a route that has no part in it are stalled, or accepts that anything is lost, twice or in disorder.
 import contextlib
 import glob
 import json
@@ -11,9 +11,9 @@ import pytest
 
 from servers import PostgresCluster, eventually
 
-from test_detours import detours, wait_detours
+from test_parked_keys import parked keys, wait_parked_keys
 from test_wal import WAL_SETTINGS, publish_wal, text_of
-from test_wal_detours import numbers_of, publish, publish_healthy, queues  # noqa: F401
+from test_wal_parked_keys import numbers_of, publish, publish_healthy, queues  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def full(cluster, size="1m"):
         subprocess.run(["umount", "--lazy", path], check=True)
 
 
-def mend(disk):
+def fix(disk):
     """Leaves the trouble, but for a full disk, which is there until the test ends."""
     with contextlib.suppress(StopIteration):
         next(disk.gen)
@@ -88,7 +88,7 @@ def disk(request, cluster):
     def begin(**arguments):
         disks.append(request.param(cluster, **arguments))
         disks[-1].__enter__()
-        return lambda: mend(disks[-1])
+        return lambda: fix(disks[-1])
 
     yield begin
     for each in disks:
@@ -126,7 +126,7 @@ def assert_all(redis_server, name, rows):
 def test_a_file_that_cannot_be_written_stops_its_route_alone(db, redis_server, name, cluster, told, disk):
     two_routes(db, redis_server, name)
     sender, rows = db.sender("moves"), 60000
-    mended = disk()
+    fixed = disk()
     insert(db, 1, rows)
     assert_all(redis_server, f"{name}-moves", rows)
     shown = db.wait_status("stands", 60, state="paused", last_error=lambda text: text and "temporary file" in text)
@@ -138,17 +138,17 @@ def test_a_file_that_cannot_be_written_stops_its_route_alone(db, redis_server, n
     insert(db, rows + 1, rows + 20000)
     assert_all(redis_server, f"{name}-moves", rows + 20000)
     assert len(told("WARNING")) == 1 and told("WARNING", '"stands"', "has fallen behind", "temporary file")
-    mended()
+    fixed()
     db.run("SELECT eventbus.resume_route('stands')")
     assert_all(redis_server, f"{name}-stands", rows + 20000)
     assert_all(redis_server, f"{name}-moves", rows + 20000)
     db.wait_status("stands", 60, state="active", lag=lambda lag: not lag)
-    assert db.sender("moves") == sender, "the sender has gone on all the while"
-    assert told("LOG", '"stands"', "goes on") and len(told("WARNING")) == 1
+    assert db.sender("moves") == sender, "the sender has continued all the while"
+    assert told("LOG", '"stands"', "continues") and len(told("WARNING")) == 1
 
 
 def test_a_route_that_moves_gets_all_without_a_file(db, redis_server, name, cluster, told):
-    """It is resumed while the disk is still full: it has memory to go on with."""
+    """It is resumed while the disk is still full: it has memory to continue with."""
     two_routes(db, redis_server, name)
     with forbidden(cluster):
         insert(db, 1, 40000)
@@ -268,7 +268,7 @@ def test_a_key_whose_file_fails_waits_alone(db, rabbit, queues, name, cluster, t
     disk = full(cluster, "256k")
     if parted == "already":
         healthy += publish_healthy(db, 200)
-        wait_detours(db, 1)
+        wait_parked_keys(db, 1)
     disk.__enter__()
     try:
         stuck += big(db, 20, "stuck")
@@ -277,8 +277,8 @@ def test_a_key_whose_file_fails_waits_alone(db, rabbit, queues, name, cluster, t
         healthy += publish_healthy(db, 2000)
         db.wait_status("out", 60, delivered=lambda count: count >= len(healthy))
         assert told("WARNING", '"out"', "has fallen behind", "temporary file")
-        assert db.sender("out") == sender and len(detours(db)) == 1
-        mend(disk)
+        assert db.sender("out") == sender and len(parked keys(db)) == 1
+        fix(disk)
         taken = []
 
         def all_came():
@@ -287,7 +287,7 @@ def test_a_key_whose_file_fails_waits_alone(db, rabbit, queues, name, cluster, t
         eventually(all_came, 120, "all of the key arrives")
         small = [json.loads(body) for _, body, _ in taken if len(body) < 10000]
         assert small == stuck and len(taken) == len(stuck) + 40
-        wait_detours(db, 0)
+        wait_parked_keys(db, 0)
         assert sorted(numbers_of(rabbit.take_until_idle(f"{queues}_rest"))) == healthy, "each once"
         assert db.sender("out") == sender
     finally:

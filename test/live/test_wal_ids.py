@@ -207,7 +207,7 @@ class Session:
 
 
 def test_ids_are_unique_and_the_same_at_every_replay(db, route, redis_server, name):
-    """Routes that stand still keep the slot where it is: after each restart all of it is decoded again."""
+    """Routes that are stalled keep the slot where it is: after each restart all of it is decoded again."""
     print(f"SEED={SEED}")
     rng = random.Random(SEED)
     replays = [f"again{n}" for n in range(REPLAYS)]

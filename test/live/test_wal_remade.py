@@ -1,4 +1,4 @@
-# What it is: slots that somebody has dropped and made anew, or advanced, by hand; and that no other slot is taken for one.
+# What it is: slots that somebody has dropped and made again, or advanced, by hand; and that no other slot is taken for one.
 # Who calls it: pytest.
 # Never: lets a sender run while the slot changes hands: the server runs without the library meanwhile.
 import contextlib
@@ -75,7 +75,7 @@ def test_another_slot_of_the_same_name_is_lost(db, out, told, change):
     row = db.wait_state("out", "lost", deadline=60)
     assert "is not delivered" in row["last_error"]
     assert any("has lost its place in the WAL" in line for line in told('route "out"'))
-    db.cluster.wait_log(r"DETAIL:  Replication slot .* was made anew or advanced by somebody, and begins at ")
+    db.cluster.wait_log(r"DETAIL:  Replication slot .* was made again or advanced by somebody, and begins at ")
     check = {check["name"]: check for check in db.health()}["route out"]
     assert check["level"] == "error" and "restart_route" in check["hint"]
     eventually(lambda: slot_of(db) is None, 60, "a slot that nobody needs keeps no WAL")
@@ -128,7 +128,7 @@ def test_a_route_that_comes_later_takes_the_slot_that_is_there(db, out, redis_se
 
 @pytest.mark.parametrize("system", ["NULL", "1"], ids=["0.1", "pg_upgrade"])
 def test_a_cursor_that_says_nothing_of_the_slot(db, out, system):
-    """0.1 moved its slots beyond cursors; pg_upgrade makes slots anew, where it has seen that nothing is left."""
+    """0.1 moved its slots beyond cursors; pg_upgrade makes slots again, where it has seen that nothing is left."""
     with without_workers(db):
         db.run(f"UPDATE eventbus.cursor SET wal_system = {system}, wal_lsn = wal_lsn - 100000")
     db.wait_state("out", "active", deadline=60)
@@ -180,7 +180,7 @@ def restart_at_once(db):
 
 def test_no_fault_makes_another_slot_of_it(db, out, redis_server, name, make_database):
     """Senders and servers that end at any moment, beside WAL of others that moves the slot, routes that come (one in a
-    transaction that lasts), stand still and go."""
+    transaction that lasts), are stalled and go."""
     other = make_database("other", extension=False)
     other.run("CREATE TABLE filler (words text)")
     seed = random.randrange(1 << 30)

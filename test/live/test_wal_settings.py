@@ -54,7 +54,7 @@ def test_a_server_that_is_not_set_up_says_so(name, redis_server):
         cluster.execute("SELECT pg_create_physical_replication_slot('other')")
         db.run("COMMIT")
         db.wait_status("out", 60, state="failing", last_error="no replication slot is free: all 1 are in use")
-        # It waits ever longer between its attempts; who has mended it need not.
+        # It waits ever longer between its attempts; who has fixed it need not.
         wait = "next_attempt_at - clock_timestamp() > interval '5 s'"
         eventually(lambda: db.one(f"SELECT {wait} FROM eventbus.status"), 120, "the next attempt is some time away")
         waits_until = db.one("SELECT next_attempt_at FROM eventbus.status")
@@ -153,11 +153,11 @@ if knows_setting("output_plugin_libraries"):  # servers before it let every plug
             db.route("another", "redis", f"stream:{name}", source="wal")
         db.publish("shop.log", {})
         publish_wal(db, "shop.later", {})
-        eventually(lambda: redis_server.client().xlen(f"{name}-log") == 1, 60, "the log's route goes on")
+        eventually(lambda: redis_server.client().xlen(f"{name}-log") == 1, 60, "the log's route continues")
         libraries("pgoutput, pg_eventbus")
         eventually(lambda: redis_server.client().xlen(name) == 1, 60, "the event arrives once it can be read")
         db.wait_state("out", "active")
-        assert len(told("stand still")) == 1 and len(told("go on")) == 1
+        assert len(told("are stalled")) == 1 and len(told("continue")) == 1
         # When it is over, it is still the last thing that went wrong; for the next sender, too.
         for _ in range(2):
             eventually(lambda: last_errors(db, "status") == last_errors(db, "cursor"), 60, "the cursor has it as well")
@@ -190,7 +190,7 @@ if knows_setting("output_plugin_libraries"):  # servers before it let every plug
         db.wait_status("out", 60, state="active", delivered=1, lag=lambda lag: lag is not None and not lag)
         # What has happened since it last could is counted from then on.
         libraries("pgoutput")
-        db.run("SELECT eventbus.drop_route('second')")  # the slot is opened anew without it
+        db.run("SELECT eventbus.drop_route('second')")  # the slot is opened again without it
         db.wait_status("out", 60, state="failing")
         publish_wal(db, "shop.later", {})
         db.wait_status("out", 60, state="failing", lag=lambda lag: lag is not None and lag.total_seconds() >= 1)

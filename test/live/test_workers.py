@@ -29,7 +29,7 @@ def worker(db, kind):
 
 def delivers(db, redis_server, name, deadline=30):
     event = db.publish("t", "x")
-    eventually(lambda: event in redis_server.stream_ids(name), deadline, "delivery goes on")
+    eventually(lambda: event in redis_server.stream_ids(name), deadline, "delivery resumes")
 
 
 def end(db, pid):
@@ -78,7 +78,7 @@ def test_workers_are_nobody_elses_role(served, cluster, redis_server, name, of, 
                        "AND datname = current_database()")
         cursor.execute("SELECT eventbus.publish('t', '1')")
         event, = cursor.fetchone()
-        eventually(lambda: str(event) in map(str, redis_server.stream_ids(name)), 30, "delivery goes on")
+        eventually(lambda: str(event) in map(str, redis_server.stream_ids(name)), 30, "delivery resumes")
     finally:
         cursor.execute(f"ALTER {whose} RESET {setting}")
         weak.close()
@@ -100,7 +100,7 @@ def test_tables_are_restored_in_any_order(served, make_database, cluster, redis_
     restored.run("SELECT eventbus.adopt()")
     restored.wait_state("out", "active")
     delivers(restored, redis_server, name)
-    # What else the references are for, goes on.
+    # What else the references are for, continues.
     with pytest.raises(Exception, match="route"):
         restored.run("SELECT eventbus.drop_broker('redis')")
     restored.run("SELECT eventbus.drop_route('out')")

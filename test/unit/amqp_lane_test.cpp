@@ -27,7 +27,8 @@ class AmqpLane : public testing::Test {
     bool give_back(std::string_view message_id, std::string_view routing_key = "k", unsigned code = 312) {
         return lane_.return_started(code, "NO_ROUTE", "x", routing_key) && lane_.return_header(message_id, 0);
     }
-    // A channel that was closed, while others' messages were under way: `culprit` is blamed, they go on as they were.
+    // A channel that was closed, while others' messages were under way: `culprit` is blamed, they continue as they
+    // were.
     void expect_blamed(std::uint64_t culprit, Remedy remedy, unsigned code, const std::string& text) {
         lane_.closed(code, text, out_);
         for (const Settlement& each : out_) {

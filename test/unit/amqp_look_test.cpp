@@ -25,7 +25,7 @@ const std::string properties = entry("capabilities", 'F', text(entry("publisher_
                                entry("cluster_name", 'S', text("rabbit@here")) +
                                entry("product", 'S', text("RabbitMQ")) + entry("version", 'S', text("3.10.8"));
 
-// Lets the client in, with those properties, and goes on.
+// Lets the client in, with those properties, and continues.
 FakeBroker::Script after_login(std::string table, FakeBroker::Script script) {
     return [table = std::move(table), script = std::move(script)](Peer& peer) {
         peer.read_protocol_header();

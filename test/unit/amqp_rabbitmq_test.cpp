@@ -179,7 +179,7 @@ TEST_F(AmqpRabbit, APoisonousMessageIsFoundAndTheOthersArrive) {
 }
 
 TEST_F(AmqpRabbit, WrongPasswordsAndVirtualHostsAreForTheSettings) {
-    Driven stranger(settings_for("amqp://guest:wrong@127.0.0.1:" + std::to_string(node_->port())));
+    Driven other_protocol(settings_for("amqp://guest:wrong@127.0.0.1:" + std::to_string(node_->port())));
     ASSERT_TRUE(stranger.until_state(LinkState::down));
     EXPECT_EQ(stranger.link.remedy, Remedy::fix_settings);
     EXPECT_NE(stranger.link.reason.find("403 ACCESS_REFUSED"), std::string::npos) << stranger.link.reason;

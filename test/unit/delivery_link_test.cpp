@@ -291,7 +291,7 @@ TEST(Link, BlockedIsToldOnceAndNothingIsOffered) {
     w.run();
     ASSERT_EQ(w.notices.size(), 2U);
     EXPECT_EQ(w.notices[1].text,
-              "broker \"memory\" (memory://here) takes messages again after 5.0 s; delivery goes on");
+              "broker \"memory\" (memory://here) takes messages again after 5.0 s; delivery resumes");
     EXPECT_EQ(w.status(1).delivered, 3U);
 }
 

@@ -47,7 +47,7 @@ class Model {
     std::size_t parked = 0;
     std::size_t given_up = 0;
     std::size_t again = 0;
-    std::size_t detours = 0;
+    std::size_t parked_keys = 0;
     std::size_t met = 0;
     std::size_t crashes = 0;
 
@@ -57,8 +57,8 @@ class Model {
         limits.events = 200;
         limits.event_most = delivery::DispatcherLimits{}.link_most;
         limits.hold_most = limits.link_most;
-        limits.detour_after = std::chrono::milliseconds(500);
-        limits.detours = 3;
+        limits.park_after = std::chrono::milliseconds(500);
+        limits.parked_keys = 3;
         limits.give_up_after = std::chrono::milliseconds(4000);
         limits.longest_drive = std::chrono::hours(1);
         return limits;
@@ -276,13 +276,13 @@ class Model {
         Aside aside;
         aside.number = ++last_number_;
         aside.stream = new_source(mirror.log, cursor(mirror));
-        world_->dispatcher.begin_detour(mirror.id, aside.number, aside.stream);
-        aside.takes = world_->dispatcher.detour(mirror.id, aside.number);
+        world_->dispatcher.park_key_of(mirror.id, aside.number, aside.stream);
+        aside.takes = world_->dispatcher.parked_key(mirror.id, aside.number);
         for (auto& [id, event] : mirror.events) {
             if (!event.settled && aside.has(id, event)) event.chunk = 0;
         }
         mirror.asides.push_back(aside);
-        ++detours;
+        ++parked_keys;
     }
     void arrange_asides(Mirror& mirror) {
         auto& dispatcher = world_->dispatcher;
@@ -293,7 +293,7 @@ class Model {
                 const auto most = route_at - sources_[aside.stream].at;
                 if (one_in(2)) lend(aside.stream, std::min<std::size_t>(most, dice_() % 40), &aside);
             } else if (sources_[aside.stream].at == route_at && route_at >= aside.known && one_in(3)) {
-                dispatcher.end_detour(mirror.id, aside.number);
+                dispatcher.end_parked_key(mirror.id, aside.number);
                 aside.ended = true;
                 aside.behind = route_at;
                 ++met;
@@ -304,7 +304,7 @@ class Model {
                 ++it;
                 continue;
             }
-            dispatcher.remove_detour(mirror.id, it->number);
+            dispatcher.remove_parked_key(mirror.id, it->number);
             sources_.erase(it->stream);
             it = mirror.asides.erase(it);
         }
@@ -320,7 +320,7 @@ class Model {
             }
             const auto settled_to = cursor(mirror);
             std::erase_if(mirror.asides, [&](const Aside& aside) { return aside.ended && settled_to >= aside.behind; });
-            std::map<delivery::DetourId, std::pair<std::size_t, std::set<std::int64_t>>> saved;
+            std::map<delivery::ParkedKeyId, std::pair<std::size_t, std::set<std::int64_t>>> saved;
             for (const auto& aside : mirror.asides) {
                 const auto ahead = world_->dispatcher.settled_ahead(mirror.id, aside.number);
                 saved[aside.number] = {cursor(mirror, aside), numbers_of(ahead)};
@@ -331,7 +331,7 @@ class Model {
                 if (aside != nullptr) {
                     const auto& [to, ahead] = saved[aside->number];
                     known = event.at < to || ahead.count(id) > 0;
-                    ASSERT_EQ(known, event.settled) << "event " << id << " on a detour";
+                    ASSERT_EQ(known, event.settled) << "event " << id << " parked";
                 }
                 ASSERT_TRUE(event.settled || !known) << "a cursor has passed event " << id;
                 if (!known) dead_.erase({mirror.id, id});
@@ -356,7 +356,7 @@ class Model {
             if (mirror.removed) continue;
             world_->dispatcher.add_route(route(mirror), mirror.stream);
             for (const auto& aside : mirror.asides) {
-                world_->dispatcher.add_detour(mirror.id, aside.number, aside.stream, aside.takes);
+                world_->dispatcher.add_parked_key(mirror.id, aside.number, aside.stream, aside.takes);
             }
         }
     }
@@ -461,7 +461,7 @@ class Model {
         ++parked;
     }
 
-    void check_answers(const Mirror& mirror, unsigned stream, delivery::DetourId number) {
+    void check_answers(const Mirror& mirror, unsigned stream, delivery::ParkedKeyId number) {
         for (const auto& [chunk, places] : sources_[stream].lent) {
             if (!world_->is_lent(chunk)) continue;
             for (std::uint32_t index = 0; index < places.size(); ++index) {
@@ -470,7 +470,7 @@ class Model {
                 if (found == mirror.events.end() || found->second.chunk != chunk) continue;
                 bool settled = world_->dispatcher.is_settled(mirror.id, {chunk, index}, number);
                 if (number > 0) {
-                    const auto& earlier = world_->dispatcher.detour(mirror.id, number).settled;
+                    const auto& earlier = world_->dispatcher.parked_key(mirror.id, number).settled;
                     settled |= std::ranges::binary_search(earlier, id_of(id, is_wal(mirror.log)));
                 }
                 ASSERT_EQ(settled, found->second.settled) << "of event " << id;
@@ -534,7 +534,7 @@ class Model {
             }
             const auto status = world_->status(mirror.id);
             EXPECT_TRUE(status.idle);
-            EXPECT_TRUE(mirror.asides.empty()) << "a detour has no end";
+            EXPECT_TRUE(mirror.asides.empty()) << "a parked key has no end";
             EXPECT_EQ(status.in_flight, 0U);
             EXPECT_EQ(status.delivered, delivered_by_[mirror.id]);
         }
@@ -551,7 +551,7 @@ class Model {
     std::array<std::vector<Ev>, 2> logs_;
     std::map<unsigned, Source> sources_;
     unsigned last_source_ = 2;
-    delivery::DetourId last_number_ = 0;
+    delivery::ParkedKeyId last_number_ = 0;
     std::vector<Mirror> mirrors_;
     std::int64_t next_id_ = 1;
     std::uint32_t broken_lane_ = 0;
@@ -569,7 +569,7 @@ class Model {
 TEST(Model, RandomTrouble) {
     const char* wanted = std::getenv("EVENTBUS_SEEDS");
     const unsigned seeds = wanted != nullptr ? static_cast<unsigned>(std::atoi(wanted)) : 50;
-    std::size_t delivered = 0, parked = 0, given_up = 0, again = 0, detours = 0, met = 0, crashes = 0;
+    std::size_t delivered = 0, parked = 0, given_up = 0, again = 0, parked_keys = 0, met = 0, crashes = 0;
     for (unsigned seed = 1; seed <= seeds; ++seed) {
         SCOPED_TRACE("seed " + std::to_string(seed));
         Model model(seed);
@@ -579,7 +579,7 @@ TEST(Model, RandomTrouble) {
         parked += model.parked;
         given_up += model.given_up;
         again += model.again;
-        detours += model.detours;
+        parked_keys += model.parked_keys;
         met += model.met;
         crashes += model.crashes;
     }
@@ -587,12 +587,12 @@ TEST(Model, RandomTrouble) {
     EXPECT_GT(parked, seeds * 3U);
     EXPECT_GT(given_up, seeds / 10U);
     EXPECT_GT(again, seeds * 20U);
-    EXPECT_GT(detours, seeds);
+    EXPECT_GT(parked_keys, seeds);
     EXPECT_GT(met, seeds / 2U);
     EXPECT_GT(crashes, seeds);
     RecordProperty("delivered", std::to_string(delivered));
     std::cout << delivered << " delivered, " << parked << " dead letters, " << given_up << " of them given up, "
-              << again << " offered again, " << detours << " detours, of which " << met << " met their route, "
+              << again << " offered again, " << parked keys << " parked keys, of which " << met << " met their route, "
               << crashes << " crashes\n";
 }
 

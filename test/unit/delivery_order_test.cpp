@@ -223,7 +223,7 @@ TEST(Delivery, ARefusedKeyGoesOneByOneUntilItIsCalm) {
         ASSERT_TRUE(w.broker.answer(1, id, {}));
         w.run();
     }
-    w.broker.answer(1, id, retry("OOM"));  // it is counted anew
+    w.broker.answer(1, id, retry("OOM"));  // it is counted again
     w.run_for(100ms);
     for (; id <= 130; ++id) {
         ASSERT_EQ(w.broker.open_count(), 1U) << "event " << id;

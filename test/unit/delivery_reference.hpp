@@ -1,4 +1,4 @@
-// What it is: what the model test knows of routes, events, detours and streams, in the plainest form.
+// What it is: what the model test knows of routes, events, parked keys and streams, in the plainest form.
 // Who calls it: delivery_model_test.cpp.
 // Never: is clever.
 #pragma once
@@ -23,10 +23,10 @@ struct Expected {  // what the reference knows of an event on a route
     std::size_t delivered_before = 0;  // by the broker, when it was first offered
 };
 
-struct Aside {  // a detour, and the host's part of it
-    delivery::DetourId number = 0;
+struct Aside {  // a parked key, and the host's part of it
+    delivery::ParkedKeyId number = 0;
     unsigned stream = 0;
-    delivery::Detour takes;
+    delivery::ParkedKey takes;
     std::size_t known = 0;  // what was in the log when it was loaded
     bool ended = false;
     std::size_t behind = 0;  // where it met its route

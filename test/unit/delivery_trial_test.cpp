@@ -181,14 +181,14 @@ TEST(Trial, AProbeThatFindsNoRoomWaitsAsLongAfterItsRefusal) {
     for (std::size_t i = 1; i < tried.size(); ++i) EXPECT_GE(tried[i] - tried[i - 1], 500ms) << i;
 }
 
-TEST(Trial, TheKeyOfAForbiddenEventIsKeptOnADetour) {
+TEST(Trial, TheKeyOfAForbiddenEventIsKeptOnAParkedKey) {
     Names w;
     w.refused["secret"] = forbidden();
     w.add_named(1);
     w.lend_keys("secret", 2, 1);
     for (int i = 0; i < 40 && !w.dispatcher.stuck(); ++i) w.flow(500ms);
     ASSERT_TRUE(w.dispatcher.stuck());
-    w.dispatcher.begin_detour(1, 1, 2);
+    w.dispatcher.park_key_of(1, 1, 2);
     std::vector<Ev> again(2, Ev{"secret", "secret key 0"});
     again[0].id = 1;
     again[1].id = 2;
@@ -450,7 +450,7 @@ TEST(Trial, MuchThatIsForbiddenStaysWithinTheLimits) {
     w.run_for(60s);
     EXPECT_EQ(w.state(1), RouteState::held);
     EXPECT_FALSE(w.dispatcher.hungry(1));
-    EXPECT_FALSE(w.dispatcher.stuck()) << "more keys than a route may have detours";
+    EXPECT_FALSE(w.dispatcher.stuck()) << "more keys than a route may have parked keys";
 
     Names few(limits);
     few.refused["secret"] = forbidden();
@@ -460,9 +460,9 @@ TEST(Trial, MuchThatIsForbiddenStaysWithinTheLimits) {
     EXPECT_TRUE(few.dispatcher.stuck()) << "one key fills all that may be lent: others have had no chance";
 }
 
-// Keys fill all that may be lent, go on detours, and nothing is left on the route itself.
+// Keys fill all that may be lent, are parked, and nothing is left on the route itself.
 TEST(Trial, ARouteIsHeldAsLongAsWhatIsBesideItIsRefused) {
-    for (const bool mended : {true, false}) {
+    for (const bool fixed : {true, false}) {
         delivery::DispatcherLimits limits;
         limits.events = 100;
         Names w(limits);
@@ -473,14 +473,14 @@ TEST(Trial, ARouteIsHeldAsLongAsWhatIsBesideItIsRefused) {
             w.lend(events);
             w.run_for(1s);
             ASSERT_TRUE(w.dispatcher.stuck());
-            w.dispatcher.begin_detour(1, key, key + 1);
+            w.dispatcher.park_key_of(1, key, key + 1);
             for (unsigned i = 0; i < 100; ++i) events[i].id = (key - 1) * 100 + i + 1;
             w.lend(events, key + 1);
         }
         w.run_for(200s);
-        EXPECT_EQ(w.state(1), RouteState::held) << "both detours are refused all that they have";
+        EXPECT_EQ(w.state(1), RouteState::held) << "both parked keys are refused all that they have";
         EXPECT_TRUE(w.dead.empty());
-        if (mended) {
+        if (fixed) {
             w.everything.reset();
             w.run_for(31s);
             EXPECT_EQ(w.arrived(), 200U);
@@ -489,8 +489,8 @@ TEST(Trial, ARouteIsHeldAsLongAsWhatIsBesideItIsRefused) {
             w.run_for(150s);
             EXPECT_EQ(w.dead.size(), 200U) << "too old";
             for (const unsigned key : {1U, 2U}) {
-                w.dispatcher.end_detour(1, key);
-                w.dispatcher.remove_detour(1, key);
+                w.dispatcher.end_parked_key(1, key);
+                w.dispatcher.remove_parked_key(1, key);
             }
             w.take_report();
             EXPECT_EQ(w.told("has nothing left of what was refused"), 1U);

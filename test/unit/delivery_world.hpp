@@ -86,7 +86,7 @@ class World {
         dispatcher.add_route(route(id, topics, options), stream);
     }
 
-    // Ids go on from 1; returns the chunk's id. Published now, or at `published_at`.
+    // Ids continue from 1; returns the chunk's id. Published now, or at `published_at`.
     delivery::ChunkId lend(const std::vector<Ev>& events, unsigned stream = 1, std::int64_t published_at = 0) {
         auto chunk = std::make_unique<Lent>();
         chunk->texts = events;

@@ -48,7 +48,7 @@ inline std::vector<Finding> look(const BrokerSettings& settings, const std::stri
         const bool failed = (fd.revents & (POLLERR | POLLHUP)) != 0;
         ready = {(fd.revents & POLLIN) != 0 || failed, (fd.revents & POLLOUT) != 0 || failed};
     }
-    ADD_FAILURE() << "an inspection goes on for ever: " << shown(inspection.findings());
+    ADD_FAILURE() << "an inspection continues for ever: " << shown(inspection.findings());
     return inspection.findings();
 }
 

@@ -350,9 +350,9 @@ TEST(MqttSession, ARepetitionWhoseIdIsInUseIsSentAnew) {
                            peer.answer(pubrec, got.id, 0x91);
                            EXPECT_EQ(peer.release(), got.id);
                            peer.answer(pubcomp, got.id);
-                           const Published anew = peer.published();
-                           EXPECT_FALSE(anew.again);
-                           complete(peer, anew.id);
+                           const Published again = peer.published();
+                           EXPECT_FALSE(again.again);
+                           complete(peer, again.id);
                            peer.wait_for_end();
                        }});
     offer_until_cut(broker, 1);

@@ -83,7 +83,7 @@ TEST(MqttVersion, FallsBackWhereMQTT5IsRefused) {
         Pump pump(mqtt_settings(broker.url()));
         ASSERT_TRUE(pump.up()) << pump.link.reason;
     }
-    // Each connection asks anew: by the last one, the broker has learnt it.
+    // Each connection asks again: by the last one, the broker has learnt it.
     EXPECT_EQ(versions, (Versions{version_5, version_3, version_5, version_3, version_5}));
 }
 

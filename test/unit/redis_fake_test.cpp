@@ -37,7 +37,7 @@ void let_in(Socket& socket) {
     socket.send("+PONG\r\n+OK\r\n");
 }
 
-// Lets the client in and goes on with the script.
+// Lets the client in and continues with the script.
 Server::Script after_login(Server::Script script) {
     return [script = std::move(script)](Socket& socket) {
         let_in(socket);

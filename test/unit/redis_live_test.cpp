@@ -174,7 +174,7 @@ TEST_F(RedisLive, UsersAndDatabases) {
     EXPECT_EQ(beyond.link().reason, "ERR DB index is out of range");
 
     server.ask({"CONFIG", "SET", "requirepass", "all"});
-    Pump stranger(server.url());
+    Pump other_protocol(server.url());
     ASSERT_TRUE(stranger.down());
     EXPECT_EQ(stranger.link().remedy, Remedy::fix_settings);
     EXPECT_EQ(stranger.link().reason, "NOAUTH Authentication required.");

@@ -23,12 +23,12 @@ struct Record {
 // What is left when a sender dies.
 struct Disk {
     struct Key {
-        delivery::Detour what;
+        delivery::ParkedKey what;
         std::size_t place = 0;
     };
     struct Row {
         std::size_t place = 0;
-        std::map<delivery::DetourId, Key> keys;
+        std::map<delivery::ParkedKeyId, Key> keys;
     };
     std::vector<Record> records;
     std::map<std::int32_t, Row> rows;
@@ -43,7 +43,7 @@ class MemorySource final : public source::Source {
     std::size_t parked = 0;  // keys, ever
     std::size_t ended = 0;
 
-    struct Key : source::Parked {
+    struct Key : source::ParkedPart {
         source::Stream stream{};
         std::size_t read = 0;
         std::size_t known = 0;   // what there was when it was loaded: it may not end before that
@@ -144,7 +144,7 @@ class MemorySource final : public source::Source {
     void saved(source::Route* route) override {
         std::erase_if(feed_of(route).keys, [&](const auto& key) {
             const bool gone = key->ended && disk_.rows[route->id].keys.count(key->number) == 0;
-            if (gone) dispatcher_.remove_detour(key->route, key->number);
+            if (gone) dispatcher_.remove_parked_key(key->route, key->number);
             return gone;
         });
     }
@@ -179,7 +179,7 @@ class MemorySource final : public source::Source {
         std::uint32_t index = 0;
         return stream.first_unsettled(at, &chunk, &index) ? static_cast<const Held*>(chunk)->from + index : read;
     }
-    Key& add_key(const source::Route* route, delivery::DetourId number, std::size_t from) {
+    Key& add_key(const source::Route* route, delivery::ParkedKeyId number, std::size_t from) {
         auto& key = feed_of(route).keys.emplace_back(std::make_unique<Key>());
         key->route = key_of(route);
         key->number = number;

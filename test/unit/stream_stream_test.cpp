@@ -247,7 +247,7 @@ TEST(Stream, AFullPeerDoesNotBlock) {
     EXPECT_TRUE(eventually([&] { return got == bytes.size(); }));
 }
 
-// What the kernel has taken and the peer has not goes on its way after close(), unless it is dropped.
+// What the kernel has taken and the peer has not continues its way after close(), unless it is dropped.
 TEST(Stream, WhatIsUnsentAtCloseCanBeDropped) {
     for (const bool drop : {false, true}) {
         std::atomic<bool> go = false, over = false;

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "broker/stream/strangers.hpp"
+#include "broker/stream/other_protocols.hpp"
 
 namespace eventbus::broker::amqp {
 

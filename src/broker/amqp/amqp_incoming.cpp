@@ -131,7 +131,7 @@ void AmqpDriver::too_many_channels(std::string reason) {
          true);
 }
 
-// An acknowledgement or a return that fits nothing: to go on could take a message for delivered that is not. The
+// An acknowledgement or a return that fits nothing: to continue could take a message for delivered that is not. The
 // channel is closed and what is under way on it goes out again, one at a time, so that nobody else pays for it.
 void AmqpDriver::distrust(Lane& lane) {
     const std::string reason = "the broker spoke of a message that we did not send";

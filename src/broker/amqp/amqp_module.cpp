@@ -5,7 +5,7 @@
 
 #include "broker/amqp/amqp_driver.hpp"
 #include "broker/amqp/login.hpp"
-#include "broker/stream/discreet.hpp"
+#include "broker/stream/redacted_driver.hpp"
 #include "core/bad_input.hpp"
 
 namespace eventbus::broker::amqp {
@@ -57,7 +57,7 @@ RouteRead read_route(std::string_view kind, const Options& options) {
 }
 
 std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
-    return discreet(std::make_unique<AmqpDriver>(settings, attempt, now), settings);
+    return redacted(std::make_unique<AmqpDriver>(settings, attempt, now), settings);
 }
 
 const Module module{.protocol = "amqp",

@@ -9,7 +9,7 @@
 #include <limits>
 
 #include "broker/driver.hpp"
-#include "broker/stream/strangers.hpp"
+#include "broker/stream/other_protocols.hpp"
 #include "core/bad_input.hpp"
 
 namespace eventbus::broker::amqp {
@@ -87,8 +87,8 @@ std::string not_amqp(std::string_view greeting, std::string_view scheme) {
         return "the broker does not speak AMQP 0-9-1: it offers protocol header AMQP " + digit(4) + "." + digit(5) +
                "." + digit(6) + "." + digit(7);
     }
-    if (std::string known = stranger(greeting, scheme); !known.empty()) return known;
-    if (may_be_stranger(greeting)) return {};
+    if (std::string known = other_protocol(greeting, scheme); !known.empty()) return known;
+    if (may_be_other_protocol(greeting)) return {};
     std::string shown = printable(greeting.substr(0, std::min<std::size_t>(greeting.find_first_of("\r\n"), 40)));
     std::replace_if(
         shown.begin(), shown.end(), [](unsigned char byte) { return byte >= 0x80; }, '?');

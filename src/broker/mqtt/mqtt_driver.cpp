@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "broker/mqtt/reasons.hpp"
-#include "broker/stream/strangers.hpp"
+#include "broker/stream/other_protocols.hpp"
 
 namespace eventbus::broker::mqtt {
 

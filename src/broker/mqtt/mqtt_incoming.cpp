@@ -7,7 +7,7 @@
 
 #include "broker/mqtt/mqtt_driver.hpp"
 #include "broker/mqtt/reasons.hpp"
-#include "broker/stream/strangers.hpp"
+#include "broker/stream/other_protocols.hpp"
 
 namespace eventbus::broker::mqtt {
 
@@ -29,12 +29,12 @@ bool MqttDriver::take_inbox(TimePoint now) {
     last_heard_ = now;
     std::size_t consumed = 0;
     if (phase_ == Phase::connack) {
-        const std::string another = stranger(wire_->inbox(), settings_.url.scheme);
+        const std::string another = other_protocol(wire_->inbox(), settings_.url.scheme);
         if (!another.empty()) {
             fail(Remedy::retry, another);
             return true;
         }
-        if (may_be_stranger(wire_->inbox())) {
+        if (may_be_other_protocol(wire_->inbox())) {
             leftover_ = wire_->inbox().size();
             return true;
         }
@@ -134,7 +134,7 @@ void MqttDriver::resume(bool session_present) {
     if (!session_present) session_->lost();
     if (std::exchange(session_->in_doubt, false)) give_back_received();
     if (keeps_session()) session_->host = host_.shown();
-    std::vector<const Session::Past*> received;
+    std::vector<const Session::StreamHistory*> received;
     for (const auto& [key, past] : session_->past) {
         if (past.stage == Session::Stage::complete) continue;
         Flight& known = flight(past.id);
@@ -148,8 +148,8 @@ void MqttDriver::resume(bool session_present) {
         ++reserved_;
     }
     // What the broker hands on when it is released is handed on in the order in which it came.
-    std::ranges::sort(received, {}, &Session::Past::order);
-    for (const Session::Past* past : received) {
+    std::ranges::sort(received, {}, &Session::StreamHistory::order);
+    for (const Session::StreamHistory* past : received) {
         Flight& known = flight(past->id);
         known.state = Flight::State::released;
         known.received = past->order;
@@ -164,7 +164,7 @@ void MqttDriver::resume(bool session_present) {
 }
 
 // A broker answers PUBREL with PUBCOMP also where it knows nothing of the message, as in a session that is another one
-// by now: these go out anew.
+// by now: these go out again.
 void MqttDriver::give_back_received() {
     std::erase_if(session_->past, [&](const auto& entry) {
         const auto& [id, stage, order] = entry.second;
@@ -238,7 +238,7 @@ void MqttDriver::received(std::uint16_t id, Flight& open) {
     open.received = ++session_->received;
     append_release(wire_->outbox(), id);
     if (!open.silent) return expect_answer(open);
-    Session::Past* past = session_->find(id);
+    Session::StreamHistory* past = session_->find(id);
     if (past == nullptr) return;  // its event goes out under another id
     past->stage = Session::Stage::received;
     past->order = open.received;
@@ -275,7 +275,7 @@ void MqttDriver::conclude(const Answer& answer, Flight& open) {
             settled({open.ticket, Verdict::delivered, Remedy::none, {}});
         open.has_ticket = false;
         --ticketed_;
-    } else if (Session::Past* past = refused ? nullptr : session_->find(answer.id)) {
+    } else if (Session::StreamHistory* past = refused ? nullptr : session_->find(answer.id)) {
         past->stage = Session::Stage::complete;
     } else {
         session_->forget(answer.id);
@@ -294,7 +294,7 @@ void MqttDriver::complete(std::uint16_t id, Flight& open) {
     if (open.state == Flight::State::released) {
         --in_flight_;
         // Not offered again yet: when it is, it counts as delivered.
-        Session::Past* past = open.has_ticket ? nullptr : session_->find(id);
+        Session::StreamHistory* past = open.has_ticket ? nullptr : session_->find(id);
         if (past != nullptr) past->stage = Session::Stage::complete;
     } else {
         --reserved_;

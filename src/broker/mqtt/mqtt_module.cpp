@@ -5,7 +5,7 @@
 
 #include "broker/mqtt/mqtt_driver.hpp"
 #include "broker/mqtt/text.hpp"
-#include "broker/stream/discreet.hpp"
+#include "broker/stream/redacted_driver.hpp"
 #include "core/bad_input.hpp"
 
 namespace eventbus::broker::mqtt {
@@ -86,7 +86,7 @@ RouteRead read_route(std::string_view, const Options& options) {
 }
 
 std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
-    return discreet(std::make_unique<MqttDriver>(settings, attempt, now), settings);
+    return redacted(std::make_unique<MqttDriver>(settings, attempt, now), settings);
 }
 
 const Module module{.protocol = "mqtt",

@@ -54,7 +54,7 @@ std::shared_ptr<Session> session_to_look(const BrokerSettings& settings) {
     return session;
 }
 
-Session::Past* Session::find(std::uint16_t id) {
+Session::StreamHistory* Session::find(std::uint16_t id) {
     const auto found = std::find_if(past.begin(), past.end(), [&](const auto& entry) {
         return entry.second.id == id && entry.second.stage != Stage::complete;
     });

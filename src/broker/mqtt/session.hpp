@@ -6,7 +6,7 @@
 // the event goes out under its old packet id when it is offered again, and a broker that has it already takes it for
 // what it is: the same message. But a session belongs to whoever has the client id: were there another client with
 // ours, the ids in it could be that one's, and a new message under one of those would be swallowed. So only an id that
-// nobody else can have keeps a session: it is made anew in each process, which knows of no older packet ids
+// nobody else can have keeps a session: it is made again in each process, which knows of no older packet ids
 // anyway.
 #pragma once
 
@@ -34,7 +34,7 @@ struct Session {
         received,   // PUBREC has come: PUBREL goes out again
         complete,   // all has been said: the event counts as delivered when it is offered again
     };
-    struct Past {
+    struct StreamHistory {
         std::uint16_t id = 0;
         Stage stage = Stage::published;
         std::uint64_t order = 0;  // of those that were received: PUBRELs keep it (MQTT 5.0, 4.6)
@@ -53,20 +53,20 @@ struct Session {
     std::map<std::string, Doubt> doubt;  // by host
     std::string host;                    // which one has the session; empty: none
     bool in_doubt = false;               // it was asked for and no answer came: a new one may be there in its place
-    std::map<MessageKey, Past> past;
+    std::map<MessageKey, StreamHistory> past;
     std::uint64_t received = 0;  // PUBRECs so far
     std::size_t alone = 0;       // so many of the next messages go out one at a time: one of them ended the connection
     unsigned hang_ups = 0;       // in a row, each soon after the login: perhaps another client has our id
     std::chrono::milliseconds patience{0};  // of the last connection, which was given up for missing acknowledgements
 
-    // The broker knows nothing of us: what is not complete is sent anew.
+    // The broker knows nothing of us: what is not complete is sent again.
     void lost() {
         host.clear();
         in_doubt = false;
         std::erase_if(past, [](const auto& entry) { return entry.second.stage != Stage::complete; });
     }
     // The message of that packet id, if there is one that is not complete.
-    Past* find(std::uint16_t id);
+    StreamHistory* find(std::uint16_t id);
     void forget(std::uint16_t id);
 };
 

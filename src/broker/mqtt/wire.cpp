@@ -5,7 +5,7 @@
 
 #include <utility>
 
-#include "broker/stream/strangers.hpp"
+#include "broker/stream/other_protocols.hpp"
 
 namespace eventbus::broker::mqtt {
 
@@ -97,7 +97,7 @@ void Wire::take_websocket() {
         if (answer == WebSocketRead::partial) return;
         if (answer == WebSocketRead::broken) {
             refused_ = true;
-            const std::string another = stranger(stream_.inbox(), scheme_);
+            const std::string another = other_protocol(stream_.inbox(), scheme_);
             return close(another.empty() ? why : another);
         }
         stream_.consume(size);

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "broker/redis/commands.hpp"
-#include "broker/stream/strangers.hpp"
+#include "broker/stream/other_protocols.hpp"
 
 namespace eventbus::broker::redis {
 
@@ -123,7 +123,7 @@ TimePoint RedisDriver::wake_at() const {
     TimePoint wake = TimePoint::max();
     if (link_.state != LinkState::up) return wake;
     if (watching_ && heartbeat_.count() > 0) wake = quiet_since_ + heartbeat_;
-    if (past_.fence == Past::Fence::waiting) wake = std::min(wake, past_.ask_again_at);
+    if (past_.fence == StreamHistory::Fence::waiting) wake = std::min(wake, past_.ask_again_at);
     return wake;
 }
 
@@ -134,7 +134,7 @@ Link RedisDriver::drive(Ready ready, TimePoint now) {
     const bool moved = move_bytes(ready);
     const std::size_t unsent = stream_.unsent();
     read_replies();
-    if (past_.fence == Past::Fence::waiting && now >= past_.ask_again_at) ask_fence();
+    if (past_.fence == StreamHistory::Fence::waiting && now >= past_.ask_again_at) ask_fence();
     if (stream_.unsent() > unsent) stream_.flush();
     if (stream_.state() == Stream::State::closed) {
         read_replies();
@@ -169,9 +169,9 @@ bool RedisDriver::move_bytes(Ready ready) {
 void RedisDriver::read_replies() {
     const std::string_view bytes = stream_.inbox();
     const bool first = link_.state == LinkState::connecting && login_answered_ == 0;
-    const std::string another = first ? stranger(bytes, scheme_) : std::string();
+    const std::string another = first ? other_protocol(bytes, scheme_) : std::string();
     if (!another.empty()) return go_down(Remedy::retry, another);
-    if (first && may_be_stranger(bytes) && !bytes.starts_with('-')) return;  // the rest of it is still to come
+    if (first && may_be_other_protocol(bytes) && !bytes.starts_with('-')) return;  // the rest of it is still to come
     const bool understood = replies_.read(bytes, [this](const Reply& reply) { take(reply); });
     stream_.consume(bytes.size());
     if (!understood) go_down(Remedy::retry, "the server sent something that is not Redis protocol");
@@ -245,7 +245,7 @@ void RedisDriver::take_past(const OpenCommands::Open& asked, const Reply& reply)
             past_.take_time(reply.number, wall_clock_us(), now_);
     } else {
         past_.take_fence(reply.kind == Reply::Kind::string ? reply.words : std::string_view(), now_);
-        if (past_.fence != Past::Fence::clear) return;
+        if (past_.fence != StreamHistory::Fence::clear) return;
         for (const Outgoing& held : held_) {
             if (!is_past_known(held)) ask_past(held);
         }
@@ -254,13 +254,13 @@ void RedisDriver::take_past(const OpenCommands::Open& asked, const Reply& reply)
 }
 
 bool RedisDriver::is_past_known(const Outgoing& outgoing) {
-    return !past_.concerns(outgoing) ||
-           (past_.fence == Past::Fence::clear && past_.tail(outgoing.name).reaches(past_.since(*outgoing.event)));
+    return !past_.concerns(outgoing) || (past_.fence == StreamHistory::Fence::clear &&
+                                         past_.tail(outgoing.name).reaches(past_.since(*outgoing.event)));
 }
 
 void RedisDriver::ask_past(const Outgoing& outgoing) {
-    if (past_.fence == Past::Fence::unasked) ask_fence();
-    if (past_.fence != Past::Fence::clear) return;
+    if (past_.fence == StreamHistory::Fence::unasked) ask_fence();
+    if (past_.fence != StreamHistory::Fence::clear) return;
     Tail& tail = past_.tail(outgoing.name);
     if (tail.ask(stream_.outbox(), past_.since(*outgoing.event))) await(OpenCommands::What::tail, &tail);
 }

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "broker/driver.hpp"
-#include "broker/redis/past.hpp"
 #include "broker/redis/redis_inquiry.hpp"
 #include "broker/redis/replies.hpp"
+#include "broker/redis/stream_history.hpp"
 #include "broker/stream/stream.hpp"
 
 namespace eventbus::broker::redis {
@@ -106,7 +106,7 @@ class RedisDriver final : public Driver {
     OpenCommands open_;
     std::size_t open_messages_ = 0;  // the others ask about the past
     std::size_t open_bytes_ = 0;
-    Past past_;
+    StreamHistory past_;
     std::deque<Outgoing> held_;  // accepted, not sent: the first one's past is being asked for
     std::size_t held_bytes_ = 0;
     std::vector<Settlement> settled_;

@@ -7,7 +7,7 @@
 
 #include "broker/redis/redis_driver.hpp"
 #include "broker/redis/redis_options.hpp"
-#include "broker/stream/discreet.hpp"
+#include "broker/stream/redacted_driver.hpp"
 #include "core/bad_input.hpp"
 
 namespace eventbus::broker::redis {
@@ -53,7 +53,7 @@ RouteRead read_route(std::string_view kind, const Options& options) {
 }
 
 std::unique_ptr<Driver> connect(const BrokerSettings& settings, unsigned attempt, TimePoint now) {
-    return discreet(std::make_unique<RedisDriver>(settings, attempt, now), settings);
+    return redacted(std::make_unique<RedisDriver>(settings, attempt, now), settings);
 }
 
 constexpr std::array<Scheme, 2> schemes{{{"redis", 6379}, {"rediss", 6379}}};

@@ -51,7 +51,7 @@ class ReplyReader {
     // Entries of streams are ours when they have this source.
     explicit ReplyReader(std::string source);
 
-    // Replies to messages are short: whoever goes on without end is not Redis. What is read back from streams may
+    // Replies to messages are short: whoever continues without end is not Redis. What is read back from streams may
     // be longer.
     void expect_long(bool expected) { longest_ = expected ? 256 * 1024 * 1024 : 1024 * 1024; }
 

@@ -22,7 +22,7 @@ class Bytes {
 
     // Room for at least `least` bytes after the end; commit() says how many were put there.
     char* room(std::size_t least) {
-        if (capacity_ - end_ < least) make_room(least);
+        if (capacity_ - end_ < least) wait_for_space(least);
         return data_.get() + end_;
     }
     void commit(std::size_t bytes) { end_ += bytes; }
@@ -38,7 +38,7 @@ class Bytes {
     }
 
  private:
-    void make_room(std::size_t least) {
+    void wait_for_space(std::size_t least) {
         const std::size_t length = size();
         if (capacity_ - length >= least && begin_ >= length) {
             std::memcpy(data_.get(), data_.get() + begin_, length);

@@ -29,7 +29,7 @@ class EpollSet {
     std::size_t size() const { return size_; }
 
     // Looks which are ready, without waiting; next() tells one after the other of those that are still watched, also if
-    // others are forgotten, or closed and opened anew, in between. What has failed or was hung up is ready for both.
+    // others are forgotten, or closed and opened again, in between. What has failed or was hung up is ready for both.
     // Of many ready ones a look tells some, and the next one others.
     void look();
     struct ReadyOne {
@@ -47,7 +47,7 @@ class EpollSet {
         bool is_watched = false;
         bool read = false;
         bool write = false;
-        std::uint32_t life = 0;  // another one each time that the fd is watched anew
+        std::uint32_t life = 0;  // another one each time that the fd is watched again
         std::uint64_t tag = 0;
     };
 

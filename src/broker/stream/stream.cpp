@@ -2,7 +2,7 @@
 // Who calls it: the drivers whose protocol runs over one connection (redis, amqp, mqtt).
 // Never: blocks, retries, raises SIGPIPE or knows a protocol.
 #include "broker/stream/stream.hpp"
-#include "broker/stream/answers.hpp"
+#include "broker/stream/reply_budget.hpp"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -17,8 +17,8 @@
 #include <vector>
 
 #include "broker/stream/bytes.hpp"
+#include "broker/stream/other_protocols.hpp"
 #include "broker/stream/resolver.hpp"
-#include "broker/stream/strangers.hpp"
 #include "broker/stream/tls.hpp"
 
 namespace eventbus::broker {
@@ -58,7 +58,7 @@ struct Stream::Impl {
     std::size_t sent = 0;                      // of the outbox
     std::uint64_t taken = 0;                   // ever
     std::uint64_t number = next_descriptor();  // the look-up's, then the socket's
-    AnswerBudget answers;
+    ReplyBudget answers;
     int send_error = 0;
     std::string error;
     bool settings_error = false;
@@ -115,7 +115,7 @@ void Stream::Impl::resolve() {
     try_address();
 }
 
-// Goes on to the next address until one is on its way; closes when there is none left.
+// Continues to the next address until one is on its way; closes when there is none left.
 void Stream::Impl::try_address() {
     while (next_address < lookup.addresses().size()) {
         const Address& address = lookup.addresses()[next_address++];

@@ -43,7 +43,7 @@ class Stream {
     const std::string& error() const;  // why it is closed: "connection refused", "certificate has expired" …
     bool is_settings_error() const;    // certificate or key trouble rather than the network's
     bool left() const;                 // it stood, and the server closed or reset it
-    // While it connects: what has not come yet, in words that " within 10 s" goes on from.
+    // While it connects: what has not come yet, in words that " within 10 s" continues from.
     std::string missing() const;
 
     // Tells what has been reached of "connect" and "tls". False: it was not open yet, and look.step is where it is or
@@ -61,7 +61,7 @@ class Stream {
     // What the peer makes us say by what it says is bounded: false when too many bytes of such answers were queued
     // since the socket last took what there was. The peer is to be left then, in these words.
     bool may_answer(std::size_t bytes);
-    static constexpr const char* reads_no_answers = "the server goes on asking and does not read our answers";
+    static constexpr const char* reads_no_answers = "the server continues asking and does not read our answers";
 
     // Received bytes not yet consumed.
     std::string_view inbox() const;
@@ -70,7 +70,7 @@ class Stream {
     void close(std::string reason);
 
     // What the peer has not got when the connection ends, also by the death of this process,
-    // never reaches it (RST). Without it the kernel goes on sending for minutes where the network comes back late.
+    // never reaches it (RST). Without it the kernel continues sending for minutes where the network comes back late.
     void drop_unsent_at_close();
 
  private:

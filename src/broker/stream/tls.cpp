@@ -2,7 +2,7 @@
 // Who calls it: the stream.
 // Never: touches a file descriptor, prompts for a pass phrase, or leaves an exit handler behind.
 #include "broker/stream/tls.hpp"
-#include "broker/stream/strangers.hpp"
+#include "broker/stream/other_protocols.hpp"
 
 #include <arpa/inet.h>
 #include <openssl/err.h>
@@ -150,7 +150,7 @@ Tls::Step Tls::fail(const char* when) {
 std::string Tls::no_tls() const {
     const bool is_record = heard_.size() > 1 && heard_[0] >= '\x14' && heard_[0] <= '\x17' && heard_[1] == '\x03';
     if (heard_.empty() || is_record || SSL_is_init_finished(session_.get()) == 1) return {};
-    std::string another = stranger(heard_, scheme_);
+    std::string another = other_protocol(heard_, scheme_);
     if (another.empty() && !scheme_.empty()) another = "use " + scheme_without_tls(scheme_) + ":// in the broker's URL";
     return "; the server does not speak TLS on this port" + (another.empty() ? another : ": " + another);
 }

@@ -53,7 +53,7 @@ class Tls {
     BIO* outgoing_ = nullptr;
     Bytes wire_;
     std::string scheme_;
-    std::string heard_;  // the server's first bytes, for as long as the handshake goes on
+    std::string heard_;  // the server's first bytes, for as long as the handshake continues
     std::string error_;
     bool is_settings_error_ = false;
 };

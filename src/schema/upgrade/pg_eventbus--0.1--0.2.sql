@@ -45,7 +45,7 @@ BEGIN
                               FROM pg_catalog.pg_locks l
                               WHERE l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
                               AND l.relation = ANY (relations) AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()),
-                    HINT = 'Publishing goes on meanwhile; the update does when they end their transactions.';
+                    HINT = 'Publishing continues meanwhile; the update does when they end their transactions.';
             END IF;
             PERFORM pg_catalog.pg_sleep(0.05);
         END;
@@ -84,7 +84,7 @@ CREATE TRIGGER gone AFTER DELETE ON eventbus.broker_config
     FOR EACH ROW EXECUTE FUNCTION eventbus.configuration_changed();
 CREATE TRIGGER gone AFTER DELETE ON eventbus.route_config
     FOR EACH ROW EXECUTE FUNCTION eventbus.configuration_changed();
-COMMENT ON FUNCTION eventbus.configuration_changed() IS 'trigger function: at commit, makes the workers look at brokers and routes anew, those of a restored dump as well; for each row that is deleted: an error (23503) for a broker that routes use, and a route''s dead letters go with it';
+COMMENT ON FUNCTION eventbus.configuration_changed() IS 'trigger function: at commit, makes the workers look at brokers and routes again, those of a restored dump as well; for each row that is deleted: an error (23503) for a broker that routes use, and a route''s dead letters go with it';
 
 -- An event's id is a place and a number: those of the log stand at 0/0. 0.1 could store two events of the WAL under one
 -- id, for it took the end of a message for its place: the second one gets a number that no other has.

@@ -1,7 +1,7 @@
 // What it is: appending one event to the current segment, below the SQL executor.
 // Who calls it: intake.
 // Never: overtakes events that wait in memory: their order is the order of publishing.
-#include "source/log/form.hpp"
+#include "source/log/form_tuple.hpp"
 #include "source/log/size.hpp"
 #include "source/log/tail.hpp"
 
@@ -30,7 +30,7 @@ HeapTuple store_apart(Relation rel, HeapTuple tuple, SharedPlace* place, int seg
 }  // namespace
 
 int64 append(const NewEvent& event) {
-    write_waiting();
+    write_pending();
     const Relations& log = relations();
 
     // The id before the place: what was published before is then never behind what is published after.

@@ -64,7 +64,7 @@ void forget_result() {
 }
 
 // A row that knows nothing yet; false where the route is gone.
-bool insert(StoredCursor* stored, const DetourEvents* events) {
+bool insert(StoredCursor* stored, const ParkedEvents* events) {
     Argument key = Argument::null_of(BYTEAOID);
     Argument ids = Argument::null_of(INT8ARRAYOID);
     if (events != nullptr && events->has_key)
@@ -77,8 +77,8 @@ bool insert(StoredCursor* stored, const DetourEvents* events) {
         "INSERT INTO eventbus.cursor (route_id, detour, done, creator_xid, creator_id, key, event_ids) "
         "SELECT id, $2, '1:1:', $3::xid8, $4, convert_from($5, 'UTF8'), $6 FROM eventbus.route_config WHERE id = $1 "
         "RETURNING ctid",
-        {Argument::of(stored->route_id), Argument::of(stored->detour), Argument::of(static_cast<const char*>(creator)),
-         Argument::of(stored->cursor.creator_id), key, ids});
+        {Argument::of(stored->route_id), Argument::of(stored->parked_key),
+         Argument::of(static_cast<const char*>(creator)), Argument::of(stored->cursor.creator_id), key, ids});
     if (SPI_processed != 1) return false;
     stored->place = place_at(0, 1);
     stored->exists = true;
@@ -107,14 +107,14 @@ Prepared* update_statement(Where where) {
     return statement;
 }
 
-bool update(StoredCursor* stored, const DetourEvents* events, Where where) {
+bool update(StoredCursor* stored, const ParkedEvents* events, Where where) {
     const Cursor& cursor = stored->cursor;
     const Counters& counters = stored->counters;
     const char* batch = cursor.in_batch ? snapshot_to_text(cursor.batch) : nullptr;
     Datum files[segment_count];
     for (int i = 0; i < segment_count; ++i) files[i] = Int64GetDatum(static_cast<int64>(cursor.files[i]));
     const Argument params[] = {Argument::of(stored->route_id),
-                               Argument::of(stored->detour),
+                               Argument::of(stored->parked_key),
                                Argument::of(static_cast<const char*>(snapshot_to_text(cursor.done))),
                                Argument::of(batch),
                                Argument::of(cursor.start.generation),
@@ -157,21 +157,21 @@ bool has(const Ids& ids, const EventId& id) {
     return std::binary_search(ids.first, ids.first + ids.count, id);
 }
 
-bool takes(const DetourEvents& detour, const EventId& id, const std::optional<std::string_view>& key) {
-    return detour.has_key ? key == detour.key : has(detour.events, id);
+bool takes(const ParkedEvents& parked_key, const EventId& id, const std::optional<std::string_view>& key) {
+    return parked_key.has_key ? key == parked_key.key : has(parked_key.events, id);
 }
 
-int load_detours(int32 route_id, bool of_wal, MemoryContext memory, int32** detours, DetourEvents** events) {
+int load_parked_keys(int32 route_id, bool of_wal, MemoryContext memory, int32** parked_keys, ParkedEvents** events) {
     run_query(
         "SELECT detour, convert_to(key, 'UTF8'), event_ids, settled_ids FROM eventbus.cursor "
         "WHERE route_id = $1 AND detour > 0 ORDER BY 1",
         {Argument::of(route_id)}, true);
     auto count = static_cast<int>(SPI_processed);
-    *detours = static_cast<int32*>(MemoryContextAlloc(memory, sizeof(int32) * (count + 1)));
-    *events = static_cast<DetourEvents*>(MemoryContextAllocZero(memory, sizeof(DetourEvents) * (count + 1)));
+    *parked_keys = static_cast<int32*>(MemoryContextAlloc(memory, sizeof(int32) * (count + 1)));
+    *events = static_cast<ParkedEvents*>(MemoryContextAllocZero(memory, sizeof(ParkedEvents) * (count + 1)));
     for (int i = 0; i < count; ++i) {
-        (*detours)[i] = int4_at(i, 1);
-        DetourEvents& taken = (*events)[i];
+        (*parked_keys)[i] = int4_at(i, 1);
+        ParkedEvents& taken = (*events)[i];
         bool null;
         Datum key = datum_at(i, 2, &null);
         taken.has_key = !null;
@@ -189,16 +189,16 @@ int load_detours(int32 route_id, bool of_wal, MemoryContext memory, int32** deto
     return count;
 }
 
-void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCursor* into) {
+void load_cursor(int32 route_id, int32 parked_key, MemoryContext memory, StoredCursor* into) {
     *into = StoredCursor();
     into->route_id = route_id;
-    into->detour = detour;
+    into->parked_key = parked_key;
     run_query(
         "SELECT ctid, done::text, batch::text, start_generation, start_block, start_offset, end_generation, end_block, "
         "end_offset, settled_id, creator_xid::text, creator_id, delivered, dead, retries, last_delivered_at, "
         "last_error, last_error_at, first_generation, skipped, wal_slot, wal_lsn, wal_number, wal_lost, files, "
         "wal_system FROM eventbus.cursor WHERE route_id = $1 AND detour = $2",
-        {Argument::of(route_id), Argument::of(detour)}, true);
+        {Argument::of(route_id), Argument::of(parked_key)}, true);
     if (SPI_processed == 0) {  // a restored dump has routes but no cursors: they begin with the log
         into->cursor.done = snapshot_from_text("1:1:", memory);
         return;
@@ -271,16 +271,16 @@ void judge_no_earlier_event() {
     run_query("SELECT setval('eventbus.unrouted_after', nextval('eventbus.event_id'))");
 }
 
-bool save_cursor(StoredCursor* stored, const DetourEvents* events) {
+bool save_cursor(StoredCursor* stored, const ParkedEvents* events) {
     for (Where where : {Where::at_place, Where::anywhere})
         if (stored->exists && update(stored, events, where)) return true;
-    // None yet (a new detour, a restored dump), unless the route itself is gone.
+    // None yet (a new parked key, a restored dump), unless the route itself is gone.
     return insert(stored, events) && update(stored, events, Where::at_place);
 }
 
 void delete_cursor(const StoredCursor& stored) {
     run_query("DELETE FROM eventbus.cursor WHERE route_id = $1 AND detour = $2",
-              {Argument::of(stored.route_id), Argument::of(stored.detour)});
+              {Argument::of(stored.route_id), Argument::of(stored.parked_key)});
 }
 
 }  // namespace eventbus::log

@@ -1,7 +1,7 @@
 // What it is: cursors in their table: loading, making, saving.
 // Who calls it: create_route (to make one), the sender (to load and save), the keeper (to load).
-// Never: is written before what it says has been settled, and its dead letters stored; a detour's row goes before the
-//        route's own cursor has passed what the detour has settled.
+// Never: is written before what it says has been settled, and its dead letters stored; a parked key's row goes before the
+//        route's own cursor has passed what the parked key has settled.
 #pragma once
 
 #include "source/log/reader.hpp"
@@ -28,8 +28,8 @@ struct Ids {
     int count;
 };
 
-// What a detour takes: the events of a key, or certain ones that have none.
-struct DetourEvents {
+// What a parked key takes: the events of a key, or certain ones that have none.
+struct ParkedEvents {
     bool has_key;
     std::string_view key;  // UTF-8
     Ids events;
@@ -38,7 +38,7 @@ struct DetourEvents {
 
 struct StoredCursor {
     int32 route_id;
-    int32 detour;  // 0: the route itself
+    int32 parked_key;  // 0: the route itself
     bool exists;
     ItemPointerData place;  // where its row stands; the writer keeps it, so that row versions cost nothing
     Cursor cursor;          // allocated in the caller's context
@@ -46,12 +46,12 @@ struct StoredCursor {
 };
 
 bool has(const Ids& ids, const EventId& id);
-bool takes(const DetourEvents& detour, const EventId& id, const std::optional<std::string_view>& key);
+bool takes(const ParkedEvents& parked_key, const EventId& id, const std::optional<std::string_view>& key);
 
 // These run between SPI_connect and SPI_finish.
-void load_cursor(int32 route_id, int32 detour, MemoryContext memory, StoredCursor* into);
-// A route's detours, rising; returns how many. Everything is allocated in `memory`.
-int load_detours(int32 route_id, bool of_wal, MemoryContext memory, int32** detours, DetourEvents** events);
+void load_cursor(int32 route_id, int32 parked_key, MemoryContext memory, StoredCursor* into);
+// A route's parked keys, rising; returns how many. Everything is allocated in `memory`.
+int load_parked_keys(int32 route_id, bool of_wal, MemoryContext memory, int32** parked_keys, ParkedEvents** events);
 // The cursor of a route created by the current transaction: everything that becomes visible from now on.
 void make_cursor(int32 route_id, bool earliest);
 // The same of a route from the WAL: what commits from now on.
@@ -60,8 +60,8 @@ void make_wal_cursor(int32 route_id);
 void restart_wal_cursor(int32 route_id);
 // A route goes, or takes other topics: what was published until now may have been its.
 void judge_no_earlier_event();
-// Writes a row anew, `events` being nullptr for a route itself; returns false where the route has been dropped.
-bool save_cursor(StoredCursor* stored, const DetourEvents* events);
+// Writes a row again, `events` being nullptr for a route itself; returns false where the route has been dropped.
+bool save_cursor(StoredCursor* stored, const ParkedEvents* events);
 void delete_cursor(const StoredCursor& stored);
 
 }  // namespace eventbus::log

@@ -100,11 +100,11 @@ int64 append(const NewEvent& event);
 void append_later(const NewEvent& event);
 // … it is written. Due before anything that could tell the difference: another command, a look at the log, the end of
 // a statement or (sub)transaction.
-void write_waiting();
+void write_pending();
 // The same when a subtransaction has begun, and what waits is its parent's.
-void write_waiting_of_parent();
+void write_pending_of_parent();
 // The (sub)transaction that made them is rolled back.
-void forget_waiting();
+void forget_pending();
 
 // True at commit time if this transaction appended something.
 bool appended_in_this_transaction();

@@ -6,13 +6,13 @@
 // remembers, for each segment, the front (what is behind it need not be looked at again), and for each running
 // transaction the stretch of pages behind the front that holds its events. A batch then looks at the stretches of
 // the transactions that have finished since, and at what lies ahead of the front. All of this is only a shortcut:
-// the snapshots alone say what belongs to a batch, and a reader that starts anew with nothing but a cursor looks at
+// the snapshots alone say what belongs to a batch, and a reader that starts again with nothing but a cursor looks at
 // the whole log once.
 //
 // The last page has no front within it: VACUUM takes line pointers of what was rolled back away, and their numbers are
 // given out again. And VACUUM may cut the file's end off, whose pages then come again with other events. So a front
 // stands at the beginning of a page, and is worth something only while the page before it is as it was read, which its
-// LSN tells: a file that was cut shorter than that, or grew anew, has another page there.
+// LSN tells: a file that was cut shorter than that, or grew again, has another page there.
 #include "source/log/reader.hpp"
 
 #include <algorithm>
@@ -166,7 +166,7 @@ bool still_holds(const Front& front, Relation rel, BlockNumber blocks) {
     return RelationNeedsWAL(rel) && !XLogRecPtrIsInvalid(front.before) && lsn_of(rel, front.block - 1) == front.before;
 }
 
-// Which pages of a segment the running batch has to look at. The batch goes on after `start`.
+// Which pages of a segment the running batch has to look at. The batch resumes after `start`.
 void plan_segment(Reader* reader, Relation rel, int64 generation, const Position& start) {
     int segment = segment_of(generation);
     uint32 file = compat::relation_file(rel);
@@ -190,7 +190,7 @@ void plan_segment(Reader* reader, Relation rel, int64 generation, const Position
     if (front.block < blocks) add_range(reader, {generation, file, front.block, blocks});
     join_ranges(reader, from);
 
-    // A batch that goes on after a restart skips what lies before its start. Whatever running transactions have there
+    // A batch that resumes after a restart skips what lies before its start. Whatever running transactions have there
     // is unknown, so the next batch looks at it again.
     bool whole = start <= Position() || generation > start.generation;
     reader->next_fronts[segment] = whole ? front : Front{file};

@@ -89,7 +89,7 @@ Reader* open_reader(const Cursor& cursor, const SharedPlace* place, MemoryContex
 Reader* clone_reader(const Reader* reader);
 void close_reader(Reader* reader);
 
-// The place where reading goes on: the cursor of a route that has settled everything read so far.
+// The place where reading continues: the cursor of a route that has settled everything read so far.
 const Cursor& place_of(const Reader* reader);
 bool in_batch(const Reader* reader);
 // Both stand between batches at the same place.
@@ -102,7 +102,7 @@ const XidSnapshot& horizon_of(const Reader* reader);
 bool has_passed(const Reader* reader, const EventId& id, const EventPlace& event);
 
 // Somebody has rewritten a segment that was read in part: events that have been read of this batch come again. Who may
-// have sent them begins anew, as after a restart.
+// have sent them begins again, as after a restart.
 bool must_begin_again(const Reader* reader);
 
 // These want a transaction with an active snapshot.
@@ -122,7 +122,7 @@ struct Unsettled : Event {
 };
 // The segment's file, which stays the same until the transaction ends.
 uint32 hold_file(int64 generation);
-// Shows what one of the old segments holds that a cursor has not settled and the active snapshot sees. Goes on from
+// Shows what one of the old segments holds that a cursor has not settled and the active snapshot sees. Continues from
 // *block, which begins at 0, for at most `pages`; true when it is through.
 bool scan_unsettled(const Cursor& cursor, int64 generation, BlockNumber* block, BlockNumber pages,
                     void (*visit)(void* context, const Unsettled& event), void* context);

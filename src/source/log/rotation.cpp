@@ -222,7 +222,7 @@ void truncate_if_passed(Log* log, int64 generation, SharedPlace* place, ReadTake
     if (truncated) log->bytes[segment] = 0;
 }
 
-// From which size on the log goes on to its next segment. With a limit there shall be several segments to let go one
+// From which size on the log moves to its next segment. With a limit there shall be several segments to release one
 // after the other when it is reached: while older ones are held, what is left is shared by those that are not.
 int64 segment_limit(const Log& log) {
     int64 size = static_cast<int64>(settings::segment_size) * 1024;
@@ -233,9 +233,9 @@ int64 segment_limit(const Log& log) {
     return std::max(std::min(size, log.limit / segment_count), (log.limit - log.in_older()) / (segment_count - held));
 }
 
-// Goes on to the next segment, which is empty.
+// Continues to the next segment, which is empty.
 void advance(Log* log, SharedPlace* place) {
-    if (!begin_transaction_on_extension("going on in the event log")) return;
+    if (!begin_transaction_on_extension("moving on in the event log")) return;
     SPI_connect();
     run_query("SELECT setval('eventbus.log_generation', $1)", {Argument::of(log->current + 1)});
     SPI_finish();
@@ -282,7 +282,7 @@ RotationResult rotate(bool force_advance, int64 wanted, int64 held_before, int64
             advance(&log, place);
             result.advanced = true;
         }
-        truncate_if_passed(&log, current, place, read_takers);  // also where there is no segment to go on to
+        truncate_if_passed(&log, current, place, read_takers);  // also where there is no segment to continue to
     }
     result.bytes = place->bytes;
     result.empty = log.total() == 0;

@@ -1,4 +1,4 @@
-// What it is: rotation: going on to the next segment, and truncating what every route has passed.
+// What it is: rotation: continuing to the next segment, and truncating what every route has passed.
 // Who calls it: the keeper.
 // Never: waits for a lock, or truncates a segment that holds an event some route still needs.
 #pragma once
@@ -8,7 +8,7 @@
 namespace eventbus::log {
 
 struct RotationResult {
-    bool advanced = false;  // the log went on to its next segment
+    bool advanced = false;  // the log continued to its next segment
     bool empty = false;     // nothing is left in the log
     int64 bytes = 0;        // what is left
     bool full = false;      // publishers want more than the limit leaves them

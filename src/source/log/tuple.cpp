@@ -9,7 +9,7 @@
 #include "postgres/attempt.hpp"
 #include "postgres/encoding.hpp"
 #include "postgres/json_size.hpp"
-#include "source/log/phrases.hpp"
+#include "source/log/payload_tokens.hpp"
 
 extern "C" {
 #include "access/detoast.h"

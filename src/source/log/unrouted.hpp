@@ -27,7 +27,7 @@ Tally* begin_tally(const Takers& takers, int64 after);
 void note(Tally* tally, HeapTupleHeader tuple);
 // Before anything is locked that others wait for: whether the table is there to be written, without waiting for it.
 bool may_write(const Tally* tally);
-// Adds what was counted, in the transaction that truncates the segment; what fails is undone, told once, and let go.
+// Adds what was counted, in the transaction that truncates the segment; what fails is undone, told once, and release.
 void write(const Tally* tally);
 
 }  // namespace eventbus::log

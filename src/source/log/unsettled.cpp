@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "postgres/compat.hpp"
-#include "source/log/together.hpp"
+#include "source/log/merged_cursors.hpp"
 #include "source/log/tuple.hpp"
 
 extern "C" {
@@ -23,7 +23,8 @@ uint32 hold_file(int64 generation) {
 bool scan_unsettled(const Cursor& of, int64 generation, BlockNumber* block, BlockNumber pages,
                     void (*visit)(void* context, const Unsettled& event), void* context) {
     Relation rel = table_open(relations().segments[segment_of(generation)], AccessShareLock);
-    // With the lock held: rows that were stored anew (ALTER TABLE) are of a transaction that an older one does not see.
+    // With the lock held: rows that were stored again (ALTER TABLE) are of a transaction that an older one does not
+    // see.
     PushActiveSnapshot(GetTransactionSnapshot());
     Cursor cursor = of;
     uint32 files[segment_count];

@@ -17,7 +17,7 @@ struct Head {
     TimestampTz committed_at;
 };
 
-void make_room(Batch* batch, Size bytes) {
+void wait_for_space(Batch* batch, Size bytes) {
     if (batch->length + bytes <= batch->room) return;
     Size room = std::max(batch->length + bytes, batch->room * 2);
     batch->bytes = static_cast<char*>(batch->bytes == nullptr ? MemoryContextAllocHuge(batch->memory, room)
@@ -46,7 +46,7 @@ Batch* make_batch(MemoryContext memory) {
     auto* batch = static_cast<Batch*>(MemoryContextAllocZero(memory, sizeof(Batch)));
     batch->memory = memory;
     new (&batch->last) Event();
-    make_room(batch, first_room);
+    wait_for_space(batch, first_room);
     return batch;
 }
 
@@ -58,13 +58,13 @@ void clear(Batch* batch) {
     pfree(batch->bytes);
     batch->bytes = nullptr;
     batch->room = 0;
-    make_room(batch, first_room);
+    wait_for_space(batch, first_room);
 }
 
 void add(Batch* batch, int taker, bool past, const Event& event, int64 change, TimestampTz committed_at) {
     Head head = {taker, past, batch->length > 0 && is_again(event, batch->last), committed_at};
     Packed packed = pack(event);
-    make_room(batch, sizeof head + (head.again ? 0 : sizeof packed + length_of_texts(packed)));
+    wait_for_space(batch, sizeof head + (head.again ? 0 : sizeof packed + length_of_texts(packed)));
     put(batch, &head, sizeof head);
     if (head.again) return;
     put(batch, &packed, sizeof packed);

@@ -3,7 +3,7 @@
 // Never: is read by another build than has written it; both are processes of one server.
 #pragma once
 
-#include "source/wal/packed.hpp"
+#include "source/wal/serialized_event.hpp"
 
 extern "C" {
 #include "datatype/timestamp.h"
@@ -26,8 +26,8 @@ inline constexpr Size large_event = 1024 * 1024;
 Batch* make_batch(MemoryContext memory);
 // Also gives back what a large event has taken.
 void clear(Batch* batch);
-// The taker with that number gets the event; `past`: only for its detours. What the event before points to, and this
-// one as well, is not repeated. `change` is what became the event: see Failures.
+// The taker with that number gets the event; `past`: only for its parked keys. What the event before points to, and
+// this one as well, is not repeated. `change` is what became the event: see Failures.
 void add(Batch* batch, int taker, bool past, const Event& event, int64 change, TimestampTz committed_at);
 
 struct BatchReader {

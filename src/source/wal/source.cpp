@@ -305,8 +305,8 @@ Source* open_source(const char* slot, bool exists, List* takers, Failures* failu
     control.hcxt = own;
     source->streamed =
         hash_create("pg_eventbus large transactions", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-    make_shapes(source);
-    make_held(source);
+    make_row_events(source);
+    make_message_transactions(source);
     CheckLogicalDecodingRequirements();
     if (exists) {
         compat::acquire_slot(slot);

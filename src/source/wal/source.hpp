@@ -38,7 +38,7 @@ struct Taker {
     void* context;
     bool (*wants)(void* context, std::string_view topic);
     Position from;       // what is not behind it is left out,
-    Position past_from;  // but for what is behind this: detours of the route may still want it
+    Position past_from;  // but for what is behind this: parked keys of the route may still want it
 };
 
 // What is known of failures to make events; the sender's, for the source in which they happen does not outlive them.
@@ -76,7 +76,7 @@ const char* words_of(const Source* source);
 
 // After an error: the table, schema and name, whose change could not be made an event; nullptr: it was not that.
 char* failed_table(const Source* source);
-// After an error in reading: notes what failed. True where reading can go on at once, and will get further.
+// After an error in reading: notes what failed. True where reading can continue at once, and will get further.
 bool note_failure(Source* source, const ErrorData* error);
 
 // The change has failed of what passes, or should; the sender notes what it has no memory for. Returns

@@ -127,7 +127,7 @@ void begin_transaction(Source* source, TransactionId xid, uint64 commit, Timesta
 void found_message(Source* source, XLogRecPtr lsn, const char* prefix, std::string_view content);
 // One that is no transaction's.
 void found_lone_message(Source* source, XLogRecPtr lsn, const char* prefix, std::string_view content);
-void make_shapes(Source* source);
+void make_row_events(Source* source);
 void read_selection(const Selection& selection, decoder::Options* options);
 void take_callbacks(Source* source);
 void forget_streamed(Source* source, Streamed* streamed);
@@ -145,7 +145,7 @@ void forget_change(Source* source);
 void give_up_transaction(Source* source, XLogRecPtr commit);
 
 // held.cpp: true where the record that has been read is a message: PostgreSQL's decoder need not see it.
-void make_held(Source* source);
+void make_message_transactions(Source* source);
 bool hold_record(Source* source);
 
 }  // namespace eventbus::wal

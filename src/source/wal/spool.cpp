@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "source/wal/packed.hpp"
+#include "source/wal/serialized_event.hpp"
 
 extern "C" {
 #include "storage/fd.h"

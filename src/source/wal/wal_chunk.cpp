@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "source/wal/packed.hpp"
+#include "source/wal/serialized_event.hpp"
 
 namespace eventbus::wal {
 

@@ -1,4 +1,4 @@
-#include "catalog/taken.hpp"
+#include "catalog/routed_topics.hpp"
 
 #include <algorithm>
 #include <vector>

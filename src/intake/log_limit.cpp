@@ -1,4 +1,4 @@
-#include "intake/room.hpp"
+#include "intake/log_limit.hpp"
 
 #include "postgres/steady.hpp"
 
@@ -18,16 +18,16 @@ int64 bytes_of(const log::NewEvent& event) {
     return bytes;
 }
 
-void ask_keeper(counters::Room* room, int64 bytes) {
+void ask_keeper(counters::LogSpace* room, int64 bytes) {
     std::int64_t known = room->wanted;
     while (known < bytes && !room->wanted.compare_exchange_weak(known, bytes)) {
     }
 }
 
-// The log has grown by so much that the keeper should look whether it has to go on to the next segment.
+// The log has grown by so much that the keeper should look whether it has to continue to the next segment.
 void tell_keeper(counters::Database* database) {
-    database->room.look_at = PG_INT64_MAX;
-    ask_keeper(&database->room, 1);
+    database->log_space.look_at = PG_INT64_MAX;
+    ask_keeper(&database->log_space, 1);
     counters::wake_keeper(database);
 }
 
@@ -35,7 +35,7 @@ void tell_keeper(counters::Database* database) {
 // eventbus.retention has to go, or that routes have caught up: it looks first. Where it has found that nothing can be
 // freed, nobody waits.
 void wait_for_keeper(counters::Database* database, int64 bytes, int64 limit) {
-    counters::Room& room = database->room;
+    counters::LogSpace& room = database->log_space;
     SteadyTime until = plus_ms(steady_now(), patience_ms);
     static uint32 wait_event = 0;
     if (wait_event == 0) wait_event = compat::wait_event("EventbusLogFull");
@@ -55,13 +55,14 @@ const char* pretty(int64 bytes) {
 
 }  // namespace
 
-void make_room(const log::NewEvent& event, counters::Database* database) {
+void wait_for_space(const log::NewEvent& event, counters::Database* database) {
     log::SharedPlace* place = event.place;
     int64 limit = log::size_limit();
     int64 bytes = bytes_of(event);
     int64 size = log::known_size(place);
     if (size + bytes <= limit) {
-        if (database != nullptr && size > database->room.look_at.load(std::memory_order_relaxed)) tell_keeper(database);
+        if (database != nullptr && size > database->log_space.look_at.load(std::memory_order_relaxed))
+            tell_keeper(database);
         return;
     }
     if (database != nullptr && bytes <= limit) wait_for_keeper(database, bytes, limit);
@@ -73,7 +74,7 @@ void make_room(const log::NewEvent& event, counters::Database* database) {
                               pretty(limit), pretty(bytes)),
                     errhint("It shrinks by itself when the routes that lag have delivered, and the transactions that "
                             "have published have ended: eventbus.status and eventbus.health() show which they are. "
-                            "Mend what holds them, drop_route what is not needed, raise eventbus.max_log_size, or set "
+                            "Fix what holds them, drop_route what is not needed, raise eventbus.max_log_size, or set "
                             "eventbus.on_log_full to skip.")));
 }
 

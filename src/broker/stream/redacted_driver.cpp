@@ -1,4 +1,4 @@
-#include "broker/stream/discreet.hpp"
+#include "broker/stream/redacted_driver.hpp"
 
 #include <utility>
 
@@ -64,7 +64,7 @@ class Discreet final : public Driver {
 
 }  // namespace
 
-std::unique_ptr<Driver> discreet(std::unique_ptr<Driver> driver, const BrokerSettings& settings) {
+std::unique_ptr<Driver> redacted(std::unique_ptr<Driver> driver, const BrokerSettings& settings) {
     return std::make_unique<Discreet>(std::move(driver), settings);
 }
 

@@ -4,8 +4,8 @@
 //
 // A subtransaction around each conversion would cost every change something. So only the first changes of a table are
 // made in one each: what is wrong with a table or a type shows there. A later one that fails ends the decoding context,
-// and the pass begins anew. Once one has failed, all changes of that table are made in subtransactions. So what is read
-// is read twice at most, however many of them fail.
+// and the pass begins again. Once one has failed, all changes of that table are made in subtransactions. So what is
+// read is read twice at most, however many of them fail.
 #include "postgres/attempt.hpp"
 #include "postgres/encoding.hpp"
 #include "source/wal/events.hpp"

@@ -2,7 +2,7 @@
 // Who calls it: drive(), and what puts a message under way.
 // Never: sends a message twice over one connection under one packet id.
 //
-// A message whose answer does not come in time is refused for now: its key waits, the others go on. The broker may
+// A message whose answer does not come in time is refused for now: its key waits, the others continue. The broker may
 // still know its packet id, so that it is not used again over this connection, and takes up room in the window. A
 // message without a session goes out again under another id. One that a session remembers waits for the next
 // connection, where it goes out under its old id, so that a broker that has it all the same takes it once.

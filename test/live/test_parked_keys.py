@@ -1,4 +1,4 @@
-# What it is: keys, and events without one, that a broker refuses for long, beside a route that goes on.
+# What it is: keys, and events without one, that a broker refuses for long, beside a route that continues.
 # Who calls it: pytest.
 # Never: takes what came for what came once: consumers take everything that stands in the queues.
 import os
@@ -53,22 +53,22 @@ def ids(taken):
     return [int(properties.message_id) for properties, _, _ in taken]
 
 
-def detours(db):
+def parked keys(db):
     return db.rows("SELECT detour, key, event_ids FROM eventbus.cursor WHERE detour > 0 ORDER BY detour")
 
 
-def wait_detours(db, count, deadline=60):
-    eventually(lambda: len(detours(db)) == count, deadline, f"{count} detours, there are {detours(db)}")
+def wait_parked_keys(db, count, deadline=60):
+    eventually(lambda: len(parked keys(db)) == count, deadline, f"{count} parked keys, there are {parked keys(db)}")
 
 
-def publish_until_detours(db, count):
+def publish_until_parked_keys(db, count):
     """Detours begin after some seconds in which others are delivered: healthy events until there are `count`."""
     published = []
 
     def there():
         published.extend(publish_healthy(db, 20))
-        return len(detours(db)) == count
-    eventually(there, 60, f"{count} detours")
+        return len(parked keys(db)) == count
+    eventually(there, 60, f"{count} parked keys")
     return published
 
 
@@ -106,8 +106,8 @@ def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues, clus
         healthy += publish_healthy(db, 10000)
         stuck += publish(db, "full.t", 10, "'stuck'")
     db.wait_status("out", 120, delivered=len(healthy) + 1)
-    [detour] = detours(db)
-    assert (detour["key"], detour["event_ids"]) == ("stuck", None)
+    [parked key] = parked keys(db)
+    assert (parked key["key"], parked key["event_ids"]) == ("stuck", None)
     row = db.wait_status("out", state="active", lag=lambda lag: lag)
     assert row["retries"] > 0 and row["dead"] == 0
     taken = rabbit.take_until_idle(f"{queues}_rest")
@@ -119,10 +119,10 @@ def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues, clus
         again = publish_healthy(db, 100)
         assert ids(rabbit.take(f"{queues}_rest", 100, 60)) == again
         assert ids(rabbit.take_until_idle(f"{queues}_rest")) == [], f"nothing is sent again after it was {how}"
-        assert len(detours(db)) == 1
+        assert len(parked keys(db)) == 1
 
     assert ids(rabbit.take(f"{queues}_full", len(stuck), 60)) == stuck, "in order, each once"
-    wait_detours(db, 0)
+    wait_parked_keys(db, 0)
     db.wait_status("out", lag=lambda lag: not lag, in_flight=0, delivered=len(healthy) + 200 + len(stuck))
     later = publish(db, "full.t", 1, "'stuck'")
     assert ids(rabbit.take(f"{queues}_full", 1)) == later
@@ -132,20 +132,20 @@ def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues, clus
 def test_events_without_a_key_are_tried_again_beside_the_route(db, rabbit, queues, cluster):
     stuck = stand_still(db, "NULL", 4)
     healthy = publish_healthy(db, 2000)
-    healthy += publish_until_detours(db, 1)
+    healthy += publish_until_parked_keys(db, 1)
     assert ids(rabbit.take(f"{queues}_rest", len(healthy), 60)) == healthy
-    assert set(detours(db)[0]["event_ids"]) < set(stuck)
+    assert set(parked keys(db)[0]["event_ids"]) < set(stuck)
     end_sender(db, cluster, "terminated")
     more = publish_healthy(db, 10)
     assert ids(rabbit.take(f"{queues}_rest", 10, 60)) == more
     assert ids(rabbit.take_until_idle(f"{queues}_rest")) == []
     assert sorted(ids(rabbit.take(f"{queues}_full", len(stuck), 90))) == stuck
-    wait_detours(db, 0)
+    wait_parked_keys(db, 0)
     db.wait_status("out", lag=lambda lag: not lag, delivered=len(healthy) + 10 + len(stuck))
 
 
 def test_keys_come_and_go_while_others_flow(db, rabbit, queues, cluster):
-    """Several keys on detours, one after the other, the queue being emptied now and then; with restarts.
+    """Several keys parked, one after the other, the queue being emptied now and then; with restarts.
 
     With order "key" what is under way together may be refused and taken in turn; "strict" allows nothing of it."""
     db.run("SELECT eventbus.alter_route('out', options => '{\"order\": \"strict\"}')")
@@ -154,7 +154,7 @@ def test_keys_come_and_go_while_others_flow(db, rabbit, queues, cluster):
         published += publish(db, "full.t", 30, f"'stuck ' || g %% 3 + {turn % 2}")
         published += publish_healthy(db, 500)
         if turn == 0:
-            published += publish_until_detours(db, 3)
+            published += publish_until_parked_keys(db, 3)
         if turn == 3:
             end_sender(db, cluster, "terminated")
         if turn == 4:
@@ -168,14 +168,14 @@ def test_keys_come_and_go_while_others_flow(db, rabbit, queues, cluster):
     for of_key in by_key(taken).values():
         first_times = list(dict.fromkeys(of_key))
         assert first_times == sorted(first_times)
-    wait_detours(db, 0)
+    wait_parked_keys(db, 0)
 
 
-def test_detours_follow_their_route(db, rabbit, queues):
+def test_parked_keys_follow_their_route(db, rabbit, queues):
     """Paused, altered and dropped with it."""
     stuck = stand_still(db)
     publish_healthy(db, 100)
-    wait_detours(db, 1)
+    wait_parked_keys(db, 1)
     db.run("SELECT eventbus.pause_route('out')")
     db.wait_state("out", "paused")
     rabbit.do(lambda channel: channel.queue_purge(f"{queues}_full"))
@@ -187,11 +187,11 @@ def test_detours_follow_their_route(db, rabbit, queues):
     db.run("SELECT eventbus.resume_route('out')")
     came = by_key(rabbit.take(f"{queues}_other", 100 + len(stuck) - 1, 60))
     assert came["stuck"] == stuck[1:]
-    wait_detours(db, 0)
+    wait_parked_keys(db, 0)
 
     db.run("SELECT eventbus.alter_route('out', %s)", f"exchange:{queues}")
     stand_still(db)
     publish_healthy(db, 100)
-    wait_detours(db, 1)
+    wait_parked_keys(db, 1)
     db.run("SELECT eventbus.drop_route('out')")
-    assert detours(db) == []
+    assert parked keys(db) == []

@@ -10,12 +10,12 @@
 
 namespace eventbus::broker {
 
-// What speaks like this, in words to go on with after what went wrong: "the server speaks TLS on this port: use
+// What speaks like this, in words to continue with after what went wrong: "the server speaks TLS on this port: use
 // amqps:// in the broker's URL". Empty: nobody that we know, or not yet. `scheme`: the URL's.
-std::string stranger(std::string_view bytes, std::string_view scheme);
+std::string other_protocol(std::string_view bytes, std::string_view scheme);
 
-// Whether so few bytes may yet become those of somebody whom stranger() names.
-bool may_be_stranger(std::string_view bytes);
+// Whether so few bytes may yet become those of somebody whom other_protocol() names.
+bool may_be_other_protocol(std::string_view bytes);
 
 // "amqps" of "amqp", and the other way round.
 std::string scheme_with_tls(std::string_view scheme);

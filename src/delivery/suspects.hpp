@@ -1,6 +1,6 @@
 // What it is: what is known of the link that an event under way may break: the state of the search for that event.
 // Who calls it: the dispatcher, which leads the search; route queues, which mark, offer and judge their events.
-// Never: outlives a link: each break begins the search anew, from the marks that the events carry.
+// Never: outlives a link: each break begins the search again, from the marks that the events carry.
 //
 // An event that was under way at several breaks is a suspect. Suspects are offered after everybody else, those first
 // that were there at the fewest breaks, and with nothing else under way: one, and while all goes well twice as many
@@ -26,7 +26,7 @@ struct Suspicion {
     auto operator<=>(const Suspicion&) const = default;
 };
 
-struct Caution {
+struct SuspectSearch {
     static constexpr std::size_t most_at_once = 4096;
 
     std::size_t under_test = 0;  // suspects under way, with nothing beside them

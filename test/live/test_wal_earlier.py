@@ -1,4 +1,4 @@
-# What it is: what a Redis stream holds of events from the WAL: a sender that begins anew adds none of them twice, and takes
+# What it is: what a Redis stream holds of events from the WAL: a sender that begins again adds none of them twice, and takes
 #   none of another timeline for its own.
 # Who calls it: pytest.
 # Never: takes for granted that LSNs were used twice.
@@ -56,7 +56,7 @@ def promoted(durable_redis, name):
 
 
 def test_a_promoted_standby_uses_lsns_again(promoted, durable_redis, name):
-    """Events whose id an event of the old primary has are added all the same, also by a sender that begins anew with them."""
+    """Events whose id an event of the old primary has are added all the same, also by a sender that begins again with them."""
     db, early = promoted, {entry["id"] for entry in entries_of(durable_redis, name)}
     durable_redis.freeze()
     try:

@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <string>
 
-#include "broker/redis/past.hpp"
+#include "broker/redis/stream_history.hpp"
 #include "redis_support.hpp"
 
 using namespace eventbus;
 using namespace eventbus::test;
-using eventbus::broker::redis::Past;
+using eventbus::broker::redis::StreamHistory;
 
 namespace {
 
@@ -152,7 +152,7 @@ TEST_F(RedisPast, AnIdAloneIsNoProof) {
     EXPECT_EQ(length("another"), "1");
 }
 
-// A standby that has been promoted gives LSNs anew that the old primary has used.
+// A standby that has been promoted gives LSNs again that the old primary has used.
 TEST_F(RedisPast, AnIdFromTheWalAloneIsNoProof) {
     Event event = event_of(1, "x");
     event.id = {0x16B3748, 1};
@@ -388,7 +388,7 @@ TEST(RedisPastFake, LossWhileAsking) {
 
 TEST(RedisPastNames, TellBrokersApart) {
     BrokerSettings settings = redis_settings("redis://h");
-    const auto name = [&] { return redis::Past(settings, 0, TimePoint{}).client_name(); };
+    const auto name = [&] { return redis::StreamHistory(settings, 0, TimePoint{}).client_name(); };
     const std::string first = name();
     EXPECT_EQ(first, name());
     settings.name = "other";
@@ -405,8 +405,10 @@ class RedisPastClock : public ::testing::Test {
     static constexpr std::int64_t began = 1'800'000'000 * second;
 
     static TimePoint at(std::int64_t us) { return TimePoint(std::chrono::microseconds(us)); }
-    static Past past(std::int64_t offset) { return {redis_settings("redis://127.0.0.1:1"), began + offset, at(began)}; }
-    static bool concerns(const Past& past, std::int64_t published_us) {
+    static StreamHistory past(std::int64_t offset) {
+        return {redis_settings("redis://127.0.0.1:1"), began + offset, at(began)};
+    }
+    static bool concerns(const StreamHistory& past, std::int64_t published_us) {
         Event event = event_of(1, "x");
         event.published_at = published_us;
         const Addressing addressing = redis_addressing("stream");
@@ -415,7 +417,7 @@ class RedisPastClock : public ::testing::Test {
         outgoing.addressing = &addressing;
         return past.concerns(outgoing);
     }
-    static std::int64_t since(const Past& past, std::int64_t published_us) {
+    static std::int64_t since(const StreamHistory& past, std::int64_t published_us) {
         Event event = event_of(1, "x");
         event.published_at = published_us;
         return past.since(event);
@@ -423,14 +425,14 @@ class RedisPastClock : public ::testing::Test {
 };
 
 TEST_F(RedisPastClock, OneThatIsSetBackBeforeTheServerHasToldItsTimeHidesNothing) {
-    Past connection = past(0);
+    StreamHistory connection = past(0);
     connection.clock_is(began + second - hour, at(began + second));
     connection.take_time(began + 2 * second, began + 2 * second - hour, at(began + 2 * second));
     EXPECT_LE(since(connection, began - 5 * second), began + second) << "it may stand there since before it began";
 }
 
 TEST_F(RedisPastClock, OneThatIsSetBackAndForwardAgainLeavesNothingUnasked) {
-    Past connection = past(-hour);
+    StreamHistory connection = past(-hour);
     connection.clock_is(began + second - hour, at(began + second));
     EXPECT_TRUE(concerns(connection, began - second)) << "published before it was set back: from the future";
     connection.clock_is(began + 2 * second, at(began + 2 * second));
@@ -442,7 +444,7 @@ TEST_F(RedisPastClock, OneThatIsSetBackAndForwardAgainLeavesNothingUnasked) {
 }
 
 TEST_F(RedisPastClock, WhatWasPublishedByAClockThatWasAheadIsLookedForSinceTheConnectionBegan) {
-    Past connection = past(0);
+    StreamHistory connection = past(0);
     connection.clock_is(began + second, at(began + second));
     connection.take_time(began + second, began + second, at(began + second));
     EXPECT_TRUE(concerns(connection, began - second + hour));

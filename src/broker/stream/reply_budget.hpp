@@ -8,7 +8,7 @@
 
 namespace eventbus::broker {
 
-class AnswerBudget {
+class ReplyBudget {
  public:
     // Whether so many bytes more may be queued; false when too many of such answers were since the peer last took what
     // was queued before them. taken: bytes that it has taken by now; unsent: those that wait.

@@ -274,7 +274,7 @@ void check_selection(const Selection& selection) {
     }
 }
 
-void make_shapes(Source* source) {
+void make_row_events(Source* source) {
     decoder::Piece names = source_names();
     initStringInfo(&source->payload);
     for (int i = 0; i < list_length(source->takers); ++i) {

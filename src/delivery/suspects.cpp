@@ -69,7 +69,7 @@ void RouteQueue::broke(std::uint64_t number) {
                             "route \"" + route_->name + "\" to " + context_.broker_shown + ": event " +
                                 std::string(to_text(it.event->id, id)) +
                                 " breaks the connection each time it is offered: " + caution.reason +
-                                "; it is tried again alone, others go on",
+                                "; it is tried again alone, others continue",
                             "Raise the broker's limit, or set max_attempts on the route, which makes such events dead "
                             "letters once the broker takes others in between.");
         }

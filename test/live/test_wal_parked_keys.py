@@ -1,4 +1,4 @@
-# What it is: keys of a route from the WAL that a broker refuses for long, beside the route that goes on.
+# What it is: keys of a route from the WAL that a broker refuses for long, beside the route that continues.
 # Who calls it: pytest.
 # Never: takes what came for what came once: consumers take everything that stands in the queues.
 import itertools
@@ -10,7 +10,7 @@ import pytest
 from faults import kill_sender, terminate_sender
 from servers import PostgresCluster, eventually
 
-from test_detours import declare_queues, detours, wait_detours
+from test_parked_keys import declare_queues, parked keys, wait_parked_keys
 from test_wal import WAL_SETTINGS
 
 NUMBERS = itertools.count(1)
@@ -57,8 +57,8 @@ def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues):
         healthy += publish_healthy(db, 10000)
         stuck += publish(db, "full.t", 10, "'stuck'")
     db.wait_status("out", 120, delivered=len(healthy) + 1)
-    [detour] = detours(db)
-    assert (detour["key"], detour["event_ids"]) == ("stuck", None)
+    [parked key] = parked keys(db)
+    assert (parked key["key"], parked key["event_ids"]) == ("stuck", None)
     taken = rabbit.take_until_idle(f"{queues}_rest")
     assert sorted(numbers_of(taken)) == healthy, "each once"
 
@@ -67,12 +67,12 @@ def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues):
         again = publish_healthy(db, 100)
         assert numbers_of(rabbit.take(f"{queues}_rest", 100, 60)) == again
         assert numbers_of(rabbit.take_until_idle(f"{queues}_rest")) == [], "nothing is sent again"
-        assert len(detours(db)) == 1
+        assert len(parked keys(db)) == 1
 
     taken = rabbit.take(f"{queues}_full", len(stuck), 90)
     assert numbers_of(taken) == stuck, "in order, each once"
     assert len({properties.message_id for properties, _, _ in taken}) == len(stuck)
-    wait_detours(db, 0)
+    wait_parked_keys(db, 0)
     db.wait_status("out", 60, lag=lambda lag: not lag, in_flight=0, delivered=len(healthy) + 200 + len(stuck))
     later = publish(db, "full.t", 1, "'stuck'")
     assert numbers_of(rabbit.take(f"{queues}_full", 1)) == later
@@ -81,7 +81,7 @@ def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues):
 
 
 def test_keys_come_and_go_while_others_flow(db, rabbit, queues):
-    """Several keys on detours, one after the other, the queue being emptied now and then; with restarts and changes."""
+    """Several keys parked, one after the other, the queue being emptied now and then; with restarts and changes."""
     options = '{"source": "wal", "order": "strict"}'
     db.run("SELECT eventbus.alter_route('out', options => %s::jsonb)", options)
     published, taken = [], []
@@ -91,8 +91,8 @@ def test_keys_come_and_go_while_others_flow(db, rabbit, queues):
         if turn == 0:
             def there():
                 published.extend(publish_healthy(db, 20))
-                return len(detours(db)) == 3
-            eventually(there, 60, "three detours")
+                return len(parked keys(db)) == 3
+            eventually(there, 60, "three parked keys")
         if turn == 3:
             terminate_sender(db)
         if turn == 4:
@@ -111,16 +111,16 @@ def test_keys_come_and_go_while_others_flow(db, rabbit, queues):
     for of_key in by_key.values():
         first_times = list(dict.fromkeys(of_key))
         assert first_times == sorted(first_times)
-    wait_detours(db, 0)
+    wait_parked_keys(db, 0)
 
 
-def test_detours_go_with_their_route(db, rabbit, queues):
+def test_parked_keys_go_with_their_route(db, rabbit, queues):
     publish(db, "full.t", 20, "'stuck'")
     db.wait_error("out", "nack|reject|confirm")
     publish_healthy(db, 100)
-    wait_detours(db, 1)
+    wait_parked_keys(db, 1)
     db.run("SELECT eventbus.drop_route('out')")
-    assert detours(db) == []
+    assert parked keys(db) == []
     eventually(lambda: not db.run("SELECT 1 FROM pg_replication_slots WHERE database = current_database()"), 60,
                "the slot goes with it")
 
@@ -141,10 +141,10 @@ def test_a_key_waits_with_its_route_while_no_file_can_be_had(db, rabbit, queues,
         db.wait_status("out", 60, delivered=len(healthy) + 1)
         db.publish("log.x", 1)
         db.wait_status("log", 60, delivered=1)
-        assert db.sender("out") == sender and detours(db) == []
+        assert db.sender("out") == sender and parked keys(db) == []
     finally:
         os.chmod(temporary, before)
     more = publish_healthy(db, 100)
-    wait_detours(db, 1)
+    wait_parked_keys(db, 1)
     assert sorted(numbers_of(rabbit.take_until_idle(f"{queues}_rest"))) == healthy + more, "each once"
     assert numbers_of(rabbit.take(f"{queues}_full", len(stuck), 90)) == stuck

@@ -2,7 +2,7 @@
 // Who calls it: intake.
 // Never: lets anybody see that they wait: they are written before another command, subtransaction or commit begins.
 #include "postgres/compat.hpp"
-#include "source/log/form.hpp"
+#include "source/log/form_tuple.hpp"
 #include "source/log/tail.hpp"
 
 extern "C" {
@@ -53,7 +53,7 @@ void write(bool current) {
     Relation rel = table_open(waiting.segment_oid, NoLock);
     put_at_tail(rel, waiting.tuples, waiting.count, waiting.place, waiting.segment, current);
     table_close(rel, NoLock);
-    forget_waiting();
+    forget_pending();
 }
 
 }  // namespace
@@ -68,7 +68,7 @@ void append_later(const NewEvent& event) {
     const Relations& log = relations();
     int segment = lock_current_segment(log, event.place);
     bool fits = waiting.count < most_events && waiting.used + size <= most_bytes;
-    if (!fits || waiting.segment_oid != log.segments[segment]) write_waiting();
+    if (!fits || waiting.segment_oid != log.segments[segment]) write_pending();
     if (waiting.room == nullptr) waiting.room = static_cast<char*>(MemoryContextAlloc(TopMemoryContext, most_bytes));
     waiting.segment = segment;
     waiting.segment_oid = log.segments[segment];
@@ -85,15 +85,15 @@ void append_later(const NewEvent& event) {
     note_appended();
 }
 
-void write_waiting() {
+void write_pending() {
     if (waiting.count > 0) write(true);
 }
 
-void write_waiting_of_parent() {
+void write_pending_of_parent() {
     if (waiting.count > 0) write(false);
 }
 
-void forget_waiting() {
+void forget_pending() {
     waiting.count = 0;
     waiting.used = 0;
 }

@@ -1,4 +1,4 @@
-#include "broker/stream/strangers.hpp"
+#include "broker/stream/other_protocols.hpp"
 
 #include <algorithm>
 #include <array>
@@ -67,7 +67,7 @@ std::string if_it_wants_tls(std::string_view scheme) {
     return has_tls(scheme) ? "" : "; if it wants TLS on this port, use " + scheme_with_tls(scheme) + "://";
 }
 
-std::string stranger(std::string_view bytes, std::string_view scheme) {
+std::string other_protocol(std::string_view bytes, std::string_view scheme) {
     if (is_tls_record(bytes))
         return has_tls(scheme)
                    ? ""
@@ -84,7 +84,7 @@ std::string stranger(std::string_view bytes, std::string_view scheme) {
     return {};
 }
 
-bool may_be_stranger(std::string_view bytes) {
+bool may_be_other_protocol(std::string_view bytes) {
     return std::any_of(greetings.begin(), greetings.end(), [&](const Greeting& greeting) {
         if (bytes.starts_with(greeting.begins)) return greeting.protocol == "HTTP" && !has_line(bytes);
         return bytes.size() < greeting.begins.size() && greeting.begins.starts_with(bytes);

@@ -57,10 +57,10 @@ class Tail {
     std::unordered_multimap<EventId, EntryMark> copies_;
 };
 
-class Past {
+class StreamHistory {
  public:
     // The connection is begun now; started_us is the wall clock.
-    Past(const BrokerSettings& settings, std::int64_t started_us, TimePoint started);
+    StreamHistory(const BrokerSettings& settings, std::int64_t started_us, TimePoint started);
 
     // By this name the server knows the connections of one database's broker.
     const std::string& client_name() const { return client_name_; }

@@ -14,7 +14,7 @@ extern "C" {
 namespace eventbus::log {
 
 // Control characters, which JSON has none of, stand for parts of Debezium's envelope.
-enum class Phrase : char {
+enum class PayloadToken : char {
     no_before = 1,  // {"before":null,"after":
     source,         // ,"source":{…,"schema":
     table,          // ,"table":
@@ -30,7 +30,7 @@ struct Context {
     TimestampTz published_at;
 };
 
-inline void put(StringInfo out, Phrase phrase) {
+inline void put(StringInfo out, PayloadToken phrase) {
     eventbus::put(out, static_cast<char>(phrase));
 }
 

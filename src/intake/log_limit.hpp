@@ -8,11 +8,11 @@
 
 namespace eventbus::intake {
 
-void make_room(const log::NewEvent& event, counters::Database* database);
+void wait_for_space(const log::NewEvent& event, counters::Database* database);
 
 // ERROR where the log is full, and events are not to be left out instead.
-inline void check_room(const log::NewEvent& event, counters::Database* database) {
-    if (settings::max_log_size > 0) make_room(event, database);
+inline void check_space(const log::NewEvent& event, counters::Database* database) {
+    if (settings::max_log_size > 0) wait_for_space(event, database);
 }
 
 }  // namespace eventbus::intake

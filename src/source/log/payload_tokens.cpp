@@ -1,4 +1,4 @@
-#include "source/log/phrases.hpp"
+#include "source/log/payload_tokens.hpp"
 
 #include <algorithm>
 
@@ -49,29 +49,29 @@ void append_integer(StringInfo out, int64 number) {
 
 void append_subject(StringInfo out, const Context& context);
 
-void append_phrase(StringInfo out, Phrase phrase, const Context& context) {
+void append_phrase(StringInfo out, PayloadToken phrase, const Context& context) {
     switch (phrase) {
-        case Phrase::no_before:
+        case PayloadToken::no_before:
             eventbus::put(out, "{\"before\":null,\"after\":");
             return;
-        case Phrase::source:
+        case PayloadToken::source:
             append_source(out);
             return;
-        case Phrase::table:
+        case PayloadToken::table:
             eventbus::put(out, ",\"table\":");
             return;
-        case Phrase::transaction:
+        case PayloadToken::transaction:
             eventbus::put(out, ",\"txId\":");
             append_integer(out, static_cast<int64>(context.xid));
             eventbus::put(out, ",\"ts_ms\":");
             append_integer(out, to_unix_us(context.published_at) / 1000);
             eventbus::put(out, ",\"lsn\":null,\"snapshot\":false},\"op\":\"");
             return;
-        case Phrase::time:
+        case PayloadToken::time:
             eventbus::put(out, "\",\"ts_ms\":");
             append_integer(out, to_unix_us(context.published_at) / 1000);
             return;
-        case Phrase::subject:
+        case PayloadToken::subject:
             append_subject(out, context);
             return;
     }
@@ -84,15 +84,15 @@ void append_subject(StringInfo out, const Context& context) {
         topic.remove_prefix(std::min(word.size() + 1, topic.size()));
         return word;
     };
-    append_phrase(out, Phrase::source, context);
+    append_phrase(out, PayloadToken::source, context);
     append_json_string(out, next_word());
-    append_phrase(out, Phrase::table, context);
+    append_phrase(out, PayloadToken::table, context);
     append_json_string(out, next_word());
-    append_phrase(out, Phrase::transaction, context);
+    append_phrase(out, PayloadToken::transaction, context);
     // Whoever calls captured_payload may name another topic than captures do.
     if (topic.starts_with('i')) eventbus::put(out, 'c');
     if (topic.starts_with('u') || topic.starts_with('d') || topic.starts_with('t')) eventbus::put(out, topic.front());
-    append_phrase(out, Phrase::time, context);
+    append_phrase(out, PayloadToken::time, context);
 }
 
 JsonbValue string_value(std::string_view text) {
@@ -121,14 +121,14 @@ Datum made_headers(uint64 xid, std::string_view user) {
 }  // namespace
 
 void append_whole(StringInfo out, std::string_view stored, const Context& context) {
-    constexpr auto last = static_cast<unsigned char>(Phrase::subject);
+    constexpr auto last = static_cast<unsigned char>(PayloadToken::subject);
     const char* plain = stored.data();
     const char* end = stored.data() + stored.size();
     for (const char* at = plain; at < end; ++at) {
         auto c = static_cast<unsigned char>(*at);
         if (c == 0 || c > last) continue;
         eventbus::put(out, plain, static_cast<int>(at - plain));
-        append_phrase(out, static_cast<Phrase>(c), context);
+        append_phrase(out, static_cast<PayloadToken>(c), context);
         plain = at + 1;
     }
     eventbus::put(out, plain, static_cast<int>(end - plain));

@@ -1,7 +1,7 @@
 // What it is: what streams already hold of ours; see past.hpp.
 // Who calls it: the Redis driver.
 // Never: reads a stream further back than events can be uncertain.
-#include "broker/redis/past.hpp"
+#include "broker/redis/stream_history.hpp"
 
 #include <algorithm>
 #include <array>
@@ -28,7 +28,7 @@ constexpr std::size_t most_tails = 10'000;
 constexpr auto fence_pause = std::chrono::milliseconds(20);
 constexpr auto fence_patience = std::chrono::seconds(3);
 
-// Ids begin anew in a restored database and, from the WAL, on a promoted standby's timeline.
+// Ids begin again in a restored database and, from the WAL, on a promoted standby's timeline.
 bool is_copy(const EntryMark& mark, const Event& event) {
     return event.is_timeless ? mark.payload == payload_mark(event.payload) : mark.published_at == event.published_at;
 }
@@ -100,7 +100,7 @@ bool Tail::take_copy(const Event& event) {
     return true;
 }
 
-Past::Past(const BrokerSettings& settings, std::int64_t started_us, TimePoint started)
+StreamHistory::StreamHistory(const BrokerSettings& settings, std::int64_t started_us, TimePoint started)
     : started_(started),
       clock_us_(started_us - steady_us(started)),
       started_us_(started_us + clock_steps_us),
@@ -112,18 +112,18 @@ Past::Past(const BrokerSettings& settings, std::int64_t started_us, TimePoint st
     client_name_ = "pg_eventbus:" + std::string(hex.data(), static_cast<std::size_t>(end - hex.data()));
 }
 
-void Past::clock_is(std::int64_t now_us, TimePoint now) {
+void StreamHistory::clock_is(std::int64_t now_us, TimePoint now) {
     clock_us_ = std::max(clock_us_, now_us - steady_us(now));
     started_us_ = steady_us(started_) + clock_us_ + clock_steps_us;
     future_us_ = now_us + clock_steps_us;
 }
 
-void Past::take_time(std::int64_t servers_us, std::int64_t now_us, TimePoint now) {
+void StreamHistory::take_time(std::int64_t servers_us, std::int64_t now_us, TimePoint now) {
     ahead_us_ = servers_us - now_us;
     servers_started_us_ = servers_us - (steady_us(now) - steady_us(started_)) + clock_steps_us;
 }
 
-Tail& Past::tail(std::string_view stream) {
+Tail& StreamHistory::tail(std::string_view stream) {
     const auto found = tails_.find(stream);
     if (found != tails_.end()) return found->second;
     if (tails_.size() >= most_tails) forget_some();
@@ -131,11 +131,11 @@ Tail& Past::tail(std::string_view stream) {
 }
 
 // A tail that is needed again is read again.
-void Past::forget_some() {
+void StreamHistory::forget_some() {
     for (auto at = tails_.begin(); at != tails_.end();) at = at->second.waiting() ? std::next(at) : tails_.erase(at);
 }
 
-bool Past::ask_fence(std::string& outbox) {
+bool StreamHistory::ask_fence(std::string& outbox) {
     const bool first = fence == Fence::unasked;
     fence = Fence::asked;
     if (first) write_command(outbox, {"TIME"});
@@ -143,7 +143,7 @@ bool Past::ask_fence(std::string& outbox) {
     return first;
 }
 
-void Past::take_fence(std::string_view client_list, TimePoint now) {
+void StreamHistory::take_fence(std::string_view client_list, TimePoint now) {
     if (fence_deadline_ == TimePoint::max()) fence_deadline_ = now + fence_patience;
     const std::string ours = " name=" + client_name_ + " ";
     const auto first = client_list.find(ours);

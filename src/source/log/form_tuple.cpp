@@ -1,4 +1,4 @@
-#include "source/log/form.hpp"
+#include "source/log/form_tuple.hpp"
 
 extern "C" {
 #include "access/heaptoast.h"

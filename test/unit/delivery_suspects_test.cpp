@@ -1,4 +1,4 @@
-// What it is: tests of events that break the link: who is suspected, who is found guilty, who goes on meanwhile.
+// What it is: tests of events that break the link: who is suspected, who is found guilty, who continues meanwhile.
 // Who calls it: make -C test/unit delivery.
 // Never: sleeps; the clock is turned by hand.
 #include <gtest/gtest.h>
@@ -61,7 +61,7 @@ class Poisoned : public World {
     }
 };
 
-TEST(Caution, OneEventThatBreaksTheLinkHoldsUpItsKeyAlone) {
+TEST(SuspectSearch, OneEventThatBreaksTheLinkHoldsUpItsKeyAlone) {
     Poisoned w({17});
     w.add(1);
     w.add(2, "nothing");
@@ -77,7 +77,7 @@ TEST(Caution, OneEventThatBreaksTheLinkHoldsUpItsKeyAlone) {
     EXPECT_TRUE(w.dead.empty());
     EXPECT_EQ(w.state(2), RouteState::active);
 
-    // Others go on while it is tried again, further and further apart; nobody is told of each attempt.
+    // Others continue while it is tried again, further and further apart; nobody is told of each attempt.
     const auto breaks = w.breaks;
     std::size_t notices = 0;
     for (unsigned second = 1; second <= 120; ++second) {
@@ -97,7 +97,7 @@ TEST(Caution, OneEventThatBreaksTheLinkHoldsUpItsKeyAlone) {
     EXPECT_TRUE(w.status(1).idle);
 }
 
-TEST(Caution, OnSeveralRoutesOthersGoOnWithinSeconds) {
+TEST(SuspectSearch, OnSeveralRoutesOthersGoOnWithinSeconds) {
     Poisoned w({1});
     w.add(1);
     w.add(2);
@@ -106,7 +106,7 @@ TEST(Caution, OnSeveralRoutesOthersGoOnWithinSeconds) {
     EXPECT_EQ(w.distinct(), 2 * (500U - 10U));
 }
 
-TEST(Caution, MaxAttemptsMakesItADeadLetter) {
+TEST(SuspectSearch, MaxAttemptsMakesItADeadLetter) {
     Poisoned w({3});
     w.add(1, "#", R"({"max_attempts":3})");
     w.lend_keys(10, 10);
@@ -123,7 +123,7 @@ TEST(Caution, MaxAttemptsMakesItADeadLetter) {
     EXPECT_EQ(w.state(1), RouteState::active);
 }
 
-TEST(Caution, SeveralAreFoundOneAfterAnother) {
+TEST(SuspectSearch, SeveralAreFoundOneAfterAnother) {
     Poisoned w({5, 6, 77, 150});
     w.add(1);
     w.lend_keys(200, 200);
@@ -135,7 +135,7 @@ TEST(Caution, SeveralAreFoundOneAfterAnother) {
     EXPECT_EQ(w.distinct(), 200U);
 }
 
-TEST(Caution, EventsWithoutAKeyWaitForNobody) {
+TEST(SuspectSearch, EventsWithoutAKeyWaitForNobody) {
     Poisoned w({4});
     w.add(1);
     w.lend_many(100);
@@ -143,7 +143,7 @@ TEST(Caution, EventsWithoutAKeyWaitForNobody) {
     EXPECT_EQ(w.distinct(), 99U);
 }
 
-TEST(Caution, StrictOrderIsKept) {
+TEST(SuspectSearch, StrictOrderIsKept) {
     Poisoned w({12});
     w.add(1, "#", R"({"order":"strict"})");
     w.lend_keys(100, 10);
@@ -155,7 +155,7 @@ TEST(Caution, StrictOrderIsKept) {
     EXPECT_EQ(w.arrived_with(1, "k1"), (Ids{2, 12, 22, 32, 42, 52, 62, 72, 82, 92}));
 }
 
-TEST(Caution, AloneInTheLogItIsTriedAgainAndNeverDies) {
+TEST(SuspectSearch, AloneInTheLogItIsTriedAgainAndNeverDies) {
     Poisoned w({1});
     w.add(1, "#", R"({"max_attempts":1})");
     w.lend_many(1, "k");
@@ -172,7 +172,7 @@ TEST(Caution, AloneInTheLogItIsTriedAgainAndNeverDies) {
     EXPECT_EQ(w.distinct(), 10U);
 }
 
-TEST(Caution, ABrokerThatHangsUpAtEverythingFindsNobodyGuilty) {
+TEST(SuspectSearch, ABrokerThatHangsUpAtEverythingFindsNobodyGuilty) {
     Poisoned w({});
     w.hangs_up = [](const Sent&) { return true; };
     w.add(1, "#", R"({"max_attempts":1})");
@@ -190,7 +190,7 @@ TEST(Caution, ABrokerThatHangsUpAtEverythingFindsNobodyGuilty) {
     w.expect_order(2, 100);
 }
 
-TEST(Caution, ABrokerThatIsDownForLongFindsNobodyGuilty) {
+TEST(SuspectSearch, ABrokerThatIsDownForLongFindsNobodyGuilty) {
     Poisoned w({});
     w.add(1, "#", R"({"max_attempts":1})");
     w.lend_keys(100, 10);
@@ -203,7 +203,7 @@ TEST(Caution, ABrokerThatIsDownForLongFindsNobodyGuilty) {
     EXPECT_TRUE(w.dead.empty());
 }
 
-TEST(Caution, ALinkThatIsCutAgainAndAgainLosesNothingAndKillsNobody) {
+TEST(SuspectSearch, ALinkThatIsCutAgainAndAgainLosesNothingAndKillsNobody) {
     for (std::uint32_t seed = 0; seed < 20; ++seed) {  // 0: each seventh; else one of seven by chance
         Poisoned w({});
         std::uint32_t messages = seed;
@@ -221,7 +221,7 @@ TEST(Caution, ALinkThatIsCutAgainAndAgainLosesNothingAndKillsNobody) {
     }
 }
 
-TEST(Caution, ABrokerThatSaysGoodbyeAccusesNobody) {
+TEST(SuspectSearch, ABrokerThatSaysGoodbyeAccusesNobody) {
     Poisoned w({});
     w.broker.silent = true;
     w.add(1);
@@ -236,7 +236,7 @@ TEST(Caution, ABrokerThatSaysGoodbyeAccusesNobody) {
     EXPECT_EQ(w.distinct(), 10U);
 }
 
-TEST(Caution, APausedOrRemovedRouteKeepsNobodyWaiting) {
+TEST(SuspectSearch, APausedOrRemovedRouteKeepsNobodyWaiting) {
     Poisoned w({1, 2});
     w.add(1, "a.#");
     w.add(2, "b.#");
@@ -257,7 +257,7 @@ TEST(Caution, APausedOrRemovedRouteKeepsNobodyWaiting) {
     EXPECT_EQ(w.status(1).delivered, 1U);
 }
 
-TEST(Caution, AClosedLaneOfASuspectLeavesTheOthersAlone) {
+TEST(SuspectSearch, AClosedLaneOfASuspectLeavesTheOthersAlone) {
     Poisoned w({1});
     w.add(1, "a");
     w.add(2, "b");
@@ -271,7 +271,7 @@ TEST(Caution, AClosedLaneOfASuspectLeavesTheOthersAlone) {
     EXPECT_EQ(w.status(2).delivered, 61U);
 }
 
-TEST(Caution, TheDispatcherSleepsWhileItWaits) {
+TEST(SuspectSearch, TheDispatcherSleepsWhileItWaits) {
     Poisoned w({1});
     w.add(1);
     w.lend_keys(30, 3);

@@ -9,6 +9,6 @@
 
 namespace eventbus::broker {
 
-std::unique_ptr<Driver> discreet(std::unique_ptr<Driver> driver, const BrokerSettings& settings);
+std::unique_ptr<Driver> redacted(std::unique_ptr<Driver> driver, const BrokerSettings& settings);
 
 }  // namespace eventbus::broker

@@ -2,7 +2,7 @@
 // Cursors of routes that are made together, or that a sender which ends leaves behind, differ little: one batch, or two
 // that follow each other, and places within it. Who reads from where they meet looks at that little twice, and the log
 // once.
-#include "source/log/together.hpp"
+#include "source/log/merged_cursors.hpp"
 
 #include <algorithm>
 

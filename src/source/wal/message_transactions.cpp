@@ -24,9 +24,9 @@ extern "C" {
 
 namespace eventbus::wal {
 
-struct HeldMessage {
-    HeldMessage* next;
-    HeldMessage* previous;
+struct PendingMessage {
+    PendingMessage* next;
+    PendingMessage* previous;
     TransactionId xid;  // of the subtransaction
     XLogRecPtr lsn;
     Size prefix_size;
@@ -43,13 +43,13 @@ constexpr Size most_bytes = 256 * 1024;  // of one transaction with its subtrans
 struct Held {
     TransactionId xid;  // the hash key
     TransactionId top;
-    HeldMessage* first;
-    HeldMessage* last;
+    PendingMessage* first;
+    PendingMessage* last;
     Size bytes;
 };
 
-Size bytes_of(const HeldMessage* message) {
-    return offsetof(HeldMessage, text) + message->prefix_size + message->size;
+Size bytes_of(const PendingMessage* message) {
+    return offsetof(PendingMessage, text) + message->prefix_size + message->size;
 }
 
 Held* find(Source* source, TransactionId xid) {
@@ -73,8 +73,8 @@ Held* enter(Source* source, TransactionId xid, TransactionId top) {
 void forget(Source* source, TransactionId xid) {
     Held* held = find(source, xid);
     if (held == nullptr) return;
-    for (HeldMessage* message = held->first; message != nullptr;) {
-        HeldMessage* next = message->next;
+    for (PendingMessage* message = held->first; message != nullptr;) {
+        PendingMessage* next = message->next;
         pfree(message);
         message = next;
     }
@@ -86,7 +86,7 @@ void undo(Source* source, TransactionId sub) {
     Held* family = family_of(source, sub);
     if (family == nullptr) return;
     while (family->last != nullptr && !TransactionIdPrecedes(family->last->xid, sub)) {
-        HeldMessage* message = family->last;
+        PendingMessage* message = family->last;
         family->last = message->previous;
         (family->last != nullptr ? family->last->next : family->first) = nullptr;
         family->bytes -= bytes_of(message);
@@ -104,7 +104,7 @@ void queue(Source* source, TransactionId xid, XLogRecPtr lsn, const char* prefix
 void push(Source* source, TransactionId xid, XLogRecPtr now) {
     Held* family = family_of(source, xid);
     if (family == nullptr) return;
-    for (HeldMessage* message = family->first; message != nullptr; message = message->next)
+    for (PendingMessage* message = family->first; message != nullptr; message = message->next)
         queue(source, message->xid, message->lsn, message->text, message->text + message->prefix_size, message->size,
               now);
     forget(source, family->xid);
@@ -113,7 +113,8 @@ void push(Source* source, TransactionId xid, XLogRecPtr now) {
 void keep(Source* source, Held* family, const xl_logical_message* record) {
     XLogReaderState* reader = source->context->reader;
     Size length = record->prefix_size + record->message_size;
-    auto* message = static_cast<HeldMessage*>(MemoryContextAlloc(source->memory, offsetof(HeldMessage, text) + length));
+    auto* message =
+        static_cast<PendingMessage*>(MemoryContextAlloc(source->memory, offsetof(PendingMessage, text) + length));
     message->next = nullptr;
     message->previous = family->last;
     message->xid = XLogRecGetXid(reader);
@@ -135,7 +136,8 @@ void hold(Source* source, const xl_logical_message* record) {
         const Held* known = find(source, xid);
         TransactionId top = known != nullptr ? known->top : xid;
         Held* family = enter(source, top, top);
-        queued = family->bytes + offsetof(HeldMessage, text) + record->prefix_size + record->message_size > most_bytes;
+        queued =
+            family->bytes + offsetof(PendingMessage, text) + record->prefix_size + record->message_size > most_bytes;
         if (!queued) keep(source, family, record);
     }
     if (!queued) return;
@@ -173,16 +175,17 @@ struct Family {
 void hand_over(Source* source, const Family& family, XLogRecPtr commit, TimestampTz committed_at) {
     int count = 0;
     int room = 0;
-    HeldMessage** messages = nullptr;
+    PendingMessage** messages = nullptr;
     bool changes = false;
     for (int i = 0; i <= family.sub_count; ++i) {
         Held* held = find(source, family.member(i));
         changes = changes || ReorderBufferXidHasBaseSnapshot(source->context->reorder, family.member(i));
-        for (HeldMessage* at = held != nullptr ? held->first : nullptr; at != nullptr; at = at->next) {
+        for (PendingMessage* at = held != nullptr ? held->first : nullptr; at != nullptr; at = at->next) {
             if (count == room) {
                 room = std::max(16, room * 2);
                 Size bytes = sizeof(void*) * static_cast<Size>(room);
-                messages = static_cast<HeldMessage**>(messages == nullptr ? palloc(bytes) : repalloc(messages, bytes));
+                messages =
+                    static_cast<PendingMessage**>(messages == nullptr ? palloc(bytes) : repalloc(messages, bytes));
             }
             messages[count++] = at;
         }
@@ -231,7 +234,7 @@ void forget_before(Source* source, TransactionId oldest_running) {
 
 }  // namespace
 
-void make_held(Source* source) {
+void make_message_transactions(Source* source) {
     HASHCTL control = {};
     control.keysize = sizeof(TransactionId);
     control.entrysize = sizeof(Held);
