@@ -49,7 +49,7 @@ AdoptedRoutes read_routes(const char* home) {
 
 // As if the route were made now; what it has counted stays. Of a restored dump there is no cursor yet.
 void begin_now(const Adopted& route) {
-    run_query("SELECT delivered, dead, retries, skipped FROM eventbus.cursor WHERE route_id = $1 AND detour = 0",
+    run_query("SELECT delivered, dead, retries, skipped FROM eventbus.cursor WHERE route_id = $1 AND parked_key = 0",
               {Argument::of(route.id)});
     int64 counted[4] = {};
     for (int i = 0; i < 4 && SPI_processed > 0; ++i) counted[i] = int8_at(0, i + 1);

@@ -37,7 +37,7 @@ Taken* read_taken(MemoryContext memory) {
     // Routes of a restored dump have no cursor yet: they take all that there is.
     run_query(
         "SELECT r.topics, coalesce(c.creator_id, 0) FROM eventbus.route_config r "
-        "LEFT JOIN eventbus.cursor c ON c.route_id = r.id AND c.detour = 0 WHERE r.source = 'log'");
+        "LEFT JOIN eventbus.cursor c ON c.route_id = r.id AND c.parked_key = 0 WHERE r.source = 'log'");
     for (uint64 i = 0; i < SPI_processed; ++i) add(taken, to_utf8_or_marks(text_at(i, 1)), int8_at(i, 2));
     return taken;
 }

@@ -8,7 +8,7 @@
 //   open    with the driver
 //   waiting for its back-off
 //   queued  behind another event of its key
-//   suspect of breaking links: offered when nothing else is under way (caution.cpp)
+//   suspect of breaking links: offered when nothing else is under way (suspects.cpp)
 //   done    settled
 //
 // A route stands where it is not one event's trouble: it then offers one event at a time, in turn.

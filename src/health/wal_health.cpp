@@ -157,7 +157,7 @@ void look_at_wal(void (*put)(void* context, const char* name, const Finding& fin
         "SELECT b.name, s.slot_name::text, s.wal_status, pg_size_pretty(pg_current_wal_lsn() - s.restart_lsn), "
         "current_setting('max_slot_wal_keep_size'), "
         "(SELECT bool_and(c.wal_lost) FROM eventbus.cursor c JOIN eventbus.route_config r ON r.id = c.route_id "
-        "WHERE c.detour = 0 AND r.broker_id = b.id AND r.source = 'wal'), "
+        "WHERE c.key IS NULL AND c.event_ids IS NULL AND r.broker_id = b.id AND r.source = 'wal'), "
         "pg_size_pretty(greatest(s.safe_wal_size, 0)), "
         "s.safe_wal_size <= greatest(m.most / 8, pg_size_bytes(current_setting('wal_segment_size'))), "
         "s.safe_wal_size <= m.most / 2 "

@@ -92,11 +92,11 @@ void read_tables(const Wait& wait) {
     const char* is_it = is_our_version() ? "d.lsn = '0/0' AND d.number = $1" : "d.event_id = $1";
     // Not the transaction's snapshot: under REPEATABLE READ nothing would ever change.
     PushActiveSnapshot(GetLatestSnapshot());
-    run_query(psprintf("SELECT r.id, r.name, r.topics, coalesce(beside.done, c.done)::text, d.requeued, "
-                       "coalesce(beside.first_generation, c.first_generation) FROM eventbus.route_config r "
-                       "LEFT JOIN eventbus.cursor c ON c.route_id = r.id AND c.detour = 0 "
-                       "LEFT JOIN eventbus.cursor beside ON beside.route_id = r.id AND beside.detour > 0 "
-                       "AND (convert_to(beside.key, 'UTF8') = $3 OR $1 = ANY (beside.event_ids)) "
+    run_query(psprintf("SELECT r.id, r.name, r.topics, coalesce(parked.done, c.done)::text, d.requeued, "
+                       "coalesce(parked.first_generation, c.first_generation) FROM eventbus.route_config r "
+                       "LEFT JOIN eventbus.cursor c ON c.route_id = r.id AND c.key IS NULL AND c.event_ids IS NULL "
+                       "LEFT JOIN eventbus.cursor parked ON parked.route_id = r.id "
+                       "AND (convert_to(parked.key, 'UTF8') = $3 OR $1 = ANY (parked.event_ids)) "
                        "LEFT JOIN eventbus.dead_letter_store d ON d.route_id = r.id AND %s "
                        "WHERE r.source = 'log' AND ($2 IS NULL OR r.name = $2) ORDER BY r.id",
                        is_it),

@@ -54,9 +54,9 @@ SELECT pg_catalog.pg_extension_config_dump('eventbus.route_config_id_seq', '');
 
 CREATE TABLE eventbus.cursor (
     route_id         integer     NOT NULL REFERENCES eventbus.route_config (id) ON DELETE CASCADE,
-    detour           integer     NOT NULL DEFAULT 0,  -- 0: the route itself
-    key              text,                            -- the detour's key, or
-    event_ids        bigint[],                        -- its events, where they have none; from the WAL two numbers each
+    parked_key       integer     NOT NULL DEFAULT 0,  -- 0: the route itself
+    key              text,                            -- the parked key, or
+    event_ids        bigint[],                        -- parked events that have none; from the WAL two numbers each
     settled_ids      bigint[],                        -- those of them settled although the cursor is before them
     done             pg_snapshot NOT NULL,
     batch            pg_snapshot,
@@ -83,16 +83,16 @@ CREATE TABLE eventbus.cursor (
     last_delivered_at timestamptz,
     last_error       text,
     last_error_at    timestamptz,
-    PRIMARY KEY (route_id, detour)
+    PRIMARY KEY (route_id, parked_key)
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE eventbus.cursor IS 'how far each route, and each detour of it, has got in the log or the WAL, and the route''s counters; written by the senders';
+COMMENT ON TABLE eventbus.cursor IS 'how far each route, and each parked key of it, has got in the log or the WAL, and the route''s counters; written by the senders';
 COMMENT ON COLUMN eventbus.cursor.wal_slot IS 'of a route from the WAL: the replication slot in which it stands; NULL: it has not begun';
 COMMENT ON COLUMN eventbus.cursor.wal_lsn IS 'of a route from the WAL: what commits before it is settled';
 COMMENT ON COLUMN eventbus.cursor.wal_number IS 'of a route from the WAL: so many changes of what commits at wal_lsn are settled as well';
 COMMENT ON COLUMN eventbus.cursor.wal_lost IS 'of a route from the WAL: its slot is gone, and changes after wal_lsn with it; eventbus.restart_route begins again';
 COMMENT ON COLUMN eventbus.cursor.wal_system IS 'of a route from the WAL: system identifier of the server that wrote wal_lsn, whose slot never stands behind it; NULL, or another server (before pg_upgrade): it may';
 COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_0 to log_3, in which start and end are places; where a segment has another one (VACUUM FULL, TRUNCATE), or with NULL, what the batch has in it begins again';
-COMMENT ON COLUMN eventbus.cursor.detour IS '0: the route itself; otherwise a key, or events without one, that the broker refuses for long, and that the route passes over';
+COMMENT ON COLUMN eventbus.cursor.parked_key IS '0: the route itself; otherwise the number of a key, or of events without one, that the broker refuses for long, and that the route passes over';
 
 CREATE TABLE eventbus.dead_letter_store (
     route_id      integer     NOT NULL,

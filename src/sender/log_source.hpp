@@ -152,7 +152,7 @@ void load_log_parked_keys(SenderRoute* route);
 void forget_log_parked_keys(SenderRoute* route);
 void tell_room();
 bool park_key_of(SenderRoute* route);
-void end_log_parked_keys();           // those that have caught up
+void end_log_parked_keys();       // those that have caught up
 LogStream* parked_key_to_read();  // or nullptr
 // Between SPI_connect and SPI_finish; the route's own cursor has been saved.
 void save_log_parked_keys(SenderRoute* route);

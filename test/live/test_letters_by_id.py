@@ -87,14 +87,14 @@ def test_what_0_1_has_stored(make_old):  # noqa: F811
                           (1, 'k', NULL, '{768, 769}', '1:1:', '0/200', 1), (2, NULL, '{256, 257}', '{257}', '1:1:', '0/100', 2),
                           (3, NULL, '{255}', NULL, '1:1:', '0/100', 1)) c
               WHERE r.name = 'w' OR (r.name = 'x' AND c.column1 <= 1)""")
-    log = "SELECT detour, event_ids, settled_ids FROM eventbus.cursor JOIN eventbus.route_config r ON r.id = route_id WHERE r.name = 'r'"
+    log = "SELECT event_ids, settled_ids FROM eventbus.cursor JOIN eventbus.route_config r ON r.id = route_id WHERE r.name = 'r'"
     db.run("INSERT INTO eventbus.cursor (route_id, detour, event_ids, settled_ids, done) SELECT id, 1, '{1, 2}', '{2}', '1:1:'"
            " FROM eventbus.route_config WHERE name = 'r'")
     before = db.run(log)
     db.run("BEGIN; ALTER EXTENSION pg_eventbus UPDATE")  # before a sender sees it
     assert ids(db) == ["17", "0/16D3600-3", "0/16D3600-4", "0/16D3A00-1", "0/16D3A00-23935001", "0/16D3A00-23935002"]
     assert db.run("SELECT lsn, number, requeued FROM eventbus.dead_letter_store WHERE requeued") == [("0/0", 9, True)]
-    assert db.run("SELECT r.name, detour, key, event_ids, settled_ids, wal_lsn, wal_number FROM eventbus.cursor"
+    assert db.run("SELECT r.name, parked_key, key, event_ids, settled_ids, wal_lsn, wal_number FROM eventbus.cursor"
                   " JOIN eventbus.route_config r ON r.id = route_id WHERE r.source = 'wal' ORDER BY 1, 2") == [
         ("w", 0, None, None, None, "0/100", 1), ("w", 1, "k", None, None, "0/200", 1),
         ("x", 0, None, None, None, "0/300", 7), ("x", 1, "k", None, None, "0/200", 1)]

@@ -54,7 +54,7 @@ def ids(taken):
 
 
 def parked keys(db):
-    return db.rows("SELECT detour, key, event_ids FROM eventbus.cursor WHERE detour > 0 ORDER BY detour")
+    return db.rows("SELECT parked_key, key, event_ids FROM eventbus.cursor WHERE parked_key > 0 ORDER BY parked_key")
 
 
 def wait_parked_keys(db, count, deadline=60):

@@ -157,7 +157,7 @@ class Watch(threading.Thread):
                     cursor.execute("SELECT slot_name, confirmed_flush_lsn FROM pg_replication_slots "
                                    "WHERE database = current_database()")
                     for slot, confirmed in cursor.fetchall():
-                        cursor.execute("SELECT route_id, detour, wal_lsn FROM eventbus.cursor "
+                        cursor.execute("SELECT route_id, parked_key, wal_lsn FROM eventbus.cursor "
                                        "WHERE wal_slot = %s AND wal_lsn < %s AND wal_system IS NOT NULL", (slot, confirmed))
                         self.wrong += [(slot, confirmed, row) for row in cursor.fetchall()]
                         self.looks += 1

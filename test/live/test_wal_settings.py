@@ -82,7 +82,7 @@ def test_a_server_that_is_not_set_up_says_so(name, redis_server):
 
 
 def last_errors(db, where):
-    route = "= 'out'" if where == "status" else "_id = (SELECT id FROM eventbus.route_config WHERE name = 'out') AND detour = 0"
+    route = "= 'out'" if where == "status" else "_id = (SELECT id FROM eventbus.route_config WHERE name = 'out') AND parked_key = 0"
     [row] = db.rows(f"SELECT last_error, last_error_at FROM eventbus.{where} WHERE route{route}")
     return row["last_error"], row["last_error_at"]
 

@@ -103,7 +103,7 @@ class MqttDriver final : public Driver {
     static std::string shown(const Flight& flight);
     void fail(Remedy remedy, std::string reason);
 
-    // Acknowledgements that do not come (silence.cpp).
+    // Acknowledgements that do not come (ack_timeouts.cpp).
     void expect_answer(Flight& flight);
     void watch_silence(TimePoint now);
     void give_up(Flight& flight, std::uint16_t id);

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::size_t default_window = 10'000;
 constexpr std::size_t most_open_bytes = 1024 * 1024;
-// Ours would have the sender wait for it (past.hpp).
+// Ours would have the sender wait for it (stream_history.hpp).
 constexpr std::string_view name_to_look{"pg_eventbus-test"};
 constexpr std::chrono::milliseconds shortest_timeout{500};  // Redis' is a second at least
 

@@ -1,4 +1,4 @@
-// What it is: what streams already hold of ours; see past.hpp.
+// What it is: what streams already hold of ours; see stream_history.hpp.
 // Who calls it: the Redis driver.
 // Never: reads a stream further back than events can be uncertain.
 #include "broker/redis/stream_history.hpp"

@@ -55,7 +55,11 @@ END
 $$;
 
 -- What 0.1 wrote of a place within a batch may be one of a file that is gone: such batches begin again.
--- instead of: CREATE TABLE eventbus.cursor 5a91cef4
+-- instead of: CREATE TABLE eventbus.cursor 17bd6b1d
+ALTER TABLE eventbus.cursor RENAME COLUMN detour TO parked_key;
+COMMENT ON TABLE eventbus.cursor IS 'how far each route, and each parked key of it, has got in the log or the WAL, and the route''s counters; written by the senders';
+COMMENT ON COLUMN eventbus.cursor.wal_lost IS 'of a route from the WAL: its slot is gone, and changes after wal_lsn with it; eventbus.restart_route begins again';
+COMMENT ON COLUMN eventbus.cursor.parked_key IS '0: the route itself; otherwise the number of a key, or of events without one, that the broker refuses for long, and that the route passes over';
 ALTER TABLE eventbus.cursor ADD COLUMN files bigint[];
 COMMENT ON COLUMN eventbus.cursor.files IS 'within a batch: relfilenodes of log_0 to log_3, in which start and end are places; where a segment has another one (VACUUM FULL, TRUNCATE), or with NULL, what the batch has in it begins again';
 
@@ -105,15 +109,15 @@ COMMENT ON COLUMN eventbus.dead_letter_store.number IS 'of an event of the log i
 -- Events of the WAL that stand beside their route were known by other numbers. Those of a key are all that the key has;
 -- what had no key comes to the route again, which goes back to where the first of them stands.
 UPDATE eventbus.cursor c SET settled_ids = NULL
-FROM eventbus.route_config r WHERE r.id = c.route_id AND r.source = 'wal' AND c.detour > 0 AND c.key IS NOT NULL;
+FROM eventbus.route_config r WHERE r.id = c.route_id AND r.source = 'wal' AND c.parked_key > 0 AND c.key IS NOT NULL;
 WITH again AS (
     DELETE FROM eventbus.cursor c USING eventbus.route_config r
-    WHERE r.id = c.route_id AND r.source = 'wal' AND c.detour > 0 AND c.key IS NULL
+    WHERE r.id = c.route_id AND r.source = 'wal' AND c.parked_key > 0 AND c.key IS NULL
     RETURNING c.route_id, c.wal_lsn, c.wal_number),
 first AS (
     SELECT DISTINCT ON (route_id) * FROM again ORDER BY route_id, wal_lsn, wal_number)
 UPDATE eventbus.cursor c SET wal_lsn = f.wal_lsn, wal_number = f.wal_number
-FROM first f WHERE c.route_id = f.route_id AND c.detour = 0 AND (f.wal_lsn, f.wal_number) < (c.wal_lsn, c.wal_number);
+FROM first f WHERE c.route_id = f.route_id AND c.parked_key = 0 AND (f.wal_lsn, f.wal_number) < (c.wal_lsn, c.wal_number);
 
 -- Publishing with arguments of other types. A call that leaves arguments out shall fit one of the functions only.
 UPDATE pg_catalog.pg_proc SET pronargdefaults = 0, proargdefaults = NULL

@@ -74,7 +74,7 @@ bool insert(StoredCursor* stored, const ParkedEvents* events) {
     char creator[32];
     snprintf(creator, sizeof creator, UINT64_FORMAT, stored->cursor.creator_xid);
     run_query(
-        "INSERT INTO eventbus.cursor (route_id, detour, done, creator_xid, creator_id, key, event_ids) "
+        "INSERT INTO eventbus.cursor (route_id, parked_key, done, creator_xid, creator_id, key, event_ids) "
         "SELECT id, $2, '1:1:', $3::xid8, $4, convert_from($5, 'UTF8'), $6 FROM eventbus.route_config WHERE id = $1 "
         "RETURNING ctid",
         {Argument::of(stored->route_id), Argument::of(stored->parked_key),
@@ -101,7 +101,7 @@ Prepared* update_statement(Where where) {
                  "last_error = coalesce($16, last_error), last_error_at = $17, settled_ids = $18, "
                  "first_generation = $20, skipped = $21, wal_slot = nullif($22, ''), wal_lsn = $23, "
                  "wal_number = $24, wal_lost = $25, files = $26, wal_system = nullif($27, 0) WHERE route_id = $1 AND "
-                 "detour = $2 AND %s "
+                 "parked_key = $2 AND %s "
                  "RETURNING ctid",
                  where == Where::at_place ? "ctid = $19" : "$19 IS NOT NULL"));
     return statement;
@@ -163,8 +163,8 @@ bool takes(const ParkedEvents& parked_key, const EventId& id, const std::optiona
 
 int load_parked_keys(int32 route_id, bool of_wal, MemoryContext memory, int32** parked_keys, ParkedEvents** events) {
     run_query(
-        "SELECT detour, convert_to(key, 'UTF8'), event_ids, settled_ids FROM eventbus.cursor "
-        "WHERE route_id = $1 AND detour > 0 ORDER BY 1",
+        "SELECT parked_key, convert_to(key, 'UTF8'), event_ids, settled_ids FROM eventbus.cursor "
+        "WHERE route_id = $1 AND parked_key > 0 ORDER BY 1",
         {Argument::of(route_id)}, true);
     auto count = static_cast<int>(SPI_processed);
     *parked_keys = static_cast<int32*>(MemoryContextAlloc(memory, sizeof(int32) * (count + 1)));
@@ -197,7 +197,7 @@ void load_cursor(int32 route_id, int32 parked_key, MemoryContext memory, StoredC
         "SELECT ctid, done::text, batch::text, start_generation, start_block, start_offset, end_generation, end_block, "
         "end_offset, settled_id, creator_xid::text, creator_id, delivered, dead, retries, last_delivered_at, "
         "last_error, last_error_at, first_generation, skipped, wal_slot, wal_lsn, wal_number, wal_lost, files, "
-        "wal_system FROM eventbus.cursor WHERE route_id = $1 AND detour = $2",
+        "wal_system FROM eventbus.cursor WHERE route_id = $1 AND parked_key = $2",
         {Argument::of(route_id), Argument::of(parked_key)}, true);
     if (SPI_processed == 0) {  // a restored dump has routes but no cursors: they begin with the log
         into->cursor.done = snapshot_from_text("1:1:", memory);
@@ -279,7 +279,7 @@ bool save_cursor(StoredCursor* stored, const ParkedEvents* events) {
 }
 
 void delete_cursor(const StoredCursor& stored) {
-    run_query("DELETE FROM eventbus.cursor WHERE route_id = $1 AND detour = $2",
+    run_query("DELETE FROM eventbus.cursor WHERE route_id = $1 AND parked_key = $2",
               {Argument::of(stored.route_id), Argument::of(stored.parked_key)});
 }
 

@@ -154,7 +154,7 @@ void on_truncate(LogicalDecodingContext* context, ReorderBufferTXN* txn, int cou
     }
 }
 
-// Those that are no transaction's do not come this way; see held.cpp.
+// Those that are no transaction's do not come this way; see message_transactions.cpp.
 void on_message(LogicalDecodingContext* context, ReorderBufferTXN*, XLogRecPtr lsn, bool, const char* prefix, Size size,
                 const char* content) {
     found_message(source_of(context), lsn, prefix, {content, size});

@@ -1,5 +1,5 @@
 // What it is: how a change that has been found becomes events: counted, shown to those who may want it, given to them.
-// Who calls it: the callbacks in decode.cpp, shapes.cpp for changes of rows, messages.cpp.
+// Who calls it: the callbacks in decode.cpp, row_events.cpp for changes of rows, messages.cpp.
 // Never: is seen outside of this room.
 #pragma once
 
@@ -39,8 +39,8 @@ struct Made {
 const bool* takers_of_table(const Source* source, const Shape* shape, const char* schema, const char* table,
                             decoder::Operation operation, std::string_view* topic);
 
-// careful.cpp: makes a message an event. nullptr: it went well; otherwise why it cannot be made. Wants a transaction
-// where messages want care, as they do once one has failed.
+// failed_changes.cpp: makes a message an event. nullptr: it went well; otherwise why it cannot be made. Wants a
+// transaction where messages want care, as they do once one has failed.
 bool messages_want_care(const Source* source);
 const char* make_message(Source* source, void (*make)(void*), void* argument);
 

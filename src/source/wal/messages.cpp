@@ -1,5 +1,5 @@
 // What it is: messages in the WAL as events: our own, and anybody's.
-// Who calls it: the callbacks, and held.cpp.
+// Who calls it: the callbacks, and message_transactions.cpp.
 // Never: looks at more than the topic of what nobody wants; needs a transaction, where the database is one of UTF-8.
 #include <algorithm>
 

@@ -82,7 +82,7 @@ struct Source {
     int64 number;             // of its last change
     Counting counting;
 
-    HTAB* held;           // messages of transactions that have nothing else, with subtransactions; see held.cpp
+    HTAB* held;  // messages of transactions that have nothing else, with subtransactions; see message_transactions.cpp
     HTAB* streamed;       // of Streamed
     Streamed* streaming;  // whose block is being decoded, or nullptr
     Streamed* handing;    // which has committed, and is being handed on, or nullptr
@@ -135,7 +135,7 @@ void forget_streamed(Source* source, Streamed* streamed);
 // taker's for its transaction's origin, which a streamed one shows at its end.
 void give(Source* source, int taker, const Event& event);
 
-// careful.cpp: makes a change of a row an event for each shape, and gives it to the takers.
+// failed_changes.cpp: makes a change of a row an event for each shape, and gives it to the takers.
 // replicated: its record has a replication origin, whatever that of the commit has.
 void show_change(Source* source, XLogRecPtr lsn, Relation relation, decoder::Operation operation, bool replicated,
                  void (*show)(void*), void* argument);
@@ -144,7 +144,8 @@ void forget_change(Source* source);
 // Gives every taker word of a transaction that PostgreSQL cannot decode.
 void give_up_transaction(Source* source, XLogRecPtr commit);
 
-// held.cpp: true where the record that has been read is a message: PostgreSQL's decoder need not see it.
+// message_transactions.cpp: true where the record that has been read is a message: PostgreSQL's decoder need not see
+// it.
 void make_message_transactions(Source* source);
 bool hold_record(Source* source);
 
