@@ -8,6 +8,7 @@
 #include "postgres/query.hpp"
 #include "source/log/cursors.hpp"
 #include "source/wal/slot.hpp"
+#include "source/wal/wal_cursors.hpp"
 
 extern "C" {
 #include "storage/lmgr.h"
@@ -55,7 +56,7 @@ void begin_now(const Adopted& route) {
     for (int i = 0; i < 4 && SPI_processed > 0; ++i) counted[i] = int8_at(0, i + 1);
     run_query("DELETE FROM eventbus.cursor WHERE route_id = $1", {Argument::of(route.id)});
     if (route.from_wal)
-        log::make_wal_cursor(route.id);
+        wal::make_cursor(route.id);
     else
         log::make_cursor(route.id, false);
     run_query("UPDATE eventbus.cursor SET delivered = $2, dead = $3, retries = $4, skipped = $5 WHERE route_id = $1",

@@ -17,6 +17,7 @@
 #include "source/log/cursors.hpp"
 #include "source/wal/preflight.hpp"
 #include "source/wal/slot.hpp"
+#include "source/wal/wal_cursors.hpp"
 
 extern "C" {
 #include "utils/builtins.h"
@@ -244,7 +245,7 @@ Datum eventbus_create_route(PG_FUNCTION_ARGS) {
                         errhint("Choose another name, or use eventbus.alter_route.")));
     int32 id = int4_at(0, 1);
     if (checked.from_wal) {
-        log::make_wal_cursor(id);
+        wal::make_cursor(id);
         tell_of_start(name, broker_id);
     } else {
         log::make_cursor(id, checked.earliest);
@@ -322,7 +323,7 @@ Datum eventbus_resume_route(PG_FUNCTION_ARGS) {
 Datum eventbus_restart_route(PG_FUNCTION_ARGS) {
     char* name = required_text(fcinfo, 0, "restart_route", "name");
     const Caller caller = connect_as_owner(fcinfo);
-    log::restart_wal_cursor(find_own_route(caller, name, Hold::change));
+    wal::restart_cursor(find_own_route(caller, name, Hold::change));
     if (SPI_processed == 0)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("route \"%s\" is not lost", name),
                         errdetail("Only a route from the WAL whose replication slot was lost begins again."),

@@ -19,8 +19,8 @@ constexpr log::Limits limits{500, 1024 * 1024};
 
 struct Look {
     const router::TopicFilter* topics;
-    const log::ParkedEvents* parked_key;  // whose they are, or nullptr: the route's
-    const log::ParkedEvents* parked_keys;
+    const cursors::ParkedEvents* parked_key;  // whose they are, or nullptr: the route's
+    const cursors::ParkedEvents* parked_keys;
     int parked_key_count;
     int64 seen;     // events that are visible and not settled, whoever takes them
     int64 last_id;  // of them
@@ -29,10 +29,11 @@ struct Look {
 
 bool is_ours(const Look& look, const Event& event) {
     if (look.parked_key != nullptr)
-        return log::takes(*look.parked_key, event.id, event.key) && !log::has(look.parked_key->settled, event.id);
+        return cursors::takes(*look.parked_key, event.id, event.key) &&
+               !cursors::has(look.parked_key->settled, event.id);
     return std::none_of(
         look.parked_keys, look.parked_keys + look.parked_key_count,
-        [&](const log::ParkedEvents& parked_key) { return log::takes(parked_key, event.id, event.key); });
+        [&](const cursors::ParkedEvents& parked_key) { return cursors::takes(parked_key, event.id, event.key); });
 }
 
 bool matches(void* context, const Event& event, uint64, const log::Position&) {
@@ -90,22 +91,23 @@ void look_from(const log::Cursor& cursor, Look* look) {
 
 }  // namespace
 
-Backlog look_behind(const log::StoredCursor& route, const char* topics) {
+Backlog look_behind(int32 route_id, const log::Cursor& cursor, const char* topics) {
     std::string_view patterns = to_utf8_or_marks(topics);
     auto* filter = make_guest<router::TopicFilter>(CurrentMemoryContext, patterns);
 
     int32* numbers;
-    log::ParkedEvents* events;
-    const int count = log::load_parked_keys(route.route_id, false, CurrentMemoryContext, &numbers, &events);
+    cursors::ParkedEvents* events;
+    const int count = cursors::load_parked_keys(route_id, CurrentMemoryContext, &numbers, &events);
     Look look = {filter, nullptr, events, count, 0, 0, {}};
-    look_from(route.cursor, &look);
+    look_from(cursor, &look);
     Backlog all = look.found;
     for (int i = 0; i < count; ++i) {
-        log::StoredCursor parked_key;
-        log::load_cursor(route.route_id, numbers[i], CurrentMemoryContext, &parked_key);
-        Look beside = {filter, &events[i], events, count, 0, 0, {}};
-        look_from(parked_key.cursor, &beside);
-        const Backlog& found = beside.found;
+        cursors::Row row;
+        log::Cursor parked;
+        log::load_cursor(route_id, numbers[i], CurrentMemoryContext, &row, &parked);
+        Look of_key = {filter, &events[i], events, count, 0, 0, {}};
+        look_from(parked, &of_key);
+        const Backlog& found = of_key.found;
         if (found.oldest != 0 && (all.oldest == 0 || found.oldest < all.oldest)) all.oldest = found.oldest;
         all.events += found.events;
         all.bytes += found.bytes;

@@ -15,6 +15,6 @@ struct Backlog {
 };
 
 // Of a route and its parked keys; between SPI_connect and SPI_finish, with an active snapshot.
-Backlog look_behind(const log::StoredCursor& route, const char* topics);
+Backlog look_behind(int32 route_id, const log::Cursor& cursor, const char* topics);
 
 }  // namespace eventbus::health

@@ -16,6 +16,7 @@
 #include "postgres/query.hpp"
 #include "postgres/version.hpp"
 #include "settings/settings.hpp"
+#include "source/wal/wal_cursors.hpp"
 
 extern "C" {
 #include "access/xlog.h"
@@ -73,8 +74,7 @@ struct RouteLine {
 };
 
 // What waits for a route from the WAL: nobody knows how many events there are in what is not settled.
-int64 wal_behind(const log::StoredCursor& stored) {
-    const log::WalPlace& place = stored.cursor.wal;
+int64 wal_behind(const wal::Place& place) {
     if (RecoveryInProgress() || place.slot[0] == '\0' || place.lost) return -1;
     return std::max<int64>(0, static_cast<int64>(GetXLogInsertRecPtr() - place.at.lsn));
 }
@@ -82,9 +82,14 @@ int64 wal_behind(const log::StoredCursor& stored) {
 void put_status(ReturnSetInfo* result, const RouteLine& line) {
     Datum values[status_column_count] = {};
     bool nulls[status_column_count] = {};
-    log::StoredCursor stored;
-    log::load_cursor(line.id, 0, CurrentMemoryContext, &stored);
-    log::Counters counters = stored.counters;
+    cursors::Row row;
+    log::Cursor cursor;
+    wal::Place place = {};
+    if (line.from_wal)
+        (void)wal::load_place(line.id, 0, CurrentMemoryContext, &row, &place);
+    else
+        log::load_cursor(line.id, 0, CurrentMemoryContext, &row, &cursor);
+    cursors::Counters counters = row.counters;
     const char* state = line.paused ? "paused" : "stopped";
     TimestampTz oldest = 0;
     TimestampTz past_error_at = 0;
@@ -114,8 +119,8 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
         oldest = route.oldest;
         next_attempt_at = route.next_attempt_at;
         // Its sender says what is wrong with a row that cannot be used.
-        if (counted) counted = attempt([&] { backlog = look_behind(stored, line.topics); }) == nullptr;
-    } else if (stored.cursor.wal.lost) {
+        if (counted) counted = attempt([&] { backlog = look_behind(line.id, cursor, line.topics); }) == nullptr;
+    } else if (place.lost) {
         state = "lost";
         oldest = counters::oldest_unknown;
     } else if (line.from_wal) {  // nobody but its sender decodes the WAL; what it left unsettled still is
@@ -123,7 +128,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     } else if (!counted) {
         oldest = counters::oldest_unknown;
     } else {  // a route of a restored dump has no cursor, and begins with the log
-        backlog = look_behind(stored, line.topics);
+        backlog = look_behind(line.id, cursor, line.topics);
         oldest = backlog.oldest;
     }
 
@@ -167,7 +172,7 @@ void put_status(ReturnSetInfo* result, const RouteLine& line) {
     latency(status_latency_p99, pace.latency_p99);
     values[status_dead_letters] = Int64GetDatum(line.dead_letters);
     nulls[status_dead_letters] = line.dead_letters < 0;
-    const int64 bytes = line.from_wal ? wal_behind(stored) : counted ? backlog.bytes : -1;
+    const int64 bytes = line.from_wal ? wal_behind(place) : counted ? backlog.bytes : -1;
     values[status_events_waiting] = Int64GetDatum(backlog.events);
     nulls[status_events_waiting] = !counted;
     values[status_bytes_waiting] = Int64GetDatum(bytes);

@@ -88,18 +88,20 @@ void read_tables(const Wait& wait) {
     if (wait.event.key)
         key = Argument::of_bytes(
             cstring_to_text_with_len(wait.event.key->data(), static_cast<int>(wait.event.key->size())));
-    // Before its update an older extension's table has the id in another column.
+    // Before its update an older extension's table has the id in another column, and events without a key by their
+    // numbers.
     const char* is_it = is_our_version() ? "d.lsn = '0/0' AND d.number = $1" : "d.event_id = $1";
+    const char* number = is_our_version() ? "$1::text" : "$1";
     // Not the transaction's snapshot: under REPEATABLE READ nothing would ever change.
     PushActiveSnapshot(GetLatestSnapshot());
     run_query(psprintf("SELECT r.id, r.name, r.topics, coalesce(parked.done, c.done)::text, d.requeued, "
                        "coalesce(parked.first_generation, c.first_generation) FROM eventbus.route_config r "
                        "LEFT JOIN eventbus.cursor c ON c.route_id = r.id AND c.key IS NULL AND c.event_ids IS NULL "
                        "LEFT JOIN eventbus.cursor parked ON parked.route_id = r.id "
-                       "AND (convert_to(parked.key, 'UTF8') = $3 OR $1 = ANY (parked.event_ids)) "
+                       "AND (convert_to(parked.key, 'UTF8') = $3 OR %s = ANY (parked.event_ids)) "
                        "LEFT JOIN eventbus.dead_letter_store d ON d.route_id = r.id AND %s "
                        "WHERE r.source = 'log' AND ($2 IS NULL OR r.name = $2) ORDER BY r.id",
-                       is_it),
+                       number, is_it),
               {Argument::of(wait.id.number), Argument::of(wait.route_name), key}, true);
     PopActiveSnapshot();
     if (SPI_processed == 0 && wait.route_name != nullptr) refuse_route(wait.route_name);

@@ -21,39 +21,40 @@ bool matches(const router::TopicFilter* filter, std::string_view topic) {
 namespace {
 
 struct Count {
-    const router::TopicFilter* filter;     // nullptr: every event counts
-    const log::ParkedEvents* parked_keys;  // of the route
+    const router::TopicFilter* filter;         // nullptr: every event counts
+    const cursors::ParkedEvents* parked_keys;  // of the route
     int parked_key_count;
-    const log::ParkedEvents* parked_key;  // for which events are counted; nullptr: for the route
+    const cursors::ParkedEvents* parked_key;  // for which events are counted; nullptr: for the route
     int64 events;
 };
 
 void count_one(void* context, const log::Unsettled& event) {
     auto* count = static_cast<Count*>(context);
-    const log::ParkedEvents* on = nullptr;
+    const cursors::ParkedEvents* on = nullptr;
     for (int i = 0; i < count->parked_key_count; ++i)
-        if (log::takes(count->parked_keys[i], event.id, event.key)) on = &count->parked_keys[i];
-    if (on == count->parked_key && (on == nullptr || !log::has(on->settled, event.id)) &&
+        if (cursors::takes(count->parked_keys[i], event.id, event.key)) on = &count->parked_keys[i];
+    if (on == count->parked_key && (on == nullptr || !cursors::has(on->settled, event.id)) &&
         (count->filter == nullptr || matches(count->filter, event.topic)))
         ++count->events;
 }
 
 // Leaves out what the cursor has not settled; returns whether there was a place to move.
-bool skip_cursor(log::StoredCursor* stored, int64 before, Count* count) {
-    if (stored->cursor.first_generation >= before) return false;
+bool skip_cursor(log::Cursor* cursor, int64 before, Count* count) {
+    if (cursor->first_generation >= before) return false;
     for (int64 generation = log::oldest_generation(log::relations()); generation < before; ++generation) {
         BlockNumber block = 0;
-        (void)log::scan_unsettled(stored->cursor, generation, &block, MaxBlockNumber, count_one, count);
+        (void)log::scan_unsettled(*cursor, generation, &block, MaxBlockNumber, count_one, count);
     }
-    stored->cursor = log::skipped_to(stored->cursor, before);
+    *cursor = log::skipped_to(*cursor, before);
     return true;
 }
 
 }  // namespace
 
 void skip_route(int32 route_id, const char* topics, int64 before) {
-    log::StoredCursor stored;
-    log::load_cursor(route_id, 0, CurrentMemoryContext, &stored);
+    cursors::Row row;
+    log::Cursor cursor;
+    log::load_cursor(route_id, 0, CurrentMemoryContext, &row, &cursor);
     std::string_view patterns = to_utf8_or_marks(topics);
     GuestError unusable;  // patterns written by hand, of which nobody knows what they take
     catch_guest(unusable, [&] { const router::TopicFilter tried(patterns); });
@@ -62,21 +63,22 @@ void skip_route(int32 route_id, const char* topics, int64 before) {
                                             : nullptr;
 
     int32* numbers;
-    log::ParkedEvents* events;
-    int parked_keys = log::load_parked_keys(route_id, false, CurrentMemoryContext, &numbers, &events);
+    cursors::ParkedEvents* events;
+    int parked_keys = cursors::load_parked_keys(route_id, CurrentMemoryContext, &numbers, &events);
     Count count{filter, events, parked_keys, nullptr, 0};
-    bool moved = skip_cursor(&stored, before, &count);
+    bool moved = skip_cursor(&cursor, before, &count);
     for (int i = 0; i < parked_keys; ++i) {
-        log::StoredCursor parked_key;
-        log::load_cursor(route_id, numbers[i], CurrentMemoryContext, &parked_key);
+        cursors::Row parked_row;
+        log::Cursor parked_cursor;
+        log::load_cursor(route_id, numbers[i], CurrentMemoryContext, &parked_row, &parked_cursor);
         count.parked_key = &events[i];
-        if (!skip_cursor(&parked_key, before, &count)) continue;
-        (void)log::save_cursor(&parked_key, &events[i]);
+        if (!skip_cursor(&parked_cursor, before, &count)) continue;
+        (void)log::save_cursor(&parked_row, parked_cursor, &events[i]);
         moved = true;
     }
     if (!moved) return;
-    stored.counters.skipped += count.events;
-    (void)log::save_cursor(&stored, nullptr);
+    row.counters.skipped += count.events;
+    (void)log::save_cursor(&row, cursor, nullptr);
 }
 
 // A sender that is not there when this begins loads no cursor before it is over: what it wrote over ours would undo

@@ -55,10 +55,12 @@ SELECT pg_catalog.pg_extension_config_dump('eventbus.route_config_id_seq', '');
 CREATE TABLE eventbus.cursor (
     route_id         integer     NOT NULL REFERENCES eventbus.route_config (id) ON DELETE CASCADE,
     parked_key       integer     NOT NULL DEFAULT 0,  -- 0: the route itself
+    source           text        NOT NULL,
+    place            text,
     key              text,                            -- the parked key, or
-    event_ids        bigint[],                        -- parked events that have none; from the WAL two numbers each
-    settled_ids      bigint[],                        -- those of them settled although the cursor is before them
-    done             pg_snapshot NOT NULL,
+    event_ids        text[],                          -- parked events that have none
+    settled_ids      text[],                          -- those of them settled although the place is before them
+    done             pg_snapshot,
     batch            pg_snapshot,
     start_generation bigint      NOT NULL DEFAULT 0,
     start_block      bigint      NOT NULL DEFAULT 0,
@@ -86,6 +88,8 @@ CREATE TABLE eventbus.cursor (
     PRIMARY KEY (route_id, parked_key)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE eventbus.cursor IS 'how far each route, and each parked key of it, has got in the log or the WAL, and the route''s counters; written by the senders';
+COMMENT ON COLUMN eventbus.cursor.source IS 'which source the route has: log or wal. A source has columns of its own beside place, which nobody else reads: the log done to first_generation, the WAL wal_slot to wal_system';
+COMMENT ON COLUMN eventbus.cursor.place IS 'up to where everything is settled, as the source writes it: of the log the snapshot whose transactions are settled, and within a batch the next one and where in the log; of the WAL where a transaction commits, and how many changes of it, 0/16B3748-3. NULL: nothing has been written yet';
 COMMENT ON COLUMN eventbus.cursor.wal_slot IS 'of a route from the WAL: the replication slot in which it stands; NULL: it has not begun';
 COMMENT ON COLUMN eventbus.cursor.wal_lsn IS 'of a route from the WAL: what commits before it is settled';
 COMMENT ON COLUMN eventbus.cursor.wal_number IS 'of a route from the WAL: so many changes of what commits at wal_lsn are settled as well';

@@ -67,9 +67,9 @@ SenderRoute* load(const catalog::Route& from) {
     auto* route = static_cast<SenderRoute*>(MemoryContextAllocZero(sender.memory, sizeof(SenderRoute)));
     route->id = from.id;
     keep_texts(route, from);
-    log::load_cursor(route->id, 0, sender.memory, &route->stored);
-    route->base = route->stored.counters;
     route->source = find_source(from.source);
+    route->source->load_place(route);
+    route->base = route->row.counters;
     return route;
 }
 
@@ -77,7 +77,7 @@ SenderRoute* load(const catalog::Route& from) {
 void add(SenderRoute* route) {
     delivery::StreamId stream = route->source->stream_of(route);
     route->shared = counters::claim_route(sender.database, route->id);
-    log::Counters& counters = route->stored.counters;
+    cursors::Counters& counters = route->row.counters;
     if (counters.last_error != nullptr) strlcpy(route->last_error, counters.last_error, sizeof route->last_error);
     if (route->shared != nullptr) {  // it may know of a later one: a row that could not be used
         SpinLockAcquire(&route->shared->mutex);

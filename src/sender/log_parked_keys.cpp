@@ -39,7 +39,7 @@ void free_parked_key(LogParkedKey* parked_key) {
     pfree(parked_key);
 }
 
-SavedParkedKey said_by(const log::Cursor& cursor, const log::Ids& settled) {
+SavedParkedKey said_by(const log::Cursor& cursor, const cursors::Ids& settled) {
     return {cursor.done.xmax, cursor.done.count, cursor.in_batch,         cursor.batch.xmax, cursor.batch.count,
             cursor.start,     cursor.settled_id, cursor.first_generation, settled.count};
 }
@@ -62,7 +62,7 @@ bool park_key_of(SenderRoute* route) {
     return true;
 }
 
-delivery::ParkedKey made_of(const log::ParkedEvents& events) {
+delivery::ParkedKey made_of(const cursors::ParkedEvents& events) {
     delivery::ParkedKey made;
     if (events.has_key) made.key = events.key;
     made.events.assign(events.events.first, events.events.first + events.events.count);
@@ -71,14 +71,16 @@ delivery::ParkedKey made_of(const log::ParkedEvents& events) {
 }
 
 void load_log_parked_keys(SenderRoute* route) {
-    load_keys(route, false,
-              [](SenderRoute* of, delivery::ParkedKeyId number, const log::StoredCursor& stored,
-                 delivery::StreamId* stream) -> ParkedKeyRow* {
-                  LogParkedKey* parked_key = make_parked_key(of, number, stored.cursor);
-                  parked_key->known = log::take_snapshot(GetActiveSnapshot(), sender.memory);
-                  *stream = parked_key->stream->id;
-                  return parked_key;
-              });
+    load_keys(route, [](SenderRoute* of, delivery::ParkedKeyId number, delivery::StreamId* stream) -> ParkedKeyRow* {
+        cursors::Row row;
+        log::Cursor cursor;
+        log::load_cursor(of->id, static_cast<int32>(number), CurTransactionContext, &row, &cursor);
+        LogParkedKey* parked_key = make_parked_key(of, number, cursor);
+        parked_key->row = row;
+        parked_key->known = log::take_snapshot(GetActiveSnapshot(), sender.memory);
+        *stream = parked_key->stream->id;
+        return parked_key;
+    });
 }
 
 void forget_log_parked_keys(SenderRoute* route) {
@@ -135,20 +137,20 @@ void save_log_parked_keys(SenderRoute* route) {
     ListCell* cell;
     foreach (cell, log_of(route)->parked_keys) {
         auto* parked_key = static_cast<LogParkedKey*>(lfirst(cell));
-        parked_key->going = parked_key->ended && !log::is_later(parked_key->behind, route->stored.cursor.done);
+        parked_key->going = parked_key->ended && !log::is_later(parked_key->behind, log_of(route)->cursor.done);
         parked_key->saving = parked_key->saved;
         if (parked_key->going) {
-            if (parked_key->stored.exists) log::delete_cursor(parked_key->stored);
+            if (parked_key->row.exists) cursors::remove(parked_key->row);
             continue;
         }
         delivery::RouteStatus status = status_of(parked_key);
         note_progress(&parked_key->progress, parked_key->stream, status.settled);
         log::Cursor place = cursor_at(parked_key->stream, status.settled);
-        parked_key->stored.cursor = log::skipped_to(cursor_with(parked_key->from, place), parked_key->first_generation);
-        log::ParkedEvents events = events_of(parked_key);
-        SavedParkedKey now = said_by(parked_key->stored.cursor, events.settled);
-        if (parked_key->stored.exists && parked_key->saved == now) continue;
-        (void)log::save_cursor(&parked_key->stored, &events);
+        parked_key->cursor = log::skipped_to(cursor_with(parked_key->from, place), parked_key->first_generation);
+        cursors::ParkedEvents events = events_of(parked_key);
+        SavedParkedKey now = said_by(parked_key->cursor, events.settled);
+        if (parked_key->row.exists && parked_key->saved == now) continue;
+        (void)log::save_cursor(&parked_key->row, parked_key->cursor, &events);
         parked_key->saving = now;
         forget_from(&parked_key->from, place);
     }

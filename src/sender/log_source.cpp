@@ -76,14 +76,13 @@ class LogSource final : public Source {
         list_free_deep(log_now.unusable);
         log_now.unusable = NIL;
     }
-    void place(std::span<source::Route* const> fresh) override {
-        for (source::Route* route : fresh) {
-            auto* feed = static_cast<LogRoute*>(MemoryContextAllocZero(sender.memory, sizeof(LogRoute)));
-            feed->first_generation = of_sender(route)->stored.cursor.first_generation;
-            route->feed = feed;
-        }
-        place_routes(fresh);
+    void load_place(source::Route* route) override {
+        auto* feed = static_cast<LogRoute*>(MemoryContextAllocZero(sender.memory, sizeof(LogRoute)));
+        log::load_cursor(route->id, 0, sender.memory, &of_sender(route)->row, &feed->cursor);
+        feed->first_generation = feed->cursor.first_generation;
+        route->feed = feed;
     }
+    void place(std::span<source::Route* const> fresh) override { place_routes(fresh); }
     delivery::StreamId stream_of(const source::Route* route) override { return log_of(route)->stream->id; }
     void load_parked_keys(source::Route* route) override {
         load_log_parked_keys(of_sender(route));
@@ -117,11 +116,12 @@ class LogSource final : public Source {
     bool park_key(source::Route* route) override { return park_key_of(of_sender(route)); }
 
     bool can_wait(const source::Route* route) override { return log_of(route)->parked_keys == NIL; }
-    void put_place(source::Route* route, const delivery::Position& settled) override {
+    void save_place(source::Route* route, const delivery::Position& settled) override {
         LogRoute* feed = log_of(route);
         note_progress(&feed->progress, feed->stream, settled);
         feed->put = cursor_at(feed->stream, settled);
-        of_sender(route)->stored.cursor = log::skipped_to(cursor_with(feed->from, feed->put), feed->first_generation);
+        feed->cursor = log::skipped_to(cursor_with(feed->from, feed->put), feed->first_generation);
+        (void)log::save_cursor(&of_sender(route)->row, feed->cursor, nullptr);
     }
     void save_parked_keys(source::Route* route) override {
         save_log_parked_keys(of_sender(route));

@@ -5,6 +5,7 @@
 
 #include "router/topic_index.hpp"
 #include "sender/parked_key_row.hpp"
+#include "source/log/cursors.hpp"
 #include "source/log/reader.hpp"
 #include "source/stream.hpp"
 
@@ -69,6 +70,7 @@ struct SavedParkedKey {
 
 // Its batches end where its route's do, so that they meet at the end of one.
 struct LogParkedKey : ParkedKeyRow {
+    log::Cursor cursor;
     LogStream* stream;
     int64 first_generation;  // what stands before it was left out
     int64 skipping;          // events found so far that are about to be left out
@@ -81,6 +83,7 @@ struct LogParkedKey : ParkedKeyRow {
 };
 
 struct LogRoute : source::RouteFeed {
+    log::Cursor cursor;  // as its row has it, or is about to
     LogStream* stream;
     log::Cursor* from;       // what it had settled when it came to its stream, until the stream covers it; or nullptr
     bool idle;               // has delivered all it was lent, when log_streams.cpp last looked

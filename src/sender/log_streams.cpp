@@ -217,10 +217,10 @@ void place_routes(std::span<source::Route* const> fresh) {
     List* others = NIL;
     for (source::Route* one : fresh) {
         SenderRoute* route = of_sender(one);
-        if (LogStream* stream = stream_behind(route->stored.cursor)) {
-            place_at(route, stream, route->stored.cursor);
+        if (LogStream* stream = stream_behind(log_of(route)->cursor)) {
+            place_at(route, stream, log_of(route)->cursor);
         } else {
-            cursors[list_length(others)] = &route->stored.cursor;
+            cursors[list_length(others)] = &log_of(route)->cursor;
             others = lappend(others, route);
         }
     }
@@ -229,7 +229,7 @@ void place_routes(std::span<source::Route* const> fresh) {
     ListCell* cell;
     foreach (cell, others) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
-        place_at(route, stream, route->stored.cursor);
+        place_at(route, stream, log_of(route)->cursor);
     }
 }
 

@@ -8,8 +8,8 @@ void init_parked_key(ParkedKeyRow* key, SenderRoute* route, delivery::ParkedKeyI
     key->of = route;
     key->route = static_cast<delivery::RouteId>(route->id);
     key->number = number;
-    key->stored.route_id = route->id;
-    key->stored.parked_key = static_cast<int32>(number);
+    key->row.route_id = route->id;
+    key->row.parked_key = static_cast<int32>(number);
 }
 
 delivery::ParkedKeyId next_number(const List* keys) {
@@ -21,17 +21,13 @@ void begin_key(ParkedKeyRow* key, delivery::StreamId stream) {
     sender.unsaved = true;
 }
 
-void load_keys(SenderRoute* route, bool of_wal, MakeKey make) {
+void load_keys(SenderRoute* route, MakeKey make) {
     int32* numbers;
-    log::ParkedEvents* events;
-    int count = log::load_parked_keys(route->id, of_wal, CurTransactionContext, &numbers, &events);
+    cursors::ParkedEvents* events;
+    int count = cursors::load_parked_keys(route->id, CurTransactionContext, &numbers, &events);
     for (int i = 0; i < count; ++i) {
-        log::StoredCursor stored;
-        log::load_cursor(route->id, numbers[i], CurTransactionContext, &stored);
         delivery::StreamId stream;
-        ParkedKeyRow* key = make(route, static_cast<delivery::ParkedKeyId>(numbers[i]), stored, &stream);
-        key->stored.exists = true;
-        key->stored.place = stored.place;
+        ParkedKeyRow* key = make(route, static_cast<delivery::ParkedKeyId>(numbers[i]), &stream);
         call_guest([&] {
             delivery::ParkedKey taken;
             if (events[i].has_key) taken.key = events[i].key;
@@ -55,10 +51,10 @@ delivery::RouteStatus status_of(const ParkedKeyRow* key) {
     return call_guest([&] { return key->status(*sender.dispatcher); });
 }
 
-log::ParkedEvents events_of(const ParkedKeyRow* key) {
+cursors::ParkedEvents events_of(const ParkedKeyRow* key) {
     return call_guest([&] {
-        log::ParkedEvents events = {};
-        auto ids = [](std::span<const EventId> of) { return log::Ids{of.data(), static_cast<int>(of.size())}; };
+        cursors::ParkedEvents events = {};
+        auto ids = [](std::span<const EventId> of) { return cursors::Ids{of.data(), static_cast<int>(of.size())}; };
         events.has_key = key->takes->key.has_value();
         if (events.has_key) events.key = *key->takes->key;
         events.events = ids(key->takes->events);

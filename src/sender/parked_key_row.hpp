@@ -10,7 +10,7 @@ namespace eventbus::sender {
 
 struct ParkedKeyRow : source::ParkedPart {
     SenderRoute* of;
-    log::StoredCursor stored;
+    cursors::Row row;
     bool going;  // what is being written says that it goes
 };
 
@@ -18,14 +18,14 @@ void init_parked_key(ParkedKeyRow* key, SenderRoute* route, delivery::ParkedKeyI
 // keys: of ParkedKeyRow*, by number.
 delivery::ParkedKeyId next_number(const List* keys);
 void begin_key(ParkedKeyRow* key, delivery::StreamId stream);
-// Those of earlier times; make() gives each its stream. Within a transaction, between SPI_connect and SPI_finish.
-using MakeKey = ParkedKeyRow* (*)(SenderRoute* route, delivery::ParkedKeyId number, const log::StoredCursor& stored,
-                                  delivery::StreamId* stream);
-void load_keys(SenderRoute* route, bool of_wal, MakeKey make);
+// Those of earlier times; make() loads the row of each, and gives it its stream. Within a transaction, between
+// SPI_connect and SPI_finish.
+using MakeKey = ParkedKeyRow* (*)(SenderRoute* route, delivery::ParkedKeyId number, delivery::StreamId* stream);
+void load_keys(SenderRoute* route, MakeKey make);
 void end_key(ParkedKeyRow* key);
 void remove_key(const ParkedKeyRow* key);
 delivery::RouteStatus status_of(const ParkedKeyRow* key);
 // What it takes, for its row.
-log::ParkedEvents events_of(const ParkedKeyRow* key);
+cursors::ParkedEvents events_of(const ParkedKeyRow* key);
 
 }  // namespace eventbus::sender

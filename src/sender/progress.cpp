@@ -22,7 +22,7 @@ delivery::RouteStatus status_of(delivery::RouteId id) {
 }
 
 void note_errors(SenderRoute* route, const delivery::RouteStatus& status) {
-    log::Counters& counters = route->stored.counters;
+    cursors::Counters& counters = route->row.counters;
     if (status.last_error_at.number != route->error_seen) {
         route->error_seen = status.last_error_at.number;
         show_text(route->last_error, sizeof route->last_error, status.last_error);
@@ -45,7 +45,7 @@ void note_errors(SenderRoute* route, const delivery::RouteStatus& status) {
 }
 
 void count(SenderRoute* route, const delivery::RouteStatus& status) {
-    log::Counters& counters = route->stored.counters;
+    cursors::Counters& counters = route->row.counters;
     counters.delivered = route->base.delivered + static_cast<int64>(status.delivered);
     counters.dead = route->base.dead + static_cast<int64>(status.dead);
     counters.retries = route->base.retries + static_cast<int64>(status.retries);
@@ -86,7 +86,7 @@ TimestampTz wall_time_of(SteadyTime time) {
 void show(SenderRoute* route, const delivery::RouteStatus& status, std::uint64_t newly_delivered) {
     counters::Route* shared = route->shared;
     if (shared == nullptr) return;
-    const log::Counters& counters = route->stored.counters;
+    const cursors::Counters& counters = route->row.counters;
     const Source::State at_source = route->source->state(route);
     const char* state = at_source.name;
     const char* reason = at_source.words;
@@ -222,7 +222,7 @@ static bool can_wait(const SenderRoute* route, SteadyTime now) {
     constexpr int few_routes = 16;
     const long quiet_ms = std::max<long>(2000, list_length(sender.routes) * 20L);
     if (list_length(sender.routes) <= few_routes || !route->source->can_wait(route)) return false;
-    return route->saved == SavedRoute{route->stored.counters} && !ms_have_passed(route->saved_at, now, quiet_ms);
+    return route->saved == SavedRoute{route->row.counters} && !ms_have_passed(route->saved_at, now, quiet_ms);
 }
 
 namespace {
@@ -254,7 +254,6 @@ void save(void* argument) {
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         delivery::RouteStatus status = whole_status(route);
-        log::StoredCursor& stored = route->stored;
         route->written = false;
         if (route->source->is_lost(route)) continue;
         count(route, status);
@@ -262,9 +261,8 @@ void save(void* argument) {
             saving->some_wait = true;
             continue;
         }
-        route->source->put_place(route, status.settled);
-        (void)log::save_cursor(&stored, nullptr);
-        route->saved = {stored.counters};
+        route->source->save_place(route, status.settled);
+        route->saved = {route->row.counters};
         route->saved_at = now;
         route->written = true;
         route->source->save_parked_keys(route);
@@ -306,9 +304,9 @@ void publish_status() {
     foreach (cell, sender.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         delivery::RouteStatus status = whole_status(route);
-        std::int64_t before = route->stored.counters.delivered;
+        std::int64_t before = route->row.counters.delivered;
         count(route, status);
-        auto newly_delivered = static_cast<std::uint64_t>(route->stored.counters.delivered - before);
+        auto newly_delivered = static_cast<std::uint64_t>(route->row.counters.delivered - before);
         sender.delivered_since_save += newly_delivered;
         inherited.look_at(route->shared);
         show(route, status, newly_delivered);

@@ -4,9 +4,9 @@
 #pragma once
 
 #include "counters/shared.hpp"
+#include "cursors/cursor_row.hpp"
 #include "delivery/dispatcher.hpp"
 #include "postgres/steady.hpp"
-#include "source/log/cursors.hpp"
 #include "source/source.hpp"
 
 extern "C" {
@@ -38,10 +38,10 @@ struct GuestTexts {
 
 // Tells whether a route's row would say anything new.
 struct SavedRoute {
-    log::Counters counters;  // without words
+    cursors::Counters counters;  // without words
     bool operator==(const SavedRoute& other) const {
-        const log::Counters& a = counters;
-        const log::Counters& b = other.counters;
+        const cursors::Counters& a = counters;
+        const cursors::Counters& b = other.counters;
         return a.delivered == b.delivered && a.dead == b.dead && a.retries == b.retries && a.skipped == b.skipped &&
                a.last_error_at == b.last_error_at;
     }
@@ -60,11 +60,11 @@ struct SenderRoute : source::Route {
     char last_error[512];         // the last one of delivery or of the source; counters.last_error_at is its time
     std::uint64_t error_seen;     // the dispatcher's last one, by its number
     router::TopicFilter* filter;  // guest's, never freed but with the route
-    log::StoredCursor stored;
+    cursors::Row row;
     SavedRoute saved;
     SteadyTime saved_at;
     bool written;                     // by the save under way
-    log::Counters base;               // what the counters stood at when this sender began
+    cursors::Counters base;           // what the counters stood at when this sender began
     Redelivery* redelivery;           // or nullptr
     delivery::Moment redelivered_at;  // when the last of earlier ones arrived
     counters::Route* shared;          // or nullptr where shared memory has no room

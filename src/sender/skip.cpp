@@ -160,7 +160,7 @@ void finish(LogStream* stream) {
     if (LogParkedKey* parked_key = stream->parked_key) {
         std::uint64_t lent =
             call_guest([&] { return sender.dispatcher->leave_out(parked_key->route, left_out, parked_key->number); });
-        parked_key->of->stored.counters.skipped += parked_key->skipping + static_cast<int64>(lent);
+        parked_key->of->row.counters.skipped += parked_key->skipping + static_cast<int64>(lent);
         parked_key->first_generation = stream->skip_to;
         if (parked_key->from != nullptr) *parked_key->from = log::skipped_to(*parked_key->from, stream->skip_to);
         parked_key->progress.settled = status_of(parked_key).settled;  // it is still stalled
@@ -170,7 +170,7 @@ void finish(LogStream* stream) {
         if (log_of(route)->stream != stream) continue;
         std::uint64_t lent = call_guest(
             [&] { return sender.dispatcher->leave_out(static_cast<delivery::RouteId>(route->id), left_out); });
-        route->stored.counters.skipped += log_of(route)->skipping + static_cast<int64>(lent);
+        route->row.counters.skipped += log_of(route)->skipping + static_cast<int64>(lent);
         log_of(route)->first_generation = stream->skip_to;
         if (log_of(route)->from != nullptr)
             *log_of(route)->from = log::skipped_to(*log_of(route)->from, stream->skip_to);

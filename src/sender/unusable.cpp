@@ -75,18 +75,17 @@ void follow() {
 void show_unusable(int32 route_id, const char* why) {
     counters::Route* shared = counters::claim_route(sender.database, route_id);
     if (shared == nullptr) return;
-    log::StoredCursor stored;
-    log::load_cursor(route_id, 0, CurrentMemoryContext, &stored);
+    const cursors::Counters counters = cursors::load_counters(route_id, CurrentMemoryContext);
     TimestampTz now = GetCurrentTimestamp();
     SpinLockAcquire(&shared->mutex);
     counters::note_past_error(shared, now);
     shared->sender_pid = MyProcPid;
     shared->configuration = sender.configuration;
     strlcpy(shared->state, "held", sizeof shared->state);
-    shared->delivered = static_cast<std::uint64_t>(stored.counters.delivered);
-    shared->dead = static_cast<std::uint64_t>(stored.counters.dead);
-    shared->retries = static_cast<std::uint64_t>(stored.counters.retries);
-    shared->last_delivered_at = stored.counters.last_delivered_at;
+    shared->delivered = static_cast<std::uint64_t>(counters.delivered);
+    shared->dead = static_cast<std::uint64_t>(counters.dead);
+    shared->retries = static_cast<std::uint64_t>(counters.retries);
+    shared->last_delivered_at = counters.last_delivered_at;
     shared->in_flight = 0;
     if (strcmp(shared->last_error, why) != 0 || shared->last_error_at <= shared->past_error_at) {
         strlcpy(shared->last_error, why, sizeof shared->last_error);

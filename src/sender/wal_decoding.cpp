@@ -68,14 +68,14 @@ void no_trouble() {
 }
 
 void mark_lost(SenderRoute* route, const wal::SlotState& slot) {
-    log::WalPlace& place = route->stored.cursor.wal;
+    wal::Place& place = wal_of(route)->place;
     if (wal_now.ended_at != 0)
         put_wal_place(route, status_of(route).settled);  // of what has been read some may have been delivered since
     place.lost = true;
     forget_wal_file(wal_of(route));
     forget_files_of_parked_keys(route);
     note_errors(route);
-    (void)log::save_cursor(&route->stored, nullptr);
+    (void)wal::save_place(&route->row, place, nullptr);
     ereport(WARNING,
             (errmsg("pg_eventbus: route \"%s\" to broker \"%s\" has lost its place in the WAL", route->name,
                     sender.broker_name),
@@ -112,7 +112,7 @@ bool prepare(const char* name, bool* exists) {
     foreach (cell, wal_now.routes) {
         auto* route = static_cast<SenderRoute*>(lfirst(cell));
         if (is_lost(route)) continue;
-        if (usable ? is_another(slot, route) : strcmp(route->stored.cursor.wal.slot, name) == 0) {
+        if (usable ? is_another(slot, route) : strcmp(wal_of(route)->place.slot, name) == 0) {
             mark_lost(route, slot);
             lost_some = true;
             continue;
@@ -235,8 +235,8 @@ void began() {
     for (int i = 0; i < wal_now.taker_count; ++i) {
         SenderRoute* route = wal_now.takers[i];
         wal_of(route)->begun = true;
-        strlcpy(route->stored.cursor.wal.slot, slot, sizeof route->stored.cursor.wal.slot);
-        route->stored.cursor.wal.system = static_cast<int64>(GetSystemIdentifier());
+        strlcpy(wal_of(route)->place.slot, slot, sizeof wal_of(route)->place.slot);
+        wal_of(route)->place.system = static_cast<int64>(GetSystemIdentifier());
     }
     // At once: a standby that is promoted must know that there was a slot.
     sender.unsaved = true;

@@ -137,7 +137,7 @@ bool is_full(const WalFeed* feed, const WalLimits& limits) {
            (feed->building->count >= limits.events || feed->building->bytes >= limits.bytes);
 }
 
-static bool is_of_slot(const log::WalPlace& place) {
+static bool is_of_slot(const wal::Place& place) {
     static const char* slot = MemoryContextStrdup(TopMemoryContext, wal::slot_name(sender.database, sender.broker_id));
     return place.system == static_cast<int64>(GetSystemIdentifier()) && strcmp(place.slot, slot) == 0;
 }
@@ -154,11 +154,12 @@ void make_wal_feed(SenderRoute* route) {
     feed->begin(++sender.next_stream);
     feed->route = route;
     route->feed = feed;
+    (void)wal::load_place(route->id, 0, sender.memory, &route->row, &feed->place);
     begin_wal_feed(route);
 }
 
 void begin_wal_feed(SenderRoute* route) {
-    const log::WalPlace& place = route->stored.cursor.wal;
+    const wal::Place& place = wal_of(route)->place;
     select_wal(route);
     wal_of(route)->begun = wal_of(route)->is_read = false;
     forget_wal_file(wal_of(route));
@@ -177,11 +178,11 @@ void free_wal_feed(SenderRoute* route) {
 
 void apply_to_wal_route(SenderRoute* route, bool changed) {
     if (is_lost(route)) {
-        log::StoredCursor stored;
-        log::load_cursor(route->id, 0, CurrentMemoryContext, &stored);
-        if (stored.cursor.wal.lost) return;
-        route->stored.cursor.wal = stored.cursor.wal;
-        route->stored.place = stored.place;
+        cursors::Row row;
+        wal::Place place;
+        if (wal::load_place(route->id, 0, CurrentMemoryContext, &row, &place) && place.lost) return;
+        wal_of(route)->place = place;
+        route->row.at = row.at;
         begin_wal_feed(route);
     } else if (changed) {
         select_wal(route);
@@ -238,12 +239,12 @@ wal::Position settled_by_now(const SenderRoute* route) {
 }
 
 void put_wal_place(SenderRoute* route, const delivery::Position& settled) {
-    route->stored.cursor.wal.at = place_of(route, settled);
+    wal_of(route)->place.at = place_of(route, settled);
 }
 
 void wal_cursor_saved(SenderRoute* route) {
-    wal_of(route)->saved = route->stored.cursor.wal.at;
-    wal_of(route)->saved_of_slot = is_of_slot(route->stored.cursor.wal);
+    wal_of(route)->saved = wal_of(route)->place.at;
+    wal_of(route)->saved_of_slot = is_of_slot(wal_of(route)->place);
     wal_parked_keys_saved(route);
 }
 
@@ -290,7 +291,7 @@ void confirm_wal() {
     if (PGPROC* decoder = shm_mq_get_sender(processes::queue_of(wal_now.head))) SetLatch(&decoder->procLatch);
 }
 
-const char* place_text(const log::WalPlace& place) {
+const char* place_text(const wal::Place& place) {
     static char text[128];
     char* end = text + snprintf(text, sizeof text, "%X/%X", static_cast<uint32>(place.at.lsn >> 32),
                                 static_cast<uint32>(place.at.lsn));

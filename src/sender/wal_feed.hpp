@@ -8,6 +8,7 @@
 #include "source/wal/source.hpp"
 #include "source/wal/spool.hpp"
 #include "source/wal/wal_chunk.hpp"
+#include "source/wal/wal_cursors.hpp"
 
 namespace eventbus::sender {
 
@@ -39,6 +40,7 @@ struct WalFeed : source::RouteFeed, source::Stream {
     wal::Spool* file;            // or nullptr
     wal::Position read;          // up to where what was in the file has been taken out of it
     List* parked_keys;           // of WalParkedKey*, by number
+    wal::Place place;            // as the row has it, or is about to
     wal::Position saved;         // as the row on disk has it,
     bool saved_of_slot;          // which says that it is a place in the slot
     delivery::Position settled;  // and since when it stands there
@@ -49,7 +51,7 @@ inline WalFeed* wal_of(const source::Route* route) {
     return static_cast<WalFeed*>(route->feed);
 }
 
-// The route's cursor has been loaded.
+// Loads the route's row.
 void make_wal_feed(SenderRoute* route);
 // And once more, the cursor having been set again.
 void begin_wal_feed(SenderRoute* route);
@@ -110,6 +112,6 @@ void wal_cursor_saved(SenderRoute* route);
 // Lets go of WAL that no cursor needs any more.
 void confirm_wal();
 // The first thing that is not settled there, for people to read; the same text until the next call.
-const char* place_text(const log::WalPlace& place);
+const char* place_text(const wal::Place& place);
 
 }  // namespace eventbus::sender

@@ -30,7 +30,6 @@ WalParkedKey* make_parked_key(SenderRoute* route, delivery::ParkedKeyId number, 
     parked_key->feed.parked_key = number;
     parked_key->feed.begin(++sender.next_stream);
     parked_key->feed.from = parked_key->saved = from;
-    parked_key->stored.cursor.done = route->stored.cursor.done;
     MemoryContext before = MemoryContextSwitchTo(sender.memory);
     wal_of(route)->parked_keys = lappend(wal_of(route)->parked_keys, parked_key);
     MemoryContextSwitchTo(before);
@@ -116,14 +115,16 @@ bool park_wal_key(SenderRoute* route) {
 }
 
 void load_wal_parked_keys(SenderRoute* route) {
-    load_keys(route, true,
-              [](SenderRoute* of, delivery::ParkedKeyId number, const log::StoredCursor& stored,
-                 delivery::StreamId* stream) -> ParkedKeyRow* {
-                  WalParkedKey* parked_key = make_parked_key(of, number, stored.cursor.wal.at);
-                  parked_key->until = of->stored.cursor.wal.at;
-                  *stream = parked_key->feed.id;
-                  return parked_key;
-              });
+    load_keys(route, [](SenderRoute* of, delivery::ParkedKeyId number, delivery::StreamId* stream) -> ParkedKeyRow* {
+        cursors::Row row;
+        wal::Place place;
+        (void)wal::load_place(of->id, static_cast<int32>(number), CurTransactionContext, &row, &place);
+        WalParkedKey* parked_key = make_parked_key(of, number, place.at);
+        parked_key->row = row;
+        parked_key->until = wal_of(of)->place.at;
+        *stream = parked_key->feed.id;
+        return parked_key;
+    });
 }
 
 void forget_wal_parked_keys(SenderRoute* route) {
@@ -240,7 +241,7 @@ bool give_back_to_parked_keys(SenderRoute* route, const delivery::Report::Finish
 }
 
 void save_wal_parked_keys(SenderRoute* route) {
-    const wal::Position routes = route->stored.cursor.wal.at;
+    const wal::Position routes = wal_of(route)->place.at;
     ListCell* cell;
     foreach (cell, wal_of(route)->parked_keys) {
         auto* parked_key = static_cast<WalParkedKey*>(lfirst(cell));
@@ -248,16 +249,16 @@ void save_wal_parked_keys(SenderRoute* route) {
         parked_key->saving = parked_key->saved;
         parked_key->saving_ahead = parked_key->saved_ahead;
         if (parked_key->going) {
-            if (parked_key->stored.exists) log::delete_cursor(parked_key->stored);
+            if (parked_key->row.exists) cursors::remove(parked_key->row);
             continue;
         }
         wal::Position place = place_of(parked_key);
-        log::ParkedEvents events = events_of(parked_key);
+        cursors::ParkedEvents events = events_of(parked_key);
         bool same = place == parked_key->saved && events.settled.count == parked_key->saved_ahead;
-        if (parked_key->stored.exists && same) continue;
-        parked_key->stored.cursor.wal = route->stored.cursor.wal;
-        parked_key->stored.cursor.wal.at = place;
-        (void)log::save_cursor(&parked_key->stored, &events);
+        if (parked_key->row.exists && same) continue;
+        parked_key->feed.place = wal_of(route)->place;
+        parked_key->feed.place.at = place;
+        (void)wal::save_place(&parked_key->row, parked_key->feed.place, &events);
         parked_key->saving = place;
         parked_key->saving_ahead = events.settled.count;
     }

@@ -25,9 +25,8 @@ class WalSource final : public Source {
     bool take_back(const delivery::Report::Finished& finished) override { return give_back_wal(finished); }
 
     void begin_configuration() override { wal_now.keeps_all = false; }
-    void place(std::span<source::Route* const> fresh) override {
-        for (source::Route* route : fresh) make_wal_feed(of_sender(route));
-    }
+    void load_place(source::Route* route) override { make_wal_feed(of_sender(route)); }
+    void place(std::span<source::Route* const>) override {}
     delivery::StreamId stream_of(const source::Route* route) override { return wal_of(route)->id; }
     void load_parked_keys(source::Route* route) override {
         load_wal_parked_keys(of_sender(route));
@@ -45,8 +44,9 @@ class WalSource final : public Source {
     bool park_key(source::Route* route) override { return park_wal_key(of_sender(route)); }
 
     bool is_lost(const source::Route* route) override { return sender::is_lost(of_sender(route)); }
-    void put_place(source::Route* route, const delivery::Position& settled) override {
+    void save_place(source::Route* route, const delivery::Position& settled) override {
         put_wal_place(of_sender(route), settled);
+        (void)wal::save_place(&of_sender(route)->row, wal_of(route)->place, nullptr);
     }
     void save_parked_keys(source::Route* route) override { save_wal_parked_keys(of_sender(route)); }
     void saved(source::Route* route) override { wal_cursor_saved(of_sender(route)); }
@@ -71,7 +71,7 @@ class WalSource final : public Source {
 
 Source::State WalSource::state(const source::Route* route) {
     if (sender::is_lost(of_sender(route))) {
-        const log::WalPlace& place = of_sender(route)->stored.cursor.wal;
+        const wal::Place& place = wal_of(route)->place;
         static char lost[256];
         snprintf(lost, sizeof lost, "replication slot %s is gone: what was committed from %s on is not delivered",
                  place.slot, place_text(place));

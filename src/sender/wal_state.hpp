@@ -55,7 +55,7 @@ inline bool is_closed() {
 }
 
 inline bool is_lost(const SenderRoute* route) {
-    return route->stored.cursor.wal.lost;
+    return wal_of(route)->place.lost;
 }
 
 // wal_decoding.cpp

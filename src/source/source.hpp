@@ -59,7 +59,9 @@ class Source {
 
     // Routes. Between SPI_connect and SPI_finish.
     virtual void begin_configuration() {}
-    // Routes that are new; their cursors have been loaded.
+    // The route is new: its row is loaded, and what the source keeps of it is made.
+    virtual void load_place(Route* route) = 0;
+    // Routes that are new; their places have been loaded.
     virtual void place(std::span<Route* const> fresh) = 0;
     virtual delivery::StreamId stream_of(const Route* route) = 0;
     // The route has been added to the dispatcher, and nothing has been handed over for it: its keys that were parked
@@ -79,8 +81,8 @@ class Source {
     // Cursors. Between SPI_connect and SPI_finish but for saved().
     virtual bool is_lost(const Route*) { return false; }   // for ever: its cursor stays as it is
     virtual bool can_wait(const Route*) { return false; }  // its cursor says little new, and may be written later
-    // Puts the place up to which everything is settled into the route's cursor.
-    virtual void put_place(Route* route, const delivery::Position& settled) = 0;
+    // Writes the route's row again, with the place up to which everything is settled.
+    virtual void save_place(Route* route, const delivery::Position& settled) = 0;
     virtual void save_parked_keys(Route* route) = 0;
     virtual void saved(Route* route) = 0;  // that is committed
 

@@ -55,8 +55,12 @@ END
 $$;
 
 -- What 0.1 wrote of a place within a batch may be one of a file that is gone: such batches begin again.
--- instead of: CREATE TABLE eventbus.cursor 17bd6b1d
+-- instead of: CREATE TABLE eventbus.cursor 12a6af05
 ALTER TABLE eventbus.cursor RENAME COLUMN detour TO parked_key;
+ALTER TABLE eventbus.cursor ADD COLUMN source text, ADD COLUMN place text;
+UPDATE eventbus.cursor c SET source = r.source FROM eventbus.route_config r WHERE r.id = c.route_id;
+COMMENT ON COLUMN eventbus.cursor.source IS 'which source the route has: log or wal. A source has columns of its own beside place, which nobody else reads: the log done to first_generation, the WAL wal_slot to wal_system';
+COMMENT ON COLUMN eventbus.cursor.place IS 'up to where everything is settled, as the source writes it: of the log the snapshot whose transactions are settled, and within a batch the next one and where in the log; of the WAL where a transaction commits, and how many changes of it, 0/16B3748-3. NULL: nothing has been written yet';
 COMMENT ON TABLE eventbus.cursor IS 'how far each route, and each parked key of it, has got in the log or the WAL, and the route''s counters; written by the senders';
 COMMENT ON COLUMN eventbus.cursor.wal_lost IS 'of a route from the WAL: its slot is gone, and changes after wal_lsn with it; eventbus.restart_route begins again';
 COMMENT ON COLUMN eventbus.cursor.parked_key IS '0: the route itself; otherwise the number of a key, or of events without one, that the broker refuses for long, and that the route passes over';
@@ -118,6 +122,11 @@ first AS (
     SELECT DISTINCT ON (route_id) * FROM again ORDER BY route_id, wal_lsn, wal_number)
 UPDATE eventbus.cursor c SET wal_lsn = f.wal_lsn, wal_number = f.wal_number
 FROM first f WHERE c.route_id = f.route_id AND c.parked_key = 0 AND (f.wal_lsn, f.wal_number) < (c.wal_lsn, c.wal_number);
+ALTER TABLE eventbus.cursor
+    ALTER COLUMN source SET NOT NULL,
+    ALTER COLUMN done DROP NOT NULL,
+    ALTER COLUMN event_ids TYPE text[],
+    ALTER COLUMN settled_ids TYPE text[];
 
 -- Publishing with arguments of other types. A call that leaves arguments out shall fit one of the functions only.
 UPDATE pg_catalog.pg_proc SET pronargdefaults = 0, proargdefaults = NULL

@@ -21,14 +21,6 @@ struct Position {
     auto operator<=>(const Position&) const = default;
 };
 
-// How far a route from the WAL has got; all else of its cursor is at its beginning.
-struct WalPlace {
-    char slot[NAMEDATALEN] = "";  // empty: it has not begun
-    EventId at;                   // what commits before its lsn is settled, and so many changes of what commits there
-    bool lost = false;
-    int64 system = 0;  // identifier of the server whose slot and places these are; 0: it was not noted
-};
-
 // How far a route has got: everything that `done` sees is settled; of the running batch (what `batch` sees and
 // `done` does not) everything before `start` is, and from there to `end` the events up to settled_id.
 struct Cursor {
@@ -44,7 +36,6 @@ struct Cursor {
     int64 creator_id = 0;
     // What stands in segments of earlier generations was left out: the log was full.
     int64 first_generation = 0;
-    WalPlace wal;
 };
 
 // Where one event stands.
