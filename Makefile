@@ -126,8 +126,8 @@ build/older/%.o: %.cpp
 	$(CXX) $(CXXFLAGS) $(CPPFLAGS) -UEVENTBUS_VERSION -DEVENTBUS_VERSION='"$(OLDER_VERSION)"' -c -o $@ $<
 build/older/pg_eventbus.so: $(filter-out $(TELL_VERSION),$(OBJS)) $(TELL_VERSION:%=build/older/%)
 	$(CXX) -shared -o $@ $^ $(LDFLAGS) $(SHLIB_LINK)
-build/older/pg_eventbus_redis.so: $(filter-out src/broker/redis/redis_module.o,$(OBJS_redis)) build/older/src/broker/redis/redis_module.o
-	$(CXX) -shared $(SANITIZED) -o $@ $^ $(LIBS_redis) -lpthread
+build/older/pg_eventbus_redis.so: $(filter-out src/broker/redis/redis_module.o,$(call module_objs,redis)) build/older/src/broker/redis/redis_module.o $(GUEST_LIBRARY)
+	$(CXX) -shared $(SANITIZED) -Wl,-z,defs -o $@ $^ $(shell cat src/broker/redis/libs) -lpthread
 
 endif
 

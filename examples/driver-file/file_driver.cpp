@@ -29,7 +29,7 @@ std::string quoted(std::string_view text) {
 std::string line_of(const Event& event, std::string_view source) {
     EventIdText id;
     std::array<char, rfc3339_length> time;
-    std::string line = "{\"id\":" + quoted(id_text(event, id)) + ",\"topic\":" + quoted(event.topic);
+    std::string line = "{\"id\":" + quoted(to_text(event.id, id)) + ",\"topic\":" + quoted(event.topic);
     if (event.key) line += ",\"key\":" + quoted(*event.key);
     line += ",\"time\":" + quoted(rfc3339(event.published_at, time)) + ",\"source\":" + quoted(source);
     line += ",\"content_type\":" + quoted(event.content_type);
@@ -139,7 +139,7 @@ const Module module{.protocol = "file",
                     .flaw_in_name = flaw_in_name,
                     .read_broker = read_broker,
                     .connect = [](const BrokerSettings& settings, unsigned, TimePoint) {
-                        return discreet(std::make_unique<FileDriver>(settings), settings);
+                        return redacted(std::make_unique<FileDriver>(settings), settings);
                     }};
 
 }  // namespace

@@ -4,7 +4,7 @@
 import psycopg2
 import pytest
 
-from test_upgrade import cluster, make_old  # noqa: F401
+from test_upgrade import cluster  # noqa: F401
 
 
 def test_who_could_read_the_view_can_after_the_update(make_old, make_database, cluster):  # noqa: F811

@@ -5,7 +5,7 @@ import psycopg
 import psycopg2
 import pytest
 
-from test_upgrade import cluster, make_old  # noqa: F401
+from test_upgrade import cluster  # noqa: F401
 
 LETTERS = """INSERT INTO eventbus.dead_letter_store (route_id, {}, topic, content_type, payload_text, published_at, error,
                  attempts, failed_at)
@@ -87,7 +87,7 @@ def test_what_0_1_has_stored(make_old):  # noqa: F811
                           (1, 'k', NULL, '{768, 769}', '1:1:', '0/200', 1), (2, NULL, '{256, 257}', '{257}', '1:1:', '0/100', 2),
                           (3, NULL, '{255}', NULL, '1:1:', '0/100', 1)) c
               WHERE r.name = 'w' OR (r.name = 'x' AND c.column1 <= 1)""")
-    log = "SELECT event_ids, settled_ids FROM eventbus.cursor JOIN eventbus.route_config r ON r.id = route_id WHERE r.name = 'r'"
+    log = "SELECT event_ids::text[], settled_ids::text[] FROM eventbus.cursor JOIN eventbus.route_config r ON r.id = route_id WHERE r.name = 'r'"
     db.run("INSERT INTO eventbus.cursor (route_id, detour, event_ids, settled_ids, done) SELECT id, 1, '{1, 2}', '{2}', '1:1:'"
            " FROM eventbus.route_config WHERE name = 'r'")
     before = db.run(log)

@@ -258,7 +258,7 @@ WHAT_THERE_IS = {
         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         WHERE relnamespace = 'eventbus'::regnamespace AND relkind IN ('r', 'v')""",
     "tables": """SELECT c.relname::text, t.reloptions::text, c.relreplident, c.relrowsecurity, c.relowner::regrole::text, c.reltablespace, x.amname::text,
-            (SELECT array_agg(indexrelid::regclass::text || indisunique || indisclustered || indisvalid ORDER BY 1) FROM pg_index WHERE indrelid = c.oid)::text
+            (SELECT array_agg(indexrelid::regclass::text || indisunique || indisclustered || indisvalid ORDER BY indexrelid::regclass::text) FROM pg_index WHERE indrelid = c.oid)::text
         FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid LEFT JOIN pg_am x ON x.oid = c.relam
         WHERE c.relnamespace = 'eventbus'::regnamespace""",
     "sequences": """SELECT seqrelid::regclass::text, seqtypid::regtype::text, seqstart, seqincrement, seqmax, seqmin, seqcache, seqcycle,

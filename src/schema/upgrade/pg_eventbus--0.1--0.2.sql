@@ -123,6 +123,8 @@ first AS (
 UPDATE eventbus.cursor c SET wal_lsn = f.wal_lsn, wal_number = f.wal_number
 FROM first f WHERE c.route_id = f.route_id AND c.parked_key = 0 AND (f.wal_lsn, f.wal_number) < (c.wal_lsn, c.wal_number);
 ALTER TABLE eventbus.cursor
+    DROP CONSTRAINT cursor_pkey,  -- whose column is called as it was
+    ADD PRIMARY KEY (route_id, parked_key),
     ALTER COLUMN source SET NOT NULL,
     ALTER COLUMN done DROP NOT NULL,
     ALTER COLUMN event_ids TYPE text[],
