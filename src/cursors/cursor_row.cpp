@@ -23,8 +23,7 @@ Argument array_of(const Ids& ids) {
         EventIdText text;
         texts[i] = Argument::of(to_text(ids.first[i], text)).value;
     }
-    return {TEXTARRAYOID,
-            PointerGetDatum(construct_array(texts, ids.count, TEXTOID, -1, false, TYPALIGN_INT)), false};
+    return {TEXTARRAYOID, PointerGetDatum(construct_array(texts, ids.count, TEXTOID, -1, false, TYPALIGN_INT)), false};
 }
 
 Ids ids_at(uint64 row, int column, MemoryContext memory) {
@@ -48,8 +47,8 @@ void forget_result() {
 }
 
 Counters counters_at(int first, MemoryContext memory) {
-    Counters counters{int8_at(0, first),     int8_at(0, first + 1), int8_at(0, first + 2), int8_at(0, first + 3),
-                      time_at(0, first + 4), time_at(0, first + 5)};
+    Counters counters{int8_at(0, first),     int8_at(0, first + 1), int8_at(0, first + 2),
+                      int8_at(0, first + 3), time_at(0, first + 4), time_at(0, first + 5)};
     if (char* error = text_at(0, first + 6)) counters.last_error = MemoryContextStrdup(memory, error);
     return counters;
 }
@@ -99,9 +98,9 @@ bool update(Row* row, OwnColumns& own, std::span<const Argument> values, const c
         initStringInfo(&sql);
         appendStringInfo(&sql, "UPDATE eventbus.cursor SET %s%s", own.assigned, own.values > 0 ? ", " : "");
         int n = own.values + 4;
-        for (const char* set : {"place = $%d", "settled_ids = $%d", "delivered = $%d", "dead = $%d", "retries = $%d",
-                                "skipped = $%d", "last_delivered_at = $%d", "last_error = coalesce($%d, last_error)",
-                                "last_error_at = $%d"}) {
+        for (const char* set :
+             {"place = $%d", "settled_ids = $%d", "delivered = $%d", "dead = $%d", "retries = $%d", "skipped = $%d",
+              "last_delivered_at = $%d", "last_error = coalesce($%d, last_error)", "last_error_at = $%d"}) {
             if (n > own.values + 4) appendStringInfoString(&sql, ", ");
             appendStringInfo(&sql, set, n++);
         }
@@ -132,9 +131,10 @@ bool load(int32 route_id, int32 parked_key, const OwnColumns& own, MemoryContext
     *into = Row();
     into->route_id = route_id;
     into->parked_key = parked_key;
-    run_query(psprintf("SELECT %s%splace, ctid, " COUNTERS " FROM eventbus.cursor WHERE route_id = $1 AND parked_key = $2",
-                       own.selected, own.count > 0 ? ", " : ""),
-              {Argument::of(route_id), Argument::of(parked_key)}, true);
+    run_query(
+        psprintf("SELECT %s%splace, ctid, " COUNTERS " FROM eventbus.cursor WHERE route_id = $1 AND parked_key = $2",
+                 own.selected, own.count > 0 ? ", " : ""),
+        {Argument::of(route_id), Argument::of(parked_key)}, true);
     if (SPI_processed == 0) return false;
     into->exists = true;
     into->at = row_at(own.count + 2);
@@ -143,8 +143,8 @@ bool load(int32 route_id, int32 parked_key, const OwnColumns& own, MemoryContext
 }
 
 Counters load_counters(int32 route_id, MemoryContext memory) {
-    run_query("SELECT " COUNTERS " FROM eventbus.cursor WHERE route_id = $1 AND parked_key = 0", {Argument::of(route_id)},
-              true);
+    run_query("SELECT " COUNTERS " FROM eventbus.cursor WHERE route_id = $1 AND parked_key = 0",
+              {Argument::of(route_id)}, true);
     return SPI_processed == 0 ? Counters() : counters_at(1, memory);
 }
 

@@ -63,15 +63,16 @@ struct OwnColumns {
 
 // These run between SPI_connect and SPI_finish.
 
-// Reads a row; false where there is none (a restored dump has routes, but no cursors). What the row refers to is allocated
-// in `memory`. The source's own columns are columns 1 to own.count of row 0 of SPI_tuptable, and behind them is `place`.
+// Reads a row; false where there is none (a restored dump has routes, but no cursors). What the row refers to is
+// allocated in `memory`. The source's own columns are columns 1 to own.count of row 0 of SPI_tuptable, and behind them
+// is `place`.
 bool load(int32 route_id, int32 parked_key, const OwnColumns& own, MemoryContext memory, Row* into);
 // A route's counters alone.
 Counters load_counters(int32 route_id, MemoryContext memory);
 // A route's parked keys, rising; returns how many. Everything is allocated in `memory`.
 int load_parked_keys(int32 route_id, MemoryContext memory, int32** parked_keys, ParkedEvents** events);
-// Writes a row again, or for the first time: the source's own columns, and its place as a text. `events` is nullptr for a
-// route itself. False where the route has been dropped.
+// Writes a row again, or for the first time: the source's own columns, and its place as a text. `events` is nullptr for
+// a route itself. False where the route has been dropped.
 bool save(Row* row, OwnColumns& own, std::span<const Argument> values, const char* place, const ParkedEvents* events);
 void remove(const Row& row);
 

@@ -19,13 +19,13 @@ class Discreet final : public Driver {
     TimePoint wake_at() const override { return driver_->wake_at(); }
     Link drive(Ready ready, TimePoint now) override {
         Link link = driver_->drive(ready, now);
-        make_discreet(link.reason);
+        redact(link.reason);
         return link;
     }
     bool offer(const Outgoing& outgoing) override { return driver_->offer(outgoing); }
     std::size_t settle(std::span<Settlement> out) override {
         const std::size_t count = driver_->settle(out);
-        for (Settlement& settlement : out.first(count)) make_discreet(settlement.reason);
+        for (Settlement& settlement : out.first(count)) redact(settlement.reason);
         return count;
     }
     void look_at(const Target& target) override { driver_->look_at(target); }
@@ -47,7 +47,7 @@ class Discreet final : public Driver {
         return text;
     }
     // Many tickets end for one reason.
-    void make_discreet(std::string& reason) {
+    void redact(std::string& reason) {
         if (reason.empty()) return;
         if (reason != last_) {
             last_ = reason;

@@ -4,7 +4,11 @@ namespace eventbus::wal {
 
 static constinit cursors::OwnColumns own = {
     "wal_slot, wal_lsn, wal_number, wal_lost, wal_system",
-    "wal_slot = nullif($1, ''), wal_lsn = $2, wal_number = $3, wal_lost = $4, wal_system = nullif($5, 0)", 5, 5, {}, {}};
+    "wal_slot = nullif($1, ''), wal_lsn = $2, wal_number = $3, wal_lost = $4, wal_system = nullif($5, 0)",
+    5,
+    5,
+    {},
+    {}};
 
 bool load_place(int32 route_id, int32 parked_key, MemoryContext memory, cursors::Row* row, Place* place) {
     *place = Place();
@@ -26,9 +30,8 @@ bool save_place(cursors::Row* row, const Place& place, const cursors::ParkedEven
 }
 
 void make_cursor(int32 route_id) {
-    run_query(
-        "INSERT INTO eventbus.cursor (route_id, source, wal_lsn) VALUES ($1, 'wal', pg_current_wal_insert_lsn())",
-        {Argument::of(route_id)});
+    run_query("INSERT INTO eventbus.cursor (route_id, source, wal_lsn) VALUES ($1, 'wal', pg_current_wal_insert_lsn())",
+              {Argument::of(route_id)});
 }
 
 void restart_cursor(int32 route_id) {
