@@ -179,11 +179,11 @@ TEST_F(AmqpRabbit, APoisonousMessageIsFoundAndTheOthersArrive) {
 }
 
 TEST_F(AmqpRabbit, WrongPasswordsAndVirtualHostsAreForTheSettings) {
-    Driven other_protocol(settings_for("amqp://guest:wrong@127.0.0.1:" + std::to_string(node_->port())));
-    ASSERT_TRUE(stranger.until_state(LinkState::down));
-    EXPECT_EQ(stranger.link.remedy, Remedy::fix_settings);
-    EXPECT_NE(stranger.link.reason.find("403 ACCESS_REFUSED"), std::string::npos) << stranger.link.reason;
-    EXPECT_EQ(stranger.link.reason.find("wrong"), std::string::npos) << stranger.link.reason;
+    Driven refused(settings_for("amqp://guest:wrong@127.0.0.1:" + std::to_string(node_->port())));
+    ASSERT_TRUE(refused.until_state(LinkState::down));
+    EXPECT_EQ(refused.link.remedy, Remedy::fix_settings);
+    EXPECT_NE(refused.link.reason.find("403 ACCESS_REFUSED"), std::string::npos) << refused.link.reason;
+    EXPECT_EQ(refused.link.reason.find("wrong"), std::string::npos) << refused.link.reason;
     Driven lost(settings_for(url_of(node_->port(), "/nowhere")));
     ASSERT_TRUE(lost.until_state(LinkState::down));
     EXPECT_EQ(lost.link.remedy, Remedy::fix_settings);

@@ -592,7 +592,7 @@ TEST(Model, RandomTrouble) {
     EXPECT_GT(crashes, seeds);
     RecordProperty("delivered", std::to_string(delivered));
     std::cout << delivered << " delivered, " << parked << " dead letters, " << given_up << " of them given up, "
-              << again << " offered again, " << parked keys << " parked keys, of which " << met << " met their route, "
+              << again << " offered again, " << parked_keys << " parked keys, of which " << met << " met their route, "
               << crashes << " crashes\n";
 }
 

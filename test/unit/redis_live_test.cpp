@@ -174,10 +174,10 @@ TEST_F(RedisLive, UsersAndDatabases) {
     EXPECT_EQ(beyond.link().reason, "ERR DB index is out of range");
 
     server.ask({"CONFIG", "SET", "requirepass", "all"});
-    Pump other_protocol(server.url());
-    ASSERT_TRUE(stranger.down());
-    EXPECT_EQ(stranger.link().remedy, Remedy::fix_settings);
-    EXPECT_EQ(stranger.link().reason, "NOAUTH Authentication required.");
+    Pump refused(server.url());
+    ASSERT_TRUE(refused.down());
+    EXPECT_EQ(refused.link().remedy, Remedy::fix_settings);
+    EXPECT_EQ(refused.link().reason, "NOAUTH Authentication required.");
     Pump known("redis://:all@" + encoded);
     EXPECT_TRUE(known.up()) << known.link().reason;
 }
