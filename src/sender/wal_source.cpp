@@ -26,7 +26,6 @@ class WalSource final : public Source {
 
     void begin_configuration() override { wal_now.keeps_all = false; }
     void load_place(source::Route* route) override { make_wal_feed(of_sender(route)); }
-    void place(std::span<source::Route* const>) override {}
     delivery::StreamId stream_of(const source::Route* route) override { return wal_of(route)->id; }
     void load_parked_keys(source::Route* route) override {
         load_wal_parked_keys(of_sender(route));

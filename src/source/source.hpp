@@ -62,7 +62,7 @@ class Source {
     // The route is new: its row is loaded, and what the source keeps of it is made.
     virtual void load_place(Route* route) = 0;
     // Routes that are new; their places have been loaded.
-    virtual void place(std::span<Route* const> fresh) = 0;
+    virtual void place(std::span<Route* const> /* fresh */) {}
     virtual delivery::StreamId stream_of(const Route* route) = 0;
     // The route has been added to the dispatcher, and nothing has been handed over for it: its keys that were parked
     // earlier are parked again.

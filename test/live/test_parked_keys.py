@@ -53,12 +53,12 @@ def ids(taken):
     return [int(properties.message_id) for properties, _, _ in taken]
 
 
-def parked keys(db):
+def parked_keys(db):
     return db.rows("SELECT parked_key, key, event_ids FROM eventbus.cursor WHERE parked_key > 0 ORDER BY parked_key")
 
 
 def wait_parked_keys(db, count, deadline=60):
-    eventually(lambda: len(parked keys(db)) == count, deadline, f"{count} parked keys, there are {parked keys(db)}")
+    eventually(lambda: len(parked_keys(db)) == count, deadline, f"{count} parked keys, there are {parked_keys(db)}")
 
 
 def publish_until_parked_keys(db, count):
@@ -67,7 +67,7 @@ def publish_until_parked_keys(db, count):
 
     def there():
         published.extend(publish_healthy(db, 20))
-        return len(parked keys(db)) == count
+        return len(parked_keys(db)) == count
     eventually(there, 60, f"{count} parked keys")
     return published
 
@@ -106,8 +106,8 @@ def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues, clus
         healthy += publish_healthy(db, 10000)
         stuck += publish(db, "full.t", 10, "'stuck'")
     db.wait_status("out", 120, delivered=len(healthy) + 1)
-    [parked key] = parked keys(db)
-    assert (parked key["key"], parked key["event_ids"]) == ("stuck", None)
+    [parked_key] = parked_keys(db)
+    assert (parked_key["key"], parked_key["event_ids"]) == ("stuck", None)
     row = db.wait_status("out", state="active", lag=lambda lag: lag)
     assert row["retries"] > 0 and row["dead"] == 0
     taken = rabbit.take_until_idle(f"{queues}_rest")
@@ -119,7 +119,7 @@ def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues, clus
         again = publish_healthy(db, 100)
         assert ids(rabbit.take(f"{queues}_rest", 100, 60)) == again
         assert ids(rabbit.take_until_idle(f"{queues}_rest")) == [], f"nothing is sent again after it was {how}"
-        assert len(parked keys(db)) == 1
+        assert len(parked_keys(db)) == 1
 
     assert ids(rabbit.take(f"{queues}_full", len(stuck), 60)) == stuck, "in order, each once"
     wait_parked_keys(db, 0)
@@ -134,7 +134,7 @@ def test_events_without_a_key_are_tried_again_beside_the_route(db, rabbit, queue
     healthy = publish_healthy(db, 2000)
     healthy += publish_until_parked_keys(db, 1)
     assert ids(rabbit.take(f"{queues}_rest", len(healthy), 60)) == healthy
-    assert set(parked keys(db)[0]["event_ids"]) < set(stuck)
+    assert set(parked_keys(db)[0]["event_ids"]) < set(stuck)
     end_sender(db, cluster, "terminated")
     more = publish_healthy(db, 10)
     assert ids(rabbit.take(f"{queues}_rest", 10, 60)) == more
@@ -194,4 +194,4 @@ def test_parked_keys_follow_their_route(db, rabbit, queues):
     publish_healthy(db, 100)
     wait_parked_keys(db, 1)
     db.run("SELECT eventbus.drop_route('out')")
-    assert parked keys(db) == []
+    assert parked_keys(db) == []

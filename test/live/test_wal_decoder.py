@@ -10,7 +10,7 @@ import pytest
 from faults import terminate_sender
 from servers import PostgresCluster, eventually
 
-from test_parked_keys import declare_queues, parked keys, wait_parked_keys
+from test_parked_keys import declare_queues, parked_keys, wait_parked_keys
 from test_wal import WAL_SETTINGS, publish_wal, text_of
 from test_wal_parked_keys import publish, publish_healthy, numbers_of
 from test_wal_faults import slot_of
@@ -221,7 +221,7 @@ def test_a_parked_key_survives_two_starts_in_short_succession(db, rabbit, name):
             pass
         os.kill(pid, signal.SIGTERM)
         eventually(lambda pid=pid: db.sender("out") != pid, 60, "the next sender")
-        assert len(parked keys(db)) == 1
+        assert len(parked_keys(db)) == 1
     taken = rabbit.take(f"{name}_full", len(stuck), 90)
     assert list(dict.fromkeys(numbers_of(taken))) == stuck, "all of the key, in its order"
     wait_parked_keys(db, 0)

@@ -11,7 +11,7 @@ import pytest
 
 from servers import PostgresCluster, eventually
 
-from test_parked_keys import parked keys, wait_parked_keys
+from test_parked_keys import parked_keys, wait_parked_keys
 from test_wal import WAL_SETTINGS, publish_wal, text_of
 from test_wal_parked_keys import numbers_of, publish, publish_healthy, queues  # noqa: F401
 
@@ -144,7 +144,7 @@ def test_a_file_that_cannot_be_written_stops_its_route_alone(db, redis_server, n
     assert_all(redis_server, f"{name}-moves", rows + 20000)
     db.wait_status("stands", 60, state="active", lag=lambda lag: not lag)
     assert db.sender("moves") == sender, "the sender has continued all the while"
-    assert told("LOG", '"stands"', "continues") and len(told("WARNING")) == 1
+    assert told("LOG", '"stands"', "resumes") and len(told("WARNING")) == 1
 
 
 def test_a_route_that_moves_gets_all_without_a_file(db, redis_server, name, cluster, told):
@@ -277,7 +277,7 @@ def test_a_key_whose_file_fails_waits_alone(db, rabbit, queues, name, cluster, t
         healthy += publish_healthy(db, 2000)
         db.wait_status("out", 60, delivered=lambda count: count >= len(healthy))
         assert told("WARNING", '"out"', "has fallen behind", "temporary file")
-        assert db.sender("out") == sender and len(parked keys(db)) == 1
+        assert db.sender("out") == sender and len(parked_keys(db)) == 1
         fix(disk)
         taken = []
 

@@ -10,7 +10,7 @@ import pytest
 from faults import kill_sender, terminate_sender
 from servers import PostgresCluster, eventually
 
-from test_parked_keys import declare_queues, parked keys, wait_parked_keys
+from test_parked_keys import declare_queues, parked_keys, wait_parked_keys
 from test_wal import WAL_SETTINGS
 
 NUMBERS = itertools.count(1)
@@ -57,8 +57,8 @@ def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues):
         healthy += publish_healthy(db, 10000)
         stuck += publish(db, "full.t", 10, "'stuck'")
     db.wait_status("out", 120, delivered=len(healthy) + 1)
-    [parked key] = parked keys(db)
-    assert (parked key["key"], parked key["event_ids"]) == ("stuck", None)
+    [parked_key] = parked_keys(db)
+    assert (parked_key["key"], parked_key["event_ids"]) == ("stuck", None)
     taken = rabbit.take_until_idle(f"{queues}_rest")
     assert sorted(numbers_of(taken)) == healthy, "each once"
 
@@ -67,7 +67,7 @@ def test_a_key_that_is_refused_for_hours_stops_no_other(db, rabbit, queues):
         again = publish_healthy(db, 100)
         assert numbers_of(rabbit.take(f"{queues}_rest", 100, 60)) == again
         assert numbers_of(rabbit.take_until_idle(f"{queues}_rest")) == [], "nothing is sent again"
-        assert len(parked keys(db)) == 1
+        assert len(parked_keys(db)) == 1
 
     taken = rabbit.take(f"{queues}_full", len(stuck), 90)
     assert numbers_of(taken) == stuck, "in order, each once"
@@ -91,7 +91,7 @@ def test_keys_come_and_go_while_others_flow(db, rabbit, queues):
         if turn == 0:
             def there():
                 published.extend(publish_healthy(db, 20))
-                return len(parked keys(db)) == 3
+                return len(parked_keys(db)) == 3
             eventually(there, 60, "three parked keys")
         if turn == 3:
             terminate_sender(db)
@@ -120,7 +120,7 @@ def test_parked_keys_go_with_their_route(db, rabbit, queues):
     publish_healthy(db, 100)
     wait_parked_keys(db, 1)
     db.run("SELECT eventbus.drop_route('out')")
-    assert parked keys(db) == []
+    assert parked_keys(db) == []
     eventually(lambda: not db.run("SELECT 1 FROM pg_replication_slots WHERE database = current_database()"), 60,
                "the slot goes with it")
 
@@ -141,7 +141,7 @@ def test_a_key_waits_with_its_route_while_no_file_can_be_had(db, rabbit, queues,
         db.wait_status("out", 60, delivered=len(healthy) + 1)
         db.publish("log.x", 1)
         db.wait_status("log", 60, delivered=1)
-        assert db.sender("out") == sender and parked keys(db) == []
+        assert db.sender("out") == sender and parked_keys(db) == []
     finally:
         os.chmod(temporary, before)
     more = publish_healthy(db, 100)

@@ -94,13 +94,11 @@ class MemorySource final : public source::Source {
         return false;
     }
 
-    void place(std::span<source::Route* const> fresh) override {
-        for (auto* route : fresh) {
-            Feed& feed = feeds_[route->id];
-            feed.stream.begin(++last_stream_);
-            feed.read = disk_.rows[route->id].place;
-            route->feed = &feed;
-        }
+    void load_place(source::Route* route) override {
+        Feed& feed = feeds_[route->id];
+        feed.stream.begin(++last_stream_);
+        feed.read = disk_.rows[route->id].place;
+        route->feed = &feed;
     }
     delivery::StreamId stream_of(const source::Route* route) override { return feed_of(route).stream.id; }
     void load_parked_keys(source::Route* route) override {
@@ -122,7 +120,7 @@ class MemorySource final : public source::Source {
         return true;
     }
 
-    void put_place(source::Route* route, const delivery::Position& at) override {
+    void save_place(source::Route* route, const delivery::Position& at) override {
         Feed& feed = feed_of(route);
         disk_.rows[route->id].place = settled(feed.stream, at, feed.read);
     }

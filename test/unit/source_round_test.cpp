@@ -26,8 +26,8 @@ class Host {
             routes_.back()->source = &memory;
             fresh.push_back(routes_.back().get());
         }
-        memory.place(fresh);
         for (auto* route : fresh) {
+            memory.load_place(route);
             world.dispatcher.add_route(World::route(static_cast<std::uint32_t>(route->id)), memory.stream_of(route));
             memory.load_parked_keys(route);
         }
@@ -61,7 +61,7 @@ class Host {
     void write() {
         if (!writes) return;
         for (auto& route : routes_) {
-            memory.put_place(route.get(), world_.dispatcher.status(static_cast<std::uint32_t>(route->id)).settled);
+            memory.save_place(route.get(), world_.dispatcher.status(static_cast<std::uint32_t>(route->id)).settled);
             memory.save_parked_keys(route.get());
             memory.saved(route.get());
         }
@@ -166,14 +166,14 @@ TEST(Round, AsksSourcesInOrder) {
         bool comes_fast() override { return false; }
         bool has_more() override { return false; }
         bool take_back(const delivery::Report::Finished&) override { return false; }
-        void place(std::span<source::Route* const>) override {}
+        void load_place(source::Route*) override {}
         delivery::StreamId stream_of(const source::Route*) override { return 0; }
         void load_parked_keys(source::Route*) override {}
         void apply(source::Route*, bool) override {}
         void keep_for_unusable(std::int32_t, const char*) override {}
         void remove(source::Route*) override {}
         bool park_key(source::Route*) override { return say("park", can_park-- > 0); }
-        void put_place(source::Route*, const delivery::Position&) override {}
+        void save_place(source::Route*, const delivery::Position&) override {}
         void save_parked_keys(source::Route*) override {}
         void saved(source::Route*) override {}
         counters::Answer answer(const source::Route*, const counters::Wanted&) override { return {}; }
