@@ -134,7 +134,7 @@ def test_events_without_a_key_are_tried_again_beside_the_route(db, rabbit, queue
     healthy = publish_healthy(db, 2000)
     healthy += publish_until_parked_keys(db, 1)
     assert ids(rabbit.take(f"{queues}_rest", len(healthy), 60)) == healthy
-    assert set(parked_keys(db)[0]["event_ids"]) < set(stuck)
+    assert set(map(int, parked_keys(db)[0]["event_ids"])) < set(stuck)
     end_sender(db, cluster, "terminated")
     more = publish_healthy(db, 10)
     assert ids(rabbit.take(f"{queues}_rest", 10, 60)) == more
