@@ -92,20 +92,20 @@ bool update(Row* row, OwnColumns& own, std::span<const Argument> values, const c
                                Argument::of_time(counters.last_error_at)};
     Argument* end = std::copy(std::begin(common), std::end(common), std::copy(values.begin(), values.end(), params));
     const auto count = static_cast<int>(end - params);
-    Assert(own.values == static_cast<int>(values.size()) && count <= Prepared::most);
+    Assert(own.count == static_cast<int>(values.size()) && count <= Prepared::most);
     if (statement.sql == nullptr) {
         StringInfoData sql;
         initStringInfo(&sql);
-        appendStringInfo(&sql, "UPDATE eventbus.cursor SET %s%s", own.assigned, own.values > 0 ? ", " : "");
-        int n = own.values + 4;
+        appendStringInfo(&sql, "UPDATE eventbus.cursor SET %s%s", own.assigned, own.count > 0 ? ", " : "");
+        int n = own.count + 4;
         for (const char* set :
              {"place = $%d", "settled_ids = $%d", "delivered = $%d", "dead = $%d", "retries = $%d", "skipped = $%d",
               "last_delivered_at = $%d", "last_error = coalesce($%d, last_error)", "last_error_at = $%d"}) {
-            if (n > own.values + 4) appendStringInfoString(&sql, ", ");
+            if (n > own.count + 4) appendStringInfoString(&sql, ", ");
             appendStringInfo(&sql, set, n++);
         }
-        appendStringInfo(&sql, " WHERE route_id = $%d AND parked_key = $%d AND ", own.values + 1, own.values + 2);
-        appendStringInfo(&sql, at_place ? "ctid = $%d" : "$%d IS NOT NULL", own.values + 3);
+        appendStringInfo(&sql, " WHERE route_id = $%d AND parked_key = $%d AND ", own.count + 1, own.count + 2);
+        appendStringInfo(&sql, at_place ? "ctid = $%d" : "$%d IS NOT NULL", own.count + 3);
         appendStringInfoString(&sql, " RETURNING ctid");
         statement.sql = MemoryContextStrdup(TopMemoryContext, sql.data);
         for (int i = 0; i < count; ++i) statement.types[i] = params[i].type;

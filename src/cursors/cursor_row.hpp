@@ -54,9 +54,8 @@ struct Row {
 // The columns that are one source's own. A source that has none keeps its place in column `place` alone.
 struct OwnColumns {
     const char* selected;  // "done::text, files": what a SELECT says, `count` columns; see load()
-    const char* assigned;  // "done = $1::pg_snapshot, files = $2": what an UPDATE says, `values` parameters
+    const char* assigned;  // "done = $1::pg_snapshot, files = $2": what an UPDATE says of the same, as parameters
     int count;
-    int values;
     Prepared at_place;  // the UPDATE, planned once a process
     Prepared anywhere;  // the same where somebody has rewritten the table
 };

@@ -88,7 +88,7 @@ CREATE TABLE eventbus.cursor (
     PRIMARY KEY (route_id, parked_key)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE eventbus.cursor IS 'how far each route, and each parked key of it, has got in the log or the WAL, and the route''s counters; written by the senders';
-COMMENT ON COLUMN eventbus.cursor.source IS 'which source the route has: log or wal. A source has columns of its own beside place, which nobody else reads: the log done to first_generation, the WAL wal_slot to wal_system';
+COMMENT ON COLUMN eventbus.cursor.source IS 'which source the route has: log or wal. A source has columns of its own beside place, which nobody else writes: the log done to first_generation, the WAL wal_slot to wal_system';
 COMMENT ON COLUMN eventbus.cursor.place IS 'up to where everything is settled, as the source writes it: of the log the snapshot whose transactions are settled, and within a batch the next one and where in the log; of the WAL where a transaction commits, and how many changes of it, 0/16B3748-3. NULL: nothing has been written yet';
 COMMENT ON COLUMN eventbus.cursor.wal_slot IS 'of a route from the WAL: the replication slot in which it stands; NULL: it has not begun';
 COMMENT ON COLUMN eventbus.cursor.wal_lsn IS 'of a route from the WAL: what commits before it is settled';

@@ -62,14 +62,6 @@ bool park_key_of(SenderRoute* route) {
     return true;
 }
 
-delivery::ParkedKey made_of(const cursors::ParkedEvents& events) {
-    delivery::ParkedKey made;
-    if (events.has_key) made.key = events.key;
-    made.events.assign(events.events.first, events.events.first + events.events.count);
-    made.settled.assign(events.settled.first, events.settled.first + events.settled.count);
-    return made;
-}
-
 void load_log_parked_keys(SenderRoute* route) {
     load_keys(route, [](SenderRoute* of, delivery::ParkedKeyId number, delivery::StreamId* stream) -> ParkedKeyRow* {
         cursors::Row row;

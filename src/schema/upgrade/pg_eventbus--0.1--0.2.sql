@@ -59,7 +59,7 @@ $$;
 ALTER TABLE eventbus.cursor RENAME COLUMN detour TO parked_key;
 ALTER TABLE eventbus.cursor ADD COLUMN source text, ADD COLUMN place text;
 UPDATE eventbus.cursor c SET source = r.source FROM eventbus.route_config r WHERE r.id = c.route_id;
-COMMENT ON COLUMN eventbus.cursor.source IS 'which source the route has: log or wal. A source has columns of its own beside place, which nobody else reads: the log done to first_generation, the WAL wal_slot to wal_system';
+COMMENT ON COLUMN eventbus.cursor.source IS 'which source the route has: log or wal. A source has columns of its own beside place, which nobody else writes: the log done to first_generation, the WAL wal_slot to wal_system';
 COMMENT ON COLUMN eventbus.cursor.place IS 'up to where everything is settled, as the source writes it: of the log the snapshot whose transactions are settled, and within a batch the next one and where in the log; of the WAL where a transaction commits, and how many changes of it, 0/16B3748-3. NULL: nothing has been written yet';
 COMMENT ON TABLE eventbus.cursor IS 'how far each route, and each parked key of it, has got in the log or the WAL, and the route''s counters; written by the senders';
 COMMENT ON COLUMN eventbus.cursor.wal_lost IS 'of a route from the WAL: its slot is gone, and changes after wal_lsn with it; eventbus.restart_route begins again';

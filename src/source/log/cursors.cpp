@@ -17,7 +17,6 @@ constinit cursors::OwnColumns own = {
     "end_generation = $6, end_block = $7, end_offset = $8, settled_id = $9, files = $10, "
     "creator_xid = greatest(creator_xid, $11::xid8), creator_id = greatest(creator_id, $12), first_generation = $13",
     13,
-    13,
     {},
     {}};
 

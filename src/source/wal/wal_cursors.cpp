@@ -6,7 +6,6 @@ static constinit cursors::OwnColumns own = {
     "wal_slot, wal_lsn, wal_number, wal_lost, wal_system",
     "wal_slot = nullif($1, ''), wal_lsn = $2, wal_number = $3, wal_lost = $4, wal_system = nullif($5, 0)",
     5,
-    5,
     {},
     {}};
 
